@@ -1,0 +1,121 @@
+"""NIfTI files in, label maps out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from crossvox.batch import IGNORE
+from crossvox.data.geometry import Grid
+from crossvox.errors import DataError
+from crossvox.files import atomic_path
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A scan: (X, Y, Z) float32 values in the file's own axis order, and its grid."""
+
+    data: np.ndarray
+    grid: Grid
+
+
+def read_header(path: Path) -> Grid:
+    """The grid of a NIfTI file, without its voxels. Raises `DataError` when unreadable."""
+    return _grid(_load(path))
+
+
+def read_image(path: Path) -> Volume:
+    """A scan with its intensities, slope and intercept applied. Raises `DataError`."""
+    image = _load(path)
+    try:
+        data = image.get_fdata(dtype=np.float32, caching="unchanged")
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(f"{path}: unreadable ({error}); copy or export the file again") from error
+    return Volume(data.reshape(image.shape[:3]), _grid(image))
+
+
+def read_label(path: Path, ids: Mapping[str, int], ignore: int | None = None) -> np.ndarray:
+    """A label map as class indices.
+
+    Args:
+        path: NIfTI file of label ids.
+        ids: class name → id in the file; index 1 is the first of them.
+        ignore: id of voxels without annotation.
+
+    Returns:
+        (X, Y, Z) int16: 0 background, 1..K classes, `IGNORE`.
+    """
+    data = np.round(read_image(path).data).astype(np.int32)
+    indices = np.zeros(data.shape, dtype=np.int16)
+    for index, value in enumerate(ids.values(), start=1):
+        indices[data == value] = index
+    if ignore is not None:
+        indices[data == ignore] = IGNORE
+    return indices
+
+
+def write_label(path: Path, indices: np.ndarray, ids: Mapping[str, int], like: Path) -> None:
+    """Write class indices as a label map of `like`'s header, affine and codes.
+
+    Args:
+        path: file to write (.nii or .nii.gz), as a whole or not at all.
+        indices: (X, Y, Z) class indices on `like`'s grid.
+        ids: class name → id to write.
+        like: the scan whose geometry the label map takes, bit for bit.
+    """
+    table = np.array([0, *ids.values()])
+    dtype = np.uint8 if table.min() >= 0 and table.max() < 256 else np.int16
+    if table.max() > np.iinfo(np.int16).max:
+        dtype = np.int32
+    source = _load(like)
+    header = source.header.copy()
+    header.set_data_dtype(dtype)
+    header.set_slope_inter(1, 0)
+    header["cal_min"], header["cal_max"] = 0, 0
+    header.extensions.clear()
+    data = table.astype(dtype)[indices].reshape(source.shape)
+    image = source.__class__(data, None, header)
+    # The constructor would recompute the qform from the affine; the header's own bytes stay.
+    for key in (
+        "qform_code",
+        "sform_code",
+        "pixdim",
+        "quatern_b",
+        "quatern_c",
+        "quatern_d",
+        "qoffset_x",
+        "qoffset_y",
+        "qoffset_z",
+        "srow_x",
+        "srow_y",
+        "srow_z",
+    ):
+        image.header[key] = source.header[key]
+    with atomic_path(path) as temporary:
+        nib.save(image, temporary)
+
+
+def _load(path: Path) -> nib.Nifti1Image:
+    try:
+        image = nib.load(path)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; check the manifest's path") from error
+    except Exception as error:
+        raise DataError(f"{path}: not a readable NIfTI file ({error})") from error
+    if not isinstance(image, nib.Nifti1Image):
+        raise DataError(f"{path}: {type(image).__name__}, not NIfTI; convert it to .nii.gz")
+    if len(image.shape) < 3 or any(n != 1 for n in image.shape[3:]):
+        raise DataError(
+            f"{path}: {len(image.shape)}-D of shape {image.shape}, expected 3-D; "
+            "split it into one file per volume"
+        )
+    return image
+
+
+def _grid(image: nib.Nifti1Image) -> Grid:
+    x, y, z = image.shape[:3]
+    return Grid((x, y, z), np.asarray(image.affine, dtype=np.float64))
