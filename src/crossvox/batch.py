@@ -1,0 +1,97 @@
+"""The types that every layer shares: what is to be segmented, and what one step trains on."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+IGNORE = -1
+"""Class index of voxels that carry no annotation; no loss term looks at them."""
+
+Triple = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a network must do and on which grid it works.
+
+    Attributes:
+        modalities: names, in the manifest's order.
+        classes: foreground class names; class index 0 is the background and not listed.
+        patch: crop size in voxels; the last axis is the through-plane one.
+        spacing: voxel size in mm, along the same axes.
+        strides: per resolution level, the step from the level above; the first is the stem's.
+        kernels: per resolution level, the convolution kernel (1 along an axis still too coarse).
+        paired: training subjects may have several modalities (not: that these are registered).
+        registered: the modalities of a subject agree voxel by voxel in world space.
+        flips: array axes along which mirroring swaps no left/right pair of classes.
+    """
+
+    modalities: tuple[str, ...]
+    classes: tuple[str, ...]
+    patch: Triple
+    spacing: tuple[float, float, float]
+    strides: tuple[Triple, ...]
+    kernels: tuple[Triple, ...]
+    paired: bool = False
+    registered: bool = False
+    flips: tuple[int, ...] = ()
+
+    @property
+    def n_classes(self) -> int:
+        """Number of output channels, the background included."""
+        return len(self.classes) + 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Task:
+        """The inverse of `to_dict`; lists become tuples again."""
+
+        def freeze(value: Any) -> Any:
+            return tuple(freeze(v) for v in value) if isinstance(value, list | tuple) else value
+
+        return cls(**{key: freeze(value) for key, value in values.items()})
+
+
+@dataclass
+class View:
+    """Crops that are looked at together: per row one anchor crop and what accompanies it.
+
+    Attributes:
+        images: modality → (B, 1, X, Y, Z), zero where a row has no such image.
+        same: modality → (B,) bool, True where the image shows the anchor's own subject on the
+            anchor's own grid. In a labelled view a False row holds no image at all; in an
+            unlabelled view it holds another subject's position-matched crop.
+        label: (B, X, Y, Z) int64 class indices, `IGNORE` where unannotated; None = unlabelled.
+        annotated: (B, K + 1) bool, the classes that were outlined in that row's case; the
+            voxels of the others may hide in its background. None = all of them.
+    """
+
+    images: dict[str, Tensor]
+    same: dict[str, Tensor]
+    label: Tensor | None = None
+    annotated: Tensor | None = None
+
+
+@dataclass
+class Batch:
+    """One training step.
+
+    Attributes:
+        step: the step's number, from 0.
+        labelled: modality → the view whose anchor and label belong to that modality.
+        unlabelled: one view with every modality filled, no labels; None if the method
+            asked for none.
+        names: the cases drawn, for messages.
+    """
+
+    step: int
+    labelled: dict[str, View]
+    unlabelled: View | None = None
+    names: tuple[str, ...] = ()

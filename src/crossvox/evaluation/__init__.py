@@ -1,0 +1,1 @@
+"""Scores in native space, and the tables made from them."""

@@ -1,0 +1,1 @@
+"""Network parts: backbones, modality-independent awareness, fusion."""
