@@ -1,0 +1,88 @@
+"""Random changes of pose and of appearance, per crop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from monai.transforms import (
+    Compose,
+    RandAdjustContrast,
+    RandGaussianNoise,
+    RandGaussianSmooth,
+    RandomizableTransform,
+    RandScaleIntensity,
+    RandShiftIntensity,
+)
+
+from crossvox.batch import Task
+
+
+@dataclass(frozen=True)
+class Augment:
+    """How strongly crops are varied; 0 switches a variation off.
+
+    Attributes:
+        rotate: largest rotation in degrees; about the through-plane axis only where slices are
+            thick, about all axes otherwise.
+        scale: largest relative change of size.
+        flip: probability of mirroring an axis, on axes where that swaps no left/right classes.
+        brightness: largest shift of normalised intensities.
+        contrast: largest relative change of intensities.
+        gamma: largest exponent of a gamma curve (its inverse is the smallest).
+        noise: largest standard deviation of added Gaussian noise.
+        blur: largest Gaussian blur in voxels.
+        probability: of each of the changes of appearance.
+    """
+
+    rotate: float = 15.0
+    scale: float = 0.1
+    flip: float = 0.0
+    brightness: float = 0.2
+    contrast: float = 0.2
+    gamma: float = 1.4
+    noise: float = 0.1
+    blur: float = 0.7
+    probability: float = 0.3
+
+
+def random_pose(augment: Augment, task: Task, rng: np.random.Generator) -> np.ndarray:
+    """A random linear map of crop voxels about the crop's centre, (3, 3).
+
+    Rotations act in mm, so that anatomy is not sheared where voxels are not cubes.
+    """
+    spacing = np.array(task.spacing)
+    thick = spacing[2] > 2 * spacing[:2].max()
+    rotation = np.eye(3)
+    for axis in (2,) if thick else (0, 1, 2):
+        angle = np.radians(augment.rotate) * rng.uniform(-1, 1)
+        i, j = [k for k in range(3) if k != axis]
+        turn = np.eye(3)
+        turn[[i, j], [i, j]] = np.cos(angle)
+        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
+        rotation = rotation @ turn
+    size = 1 + augment.scale * rng.uniform(-1, 1, 3)
+    mirror = np.ones(3)
+    for axis in task.flips:
+        if rng.random() < augment.flip:
+            mirror[axis] = -1
+    return np.diag(1 / spacing) @ rotation @ np.diag(spacing * mirror / size)
+
+
+def appearance(augment: Augment) -> Compose:
+    """MONAI's random intensity transforms for one (1, X, Y, Z) crop; seed before each use."""
+    p = augment.probability
+    transforms: list[RandomizableTransform] = []
+    if augment.blur:
+        sigma = (0.1, augment.blur)
+        transforms.append(RandGaussianSmooth(sigma, sigma, sigma, prob=p))
+    if augment.contrast:
+        transforms.append(RandScaleIntensity(factors=augment.contrast, prob=p))
+    if augment.gamma > 1:
+        gamma = (1 / augment.gamma, augment.gamma)
+        transforms.append(RandAdjustContrast(prob=p, gamma=gamma))
+    if augment.brightness:
+        transforms.append(RandShiftIntensity(offsets=augment.brightness, prob=p))
+    if augment.noise:
+        transforms.append(RandGaussianNoise(prob=p, std=augment.noise))
+    return Compose(transforms)
