@@ -1,0 +1,120 @@
+"""What a person sees of a running fit, and where its time goes."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import TypeVar
+
+from rich import progress
+from rich.console import Console
+
+T = TypeVar("T")
+
+
+class Clock:
+    """Seconds per step, and the share of them spent waiting for data."""
+
+    def __init__(self) -> None:
+        self._began = 0.0
+        self._waited = self._total = 0.0
+        self._laps = 0
+
+    def watch(self, batches: Iterable[T]) -> Iterator[T]:
+        """The batches; the time until each is there counts as waiting."""
+        iterator = iter(batches)
+        while True:
+            self._began = time.perf_counter()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            self._waited += time.perf_counter() - self._began
+            yield batch
+
+    def lap(self) -> None:
+        """The step is done; what follows before the next batch is asked for is not counted."""
+        self._total += time.perf_counter() - self._began
+        self._laps += 1
+
+    def read(self) -> dict[str, float]:
+        """Both figures since the last reading (at least one lap)."""
+        figures = {
+            "time/step_s": self._total / self._laps,
+            "time/data_share": self._waited / self._total if self._total else 0.0,
+        }
+        self._waited = self._total = 0.0
+        self._laps = 0
+        return figures
+
+
+class Progress:
+    """A bar with the time left on a terminal, else a line every tenth of the way.
+
+    Args:
+        steps: of the whole run.
+        done: of these, done before.
+        shown: False on all processes but the first.
+        console: where to; None = standard error.
+    """
+
+    def __init__(
+        self, steps: int, done: int = 0, *, shown: bool = True, console: Console | None = None
+    ) -> None:
+        self._console = console or Console(file=sys.stderr, highlight=False)
+        self._steps, self._done, self._first = steps, done, done
+        self._shown = shown
+        self._loss = ""
+        self._began = time.monotonic()
+        self._bar: progress.Progress | None = None
+        if shown and self._console.is_terminal:
+            self._bar = progress.Progress(
+                progress.TextColumn("training"),
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                progress.TextColumn("{task.fields[loss]}"),
+                progress.TimeElapsedColumn(),
+                progress.TextColumn("left"),
+                progress.TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._task = self._bar.add_task("", total=steps, completed=done, loss="")
+
+    def __enter__(self) -> Progress:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def advance(self, loss: float | None = None) -> None:
+        """One more step is done; `loss` where it is known."""
+        if loss is not None:
+            self._loss = f"loss {loss:.4f}"
+        before, self._done = self._done, self._done + 1
+        if self._bar:
+            self._bar.update(self._task, completed=self._done, loss=self._loss)
+        elif before * 10 // self._steps < self._done * 10 // self._steps:
+            self._line()
+
+    def say(self, text: str) -> None:
+        """A line of text, above the bar if there is one."""
+        if self._shown:
+            self._console.print(text, soft_wrap=True, markup=False)
+
+    def _line(self) -> None:
+        pace = (time.monotonic() - self._began) / (self._done - self._first)
+        left = pace * (self._steps - self._done)
+        self.say(
+            f"step {self._done}/{self._steps}  {self._loss}  {pace:.2f} s/step  "
+            f"{left / 60:.1f} min left"
+        )
