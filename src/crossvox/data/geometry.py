@@ -192,17 +192,20 @@ def sample(
     Returns:
         Float32 tensor of `shape`.
     """
-    size = torch.tensor(volume.shape, dtype=torch.float32)
-    # x_norm = (2 x + 1) / n − 1, the convention of grid_sample with align_corners=False.
-    axes = [torch.arange(n, dtype=torch.float32) for n in shape]
-    m = torch.from_numpy(np.ascontiguousarray(matrix[:3], dtype=np.float32))
-    position = (
-        axes[0][:, None, None, None] * m[:, 0]
-        + axes[1][None, :, None, None] * m[:, 1]
-        + (axes[2][:, None] * m[:, 2] + m[:, 3])
+    # grid_sample's coordinates run from −1 to 1 over the outer voxel edges, last array axis
+    # first: u = (2 i + 1) / n − 1.
+    size, given = np.array(shape, dtype=float), np.array(volume.shape, dtype=float)
+    linear = matrix[:3, :3] * size / given[:, None]
+    middle = (2 * (matrix[:3, :3] @ ((size - 1) / 2) + matrix[:3, 3]) + 1) / given - 1
+    # Summed per axis; affine_grid would multiply a matrix with every voxel's coordinates.
+    x, y, z = (
+        torch.from_numpy(
+            np.outer((2 * np.arange(n) + 1) / n - 1, linear[::-1, axis]).astype(np.float32)
+        )
+        for axis, n in enumerate(shape)
     )
-    # grid_sample wants the last array axis first.
-    points = ((2 * position + 1) / size - 1).flip(-1)[None]
+    start = torch.from_numpy(middle[::-1].astype(np.float32))
+    points = (x[:, None, None] + (y[:, None] + (z + start)))[None]
     values = F.grid_sample(
         volume[None, None],
         points,
@@ -210,7 +213,8 @@ def sample(
         padding_mode="border",
         align_corners=False,
     )[0, 0]
-    if fill is None:
+    reach = np.abs(middle) + np.abs(linear) @ ((size - 1) / size)
+    if fill is None or (reach <= 1).all():
         return values
     outside = (points[0].abs() > 1).any(-1)
     return values.masked_fill_(outside, fill)

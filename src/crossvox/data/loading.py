@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
-from monai.data import MetaTensor
-from monai.transforms import Compose
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from crossvox.batch import IGNORE, Batch, Task, View
-from crossvox.data.augment import Augment, appearance, random_pose
+from crossvox.data.augment import Appearance, Augment, random_pose
 from crossvox.data.geometry import sample, voxel_map
 from crossvox.data.manifest import Case, Manifest
 from crossvox.data.sampling import (
@@ -100,6 +97,7 @@ class CropDataset(Dataset[Batch]):
         self.task, self.selection, self.sampling = task, selection, sampling
         self.augment, self.seed, self.needs = augment, seed, needs
         self.rank, self.world = rank, world
+        self._appearance = Appearance(augment)
         self.cases = {case.id: case for case in manifest.split("train")}
         self.store = store
         self.labelled = {
@@ -206,16 +204,7 @@ class CropDataset(Dataset[Batch]):
 
     def _image(self, entry: StoredArray, matrix: np.ndarray, rng: np.random.Generator) -> Tensor:
         crop = _crop(entry, matrix, self.task.patch, nearest=False, fill=entry.fill)
-        return self._vary(crop[None], int(rng.integers(2**31)))
-
-    def _vary(self, crop: Tensor, seed: int) -> Tensor:
-        self._appearance.set_random_state(seed)
-        varied = self._appearance(crop)
-        return varied.as_tensor() if isinstance(varied, MetaTensor) else varied
-
-    @cached_property
-    def _appearance(self) -> Compose:
-        return appearance(self.augment)
+        return self._appearance(crop[None], int(rng.integers(2**31)))
 
     def _open_labelled(self, manifest: Manifest, case: Case, modality: str) -> LabelledCase:
         label = self.store.label(case, modality, manifest.labels, manifest.ignore)
