@@ -1,0 +1,271 @@
+"""CMC: cross-modality collaboration and contrastive consistency (Zhou et al., MICCAI 2024)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any, Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from crossvox.batch import Batch, Task, View
+from crossvox.losses.cac import CACForm, CACLoss
+from crossvox.losses.csc import CSCForm, CSCLoss
+from crossvox.losses.distributed import world_size
+from crossvox.losses.schedules import ScheduleForm, ramp_down, ramp_up
+from crossvox.losses.supervised import supervised_loss
+from crossvox.methods.base import Method
+from crossvox.networks.backbone import Backbone, Encoder
+from crossvox.networks.fusion import Fusion
+from crossvox.networks.mia import MIAForm, make_mia
+
+FusionForm = Literal["full", "none"]
+CSCOn = Literal["unlabelled", "all"]
+CACPredictions = Literal["own", "fused"]
+SupForm = Literal["both", "literal"]
+
+
+class CMC(Method):
+    """Encoder, awareness module and decoder per modality, joined by a fusion of what is given.
+
+    Each decoder receives its modality's features F after awareness, plus the fusion Z of all
+    modalities that the subject has on this grid. Loss = Sup + α·CSC + β·CAC: cross-entropy and
+    Dice on labelled crops, and on unlabelled ones the consistency of feature channels and of
+    predicted anatomy between modalities, averaged over pairs of these.
+    """
+
+    name = "cmc"
+    summary = "cross-modality collaboration: fused features, channel and anatomy consistency"
+    needs = frozenset({"unlabelled", "companion"})
+
+    # One keyword per choice of the method is what the command line and the paper's ablations
+    # address; bundling them would only hide the number.
+    def __init__(  # noqa: PLR0913
+        self,
+        task: Task,
+        backbone: Backbone,
+        *,
+        shared_encoder: bool = False,
+        mia: MIAForm = "gate",
+        fusion: FusionForm = "full",
+        reduction: int = 1,
+        sup: SupForm = "both",
+        csc: CSCForm | Literal["none"] = "infonce",
+        csc_on: CSCOn = "unlabelled",
+        tau_csc: float = 0.1,
+        cac: CACForm | Literal["none"] = "nt-xent",
+        cac_predictions: CACPredictions = "own",
+        tau_cac: float = 0.2,
+        alpha: float = 0.1,
+        beta: float = 0.1,
+        schedule: ScheduleForm = "paper",
+    ) -> None:
+        """Build the networks; those of all modalities start as copies of the first one's.
+
+        Args:
+            task: what to segment.
+            backbone: makes the encoders and decoders.
+            shared_encoder: one encoder for all modalities (the paper's ablation).
+            mia: awareness: "gate" (gated attention), "danet" (channel attention) or "none".
+            fusion: "full", or "none" to decode each modality from its own features alone.
+            reduction: divides the channels inside awareness and fusion; 1 is the paper's size.
+            sup: "both" (CE + Dice in every modality) or "literal" (CE in the first, Dice in the
+                others, as eq. 2 prints).
+            csc: "infonce", "literal" (eq. 1 as printed) or "none".
+            csc_on: crops for CSC: "unlabelled", or "all" to add labelled ones whose subject has
+                the other modality on the same grid.
+            tau_csc: temperature of CSC.
+            cac: "nt-xent", "literal" (eq. 3 as printed) or "none".
+            cac_predictions: decode CAC's predictions from "own" features, or "fused" where the
+                crops are of one subject (one Z could then satisfy the loss by itself).
+            tau_cac: temperature of CAC.
+            alpha: weight of CSC at the end of training.
+            beta: weight of CAC at its start.
+            schedule: "paper", "squared" (exponents squared) or "constant".
+        """
+        super().__init__(task, backbone)
+        _check("fusion", fusion, FusionForm)
+        _check("sup", sup, SupForm)
+        _check("csc_on", csc_on, CSCOn)
+        _check("cac_predictions", cac_predictions, CACPredictions)
+        _check("schedule", schedule, ScheduleForm)
+        modalities = len(task.modalities)
+        encoder = backbone.encoder()
+        channels = cast(Encoder, encoder).channels[-1]
+        self.encoders = _copies(encoder, 1 if shared_encoder else modalities)
+        self.mias = _copies(make_mia(mia, channels, reduction), modalities)
+        self.fusion = Fusion(channels, modalities, reduction) if fusion == "full" else None
+        self.decoders = _copies(backbone.decoder(task.n_classes), modalities)
+        self.csc = None if csc == "none" or modalities == 1 else CSCLoss(tau_csc, csc)
+        self.cac = None if cac == "none" or modalities == 1 else CACLoss(tau_cac, cac)
+        self.literal_sup = sup == "literal"
+        self.csc_on_all = self.csc is not None and csc_on == "all"
+        self.fused_cac = cac_predictions == "fused"
+        self.alpha, self.beta, self.schedule = alpha, beta, schedule
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Losses "sup", "csc" and "cac" with their weights; see `Method.forward`.
+
+        For the log only: "alpha" and "beta", the current weights; "csc_shuffled", CSC between
+        crops that do not match (if it equals "csc", the features tell positions apart, not
+        content); "cac_fallback", 1 if CAC has a single crop and hence no negatives.
+        """
+        parts: dict[str, Tensor] = {}
+        sup, pairs = self._supervised(batch)
+        if sup is not None:
+            parts["sup"] = sup
+        if batch.unlabelled is not None and (self.csc or self.cac):
+            parts |= self._unsupervised(batch.unlabelled, pairs)
+        if not parts:
+            raise ValueError(f"step {batch.step} has no crop to train on")
+        weights = {
+            "sup": 1.0,
+            "csc": self.alpha * ramp_up(self.schedule, progress),
+            "cac": self.beta * ramp_down(self.schedule, progress),
+        }
+        loss = self._total([weights[name] * parts[name] for name in weights if name in parts])
+        for name, term in (("alpha", "csc"), ("beta", "cac")):
+            if term in parts:
+                parts[name] = loss.new_tensor(weights[term])
+        return {"loss": loss, **parts}
+
+    def predict(
+        self, images: Mapping[str, Tensor], outputs: Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
+        """Fuse all images given if trained on paired data; see `Method.predict`."""
+        wanted = self._wanted(images, outputs)
+        used = [m for m in images if m in wanted or self._fuses]
+        features = {m: self._encode(m, images[m]) for m in used}
+        aware = {m: self._aware(m, f) for m, f in features.items()}
+        every = {m: f.new_ones(len(f), dtype=torch.bool) for m, f in aware.items()}
+        present = every if self._fuses else {}
+        return {m: self._decode(m, features[m], aware, present) for m in wanted}
+
+    def _supervised(self, batch: Batch) -> tuple[Tensor | None, list[list[Tensor]]]:
+        """The supervised loss, and the deepest features of crops that show the same anatomy."""
+        terms, pairs = [], []
+        for m, view in batch.labelled.items():
+            if view.label is None or not len(view.label):
+                continue
+            features = self._encode(m, view.images[m])
+            aware, present = {m: self._aware(m, features)}, {}
+            for n, rows in self._companions(m, view):
+                other = self._encode(n, view.images[n][rows])
+                pairs.append([features[-1][rows], other[-1]])
+                places = torch.zeros_like(aware[m])
+                aware[n] = places.index_copy(0, rows, self._aware(n, other))
+                present[n] = view.same[n]
+            logits = self._decode(m, features, aware, present)
+            terms.append(self._compare(m, logits, view))
+        if not terms:
+            return None, pairs
+        together = torch.stack(terms)
+        return together.sum() if self.literal_sup else together.mean(), pairs
+
+    def _compare(self, modality: str, logits: Tensor, view: View) -> Tensor:
+        assert view.label is not None
+        first = modality == self.task.modalities[0]
+        return supervised_loss(
+            logits,
+            view.label,
+            view.annotated,
+            ce=first or not self.literal_sup,
+            dice=not (first and self.literal_sup),
+        )
+
+    def _companions(self, modality: str, view: View) -> Iterator[tuple[str, Tensor]]:
+        """Other modalities that some rows have too, and which rows; only what is of use."""
+        if not self.task.paired or not (self._fuses or self.csc_on_all):
+            return
+        for other, same in view.same.items():
+            rows = same.nonzero().squeeze(1)
+            if other != modality and len(rows):
+                yield other, rows
+
+    def _unsupervised(self, view: View, pairs: list[list[Tensor]]) -> dict[str, Tensor]:
+        """CSC and CAC between all modalities of the unlabelled crops."""
+        parts: dict[str, Tensor] = {}
+        features = {m: self._encode(m, view.images[m]) for m in self.task.modalities}
+        together = torch.stack([view.same[m] for m in features]).all(dim=0)
+        registered = together if self.task.registered else False
+        if self.csc is not None:
+            deepest = [f[-1] for f in features.values()]
+            parts["csc"] = self._consistency(deepest, registered, pairs)
+            if len(deepest[0]) > 1:
+                parts["csc_shuffled"] = self._shuffled(deepest, registered)
+        if self.cac is not None:
+            aware = {m: self._aware(m, f) for m, f in features.items()}
+            logits = [self._decode_unlabelled(m, f, aware, view) for m, f in features.items()]
+            parts["cac"] = self.cac(logits, registered)
+            if len(logits[0]) * world_size() == 1:
+                parts["cac_fallback"] = parts["cac"].new_ones(())
+        return parts
+
+    def _consistency(
+        self, deepest: list[Tensor], registered: Tensor | bool, pairs: list[list[Tensor]]
+    ) -> Tensor:
+        """CSC of the unlabelled crops, or the mean over these and the labelled pairs."""
+        assert self.csc is not None
+        unlabelled = self.csc(deepest, registered)
+        if not (self.csc_on_all and pairs):
+            return unlabelled
+        labelled = [len(a) * self.csc([a, b], self.task.registered) for a, b in pairs]
+        rows = len(deepest[0]) + sum(len(a) for a, _ in pairs)
+        return (len(deepest[0]) * unlabelled + torch.stack(labelled).sum()) / rows
+
+    @torch.no_grad()
+    def _shuffled(self, deepest: list[Tensor], registered: Tensor | bool) -> Tensor:
+        assert self.csc is not None
+        pairs = combinations(deepest, 2)
+        return torch.stack([self.csc([a, b.roll(1, 0)], registered) for a, b in pairs]).mean()
+
+    def _decode_unlabelled(
+        self, modality: str, features: list[Tensor], aware: dict[str, Tensor], view: View
+    ) -> Tensor:
+        if not (self.fused_cac and self._fuses):
+            return self._decode(modality, features, aware, {})
+        own = view.same[modality]
+        present = {m: view.same[m] & own for m in aware}
+        return self._decode(modality, features, aware, present)
+
+    @property
+    def _fuses(self) -> bool:
+        """Whether different modalities ever meet in one fusion."""
+        return self.fusion is not None and self.task.paired
+
+    def _encode(self, modality: str, images: Tensor) -> list[Tensor]:
+        index = self.task.modalities.index(modality)
+        return self.encoders[index % len(self.encoders)](images)
+
+    def _aware(self, modality: str, features: list[Tensor]) -> Tensor:
+        return self.mias[self.task.modalities.index(modality)](features[-1])
+
+    def _decode(
+        self,
+        modality: str,
+        features: list[Tensor],
+        aware: dict[str, Tensor],
+        present: dict[str, Tensor],
+    ) -> Tensor:
+        """Logits from own features and the fusion of own with what other rows are present."""
+        own = aware[modality]
+        if self.fusion is not None:
+            given = present | {modality: own.new_ones(len(own), dtype=torch.bool)}
+            places = [aware[m] if m in given else None for m in self.task.modalities]
+            absent = own.new_zeros(len(own), dtype=torch.bool)
+            rows = torch.stack([given.get(m, absent) for m in self.task.modalities], dim=1)
+            own = own + self.fusion(places, rows)
+        decoder = self.decoders[self.task.modalities.index(modality)]
+        return decoder([*features[:-1], own])
+
+
+def _copies(module: nn.Module, n: int) -> nn.ModuleList:
+    """The module and n − 1 copies of it, so that channels mean the same from the first step."""
+    return nn.ModuleList([module, *(copy.deepcopy(module) for _ in range(n - 1))])
+
+
+def _check(option: str, value: str, choices: Any) -> None:
+    if value not in get_args(choices):
+        raise ValueError(f"{option} is {value!r}; choose one of {', '.join(get_args(choices))}")

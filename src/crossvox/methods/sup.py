@@ -1,0 +1,70 @@
+"""Training on labels only: what any use of unlabelled images has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from crossvox.batch import Batch, Task
+from crossvox.losses.supervised import supervised_loss
+from crossvox.methods.base import Method
+from crossvox.networks.backbone import Backbone
+
+
+class _Supervised(Method):
+    """Every modality by itself, through the network that `_net` says is its own."""
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Cross-entropy + Dice, averaged over the modalities that have labelled crops."""
+        terms = [
+            supervised_loss(self._net(m)(view.images[m]), view.label, view.annotated)
+            for m, view in batch.labelled.items()
+            if view.label is not None and len(view.label)
+        ]
+        if not terms:
+            raise ValueError(f"step {batch.step} has no labelled crop to train on")
+        sup = torch.stack(terms).mean()
+        return {"loss": self._total([sup]), "sup": sup}
+
+    def predict(
+        self, images: Mapping[str, Tensor], outputs: Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
+        """Each modality's own image through its network; see `Method.predict`."""
+        return {m: self._net(m)(images[m]) for m in self._wanted(images, outputs)}
+
+    def _net(self, modality: str) -> nn.Module:
+        raise NotImplementedError
+
+
+class Sup(_Supervised):
+    """One network per modality, each trained on that modality's labelled crops alone."""
+
+    name = "sup"
+    summary = "one network per modality, trained on the labels only"
+
+    def __init__(self, task: Task, backbone: Backbone) -> None:
+        super().__init__(task, backbone)
+        self.nets = nn.ModuleList(_segmenter(task, backbone) for _ in task.modalities)
+
+    def _net(self, modality: str) -> nn.Module:
+        return self.nets[self.task.modalities.index(modality)]
+
+
+class SupJoint(_Supervised):
+    """One network for all modalities, trained on all their labelled crops."""
+
+    name = "sup_joint"
+    summary = "one network shared by all modalities, trained on the labels only"
+
+    def __init__(self, task: Task, backbone: Backbone) -> None:
+        super().__init__(task, backbone)
+        self.net = _segmenter(task, backbone)
+
+    def _net(self, modality: str) -> nn.Module:
+        return self.net
+
+
+def _segmenter(task: Task, backbone: Backbone) -> nn.Sequential:
+    return nn.Sequential(backbone.encoder(), backbone.decoder(task.n_classes))

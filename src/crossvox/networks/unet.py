@@ -1,0 +1,155 @@
+"""A plain, residual-free U-Net whose strides and kernels may differ per axis and level."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from crossvox.batch import Task, Triple
+from crossvox.networks.blocks import Pointwise, conv_norm_act, fast_layout
+
+
+class UNetBackbone:
+    """Builds the encoders and decoders of a U-Net that follows the task's strides and kernels.
+
+    Level i works with min(width · 2^i, max_width) channels. Every convolution is followed by
+    instance norm and a leaky ReLU; levels are entered by a strided convolution and left by a
+    transposed one whose result is concatenated with the skip.
+
+    Args:
+        task: gives patch, strides and kernels.
+        width: channels of the top level; multiples of 8 run fastest.
+        convs: convolutions per level, in the encoder and in the decoder alike; levels past the
+            end take the last number.
+        max_width: the most channels a level may have.
+
+    Raises:
+        ValueError: if the patch is no multiple of the strides, or is one voxel at the bottom.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        width: int = 16,
+        convs: tuple[int, ...] = (1, 2, 2, 2, 2, 2),
+        max_width: int = 256,
+    ) -> None:
+        if len(task.strides) != len(task.kernels):
+            raise ValueError(
+                f"{len(task.strides)} strides but {len(task.kernels)} kernels; "
+                "give one of each per level"
+            )
+        if width < 1 or max_width < 1 or not convs or min(convs) < 1:
+            raise ValueError(
+                f"width {width}, convs {convs}, max_width {max_width}: all must be > 0"
+            )
+        self.strides = task.strides
+        self.kernels = task.kernels
+        levels = range(len(task.strides))
+        self.channels = [min(width * 2**i, max_width) for i in levels]
+        self.convs = [convs[min(i, len(convs) - 1)] for i in levels]
+        _check_size(task.patch, _cumulative(task.strides))
+
+    def encoder(self) -> UNetEncoder:
+        """A new encoder with its own random weights."""
+        return UNetEncoder(self.channels, self.strides, self.kernels, self.convs)
+
+    def decoder(self, n_classes: int) -> UNetDecoder:
+        """A new decoder to `n_classes` logits (background included), own random weights."""
+        return UNetDecoder(self.channels, self.strides, self.kernels, self.convs, n_classes)
+
+
+class UNetEncoder(nn.Module):
+    """(B, 1, X, Y, Z) → features per level, shallow to deep, level i of `channels[i]` channels.
+
+    Raises:
+        ValueError: if the size is no multiple of the strides, or is one voxel at the bottom.
+    """
+
+    def __init__(
+        self,
+        channels: list[int],
+        strides: tuple[Triple, ...],
+        kernels: tuple[Triple, ...],
+        convs: list[int],
+    ) -> None:
+        super().__init__()
+        self.channels = channels
+        self.factor = _cumulative(strides)
+        self.levels = nn.ModuleList()
+        inputs = 1
+        for outputs, stride, kernel, n in zip(channels, strides, kernels, convs, strict=True):
+            self.levels.append(_level(inputs, outputs, kernel, n, stride))
+            inputs = outputs
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Features of every level."""
+        _check_size(tuple(x.shape[2:]), self.factor)
+        x = fast_layout(x)
+        features = []
+        for level in self.levels:
+            x = level(x)
+            features.append(x)
+        return features
+
+
+class UNetDecoder(nn.Module):
+    """Features as the encoder gives them → logits (B, n_classes, X, Y, Z) at the input's size."""
+
+    def __init__(
+        self,
+        channels: list[int],
+        strides: tuple[Triple, ...],
+        kernels: tuple[Triple, ...],
+        convs: list[int],
+        n_classes: int,
+    ) -> None:
+        super().__init__()
+        self.stem = strides[0]
+        self.ups = nn.ModuleList()
+        self.levels = nn.ModuleList()
+        for i in reversed(range(len(channels) - 1)):
+            stride = strides[i + 1]
+            self.ups.append(
+                nn.ConvTranspose3d(channels[i + 1], channels[i], stride, stride, bias=False)
+            )
+            self.levels.append(_level(2 * channels[i], channels[i], kernels[i], convs[i]))
+        self.head = Pointwise(channels[0], n_classes)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Logits at the input's size."""
+        x = features[-1]
+        for up, level, skip in zip(self.ups, self.levels, reversed(features[:-1]), strict=True):
+            x = level(torch.cat([up(x), skip], dim=1))
+        # Few channels, read class by class from here on: back to the usual layout.
+        logits = self.head(x).contiguous()
+        if self.stem == (1, 1, 1):
+            return logits
+        size = [n * s for n, s in zip(logits.shape[2:], self.stem, strict=True)]
+        return F.interpolate(logits, size, mode="trilinear", align_corners=False)
+
+
+def _level(
+    inputs: int, outputs: int, kernel: Triple, n: int, stride: Triple = (1, 1, 1)
+) -> nn.Sequential:
+    first = conv_norm_act(inputs, outputs, kernel, stride)
+    return nn.Sequential(first, *(conv_norm_act(outputs, outputs, kernel) for _ in range(n - 1)))
+
+
+def _cumulative(strides: tuple[Triple, ...]) -> Triple:
+    total = [1, 1, 1]
+    for stride in strides:
+        total = [t * s for t, s in zip(total, stride, strict=True)]
+    return (total[0], total[1], total[2])
+
+
+def _check_size(size: tuple[int, ...], factor: Triple) -> None:
+    if any(n % f for n, f in zip(size, factor, strict=True)):
+        raise ValueError(f"a crop of {size} voxels is no multiple of the strides' product {factor}")
+    if size == factor:
+        raise ValueError(
+            f"a crop of {size} voxels is a single one at the deepest level (strides' product "
+            f"{factor}), which instance norm cannot use; take a larger patch or fewer levels"
+        )
