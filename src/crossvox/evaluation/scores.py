@@ -1,0 +1,297 @@
+"""From rows of scores to files, a summary, a printed table and tables over several runs."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import json
+import math
+import operator
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from crossvox.errors import DataError, UsageError
+from crossvox.evaluation.metrics import POLICY
+from crossvox.files import atomic_write
+
+DECIMALS = {"dice": 3, "assd_mm": 2}
+"""The metrics that are averaged, and the digits after the point they are shown with."""
+
+COUNTS = ("n_missed", "n_false", "n_both_empty")
+WHOLE = (*COUNTS, "voxels")
+NAMES = ("case", "modality", "class")
+COLUMNS = (*NAMES, *DECIMALS, *COUNTS, "volume_truth_ml", "volume_prediction_ml", "voxels")
+
+AVERAGES = (
+    "sd: sample standard deviation over cases (over runs in a table of runs). "
+    "average: mean of the listed classes' means. overall: mean of the modalities' averages."
+)
+
+Row = Mapping[str, Any]
+Summary = dict[str, Any]
+
+
+def write_scores(folder: Path | str, rows: Sequence[Row], run: Row | None = None) -> Summary:
+    """Write `cases.csv` and `summary.json` into a folder and return the summary.
+
+    See `write_cases` and `summarise` for the arguments and what is raised.
+    """
+    summary = summarise(rows, run)
+    write_cases(Path(folder) / "cases.csv", rows)
+    text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
+    atomic_write(Path(folder) / "summary.json", text + "\n")
+    return summary
+
+
+def write_cases(path: Path | str, rows: Iterable[Row]) -> None:
+    """Write one line per case, modality and class; a score that does not exist is left empty.
+
+    Args:
+        path: the CSV file, written as a whole or not at all.
+        rows: dictionaries with exactly the keys `COLUMNS`: those of
+            `crossvox.evaluation.metrics.score_case`, `case` and `modality`.
+
+    Raises:
+        ValueError: a row has other keys.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        if missing := [key for key in COLUMNS if key not in row]:
+            raise ValueError(f"a row of scores lacks {', '.join(missing)}")
+        writer.writerow({key: "" if _is_missing(value) else value for key, value in row.items()})
+    atomic_write(path, text.getvalue())
+
+
+def read_cases(path: Path | str) -> list[dict[str, Any]]:
+    """Read what `write_cases` wrote; empty scores become NaN.
+
+    Raises:
+        DataError: the file cannot be read, lacks a column or holds text where a number belongs.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not a readable table of scores ({error})") from error
+    if missing := [key for key in COLUMNS if key not in (reader.fieldnames or ())]:
+        raise DataError(f"{path}: no column {', '.join(missing)}; is it the right file?")
+    return [_parsed(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
+
+
+def summarise(rows: Sequence[Row], run: Row | None = None) -> Summary:
+    """Mean and sd over cases per modality and class, their averages, and the policy in words.
+
+    Args:
+        rows: see `write_cases`; classes and modalities keep the order of their first row.
+        run: what the scores are of, kept as `summary["run"]`. `aggregate_runs` looks for
+            `method` and `seed`; everything else in it (data, split …) is a condition that runs
+            must share to be averaged, so leave out what differs between repetitions.
+
+    Returns:
+        `{"policy", "averages", "run", "modalities": {name: {"classes": {name: cell}, "average":
+        cell}}, "overall": cell}`, where a cell is `{"n": how many values the means are of,
+        "n_missed", "n_false", "n_both_empty", "dice": {"mean", "sd"}, "assd_mm": {"mean", "sd"}}`
+        with None for what cannot be computed. The average's `of` lists the classes in it.
+
+    Raises:
+        UsageError: there are no rows.
+    """
+    if not rows:
+        raise UsageError("nothing to score: none of the chosen cases has a label to compare with")
+    modalities = {}
+    for modality in _unique(row["modality"] for row in rows):
+        own = [row for row in rows if row["modality"] == modality]
+        classes = {
+            name: _cell([row for row in own if row["class"] == name])
+            for name in _unique(row["class"] for row in own)
+        }
+        scored = [name for name, cell in classes.items() if cell["n"]]
+        average = _cell([_means(cell) for cell in classes.values()], spread=False)
+        modalities[modality] = {"classes": classes, "average": {"of": scored, **average}}
+    overall = _cell([_means(part["average"]) for part in modalities.values()], spread=False)
+    return {
+        "policy": POLICY,
+        "averages": AVERAGES,
+        "run": dict(run or {}),
+        "modalities": modalities,
+        "overall": overall,
+    }
+
+
+def table(summary: Summary) -> Table:
+    """The summary of one run as a table for the terminal."""
+    shown = Table(caption=AVERAGES, caption_justify="left", box=box.SIMPLE, padding=0)
+    for heading in ("modality", "class"):
+        shown.add_column(heading, overflow="fold")
+    for heading in ("Dice", "ASSD mm", "n", "missed", "false", "empty"):
+        shown.add_column(heading, justify="right", no_wrap=True)
+    for modality, part in summary["modalities"].items():
+        for name, cell in part["classes"].items():
+            counts = (str(cell[key]) for key in ("n", *COUNTS))
+            shown.add_row(escape(modality), escape(name), *_shown(cell), *counts)
+        shown.add_row(escape(modality), "average", *_shown(part["average"]), style="bold")
+        shown.add_section()
+    shown.add_row("overall", "", *_shown(summary["overall"]), style="bold")
+    return shown
+
+
+def aggregate_runs(summaries: Sequence[Summary]) -> Summary:
+    """Mean and sd over runs (seeds) of each method's summaries.
+
+    Args:
+        summaries: what `summarise` returned, or `summary.json` holds, of all runs of all methods.
+
+    Returns:
+        `{"conditions": what all runs share, "methods": {name: {"seeds", "modalities",
+        "overall"}}}` with the cells of `summarise`, where n counts runs and n_missed … are summed.
+
+    Raises:
+        UsageError: a run names no method or seed, occurs twice, or differs from the others in its
+            conditions, modalities or classes.
+    """
+    runs: dict[str, dict[Any, Summary]] = {}
+    for summary in summaries:
+        try:
+            method, seed = summary["run"]["method"], summary["run"]["seed"]
+        except KeyError as error:
+            raise UsageError(f"a summary names no {error}; evaluate that run again") from error
+        if seed in runs.setdefault(method, {}):
+            raise UsageError(f"method {method}, seed {seed} is there twice; give each run once")
+        runs[method][seed] = summary
+    if not runs:
+        raise UsageError("no run to make a table of")
+    for summary in summaries:
+        _require_equal("conditions", _conditions(summaries[0]), _conditions(summary))
+        _require_equal("classes", _layout(summaries[0]), _layout(summary))
+    return {
+        "conditions": _conditions(summaries[0]),
+        "methods": {name: _over_runs(by_seed) for name, by_seed in runs.items()},
+    }
+
+
+def to_markdown(aggregate: Summary, metric: str = "dice") -> str:
+    """A Markdown table of one metric: a row per modality and method, a column per class.
+
+    Args:
+        aggregate: what `aggregate_runs` returned.
+        metric: "dice" or "assd_mm".
+
+    Returns:
+        Lines `mean ± sd` over runs; the last columns count the missed and falsely found masks of
+        all runs, since these enter the means as Dice 0 and ASSD = image diagonal.
+    """
+    methods = aggregate["methods"]
+    first = next(iter(methods.values()))["modalities"]
+    classes = _unique(name for part in first.values() for name in part["classes"])
+    lines = [["modality", "method", "runs", *classes, "average", "missed", "false"]]
+    lines.append(["---", "---", *["---:"] * (len(lines[0]) - 2)])
+    for modality in first:
+        for method, result in methods.items():
+            part = result["modalities"][modality]
+            cells = [part["classes"].get(name) for name in classes] + [part["average"]]
+            lines.append(_markdown_row(modality, method, result, cells, metric))
+    for method, result in methods.items():
+        cells = [None] * len(classes) + [result["overall"]]
+        lines.append(_markdown_row("overall", method, result, cells, metric))
+    escaped = ([text.replace("|", "\\|") for text in line] for line in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
+
+
+def _markdown_row(
+    modality: str, method: str, result: Summary, cells: Sequence[Row | None], metric: str
+) -> list[str]:
+    values = [_plus_minus(cell[metric], DECIMALS[metric]) if cell else "" for cell in cells]
+    total = cells[-1] or {}
+    counts = (str(total[key]) for key in ("n_missed", "n_false"))
+    return [modality, method, str(len(result["seeds"])), *values, *counts]
+
+
+def _over_runs(by_seed: Mapping[Any, Summary]) -> Summary:
+    runs = list(by_seed.values())
+
+    def pooled(*path: str) -> Summary:
+        return _cell([_means(functools.reduce(operator.getitem, path, run)) for run in runs])
+
+    modalities = {
+        modality: {
+            "classes": {name: pooled("modalities", modality, "classes", name) for name in classes},
+            "average": pooled("modalities", modality, "average"),
+        }
+        for modality, classes in _layout(runs[0]).items()
+    }
+    return {"seeds": list(by_seed), "modalities": modalities, "overall": pooled("overall")}
+
+
+def _cell(parts: Sequence[Row], spread: bool = True) -> Summary:
+    """Means (and sd) of the parts' metrics, with the parts' counts added up."""
+    values = {
+        metric: [float(part[metric]) for part in parts if not _is_missing(part[metric])]
+        for metric in DECIMALS
+    }
+    cell: Summary = {"n": len(values["dice"])}
+    cell |= {key: sum(int(part[key]) for part in parts) for key in COUNTS}
+    for metric, numbers in values.items():
+        cell[metric] = {
+            "mean": statistics.fmean(numbers) if numbers else None,
+            "sd": statistics.stdev(numbers) if spread and len(numbers) > 1 else None,
+        }
+    return cell
+
+
+def _means(cell: Row) -> Summary:
+    """A cell as a part of a larger one: its means stand for it."""
+    return {key: cell[key] for key in COUNTS} | {key: cell[key]["mean"] for key in DECIMALS}
+
+
+def _shown(cell: Row) -> list[str]:
+    return [_plus_minus(cell[metric], decimals) for metric, decimals in DECIMALS.items()]
+
+
+def _plus_minus(value: Row, decimals: int) -> str:
+    if value["mean"] is None:
+        return "–"
+    spread = "" if value["sd"] is None else f" ± {value['sd']:.{decimals}f}"
+    return f"{value['mean']:.{decimals}f}{spread}"
+
+
+def _parsed(row: dict[str, str], where: str) -> dict[str, Any]:
+    parsed: dict[str, Any] = {name: row[name] for name in NAMES}
+    for key in COLUMNS[len(NAMES) :]:
+        try:
+            parsed[key] = int(row[key]) if key in WHOLE else float(row[key] or "nan")
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{where}: {key} is {row[key]!r}, expected a number") from error
+    return parsed
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _unique(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+def _conditions(summary: Summary) -> Summary:
+    return {key: value for key, value in summary["run"].items() if key not in ("method", "seed")}
+
+
+def _layout(summary: Summary) -> dict[str, list[str]]:
+    return {name: list(part["classes"]) for name, part in summary["modalities"].items()}
+
+
+def _require_equal(what: str, first: object, second: object) -> None:
+    if first != second:
+        raise UsageError(
+            f"runs differ in their {what}: {first} and {second}; compare like with like"
+        )

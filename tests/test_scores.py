@@ -1,0 +1,241 @@
+"""Tables of scores: what is written can be read, and means are what a pocket calculator says."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from crossvox.errors import DataError, UsageError
+from crossvox.evaluation.scores import (
+    COLUMNS,
+    aggregate_runs,
+    read_cases,
+    summarise,
+    table,
+    to_markdown,
+    write_cases,
+    write_scores,
+)
+
+NAN = float("nan")
+
+
+def row(case: str, modality: str, name: str, dice: float, assd: float, **counts: int) -> dict:
+    return {
+        "case": case,
+        "modality": modality,
+        "class": name,
+        "dice": dice,
+        "assd_mm": assd,
+        "n_missed": 0,
+        "n_false": 0,
+        "n_both_empty": 0,
+        "volume_truth_ml": 12.25,
+        "volume_prediction_ml": 1 / 3,
+        "voxels": 1000,
+    } | counts
+
+
+ROWS = [
+    row("p1", "ct", "liver", 0.9, 1.0),
+    row("p1", "ct", "spleen", NAN, NAN, n_both_empty=1),
+    row("p2", "ct", "liver", 0.7, 3.0),
+    row("p2", "ct", "spleen", 0.0, 400.0, n_missed=1),
+    row("p3", "ct", "spleen", 0.4, 4.0),
+    row("p1", "mr", "liver", 0.0, 300.0, n_false=1),
+]
+
+
+def run(method: str, seed: int, shift: float = 0.0, **conditions: Any) -> dict:
+    rows = [dict(r, dice=r["dice"] + shift, assd_mm=r["assd_mm"] - shift) for r in ROWS]
+    return summarise(rows, {"method": method, "seed": seed, **conditions})
+
+
+def same(first: list[dict], second: list[dict]) -> bool:
+    # NaN is unlike itself, its text is not.
+    return [list(map(repr, r.values())) for r in first] == [
+        list(map(repr, r.values())) for r in second
+    ]
+
+
+def test_cases_survive_the_file(tmp_path: Path) -> None:
+    rows = [*ROWS, row("fall 7, rechts", "mr", 'leber "links"', 2 / 3, 0.1)]
+    write_cases(tmp_path / "cases.csv", rows)
+    again = read_cases(tmp_path / "cases.csv")
+    assert same(again, rows)
+    assert list(again[0]) == list(COLUMNS)
+    text = (tmp_path / "cases.csv").read_text(encoding="utf-8").splitlines()
+    assert text[0].startswith("case,modality,class,dice,assd_mm,n_missed")
+    assert text[2] == "p1,ct,spleen,,,0,0,1,12.25,0.3333333333333333,1000"
+
+
+def test_a_bad_row_leaves_no_file(tmp_path: Path) -> None:
+    incomplete = {key: value for key, value in ROWS[0].items() if key != "dice"}
+    for bad in (incomplete, dict(ROWS[0], surprise=1)):
+        with pytest.raises(ValueError, match=r"dice|surprise"):
+            write_cases(tmp_path / "cases.csv", [ROWS[1], bad])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unfit_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "cases.csv"
+    with pytest.raises(DataError, match=re.escape(str(path))):
+        read_cases(path)
+    path.write_text("case,modality,dice\np1,ct,0.5\n")
+    with pytest.raises(DataError, match="no column class"):
+        read_cases(path)
+    write_cases(path, ROWS)
+    path.write_text(path.read_text().replace("0.7", "good"))
+    with pytest.raises(DataError, match="row 3: dice is 'good'"):
+        read_cases(path)
+    path.write_bytes(b"\xff\xfe\x00broken")
+    with pytest.raises(DataError, match=re.escape(str(path))):
+        read_cases(path)
+
+
+def test_summary_by_hand() -> None:
+    summary = summarise(ROWS)
+    liver, spleen = (summary["modalities"]["ct"]["classes"][name] for name in ("liver", "spleen"))
+    assert liver["dice"]["mean"] == pytest.approx(0.8)
+    assert liver["dice"]["sd"] == pytest.approx(math.sqrt(0.02))
+    assert (liver["n"], liver["n_missed"], liver["n_both_empty"]) == (2, 0, 0)
+    # The missed spleen is in the means, the one that nobody has is only counted.
+    assert spleen["dice"]["mean"] == pytest.approx(0.2)
+    assert spleen["assd_mm"]["mean"] == pytest.approx(202.0)
+    assert (spleen["n"], spleen["n_missed"], spleen["n_false"], spleen["n_both_empty"]) == (
+        2,
+        1,
+        0,
+        1,
+    )
+    only = summary["modalities"]["mr"]["classes"]["liver"]
+    assert only["dice"] == {"mean": 0.0, "sd": None} and only["n_false"] == 1
+
+
+def test_averages_are_means_of_means() -> None:
+    summary = summarise(ROWS)
+    ct = summary["modalities"]["ct"]["average"]
+    # Over cases it would be (0.9 + 0.7 + 0 + 0.4) / 4 = 0.5 as well for Dice, but not for ASSD.
+    assert ct["dice"]["mean"] == pytest.approx((0.8 + 0.2) / 2)
+    assert ct["assd_mm"]["mean"] == pytest.approx((2 + 202) / 2)
+    assert ct["of"] == ["liver", "spleen"] and ct["n"] == 2
+    assert (ct["n_missed"], ct["n_false"], ct["n_both_empty"]) == (1, 0, 1)
+    assert summary["overall"]["dice"]["mean"] == pytest.approx((0.5 + 0.0) / 2)
+    assert summary["overall"]["assd_mm"]["mean"] == pytest.approx((102 + 300) / 2)
+    assert summary["overall"]["n_false"] == 1
+
+
+def test_a_class_nobody_has_is_not_averaged() -> None:
+    rows = [
+        row("p1", "ct", "spleen", NAN, NAN, n_both_empty=1),
+        row("p1", "ct", "liver", 0.6, 2.0),
+        row("p1", "mr", "spleen", NAN, NAN, n_both_empty=1),
+    ]
+    summary = summarise(rows)
+    ct, mr = summary["modalities"]["ct"], summary["modalities"]["mr"]
+    assert ct["classes"]["spleen"]["dice"] == {"mean": None, "sd": None}
+    assert ct["average"]["dice"]["mean"] == 0.6 and ct["average"]["of"] == ["liver"]
+    assert mr["average"]["dice"]["mean"] is None and mr["average"]["n"] == 0
+    assert summary["overall"]["dice"]["mean"] == 0.6
+
+
+def test_nothing_scored_is_said() -> None:
+    with pytest.raises(UsageError, match="label"):
+        summarise([])
+
+
+def test_written_summary_is_plain_json_with_the_policy(tmp_path: Path) -> None:
+    facts = {"method": "cmc", "seed": 0, "data": "Herz-Aufnahmen ü"}
+    returned = write_scores(tmp_path / "out", ROWS, facts)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    text = (tmp_path / "out" / "summary.json").read_text(encoding="utf-8")
+    assert json.loads(text, parse_constant=refuse) == returned
+    assert returned["run"] == facts
+    assert "diagonal" in returned["policy"] and "n_both_empty" in returned["policy"]
+    assert same(read_cases(tmp_path / "out" / "cases.csv"), ROWS)
+    # The summary can be had again from the table of cases.
+    assert summarise(read_cases(tmp_path / "out" / "cases.csv"), facts) == returned
+
+
+def test_printed_table_shows_every_class_and_average() -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    rows = [*ROWS, row("p1", "mr", "cava[inf]", 0.5, 1.0)]
+    console.print(table(summarise(rows)))
+    text = console.export_text()
+    lines = [re.findall(r"[^\s│┃]+", line) for line in text.splitlines()]
+    assert ["ct", "liver", "0.800", "±", "0.141", "2.00", "±", "1.41", "2", "0", "0", "0"] in lines
+    assert ["mr", "liver", "0.000", "300.00", "1", "0", "1", "0"] in lines
+    assert ["mr", "cava[inf]", "0.500", "1.00", "1", "0", "0", "0"] in lines
+    assert ["ct", "average", "0.500", "102.00"] in lines
+    assert ["overall", "0.375", "126.25"] in lines
+
+
+def test_runs_are_averaged_over_seeds() -> None:
+    runs = [run("cmc", 0), run("sup", 0), run("cmc", 1, shift=0.03), run("cmc", 2, shift=0.06)]
+    methods = aggregate_runs(runs)["methods"]
+    assert list(methods) == ["cmc", "sup"]
+    assert methods["cmc"]["seeds"] == [0, 1, 2]
+    liver = methods["cmc"]["modalities"]["ct"]["classes"]["liver"]
+    assert liver["dice"]["mean"] == pytest.approx(0.83)
+    assert liver["dice"]["sd"] == pytest.approx(0.03)
+    assert liver["assd_mm"]["mean"] == pytest.approx(1.97)
+    assert liver["n"] == 3
+    spleen = methods["cmc"]["modalities"]["ct"]["classes"]["spleen"]
+    assert (spleen["n_missed"], spleen["n_both_empty"]) == (3, 3)
+    assert methods["cmc"]["modalities"]["ct"]["average"]["dice"]["mean"] == pytest.approx(0.53)
+    assert methods["cmc"]["overall"]["dice"]["mean"] == pytest.approx(0.28)
+    assert methods["cmc"]["overall"]["dice"]["sd"] == pytest.approx(0.03)
+    assert methods["sup"]["overall"]["dice"] == {"mean": pytest.approx(0.25), "sd": None}
+
+
+def test_aggregate_reads_summaries_from_json() -> None:
+    runs = [run("cmc", 0), run("cmc", 1, shift=0.03)]
+    assert aggregate_runs(json.loads(json.dumps(runs))) == aggregate_runs(runs)
+
+
+def test_only_comparable_runs_are_averaged() -> None:
+    other = summarise(ROWS[:3], {"method": "cmc", "seed": 1})
+    for runs, words in (
+        ([], "no run"),
+        ([run("cmc", 0), run("cmc", 0)], "twice"),
+        ([run("cmc", 0), other], "classes"),
+        ([run("cmc", 0, split="val"), run("sup", 0, split="test")], "conditions"),
+        ([summarise(ROWS, {"method": "cmc"})], "seed"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            aggregate_runs(runs)
+    shared = aggregate_runs([run("cmc", 0, split="val"), run("sup", 0, split="val")])
+    assert shared["conditions"] == {"split": "val"}
+
+
+def test_markdown_has_methods_as_rows() -> None:
+    runs = [run("cmc", 0), run("cmc", 1, shift=0.04), run("sup", 0)]
+    lines = to_markdown(aggregate_runs(runs), "dice").splitlines()
+    assert lines == [
+        "| modality | method | runs | liver | spleen | average | missed | false |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| ct | cmc | 2 | 0.820 ± 0.028 | 0.220 ± 0.028 | 0.520 ± 0.028 | 2 | 0 |",
+        "| ct | sup | 1 | 0.800 | 0.200 | 0.500 | 1 | 0 |",
+        "| mr | cmc | 2 | 0.020 ± 0.028 |  | 0.020 ± 0.028 | 0 | 2 |",
+        "| mr | sup | 1 | 0.000 |  | 0.000 | 0 | 1 |",
+        "| overall | cmc | 2 |  |  | 0.270 ± 0.028 | 2 | 2 |",
+        "| overall | sup | 1 |  |  | 0.250 | 1 | 1 |",
+    ]
+    assert "| ct | sup | 1 | 2.00 | 202.00 | 102.00 | 1 | 0 |" in to_markdown(
+        aggregate_runs(runs), "assd_mm"
+    )
+
+
+def test_markdown_escapes_the_column_mark() -> None:
+    text = to_markdown(aggregate_runs([run("a|b", 0)]))
+    assert "| ct | a\\|b | 1 |" in text
