@@ -1,0 +1,55 @@
+"""`crossvox check` and `crossvox prepare`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from crossvox.cli.options import new_parser, parse, pick, required
+from crossvox.data.check import Problem, check, report
+from crossvox.data.manifest import load_manifest
+from crossvox.data.plan import Budget
+from crossvox.files import atomic_write
+from crossvox.workflows.config import section
+from crossvox.workflows.prepare import prepare
+from crossvox.workflows.presets import load_preset, presets
+
+
+def check_command(argv: list[str]) -> int:
+    """Report every problem of every case of a data set; exit code 1 if there are errors."""
+    parser = new_parser("check", check_command.__doc__ or "")
+    parser.add_argument("dataset", type=Path, help="the dataset.json")
+    parser.add_argument("--json", type=Path | None, help="also write the problems to this file")
+    values = parse(parser, argv)
+    problems = check(load_manifest(values["dataset"]))
+    if values["json"] is not None:
+        rows = [_row(problem) for problem in problems]
+        text = json.dumps({"problems": rows}, indent=1, ensure_ascii=False)
+        atomic_write(values["json"], text + "\n")
+    print(report(problems))
+    return int(any(problem.severity == "error" for problem in problems))
+
+
+def prepare_command(argv: list[str]) -> int:
+    """Orient, resample and normalise all volumes of a data set into a store."""
+    found, rest = pick(argv, preset=("--preset",))
+    preset = ["cpu", *found["preset"]][-1]
+    budget = load_preset(preset).get("budget", {})
+    parser = new_parser("prepare", prepare_command.__doc__ or "")
+    parser.add_argument("dataset", type=Path, help="the dataset.json")
+    parser.add_argument("--out", type=Path | None, help="folder of the prepared volumes")
+    parser.add_argument(
+        "--preset", type=str, default=preset, help=f"starting values: {', '.join(presets())}"
+    )
+    parser.add_class_arguments(Budget, "budget", as_group=False)
+    parser.set_defaults({f"budget.{key}": value for key, value in budget.items()})
+    values = parse(parser, rest)
+    required(values, "out")
+    prepare(values["dataset"], values["out"], section("budget", values["budget"]))
+    return 0
+
+
+def _row(problem: Problem) -> dict[str, str | None]:
+    row = dataclasses.asdict(problem)
+    return {key: None if value is None else str(value) for key, value in row.items()}

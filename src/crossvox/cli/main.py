@@ -1,0 +1,76 @@
+"""`crossvox COMMAND …`: finds the command, turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from crossvox.errors import CrossvoxError, UsageError
+from crossvox.version import __version__
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("demo", "train, predict and score on synthetic scans, in minutes"),
+    "check": ("dataset", "report every problem of a data set"),
+    "prepare": ("dataset", "orient, resample and normalise a data set's volumes"),
+    "train": ("train", "train a method on a data set, or resume a run"),
+    "predict": ("predict", "segment scans with a trained run"),
+    "evaluate": ("predict", "score a trained run on a split of a data set"),
+    "list": ("info", "list methods, backbones or presets"),
+    "doctor": ("info", "show versions, devices and what is missing"),
+    "bench": ("bench", "measure speed and memory of train, predict or load"),
+}
+"""Command → (module of `crossvox.cli` that has a function of that name, one-line help)."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code: 0 success, 2 usage, 1 failure, 130 interrupted.
+
+    Errors meant for the user are printed as one line; any other exception is a defect and is
+    left to travel, so that Python prints its traceback and exits with 1.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if arguments[0] == "--version":
+        print(f"crossvox {__version__}")
+        return 0
+    try:
+        return _run(arguments[0], arguments[1:])
+    except CrossvoxError as error:
+        # A report of several lines says in each of them what kind of line it is.
+        prefix = "" if "\n" in str(error) else "crossvox: error: "
+        print(f"{prefix}{error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("crossvox: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `crossvox … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    if name not in COMMANDS:
+        raise UsageError(f"unknown command '{name}'; choose from {', '.join(COMMANDS)}")
+    # Imported only now: most of these need torch, `crossvox --help` does not.
+    module = importlib.import_module(f"crossvox.cli.{COMMANDS[name][0]}")
+    try:
+        return getattr(module, f"{name}_command")(arguments)
+    except SystemExit as done:  # how argparse ends after --help
+        return int(done.code or 0)
+
+
+def _overview() -> str:
+    lines = [
+        f"crossvox {__version__}: multi-modality 3-D segmentation from a handful of labels",
+        "",
+        "usage: crossvox COMMAND …        crossvox COMMAND --help for its options",
+        "",
+        *(f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items()),
+        "",
+        "exit codes: 0 success, 1 failure, 2 wrong usage. Not for clinical use.",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,86 @@
+"""`crossvox predict` and `crossvox evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+from rich.console import Console
+
+from crossvox.cli.options import new_parser, parse, required
+from crossvox.data.manifest import SPLITS
+from crossvox.errors import UsageError
+from crossvox.evaluation.scores import table
+from crossvox.workflows.evaluate import evaluate
+from crossvox.workflows.predict import Options, predict_images, predict_split
+
+
+def predict_command(argv: list[str]) -> int:
+    """Segment scans with a trained run: one subject's images, or a split of a data set."""
+    parser = _parser("predict", predict_command.__doc__ or "")
+    parser.add_argument(
+        "--image",
+        type=str,
+        action="append",
+        help="modality=FILE; several are one subject's",
+        metavar="MODALITY=FILE",
+    )
+    values = parse(parser, argv)
+    images = image_files(values["image"] or [])
+    required(values, "out")
+    if bool(images) == (values["data"] is not None):
+        raise UsageError("give either --image MODALITY=FILE or --data DATASET.json --split NAME")
+    if images:
+        predict_images(values["run"], images, values["out"], _options(values))
+        return 0
+    required(values, "split")
+    predict_split(values["run"], values["data"], values["split"], values["out"], _options(values))
+    return 0
+
+
+def evaluate_command(argv: list[str]) -> int:
+    """Score a trained run on a split: cases.csv, summary.json and a printed table."""
+    parser = _parser("evaluate", evaluate_command.__doc__ or "")
+    parser.add_argument("--overlays", type=bool, nargs="?", const=True, default=False,
+                        help="also draw truth and prediction of every case")  # fmt: skip
+    values = parse(parser, argv)
+    required(values, "data", "split", "out")
+    summary = evaluate(
+        values["run"],
+        values["data"],
+        values["split"],
+        values["out"],
+        _options(values),
+        overlays=values["overlays"],
+    )
+    Console().print(table(summary))
+    print(f"{values['out'] / 'cases.csv'}, {values['out'] / 'summary.json'}")
+    return 0
+
+
+def _parser(command: str, description: str) -> ArgumentParser:
+    parser = new_parser(command, description)
+    parser.add_argument("run", type=Path, help="run directory of `crossvox train`")
+    parser.add_argument("--data", type=Path | None, help="a dataset.json")
+    parser.add_argument("--split", type=str | None, help=f"one of {', '.join(SPLITS)}")
+    parser.add_argument("--out", type=Path | None, help="folder for the results")
+    parser.add_class_arguments(Options, None, as_group=False)
+    return parser
+
+
+def _options(values: dict[str, Any]) -> Options:
+    return Options(**{name: values[name] for name in Options.__dataclass_fields__})
+
+
+def image_files(words: list[str]) -> dict[str, Path]:
+    """modality → file of `MODALITY=FILE` words; raises `UsageError`."""
+    images: dict[str, Path] = {}
+    for word in words:
+        modality, equals, file = word.partition("=")
+        if not (modality and equals and file):
+            raise UsageError(f"--image {word}: expected MODALITY=FILE, such as ct=scan.nii.gz")
+        if modality in images:
+            raise UsageError(f"--image: two images of modality '{modality}'; give one subject")
+        images[modality] = Path(file)
+    return images

@@ -1,0 +1,73 @@
+"""What this machine offers, and what it lacks for which feature."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from importlib import metadata
+
+import torch
+
+from crossvox.version import __version__
+
+_NEEDED_FOR = {
+    "monai": "sliding windows and scores",
+    "lightning-fabric": "training",
+    "nibabel": "reading scans",
+    "numpy": "everything",
+    "scipy": "resampling and scores",
+    "blosc2": "prepared volumes",
+    "safetensors": "checkpoints",
+    "jsonargparse": "the command line",
+    "jsonschema": "reading dataset.json",
+    "rich": "progress and tables",
+    "matplotlib": "figures",
+    "tensorboard": "training curves in the browser",
+}
+
+
+def diagnose() -> Iterator[str]:
+    """One line per fact, then one per missing thing with the feature that needs it."""
+    yield f"crossvox         {__version__}, Python {platform.python_version()}"
+    yield f"system           {platform.platform()}"
+    yield f"torch            {torch.__version__}, {torch.get_num_threads()} threads"
+    missing = []
+    for package, feature in _NEEDED_FOR.items():
+        try:
+            yield f"{package:<17}{metadata.version(package)}"
+        except metadata.PackageNotFoundError:
+            missing.append(f"missing: {package}, needed for {feature}; pip install {package}")
+    yield f"cores            {_usable_cores()} usable of {os.cpu_count()}"
+    yield f"memory           {_memory()}"
+    yield f"free disk here   {shutil.disk_usage('.').free / 2**30:.1f} GiB"
+    for variable in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
+        if variable in os.environ:
+            yield f"{variable}={os.environ[variable]}"
+    yield from _devices(missing)
+    yield from missing or ["nothing is missing"]
+
+
+def _devices(missing: list[str]) -> Iterator[str]:
+    for index in range(torch.cuda.device_count()):
+        card = torch.cuda.get_device_properties(index)
+        half = "bf16" if torch.cuda.is_bf16_supported() else "no bf16: trains in fp32"
+        yield f"GPU {index}            {card.name}, {card.total_memory / 2**30:.0f} GiB, {half}"
+    if torch.backends.mps.is_available():
+        yield "GPU              Apple MPS"
+    if not torch.cuda.is_available():
+        reason = "torch is built for CPU only" if torch.version.cuda is None else "no card visible"
+        missing.append(f"missing: CUDA ({reason}), needed for the presets gpu and paper")
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory() -> str:
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return "unknown"
+    return f"{total / 2**30:.1f} GiB"

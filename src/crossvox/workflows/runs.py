@@ -1,0 +1,117 @@
+"""Run directories: what lies in them, and how a trained method comes out again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crossvox.batch import Task
+from crossvox.data.plan import Plan
+from crossvox.data.preprocess import Preprocessing
+from crossvox.data.selection import Selection
+from crossvox.engine.record import read_config
+from crossvox.errors import UsageError
+from crossvox.files import atomic_write
+from crossvox.methods import METHODS
+from crossvox.methods.base import Method
+from crossvox.networks.backbone import BACKBONES
+from crossvox.workflows.config import RunConfig
+
+PLAN = "plan.json"
+
+REGISTRIES: dict[str, Mapping[str, type]] = {"method": METHODS, "backbone": BACKBONES}
+"""Part of a configuration → the classes that it may name."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory's description, everything but the weights.
+
+    Attributes:
+        path: the directory.
+        config: what was asked for.
+        plan: grid, crop and preprocessing.
+        selection: the labelled and the unlabelled images.
+        labels: class name → id in label files.
+    """
+
+    path: Path
+    config: RunConfig
+    plan: Plan
+    selection: Selection
+    labels: dict[str, int]
+
+    @property
+    def task(self) -> Task:
+        """What the run's method segments."""
+        return self.plan.task
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How its scans are prepared."""
+        return self.plan.preprocessing
+
+    def checkpoint(self, name: str) -> Path:
+        """The file of the checkpoint `best` or `last`; raises `UsageError` if there is none."""
+        path = self.path / "checkpoints" / f"{name}.safetensors"
+        if not path.exists():
+            found = sorted(file.stem for file in path.parent.glob("*.safetensors"))
+            raise UsageError(
+                f"{self.path}: no checkpoint '{name}' yet; "
+                + (f"choose from {', '.join(found)}" if found else "train the run first")
+            )
+        return path
+
+    def save(self) -> None:
+        """Write `plan.json`; the configuration is the engine's to keep."""
+        plan = {
+            "task": self.task.to_dict(),
+            "preprocessing": self.plan.preprocessing.to_dict(),
+            "selection": {
+                "labelled": self.selection.labelled,
+                "unlabelled": self.selection.unlabelled,
+            },
+            "labels": self.labels,
+        }
+        atomic_write(self.path / PLAN, json.dumps(plan, indent=1, ensure_ascii=False) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Run:
+        """Read a run directory; raises `UsageError` where there is none."""
+        path = Path(path)
+        config = RunConfig.from_dict(read_config(path))
+        if not (path / PLAN).exists():
+            raise UsageError(f"{path}: its training ended before it began; train it again")
+        plan = json.loads((path / PLAN).read_text(encoding="utf-8"))
+        return cls(
+            path,
+            config,
+            Plan(Task.from_dict(plan["task"]), Preprocessing.from_dict(plan["preprocessing"])),
+            Selection(**{name: _tuples(pool) for name, pool in plan["selection"].items()}),
+            plan["labels"],
+        )
+
+
+def plugin(part: str, name: Any) -> type:
+    """The class that a `method` or `backbone` names; raises `UsageError` with the choices."""
+    choices = REGISTRIES[part]
+    if name not in choices:
+        raise UsageError(f"unknown {part} '{name}'; choose from {', '.join(choices)}")
+    return choices[name]
+
+
+def build_method(task: Task, config: RunConfig) -> Method:
+    """The configured method over the configured backbone, with fresh weights."""
+    backbone = plugin("backbone", config.backbone["name"])(task, **_options(config.backbone))
+    return plugin("method", config.method["name"])(task, backbone, **_options(config.method))
+
+
+def _options(plugin: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in plugin.items() if key != "name"}
+
+
+def _tuples(pool: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:
+    return {modality: tuple(cases) for modality, cases in pool.items()}

@@ -1,0 +1,244 @@
+"""Train a run: check the data, plan, prepare what is missing, fit, validate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric import Fabric
+
+from crossvox.data.check import check
+from crossvox.data.fingerprint import Fingerprint, fingerprint
+from crossvox.data.loading import CropDataset
+from crossvox.data.manifest import Manifest, load_manifest
+from crossvox.data.plan import Plan, make_plan
+from crossvox.data.selection import Selection, select
+from crossvox.data.store import Store
+from crossvox.engine.compute import fabric as launch
+from crossvox.engine.fit import fit
+from crossvox.engine.record import RunRecord, holds_run
+from crossvox.engine.rng import seed_all
+from crossvox.errors import CrossvoxError, UsageError
+from crossvox.files import sha256
+from crossvox.methods import METHODS
+from crossvox.methods.base import Method
+from crossvox.workflows.config import RunConfig
+from crossvox.workflows.prepare import (
+    Echo,
+    Pair,
+    Stages,
+    describe_fingerprint,
+    describe_plan,
+    fill,
+    refuse,
+)
+from crossvox.workflows.runs import Run, build_method
+from crossvox.workflows.validate import Validation
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training came to.
+
+    Attributes:
+        run: the run directory's description.
+        score: the best validation score (mean Dice over classes and modalities), if there was any.
+    """
+
+    run: Run
+    score: float | None
+
+
+def train(config: RunConfig, echo: Echo = print) -> Trained:
+    """Train a new run.
+
+    Args:
+        config: what to train, on what, where to.
+        echo: takes the lines for the user.
+
+    Raises:
+        UsageError: the run directory is taken, or fewer labelled cases than asked for.
+        DataError: the data set has errors; nothing is written then.
+        CrossvoxError: training diverged.
+    """
+    config = config.absolute()
+    fabric = launch(config.compute)
+    echo = echo if fabric.is_global_zero else _silent
+    _on_first(fabric, lambda: _refuse_taken(config.out))
+    manifest = load_manifest(config.data)
+    selection = select(manifest, config.labelled, config.label_draw)
+    stages = Stages()
+    with stages("check"):
+        _on_first(fabric, lambda: _check(manifest, selection, config, echo))
+    found = fingerprint(manifest)
+    plan = make_plan(found, manifest, config.budget)
+    run = Run(config.out, config, plan, selection, manifest.labels)
+    for line in _describe(found, run):
+        echo(line)
+    with stages("prepare"):
+        parts = _assemble(fabric, run, manifest, echo)
+    # Not before here: a run that is refused leaves nothing behind.
+    if fabric.is_global_zero:
+        run.save()
+    with RunRecord(config.out, config.to_dict(), active=fabric.is_global_zero) as record:
+        record.note(
+            seed=config.seed,
+            device=str(fabric.device),
+            processes=fabric.world_size,
+            data=_hashes(run, manifest, parts.store),
+            timings=stages.seconds,
+        )
+        return _fit(fabric, run, parts, record, echo)
+
+
+def resume(path: Path, echo: Echo = print) -> Trained:
+    """Go on with an interrupted run; on a CPU, as if it had never stopped, bit for bit.
+
+    Raises:
+        UsageError: `path` holds no run, or its configuration was changed since.
+    """
+    run = Run.load(path.absolute())
+    fabric = launch(run.config.compute)
+    echo = echo if fabric.is_global_zero else _silent
+    parts = _assemble(fabric, run, load_manifest(run.config.data), echo)
+    with RunRecord(run.path, resume=True, active=fabric.is_global_zero) as record:
+        return _fit(fabric, run, parts, record, echo, resume=True)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a run is made of once everything is prepared."""
+
+    store: Store
+    method: Method
+    dataset: CropDataset
+    validation: Validation
+
+
+def _assemble(fabric: Fabric, run: Run, manifest: Manifest, echo: Echo) -> _Parts:
+    """Make the method with its first weights, and prepare the volumes it will look at."""
+    config = run.config
+    store = Store(store_path(config, manifest, run.plan), run.preprocessing)
+    seed_all(config.seed)
+    method = build_method(run.task, config)
+    echo(
+        f"method       {config.method['name']} on {config.backbone['name']}, "
+        f"{method.n_parameters / 1e6:.2f} million parameters, on {fabric.device}"
+    )
+    images = _images(manifest)
+    labels = [(case, m) for case, m in images if (case.id, m) in run.selection.labels]
+    _on_first(fabric, lambda: fill(store, manifest, images, labels))
+    dataset = crops(run, manifest, store, fabric.global_rank, fabric.world_size)
+    return _Parts(store, method, dataset, Validation(run, manifest, store))
+
+
+def _fit(
+    fabric: Fabric, run: Run, parts: _Parts, record: RunRecord, echo: Echo, resume: bool = False
+) -> Trained:
+    score = fit(
+        fabric,
+        parts.method,
+        parts.dataset,
+        run.config.fit,
+        record,
+        validate=parts.validation if parts.validation.cases else None,
+        resume=resume,
+        workers=run.config.compute.workers,
+    )
+    best = "" if score is None else f", best validation Dice {score:.3f}"
+    echo(f"trained {run.path}{best}")
+    return Trained(run, score)
+
+
+def crops(run: Run, manifest: Manifest, store: Store, rank: int = 0, world: int = 1) -> CropDataset:
+    """The batches that a run's method looks at, or one process's share of them."""
+    return CropDataset(
+        manifest,
+        store,
+        run.task,
+        run.selection,
+        sampling=run.config.sampling,
+        augment=run.config.augment,
+        seed=run.config.seed,
+        needs=METHODS[run.config.method["name"]].needs,
+        rank=rank,
+        world=world,
+    )
+
+
+def store_path(config: RunConfig, manifest: Manifest, plan: Plan) -> Path:
+    """Where the prepared volumes lie: beside the run, unless the configuration says otherwise."""
+    if config.store is not None:
+        return config.store
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in manifest.name)
+    return config.out.parent / "prepared" / f"{name}-{plan.preprocessing.digest[:8]}"
+
+
+def _refuse_taken(out: Path) -> None:
+    if holds_run(out):
+        raise UsageError(f"{out} holds a run; use --resume {out} or another --out")
+
+
+def _check(manifest: Manifest, selection: Selection, config: RunConfig, echo: Echo) -> None:
+    """Refuse data with errors; labels that the run will not use are not opened."""
+    used = selection.labels | {(case.id, m) for case in manifest.split("val") for m in case.labels}
+    problems = check(
+        manifest, used, splits=("train", "val"), skip=_prepared_before(manifest, config)
+    )
+    refuse(problems, echo)
+
+
+def _prepared_before(manifest: Manifest, config: RunConfig) -> Callable[[Path], bool]:
+    """Tells the images that need no second look, as the store holds them as they are now."""
+    try:
+        plan = make_plan(fingerprint(manifest), manifest, config.budget)
+        path = store_path(config, manifest, plan)
+        if (path / "preprocessing.json").exists():
+            return Store(path, plan.preprocessing).has
+    except CrossvoxError:
+        pass  # the check says what is wrong, in its own words
+    return lambda path: False
+
+
+def _images(manifest: Manifest) -> list[Pair]:
+    """All images that training and validation look at."""
+    cases = [*manifest.split("train"), *manifest.split("val")]
+    return [(case, modality) for case in cases for modality in case.images]
+
+
+def _hashes(run: Run, manifest: Manifest, store: Store) -> dict[str, Any]:
+    """SHA-256 of every file that the run looks at."""
+    images = {f"{c.id}/{m}": store.image(c, m).meta["sha256"] for c, m in _images(manifest)}
+    labels = {
+        f"{c}/{m}": sha256(manifest.case(c).labels[m]) for c, m in sorted(run.selection.labels)
+    }
+    return {"manifest": sha256(run.config.data), "images": images, "labels": labels}
+
+
+def _describe(found: Fingerprint, run: Run) -> list[str]:
+    pools = run.selection
+    counts = [
+        f"{m}: {len(pools.labelled.get(m, ()))} labelled, {len(pools.unlabelled.get(m, ()))} in "
+        f"the unlabelled pool"
+        for m in run.task.modalities
+    ]
+    return [*describe_fingerprint(found), *describe_plan(run.plan), *counts]
+
+
+def _on_first(fabric: Fabric, work: Callable[[], None]) -> None:
+    """Do `work` in the first process while the others wait; its error ends them all."""
+    error: CrossvoxError | None = None
+    if fabric.is_global_zero:
+        try:
+            work()
+        except CrossvoxError as raised:
+            error = raised
+    error = fabric.broadcast(error)
+    if error is not None:
+        raise error
+
+
+def _silent(line: str) -> None:
+    """Takes the lines of all processes but the first."""
