@@ -17,6 +17,7 @@ SMALL = [
     *("--fit.validations", "1"),
     *("--inference.overlap", "0"),
     *("--compute.threads", "1"),
+    *("--compute.workers", "0"),
 ]
 """Options that make a run take a second."""
 

@@ -102,3 +102,19 @@ def test_half_precision_logits_are_scored_in_full() -> None:
     loss = supervised_loss(x, y)
     assert loss.dtype == torch.float32
     assert float(loss) == pytest.approx(float(supervised_loss(x.float(), y)))
+
+
+def test_balance_lets_small_classes_weigh_more_in_cross_entropy() -> None:
+    """Three voxels of background at p, one of class 1 at q: the weights are 3^-b and 1."""
+    p, q = math.log(0.9), math.log(0.2)
+    x = torch.tensor([[p, p, p, math.log(0.8)], [math.log(0.1)] * 3 + [q]]).view(1, 2, 4, 1, 1)
+    y = line(0, 0, 0, 1)
+    for balance, weight in ((0.0, 1.0), (0.5, 3**-0.5), (1.0, 1 / 3)):
+        expected = -(3 * weight * p + q) / (3 * weight + 1)
+        loss = supervised_loss(x, y, dice=False, balance=balance)
+        assert float(loss) == pytest.approx(expected)
+    ignored = torch.cat([x, x[:, :, :1] * 7], dim=2)
+    with_ignored = torch.cat([y, line(IGNORE)], dim=1)
+    assert float(supervised_loss(ignored, with_ignored, dice=False, balance=0.5)) == pytest.approx(
+        float(supervised_loss(x, y, dice=False, balance=0.5))
+    )

@@ -10,10 +10,12 @@ import pytest
 from crossvox.data.geometry import Grid
 from crossvox.data.sampling import (
     clamped,
+    common_position,
     labelled_start,
-    matched_starts,
     overlapping_start,
     pick,
+    position_of,
+    start_at,
 )
 
 
@@ -62,7 +64,9 @@ def test_matched_crops_show_one_normalised_position():
     two = entry((80, 80, 20), [(20, 10, 0), (70, 70, 20)])
     rng = np.random.default_rng(1)
     for _ in range(30):
-        a, b = matched_starts([one, two], (8, 8, 8), rng.random(3))
+        position = common_position([one, two], (8, 8, 8), rng.random(3))
+        a, b = (start_at(e, (8, 8, 8), position) for e in (one, two))
+        np.testing.assert_allclose(position_of(one, (8, 8, 8), a), position, atol=0.04)
         at = [(s + 4 - e.box[0]) / (e.box[1] - e.box[0]) for s, e in ((a, one), (b, two))]
         np.testing.assert_allclose(at[0], at[1], atol=0.06)
         for start, e in ((a, one), (b, two)):

@@ -17,6 +17,7 @@ from monai.transforms import (
 from torch import Tensor
 
 from crossvox.batch import Task
+from crossvox.errors import require
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,15 @@ class Augment:
     noise: float = 0.1
     blur: float = 0.7
     probability: float = 0.3
+
+    def __post_init__(self) -> None:
+        require("augment.rotate", self.rotate, 0, 180)
+        require("augment.scale", self.scale, 0, 0.9)
+        require("augment.gamma", self.gamma, 1)
+        for name in ("flip", "probability"):
+            require(f"augment.{name}", getattr(self, name), 0, 1)
+        for name in ("brightness", "contrast", "noise", "blur"):
+            require(f"augment.{name}", getattr(self, name), 0)
 
 
 def random_pose(augment: Augment, task: Task, rng: np.random.Generator) -> np.ndarray:

@@ -67,7 +67,8 @@ def dataset_frame(grids: Sequence[Grid]) -> np.ndarray:
     Returns:
         (3, 3), columns are unit world vectors of the array axes.
     """
-    frame = _through_plane_last(grids[0])
+    # Of the thickest slices the plane is known best.
+    frame = _through_plane_last(max(grids, key=lambda g: g.spacing.max() / np.median(g.spacing)))
     for _ in range(3):
         aligned = [g.directions @ signed_permutation(g.directions, frame) for g in grids]
         u, _, vt = np.linalg.svd(np.mean(aligned, axis=0))

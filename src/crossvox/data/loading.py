@@ -16,11 +16,13 @@ from crossvox.data.geometry import sample, voxel_map
 from crossvox.data.manifest import Case, Manifest
 from crossvox.data.sampling import (
     Sampling,
+    common_position,
     labelled_start,
-    matched_starts,
     overlapping_start,
     pick,
+    position_of,
     shows,
+    start_at,
 )
 from crossvox.data.selection import Selection
 from crossvox.data.store import Store, StoredArray
@@ -164,31 +166,26 @@ class CropDataset(Dataset[Batch]):
             key = [self.seed, stream + 1 + modalities.index(modality)]
             return self.cases[pick(self.selection.unlabelled[modality], number, key)]
 
-        case = drawn(anchor)
-        entries = {anchor: self.store.image(case, anchor)}
-        for other in self._others(case, anchor):
-            entries[other] = self.store.image(case, other)
-        own = set(entries)
-        for other in modalities:
-            if other not in own:
-                entries[other] = self.store.image(drawn(other), other)
-        patch = self.task.patch
-        starts = dict(
-            zip(entries, matched_starts(list(entries.values()), patch, rng.random(3)), strict=True)
-        )
+        case, patch = drawn(anchor), self.task.patch
+        own = {m: self.store.image(case, m) for m in [anchor, *self._others(case, anchor)]}
         if len(own) > 1:
-            companions = [entries[m] for m in own if m != anchor]
-            starts[anchor] = overlapping_start(entries[anchor], companions, patch, rng)
+            partners = [own[m] for m in own if m != anchor]
+            start = overlapping_start(own[anchor], partners, patch, rng)
+            position = position_of(own[anchor], patch, start)
+        else:
+            strangers = {m: self.store.image(drawn(m), m) for m in modalities if m != anchor}
+            position = common_position([own[anchor], *strangers.values()], patch, rng.random(3))
+            start = start_at(own[anchor], patch, position)
         pose = random_pose(self.augment, self.task, rng)
-        matrix = self._about_centre(starts[anchor], pose)
-        images = {}
-        for modality, entry in entries.items():
-            if modality in own:
-                at = voxel_map(entry.grid, entries[anchor].grid) @ matrix
-            else:
-                at = self._about_centre(starts[modality], pose)
-            images[modality] = self._image(entry, at, rng)
-        same = {modality: modality in own for modality in modalities}
+        matrix = self._about_centre(start, pose)
+        images, same = {}, {}
+        for m in modalities:
+            entry = own.get(m) or self.store.image(drawn(m), m)
+            at = voxel_map(entry.grid, own[anchor].grid) @ matrix
+            same[m] = m in own and shows(entry, at, np.zeros(3), patch)
+            if not same[m]:
+                at = self._about_centre(start_at(entry, patch, position), pose)
+            images[m] = self._image(entry, at, rng)
         return Row(images, same, None, (), f"{case.id}/{anchor}")
 
     def _others(self, case: Case, modality: str) -> list[str]:

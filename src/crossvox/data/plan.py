@@ -12,7 +12,7 @@ from crossvox.batch import Task, Triple
 from crossvox.data.fingerprint import Fingerprint
 from crossvox.data.manifest import Manifest
 from crossvox.data.preprocess import Preprocessing
-from crossvox.errors import UsageError
+from crossvox.errors import UsageError, require
 
 SMALLEST = 4
 """Voxels that an axis keeps at least in the deepest feature map."""
@@ -39,6 +39,14 @@ class Budget:
     levels: int = 4
     patch: tuple[int, int, int] | None = None
     spacing: tuple[float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        require("budget.patch_voxels", self.patch_voxels, SMALLEST**3)
+        require("budget.coverage", self.coverage, 0, 1)
+        require("budget.levels", self.levels, 1)
+        for name, least in (("patch", SMALLEST), ("spacing", 0.01)):
+            for value in getattr(self, name) or ():
+                require(f"budget.{name}", value, least)
 
 
 @dataclass(frozen=True)

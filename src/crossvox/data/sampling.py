@@ -10,6 +10,7 @@ import numpy as np
 from crossvox.batch import Triple
 from crossvox.data.geometry import voxel_map
 from crossvox.data.store import StoredArray
+from crossvox.errors import require
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,12 @@ class Sampling:
     unlabelled: int = 2
     foreground: float = 0.5
     partner_drop: float = 0.5
+
+    def __post_init__(self) -> None:
+        require("sampling.labelled", self.labelled, 1)
+        require("sampling.unlabelled", self.unlabelled, 1)
+        require("sampling.foreground", self.foreground, 0, 1)
+        require("sampling.partner_drop", self.partner_drop, 0, 1)
 
 
 def pick(pool: Sequence[str], number: int, key: Sequence[int]) -> str:
@@ -57,28 +64,33 @@ def labelled_start(
     return clamped(voxel - size * rng.uniform(0.25, 0.75, 3), shape, patch)
 
 
-def matched_starts(
-    entries: Sequence[StoredArray], patch: Triple, u: np.ndarray
-) -> list[np.ndarray]:
-    """First voxels of crops about one normalised position inside each body's box.
+def common_position(entries: Sequence[StoredArray], patch: Triple, u: np.ndarray) -> np.ndarray:
+    """A normalised position of the bodies' boxes about which crops stay inside all of them.
 
     Args:
         entries: scans of different subjects.
         patch: of the crop.
-        u: (3,) in [0, 1], drawn once for all. It is squeezed by the same margins in all scans,
-            so that the crops stay inside the bodies and still show the same position.
+        u: (3,) in [0, 1], drawn once for all.
 
     Returns:
-        (3,) integers per scan.
+        (3,) in [0, 1]: `u`, squeezed by the largest margin that a box needs.
     """
     size = np.array(patch)
-    boxes = [entry.box for entry in entries]
-    margin = np.max([np.minimum(size / (high - low), 1) / 2 for low, high in boxes], axis=0)
-    position = margin + u * (1 - 2 * margin)
-    return [
-        clamped(low + position * (high - low) - size / 2, entry.shape, patch)
-        for entry, (low, high) in zip(entries, boxes, strict=True)
-    ]
+    sizes = [np.minimum(size / (high - low), 1) for low, high in (e.box for e in entries)]
+    margin = np.max(sizes, axis=0) / 2
+    return margin + u * (1 - 2 * margin)
+
+
+def start_at(entry: StoredArray, patch: Triple, position: np.ndarray) -> np.ndarray:
+    """First voxel of the crop about a normalised position of the body's box."""
+    low, high = entry.box
+    return clamped(low + position * (high - low) - np.array(patch) / 2, entry.shape, patch)
+
+
+def position_of(entry: StoredArray, patch: Triple, start: np.ndarray) -> np.ndarray:
+    """The normalised position of the body's box about which a crop lies."""
+    low, high = entry.box
+    return (start + np.array(patch) / 2 - low) / (high - low)
 
 
 def overlapping_start(

@@ -158,7 +158,12 @@ class Store:
 
 def _identity(source: Path) -> dict[str, Any]:
     status = source.stat()
-    return {"name": source.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    return {
+        "name": source.name,
+        "path": str(source.resolve()),
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+    }
 
 
 def _is_of(

@@ -16,6 +16,7 @@ from crossvox.batch import Task
 from crossvox.data.geometry import Grid, orient, resample
 from crossvox.data.nifti import read_image
 from crossvox.data.preprocess import Prepared, Preprocessing
+from crossvox.errors import require
 from crossvox.methods.base import Method
 
 
@@ -30,6 +31,10 @@ class Inference:
 
     overlap: float = 0.5
     batch: int = 1
+
+    def __post_init__(self) -> None:
+        require("inference.overlap", self.overlap, 0, 0.95)
+        require("inference.batch", self.batch, 1)
 
 
 @dataclass

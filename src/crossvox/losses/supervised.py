@@ -20,14 +20,19 @@ def supervised_loss(
     *,
     ce: bool = True,
     dice: bool = True,
+    balance: float = 0.0,
 ) -> Tensor:
     """Cross-entropy plus Dice, each the mean over rows of a per-row value (eq. 2).
 
-    Cross-entropy is the mean over the row's annotated voxels. Dice is 1 − (2Σpg + 1)/(Σp + Σg + 1)
-    over these voxels, averaged over the foreground classes that the row's truth contains: the
-    fraction of a class that it does not contain tells nothing but the number of false voxels,
-    which cross-entropy already punishes, and pushes the class to vanish everywhere. A row
-    without annotated voxels counts as 0, and so does the Dice of one without foreground.
+    Cross-entropy is the mean over the row's annotated voxels, each weighted by n^−balance where n
+    counts the voxels of its class in that row: at 0 all voxels weigh the same, at 1 all classes.
+    A small organ's share of the plain mean is so small that a short training never sees it.
+
+    Dice is 1 − (2Σpg + 1)/(Σp + Σg + 1) over these voxels, averaged over the foreground classes
+    that the row's truth contains: the fraction of a class that it does not contain tells nothing
+    but the number of false voxels, which cross-entropy already punishes, and pushes the class to
+    vanish everywhere. A row without annotated voxels counts as 0, and so does the Dice of one
+    without foreground.
 
     Where only some classes were outlined, the others' probability joins the background's, since
     their voxels are labelled background, and their Dice is left out.
@@ -38,6 +43,7 @@ def supervised_loss(
         annotated: (B, K + 1) bool, the classes outlined in that row; None = all of them.
         ce: whether cross-entropy is part of it.
         dice: whether Dice is part of it.
+        balance: exponent by which cross-entropy favours voxels of small classes.
     """
     log_p = logits.float().log_softmax(dim=1)
     seen = torch.ones_like(log_p[:, :, 0, 0, 0], dtype=torch.bool)
@@ -48,7 +54,7 @@ def supervised_loss(
     valid = label != IGNORE
     loss = log_p.new_zeros(())
     if ce:
-        loss = loss + _cross_entropy(log_p, label, valid)
+        loss = loss + _cross_entropy(log_p, label, balance)
     if dice:
         loss = loss + _dice(log_p.exp(), label, valid, seen)
     return loss
@@ -65,9 +71,16 @@ def _hide(log_p: Tensor, label: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([joined, log_p[:, 1:]], dim=1), label
 
 
-def _cross_entropy(log_p: Tensor, label: Tensor, valid: Tensor) -> Tensor:
+def _cross_entropy(log_p: Tensor, label: Tensor, balance: float) -> Tensor:
     voxels = F.nll_loss(log_p, label, ignore_index=IGNORE, reduction="none")
-    return (voxels.sum((1, 2, 3)) / valid.sum((1, 2, 3)).clamp_min(1)).mean()
+    classes = range(log_p.shape[1])
+    counts = torch.stack([(label == c).sum((1, 2, 3)) for c in classes], dim=1)
+    # A column of zeros at the end, where `IGNORE` = −1 looks up its weight.
+    weights = F.pad(counts.clamp_min(1).float().pow(-balance), (0, 1))
+    index = label.flatten(1) % weights.shape[1]
+    weight = weights.gather(1, index).view(label.shape)
+    total = weight.sum((1, 2, 3))
+    return ((voxels * weight).sum((1, 2, 3)) / torch.where(total > 0, total, 1)).mean()
 
 
 def _dice(p: Tensor, label: Tensor, valid: Tensor, seen: Tensor) -> Tensor:

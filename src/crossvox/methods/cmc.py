@@ -52,6 +52,7 @@ class CMC(Method):
         fusion: FusionForm = "full",
         reduction: int = 1,
         sup: SupForm = "both",
+        balance: float = 0.5,
         csc: CSCForm | Literal["none"] = "infonce",
         csc_on: CSCOn = "unlabelled",
         tau_csc: float = 0.1,
@@ -73,6 +74,7 @@ class CMC(Method):
             reduction: divides the channels inside awareness and fusion; 1 is the paper's size.
             sup: "both" (CE + Dice in every modality) or "literal" (CE in the first, Dice in the
                 others, as eq. 2 prints).
+            balance: how much cross-entropy favours small classes, 0 (not; as printed) to 1.
             csc: "infonce", "literal" (eq. 1 as printed) or "none".
             csc_on: crops for CSC: "unlabelled", or "all" to add labelled ones whose subject has
                 the other modality on the same grid.
@@ -101,6 +103,7 @@ class CMC(Method):
         self.csc = None if csc == "none" or modalities == 1 else CSCLoss(tau_csc, csc)
         self.cac = None if cac == "none" or modalities == 1 else CACLoss(tau_cac, cac)
         self.literal_sup = sup == "literal"
+        self.balance = 0.0 if self.literal_sup else balance
         self.csc_on_all = self.csc is not None and csc_on == "all"
         self.fused_cac = cac_predictions == "fused"
         self.alpha, self.beta, self.schedule = alpha, beta, schedule
@@ -173,6 +176,7 @@ class CMC(Method):
             view.annotated,
             ce=first or not self.literal_sup,
             dice=not (first and self.literal_sup),
+            balance=self.balance,
         )
 
     def _companions(self, modality: str, view: View) -> Iterator[tuple[str, Tensor]]:

@@ -16,10 +16,19 @@ from crossvox.networks.backbone import Backbone
 class _Supervised(Method):
     """Every modality by itself, through the network that `_net` says is its own."""
 
+    def __init__(self, task: Task, backbone: Backbone, *, balance: float) -> None:
+        super().__init__(task, backbone)
+        self.balance = balance
+
+    def _segmenter(self, backbone: Backbone) -> nn.Sequential:
+        return nn.Sequential(backbone.encoder(), backbone.decoder(self.task.n_classes))
+
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Cross-entropy + Dice, averaged over the modalities that have labelled crops."""
         terms = [
-            supervised_loss(self._net(m)(view.images[m]), view.label, view.annotated)
+            supervised_loss(
+                self._net(m)(view.images[m]), view.label, view.annotated, balance=self.balance
+            )
             for m, view in batch.labelled.items()
             if view.label is not None and len(view.label)
         ]
@@ -44,9 +53,16 @@ class Sup(_Supervised):
     name = "sup"
     summary = "one network per modality, trained on the labels only"
 
-    def __init__(self, task: Task, backbone: Backbone) -> None:
-        super().__init__(task, backbone)
-        self.nets = nn.ModuleList(_segmenter(task, backbone) for _ in task.modalities)
+    def __init__(self, task: Task, backbone: Backbone, *, balance: float = 0.5) -> None:
+        """Build one network per modality.
+
+        Args:
+            task: what to segment.
+            backbone: makes the encoders and decoders.
+            balance: how much cross-entropy favours small classes, 0 (not) to 1.
+        """
+        super().__init__(task, backbone, balance=balance)
+        self.nets = nn.ModuleList(self._segmenter(backbone) for _ in task.modalities)
 
     def _net(self, modality: str) -> nn.Module:
         return self.nets[self.task.modalities.index(modality)]
@@ -58,13 +74,16 @@ class SupJoint(_Supervised):
     name = "sup_joint"
     summary = "one network shared by all modalities, trained on the labels only"
 
-    def __init__(self, task: Task, backbone: Backbone) -> None:
-        super().__init__(task, backbone)
-        self.net = _segmenter(task, backbone)
+    def __init__(self, task: Task, backbone: Backbone, *, balance: float = 0.5) -> None:
+        """Build the one network.
+
+        Args:
+            task: what to segment.
+            backbone: makes the encoder and the decoder.
+            balance: how much cross-entropy favours small classes, 0 (not) to 1.
+        """
+        super().__init__(task, backbone, balance=balance)
+        self.net = self._segmenter(backbone)
 
     def _net(self, modality: str) -> nn.Module:
         return self.net
-
-
-def _segmenter(task: Task, backbone: Backbone) -> nn.Sequential:
-    return nn.Sequential(backbone.encoder(), backbone.decoder(task.n_classes))

@@ -104,9 +104,16 @@ def plugin(part: str, name: Any) -> type:
 
 
 def build_method(task: Task, config: RunConfig) -> Method:
-    """The configured method over the configured backbone, with fresh weights."""
-    backbone = plugin("backbone", config.backbone["name"])(task, **_options(config.backbone))
-    return plugin("method", config.method["name"])(task, backbone, **_options(config.method))
+    """The configured method over the configured backbone, with fresh weights.
+
+    Raises:
+        UsageError: an option's value is out of range or does not fit the plan.
+    """
+    try:
+        backbone = plugin("backbone", config.backbone["name"])(task, **_options(config.backbone))
+        return plugin("method", config.method["name"])(task, backbone, **_options(config.method))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _options(plugin: dict[str, Any]) -> dict[str, Any]:
