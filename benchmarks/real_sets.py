@@ -50,7 +50,7 @@ class Cell:
     @property
     def train(self) -> list[str]:
         """The command that trains it."""
-        if (self.run / "plan.json").exists():
+        if (self.run / "config.yaml").exists():
             return ["train", "--resume", str(self.run)]
         return ["train", "--data", str(self.data), "--labelled", self.labelled, "--method",
                 self.method, "--preset", self.preset, "--seed", str(self.seed), "--out",

@@ -44,12 +44,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         prefix = "" if "\n" in str(error) else "crossvox: error: "
         print(f"{prefix}{error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("crossvox: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # `crossvox … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        # The disk is full, a folder is read-only, a file stands where a folder should …
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"crossvox: error: {where}{error.strerror or error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("crossvox: interrupted", file=sys.stderr)
+        return 130
 
 
 def _run(name: str, arguments: list[str]) -> int:

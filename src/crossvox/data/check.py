@@ -69,6 +69,7 @@ def check(
     run = _Check(manifest, skip)
     for case in manifest.cases:
         if case.split not in splits:
+            run.mention(case)
             continue
         for modality, path in case.images.items():
             wanted = labels is None or (case.id, modality) in labels
@@ -118,6 +119,10 @@ class _Check:
     labels: list[Use] = field(default_factory=list)
     present: dict[str, set[str]] = field(default_factory=dict)
     all_counted: bool = True
+
+    def mention(self, case: Case) -> None:
+        """Note the images of a split that is not looked at: none of them may be in another too."""
+        self.images += [Use(case.id, case.split, m, path) for m, path in case.images.items()]
 
     def image(self, case: Case, modality: str, path: Path, label: bool) -> Header | None:
         """Look at an image; of one to be skipped at the header, for its `label`'s sake only."""

@@ -22,7 +22,7 @@ from crossvox.engine.progress import Clock, Progress
 from crossvox.engine.record import RunRecord
 from crossvox.engine.rng import rng_state, set_rng_state
 from crossvox.engine.stop import Stop
-from crossvox.errors import CrossvoxError, UsageError
+from crossvox.errors import CrossvoxError, UsageError, require
 
 if TYPE_CHECKING:
     from crossvox.methods.base import Method
@@ -58,10 +58,10 @@ class Fit:
     save_every: int = 100
 
     def __post_init__(self) -> None:
-        least = {"steps": 1, "log_every": 1, "save_every": 1, "validations": 0, "clip": 0, "lr": 0}
-        for name, bound in least.items():
-            if not getattr(self, name) >= bound:
-                raise UsageError(f"fit.{name} is {getattr(self, name)}; must be at least {bound}")
+        for name in ("steps", "log_every", "save_every"):
+            require(f"fit.{name}", getattr(self, name), 1)
+        for name in ("validations", "clip", "lr", "weight_decay"):
+            require(f"fit.{name}", getattr(self, name), 0)
 
     @property
     def validation_steps(self) -> frozenset[int]:

@@ -70,7 +70,7 @@ class RunRecord:
         self._purge: int | None = None
         if resume:
             self.config = read_config(self.out)
-            self._facts = _read_facts(self.out)
+            self._facts = read_facts(self.out)
             again = {"at": _now(), "command": _command(), **_software()}
             self.note(resumed=[*self._facts.get("resumed", []), again])
             return
@@ -194,7 +194,8 @@ def read_metrics(path: Path) -> list[tuple[str, str, str]]:
     return [(step, name, value) for step, name, value in csv.reader(lines[1:])]
 
 
-def _read_facts(out: Path) -> dict[str, Any]:
+def read_facts(out: Path) -> dict[str, Any]:
+    """What a run's `run.json` says, nothing if there is none; raises `DataError` if damaged."""
     path = out / "run.json"
     try:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

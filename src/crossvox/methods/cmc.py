@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from crossvox.batch import Batch, Task, View
+from crossvox.errors import require
 from crossvox.losses.cac import CACForm, CACLoss
 from crossvox.losses.csc import CSCForm, CSCLoss
 from crossvox.losses.distributed import world_size
@@ -88,6 +89,8 @@ class CMC(Method):
             schedule: "paper", "squared" (exponents squared) or "constant".
         """
         super().__init__(task, backbone)
+        require("method.reduction", reduction, 1)
+        require("method.balance", balance, 0, 1)
         _check("fusion", fusion, FusionForm)
         _check("sup", sup, SupForm)
         _check("csc_on", csc_on, CSCOn)

@@ -12,7 +12,7 @@ from crossvox.data.plan import Budget
 from crossvox.data.sampling import Sampling
 from crossvox.engine.compute import Compute
 from crossvox.engine.fit import Fit
-from crossvox.errors import UsageError
+from crossvox.errors import UsageError, require
 from crossvox.inference.predictor import Inference
 from crossvox.workflows.presets import PLUGINS
 
@@ -67,6 +67,9 @@ class RunConfig:
     inference: Inference = field(default_factory=Inference)
     compute: Compute = field(default_factory=Compute)
 
+    def __post_init__(self) -> None:
+        require("seed", self.seed, 0)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for YAML."""
         return plain(dataclasses.asdict(self))
@@ -99,6 +102,8 @@ class RunConfig:
 def section(name: str, values: dict[str, Any]) -> Any:
     """The dataclass of one of the `SECTIONS`; raises `UsageError` for an unknown key."""
     kind = SECTIONS[name]
+    if not isinstance(values, dict):
+        raise UsageError(f"'{name}' is {values!r} in the configuration; expected its options")
     _refuse_unknown(values, {f.name for f in dataclasses.fields(kind)}, f"'{name}'")
     return kind(**{key: _freeze(value) for key, value in values.items()})
 

@@ -14,6 +14,7 @@ from crossvox.data.nifti import read_header, read_image, read_label
 from crossvox.errors import UsageError
 from crossvox.evaluation.metrics import score_case
 from crossvox.evaluation.scores import Summary, write_scores
+from crossvox.files import require_folder
 from crossvox.inference.predictor import Predictor
 from crossvox.reporting.figures import overlay
 from crossvox.workflows.predict import Options, cases_of, load_predictor, timing
@@ -49,6 +50,7 @@ def evaluate(
         UsageError: no labelled case in the split, other classes or modalities, no checkpoint.
         DataError: scans or labels have errors; nothing is written then.
     """
+    require_folder(out)
     run = Run.load(path)
     manifest, cases = cases_of(data, split)
     cases = [case for case in cases if case.labels]

@@ -16,6 +16,7 @@ from crossvox.engine.checkpoint import load_weights
 from crossvox.engine.compute import Accelerator, Compute
 from crossvox.engine.compute import fabric as launch
 from crossvox.errors import UsageError
+from crossvox.files import require_folder
 from crossvox.inference.predictor import Prediction, Predictor
 from crossvox.workflows.prepare import Echo, refuse
 from crossvox.workflows.runs import Run, build_method
@@ -75,6 +76,7 @@ def predict_images(
         UsageError: a modality that the run does not know, or no checkpoint.
         DataError: a scan has errors; nothing is written then.
     """
+    require_folder(out)
     run = Run.load(path)
     _known(run, images)
     refuse(check_images(images), echo)
@@ -94,6 +96,7 @@ def predict_split(
 
     Raises and returns as `predict_images`, and `UsageError` for a split without cases.
     """
+    require_folder(out)
     run = Run.load(path)
     manifest, cases = cases_of(data, split)
     for case in cases:

@@ -112,7 +112,7 @@ def describe_plan(plan: Plan) -> Iterator[str]:
     yield f"patch        {_times(task.patch, 0)} voxels, {_times(size, 0)} mm"
     yield f"strides      {', '.join(_times(s, 0) for s in task.strides)}"
     yield f"kernels      {', '.join(_times(k, 0) for k in task.kernels)}"
-    yield f"mirrored     {', '.join('xyz'[axis] for axis in task.flips) or 'no axis'}"
+    yield f"may mirror   {', '.join('xyz'[axis] for axis in task.flips) or 'no axis'}"
     kind = "registered" if task.registered else "not registered"
     yield f"subjects     {f'paired, {kind}' if task.paired else 'unpaired'}"
 

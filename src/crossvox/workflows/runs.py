@@ -13,7 +13,7 @@ from crossvox.data.plan import Plan
 from crossvox.data.preprocess import Preprocessing
 from crossvox.data.selection import Selection
 from crossvox.engine.record import read_config
-from crossvox.errors import UsageError
+from crossvox.errors import DataError, UsageError
 from crossvox.files import atomic_write
 from crossvox.methods import METHODS
 from crossvox.methods.base import Method
@@ -80,19 +80,27 @@ class Run:
 
     @classmethod
     def load(cls, path: Path) -> Run:
-        """Read a run directory; raises `UsageError` where there is none."""
+        """Read a run directory.
+
+        Raises:
+            UsageError: there is none.
+            DataError: its files are damaged.
+        """
         path = Path(path)
         config = RunConfig.from_dict(read_config(path))
         if not (path / PLAN).exists():
             raise UsageError(f"{path}: its training ended before it began; train it again")
-        plan = json.loads((path / PLAN).read_text(encoding="utf-8"))
-        return cls(
-            path,
-            config,
-            Plan(Task.from_dict(plan["task"]), Preprocessing.from_dict(plan["preprocessing"])),
-            Selection(**{name: _tuples(pool) for name, pool in plan["selection"].items()}),
-            plan["labels"],
-        )
+        try:
+            plan = json.loads((path / PLAN).read_text(encoding="utf-8"))
+            return cls(
+                path,
+                config,
+                Plan(Task.from_dict(plan["task"]), Preprocessing.from_dict(plan["preprocessing"])),
+                Selection(**{name: _tuples(pool) for name, pool in plan["selection"].items()}),
+                plan["labels"],
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path / PLAN}: damaged ({error}); train the run again") from error
 
 
 def plugin(part: str, name: Any) -> type:

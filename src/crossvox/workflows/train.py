@@ -18,10 +18,10 @@ from crossvox.data.selection import Selection, select
 from crossvox.data.store import Store
 from crossvox.engine.compute import fabric as launch
 from crossvox.engine.fit import fit
-from crossvox.engine.record import RunRecord, holds_run
+from crossvox.engine.record import RunRecord, holds_run, read_facts
 from crossvox.engine.rng import seed_all
-from crossvox.errors import CrossvoxError, UsageError
-from crossvox.files import sha256
+from crossvox.errors import CrossvoxError, DataError, UsageError
+from crossvox.files import require_folder, sha256
 from crossvox.methods import METHODS
 from crossvox.methods.base import Method
 from crossvox.workflows.config import RunConfig
@@ -98,11 +98,15 @@ def resume(path: Path, echo: Echo = print) -> Trained:
 
     Raises:
         UsageError: `path` holds no run, or its configuration was changed since.
+        DataError: a file that the run looks at was changed since.
     """
     run = Run.load(path.absolute())
     fabric = launch(run.config.compute)
     echo = echo if fabric.is_global_zero else _silent
-    parts = _assemble(fabric, run, load_manifest(run.config.data), echo)
+    manifest = load_manifest(run.config.data)
+    _refuse_changed(run, {"manifest": sha256(run.config.data)})
+    parts = _assemble(fabric, run, manifest, echo)
+    _refuse_changed(run, _hashes(run, manifest, parts.store))
     with RunRecord(run.path, resume=True, active=fabric.is_global_zero) as record:
         return _fit(fabric, run, parts, record, echo, resume=True)
 
@@ -120,9 +124,10 @@ class _Parts:
 def _assemble(fabric: Fabric, run: Run, manifest: Manifest, echo: Echo) -> _Parts:
     """Make the method with its first weights, and prepare the volumes it will look at."""
     config = run.config
-    store = Store(store_path(config, manifest, run.plan), run.preprocessing)
     seed_all(config.seed)
+    # First of all, since it may refuse its options.
     method = build_method(run.task, config)
+    store = Store(store_path(config, manifest, run.plan), run.preprocessing)
     echo(
         f"method       {config.method['name']} on {config.backbone['name']}, "
         f"{method.n_parameters / 1e6:.2f} million parameters, on {fabric.device}"
@@ -176,7 +181,25 @@ def store_path(config: RunConfig, manifest: Manifest, plan: Plan) -> Path:
     return config.out.parent / "prepared" / f"{name}-{plan.preprocessing.digest[:8]}"
 
 
+def _refuse_changed(run: Run, now: dict[str, Any]) -> None:
+    """Raise `DataError` if a file has another hash than when the run began."""
+    began = read_facts(run.path).get("data", {})
+    for part, hashes in now.items():
+        before = began.get(part)
+        if before == hashes:
+            continue
+        changed = part
+        if isinstance(hashes, dict) and isinstance(before, dict):
+            names = sorted(before.keys() | hashes.keys())
+            changed = next(n for n in names if before.get(n) != hashes.get(n)) + f" ({part})"
+        raise DataError(
+            f"{run.config.data}: {changed} is not what {run.path} began with; "
+            "restore it, or train anew with another --out"
+        )
+
+
 def _refuse_taken(out: Path) -> None:
+    require_folder(out)
     if holds_run(out):
         raise UsageError(f"{out} holds a run; use --resume {out} or another --out")
 
