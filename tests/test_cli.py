@@ -131,7 +131,8 @@ def test_another_method_drops_the_files_options_of_the_old_one(tmp_path):
     file.write_text("method: {name: cmc, alpha: 0.7}\nbackbone: {width: 5}")
     assert parsed("--config", str(file)).method["alpha"] == 0.7
     config = parsed("--config", str(file), "--method", "sup")
-    assert config.method == {"name": "sup"} and config.backbone["width"] == 5
+    assert config.method["name"] == "sup" and "alpha" not in config.method
+    assert config.backbone["width"] == 5
 
 
 def test_options_of_methods_and_backbones_are_typed():

@@ -29,20 +29,19 @@ def scores(folder, method, *, labelled, steps, voxels, **phantom):
     }
 
 
-@pytest.mark.parametrize("paired", [False, True])
-def test_cmc_learns_the_liver_from_two_labels(tmp_path, paired):
-    found = scores(
-        tmp_path, "cmc", labelled="2", steps=100, voxels=5000,
-        train=6, test=2, paired=paired, shape=(42, 32, 18),
-    )  # fmt: skip
-    # Untrained, or with labels on the wrong voxels, it is below 0.3.
-    assert found["ct"]["liver"] > 0.6 and found["mr"]["liver"] > 0.5, found
+SIZE = {"labelled": "4", "steps": 100, "voxels": 12000}
+SUBJECTS = {"train": 6, "test": 2, "shape": (42, 32, 18)}
+
+
+def test_cmc_finds_the_organs(tmp_path):
+    found = scores(tmp_path, "cmc", **SIZE, **SUBJECTS)
+    # Untrained, or with labels on the wrong voxels, averages are below 0.1.
+    assert found["ct"]["average"] > 0.4 and found["mr"]["average"] > 0.4, found
+    assert found["ct"]["liver"] > 0.7, found
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["cmc", "sup", "sup_joint"])
-def test_all_organs_are_learnt_from_all_labels(tmp_path, method):
-    found = scores(
-        tmp_path, method, labelled="all", steps=400, voxels=20000, train=12, test=4,
-    )  # fmt: skip
-    assert found["ct"]["average"] > 0.6 and found["mr"]["average"] > 0.6, found
+@pytest.mark.parametrize("method, paired", [("cmc", True), ("sup", False), ("sup_joint", False)])
+def test_so_does_every_method(tmp_path, method, paired):
+    found = scores(tmp_path, method, **SIZE, **SUBJECTS, paired=paired)
+    assert found["ct"]["average"] > 0.4 and found["mr"]["average"] > 0.4, found

@@ -73,6 +73,8 @@ class Fit:
 class StoppedError(CrossvoxError):
     """The run was asked to stop, and did so after saving what it needs to go on."""
 
+    exit_code = 130
+
 
 def fit(
     fabric: Fabric,

@@ -121,7 +121,7 @@ def _draw_loss(ax: Axes, name: str, steps: np.ndarray, values: np.ndarray) -> No
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.set(title=name, xlabel="step", ylabel="loss")
+    ax.set(title=name, xlabel="step", ylabel="value")
 
 
 def _draw_dots(
