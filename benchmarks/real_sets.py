@@ -147,6 +147,7 @@ def page(groups: list[list[Cell]]) -> str:
     first = groups[0][0]
     methods = " ".join(dict.fromkeys(c.method for g in groups for c in g))
     seeds = " ".join(str(s) for s in sorted({c.seed for g in groups for c in g}))
+    alone = "With one seed this is an observation, not a comparison. " if len(seeds) == 1 else ""
     head = f"""# Results
 
 Written by a command, no number by hand:
@@ -166,7 +167,7 @@ crossvox evaluate RUN --data DATASET.json --split val --checkpoint last --out RU
 ```
 
 ± is the standard deviation over seeds. {AVERAGES} A missed class counts as Dice 0
-and the scan's diagonal. The validation cases are few; differences below the ± are none."""
+and the scan's diagonal. {alone}The validation cases are few; differences below the ± are none."""
     return "\n\n".join([head, *(section(group) for group in groups)]) + "\n"
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning_fabric import Fabric
 
 from crossvox.data.check import check
@@ -87,6 +88,7 @@ def train(config: RunConfig, echo: Echo = print) -> Trained:
             seed=config.seed,
             device=str(fabric.device),
             processes=fabric.world_size,
+            threads=torch.get_num_threads(),
             data=_hashes(run, manifest, parts.store),
             timings=stages.seconds,
         )
@@ -206,10 +208,8 @@ def _refuse_taken(out: Path) -> None:
 
 def _check(manifest: Manifest, selection: Selection, config: RunConfig, echo: Echo) -> None:
     """Refuse data with errors; labels that the run will not use are not opened."""
-    used = selection.labels | {(case.id, m) for case in manifest.split("val") for m in case.labels}
-    problems = check(
-        manifest, used, splits=("train", "val"), skip=_prepared_before(manifest, config)
-    )
+    labels, skip = _labels(manifest, selection), _prepared_before(manifest, config)
+    problems = check(manifest, labels, splits=("train", "val"), skip=skip)
     refuse(problems, echo)
 
 
@@ -225,6 +225,12 @@ def _prepared_before(manifest: Manifest, config: RunConfig) -> Callable[[Path], 
     return lambda path: False
 
 
+def _labels(manifest: Manifest, selection: Selection) -> set[tuple[str, str]]:
+    """(Case, modality) of all labels that training and validation look at."""
+    validated = {(case.id, m) for case in manifest.split("val") for m in case.labels}
+    return validated | selection.labels
+
+
 def _images(manifest: Manifest) -> list[Pair]:
     """All images that training and validation look at."""
     cases = [*manifest.split("train"), *manifest.split("val")]
@@ -234,9 +240,8 @@ def _images(manifest: Manifest) -> list[Pair]:
 def _hashes(run: Run, manifest: Manifest, store: Store) -> dict[str, Any]:
     """SHA-256 of every file that the run looks at."""
     images = {f"{c.id}/{m}": store.image(c, m).meta["sha256"] for c, m in _images(manifest)}
-    labels = {
-        f"{c}/{m}": sha256(manifest.case(c).labels[m]) for c, m in sorted(run.selection.labels)
-    }
+    used = sorted(_labels(manifest, run.selection))
+    labels = {f"{c}/{m}": sha256(manifest.case(c).labels[m]) for c, m in used}
     return {"manifest": sha256(run.config.data), "images": images, "labels": labels}
 
 
