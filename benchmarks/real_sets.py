@@ -99,6 +99,8 @@ def section(cells: list[Cell]) -> str:
     aggregate = aggregate_runs(summaries)
     facts = json.loads((cells[0].run / "run.json").read_text())
     task = json.loads((cells[0].run / "plan.json").read_text())["task"]
+    git = facts.get("git")
+    commit = f" (commit {git['commit'][:10]})" if git else ""
     manifest = load_manifest(cells[0].data)
     counts = ", ".join(
         f"{sum(m in case.images for case in manifest.split('val'))} {m}"
@@ -110,7 +112,7 @@ def section(cells: list[Cell]) -> str:
         f"{cells[0].labelled} labelled cases per modality, preset `{cells[0].preset}`, seeds "
         f"{', '.join(str(s) for s in sorted({c.seed for c in cells}))}, the last checkpoint, on "
         f"the validation scans ({counts}). Planned: crops of {patch} voxels at {spacing} mm. "
-        f"crossvox {facts['versions']['crossvox']}, torch {facts['versions']['torch']}.",
+        f"crossvox {facts['versions']['crossvox']}{commit}, torch {facts['versions']['torch']}.",
         "Dice:",
         to_markdown(aggregate),
         "ASSD in mm:",
@@ -161,7 +163,7 @@ python benchmarks/real_sets.py {" ".join(f"{g[0].name}/dataset.json" for g in gr
 which runs, for every method and seed,
 
 ```
-crossvox train --data DATASET.json --labelled {first.labelled} --method METHOD \
+crossvox train --data DATASET.json --labelled {first.labelled} --method METHOD \\
   --preset {first.preset} --seed SEED --out RUN
 crossvox evaluate RUN --data DATASET.json --split val --checkpoint last --out RUN/scores
 ```
