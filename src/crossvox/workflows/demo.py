@@ -40,7 +40,7 @@ class Demo:
     """
 
     methods: tuple[str, ...] = ("cmc", "sup")
-    steps: int = 300
+    steps: int = 220
     patch_voxels: int = 24_000
     width: int = 8
     labelled: int = 2
