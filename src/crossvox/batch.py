@@ -67,7 +67,8 @@ class View:
         images: modality → (B, 1, X, Y, Z), zero where a row has no such image.
         same: modality → (B,) bool, True where the image shows the anchor's own subject on the
             anchor's own grid. In a labelled view a False row holds no image at all; in an
-            unlabelled view it holds another subject's position-matched crop.
+            unlabelled view it holds a position-matched crop, of another subject or of a scan that
+            does not reach the anchor's crop.
         label: (B, X, Y, Z) int64 class indices, `IGNORE` where unannotated; None = unlabelled.
         annotated: (B, K + 1) bool, the classes that were outlined in that row's case; the
             voxels of the others may hide in its background. None = all of them.
