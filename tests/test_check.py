@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import json
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -10,7 +11,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from crossvox.data.check import Problem, check, check_images, raise_on_errors, report
+from crossvox.data.check import (
+    Problem,
+    check,
+    check_file,
+    check_images,
+    raise_on_errors,
+    report,
+)
 from crossvox.data.manifest import Manifest, load_manifest
 from crossvox.errors import DataError
 from helpers_data import AFFINE, SHAPE, label, patch_header, scan, write_dataset, write_nifti
@@ -91,6 +99,42 @@ def test_all_problems_are_told_at_once(data: Manifest) -> None:
     with pytest.raises(DataError) as caught:
         raise_on_errors(problems)
     assert str(caught.value) == report(problems)
+
+
+def test_a_broken_manifest_and_its_scans_are_told_in_one_report(data: Manifest) -> None:
+    assert data.path is not None
+    content = json.loads(data.path.read_text())
+    content["remark"] = "not a key"
+    broken = {"id": "bad", "split": "trian", "images": {"ct": "nowhere.nii.gz"}}
+    content["cases"] += [broken, dict(content["cases"][0], split="val")]
+    data.path.write_text(json.dumps(content))
+    image_of(data).unlink()
+    told = report(check_file(data.path))
+    assert told.count("\n") == 4 and "4 errors" in told
+    for words in ("unknown key 'remark'", '"trian"', "in the splits train and val", "train0 ct"):
+        assert words in told
+
+
+def test_a_manifest_without_a_sound_head_has_no_scans_to_look_at(data: Manifest) -> None:
+    assert data.path is not None
+    content = json.loads(data.path.read_text())
+    data.path.write_text(json.dumps(content | {"labels": {}}))
+    image_of(data).unlink()
+    only(check_file(data.path), "labels")
+    data.path.write_text(json.dumps(content))
+    only(check_file(data.path), "train0 ct", "no such file")
+
+
+def test_classes_of_broken_cases_do_not_count_as_absent(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path, {"train": 2, "val": 1})
+    assert data.path is not None
+    content = json.loads(data.path.read_text())
+    for case in content["cases"][1:]:
+        case["remark"] = "not a key"
+    content["labels"]["tail"] = 99
+    data.path.write_text(json.dumps(content))
+    told = check_file(data.path)
+    assert told and all("unknown key" in str(problem) for problem in told)
 
 
 def test_warnings_alone_do_not_raise(data: Manifest) -> None:

@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 
 from crossvox.cli.options import new_parser, parse, pick, required
-from crossvox.data.check import Problem, check, report
-from crossvox.data.manifest import load_manifest
+from crossvox.data.check import Problem, check_file, report
 from crossvox.data.plan import Budget
 from crossvox.files import atomic_write
 from crossvox.workflows.config import section
@@ -22,7 +21,7 @@ def check_command(argv: list[str]) -> int:
     parser.add_argument("dataset", type=Path, help="the dataset.json")
     parser.add_argument("--json", type=Path | None, help="also write the problems to this file")
     values = parse(parser, argv)
-    problems = check(load_manifest(values["dataset"]))
+    problems = check_file(values["dataset"])
     if values["json"] is not None:
         rows = [_row(problem) for problem in problems]
         text = json.dumps({"problems": rows}, indent=1, ensure_ascii=False)

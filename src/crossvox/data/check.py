@@ -15,7 +15,7 @@ from crossvox.data.check_files import (
 )
 from crossvox.data.check_repeats import Use, repeated_content, repeated_paths
 from crossvox.data.check_values import count_labels, digest, image_findings, label_findings
-from crossvox.data.manifest import SPLITS, Case, Manifest
+from crossvox.data.manifest import SPLITS, Case, Manifest, load_sound_part
 from crossvox.errors import DataError
 
 
@@ -31,6 +31,8 @@ class Problem:
         found: what the file holds.
         expected: what it should hold.
         fix: what to do.
+
+    A broken rule of the manifest's format is all in `found`, with the other two empty.
     """
 
     severity: str
@@ -44,7 +46,9 @@ class Problem:
     def __str__(self) -> str:
         names = " ".join(name for name in (self.case, self.modality) if name)
         where = f"{names}  {self.file}" if names else self.file
-        line = f"{where}: found {self.found}; expected {self.expected}; fix: {self.fix}"
+        line = f"{where}: {self.found}"
+        if self.expected:
+            line = f"{where}: found {self.found}; expected {self.expected}; fix: {self.fix}"
         return f"{self.severity:<7}  {' '.join(line.splitlines())}"
 
 
@@ -66,6 +70,32 @@ def check(
     Returns:
         The problems, in the manifest's order; none if the data can be used.
     """
+    run = _look(manifest, labels, splits, skip)
+    run.absent_classes()
+    return run.problems
+
+
+def check_file(path: Path) -> list[Problem]:
+    """List what is wrong with a manifest, and with the scans of its cases that break no rule.
+
+    Raises:
+        DataError: the manifest is missing or not JSON.
+    """
+    manifest, broken = load_sound_part(path)
+    if manifest and not broken:
+        return check(manifest)
+    problems = [Problem("error", "", "", str(path), line, "", "") for line in broken]
+    # Whether a class is absent cannot be told: the cases left out may show it.
+    return problems + (_look(manifest).problems if manifest else [])
+
+
+def _look(
+    manifest: Manifest,
+    labels: Container[tuple[str, str]] | None = None,
+    splits: Sequence[str] = SPLITS,
+    skip: Callable[[Path], bool] = lambda path: False,
+) -> _Check:
+    """Look at all files, see `check`; what takes all of a split's labels is not told yet."""
     run = _Check(manifest, skip)
     for case in manifest.cases:
         if case.split not in splits:
@@ -78,8 +108,7 @@ def check(
             if label is not None:
                 run.label(case, modality, label, header)
     run.repeats()
-    run.absent_classes()
-    return run.problems
+    return run
 
 
 def check_images(images: Mapping[str, Path]) -> list[Problem]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crossvox.data.manifest_rules import structural_problems
+from crossvox.data.manifest_rules import schema, structural_problems
 from crossvox.errors import DataError, UsageError
 from crossvox.files import atomic_write
 
@@ -110,6 +110,34 @@ def load_manifest(path: Path | str) -> Manifest:
     path = Path(path)
     content, repeated = _read_json(path)
     _refuse(repeated + structural_problems(content), str(path))
+    return _manifest(content, path)
+
+
+def load_sound_part(path: Path | str) -> tuple[Manifest | None, list[str]]:
+    """Read what of a manifest follows the format's rules, and list every rule that is broken.
+
+    Returns:
+        The manifest with only those cases that break no rule; None if its head breaks one, or
+        no case is left. With no broken rule it is the whole manifest.
+
+    Raises:
+        DataError: the file is missing or not JSON.
+    """
+    path = Path(path)
+    content, repeated = _read_json(path)
+    problems = repeated + structural_problems(content)
+    if not problems:
+        return _manifest(content, path), []
+    head = {key: content[key] for key in schema()["properties"] if key in content}
+    sound: dict[str, Any] = {}
+    for case in head.pop("cases", None) or ():
+        if not structural_problems({**head, "cases": [case]}):
+            sound.setdefault(case["id"], case)
+    part = _manifest({**head, "cases": list(sound.values())}, path) if sound else None
+    return part, problems
+
+
+def _manifest(content: Mapping[str, Any], path: Path) -> Manifest:
     root = path.absolute().parent
     return Manifest(
         name=content["name"],
