@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,37 @@ Triple = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
+class CropRule:
+    """Which crops a network with strides of its own takes.
+
+    Attributes:
+        multiple: every axis is a multiple of this many voxels.
+        least: voxels that every axis has at least; itself a multiple of `multiple`.
+        cubic: all axes must be equal.
+    """
+
+    multiple: int
+    least: int
+    cubic: bool = False
+
+    def nearest(self, size: Sequence[int]) -> Triple:
+        """The crop that is taken and comes nearest to `size`, a cube by its volume."""
+        wanted = [math.prod(size) ** (1 / 3)] * 3 if self.cubic else list(size)
+        x, y, z = (max(self.least, round(n / self.multiple) * self.multiple) for n in wanted)
+        return x, y, z
+
+    def check(self, size: Sequence[int], network: str) -> None:
+        """Raise `ValueError`, with the nearest size that works, unless `network` takes `size`."""
+        if tuple(size) == self.nearest(size):
+            return
+        shape = ", a cube" if self.cubic else ""
+        raise ValueError(
+            f"{network} cannot take a crop of {tuple(size)} voxels: every axis must be a multiple "
+            f"of {self.multiple}, at least {self.least}{shape}; nearest is {self.nearest(size)}"
+        )
+
+
+@dataclass(frozen=True)
 class Task:
     """What a network must do and on which grid it works.
 
@@ -24,6 +57,7 @@ class Task:
         patch: crop size in voxels; the last axis is the through-plane one.
         spacing: voxel size in mm, along the same axes.
         strides: per resolution level, the step from the level above; the first is the stem's.
+            A single level where the backbone has strides of its own.
         kernels: per resolution level, the convolution kernel (1 along an axis still too coarse).
         paired: training subjects may have several modalities (not: that these are registered).
         registered: the modalities of a subject agree voxel by voxel in world space.
