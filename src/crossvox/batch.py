@@ -21,29 +21,32 @@ class CropRule:
     """Which crops a network with strides of its own takes.
 
     Attributes:
-        multiple: every axis is a multiple of this many voxels.
-        least: voxels that every axis has at least; itself a multiple of `multiple`.
+        multiple: every axis is a multiple of this many voxels, and not all of them are just that:
+            nothing can be normalised over a deepest grid of one voxel.
         cubic: all axes must be equal.
     """
 
     multiple: int
-    least: int
     cubic: bool = False
 
     def nearest(self, size: Sequence[int]) -> Triple:
-        """The crop that is taken and comes nearest to `size`, a cube by its volume."""
+        """The crop that is taken and comes nearest to `size`; a cube by its volume."""
         wanted = [math.prod(size) ** (1 / 3)] * 3 if self.cubic else list(size)
-        x, y, z = (max(self.least, round(n / self.multiple) * self.multiple) for n in wanted)
+        steps = [max(1, round(n / self.multiple)) for n in wanted]
+        if max(steps) == 1:
+            longest = max(wanted)
+            steps = [2 if n == longest else 1 for n in wanted]
+        x, y, z = (n * self.multiple for n in steps)
         return x, y, z
 
     def check(self, size: Sequence[int], network: str) -> None:
         """Raise `ValueError`, with the nearest size that works, unless `network` takes `size`."""
         if tuple(size) == self.nearest(size):
             return
-        shape = ", a cube" if self.cubic else ""
+        shape = "a cube of" if self.cubic else "axes that are"
         raise ValueError(
-            f"{network} cannot take a crop of {tuple(size)} voxels: every axis must be a multiple "
-            f"of {self.multiple}, at least {self.least}{shape}; nearest is {self.nearest(size)}"
+            f"{network} cannot take a crop of {tuple(size)} voxels: it needs {shape} multiples of "
+            f"{self.multiple}, more than one in all; nearest is {self.nearest(size)}"
         )
 
 

@@ -7,6 +7,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from crossvox.networks.unet import UNetBackbone
+from crossvox.networks.universal_unet import UniversalUNetBackbone
 
 __all__ = ["BACKBONES", "Backbone", "Encoder"]
 
@@ -49,4 +50,7 @@ class Backbone(Protocol):
         ...
 
 
-BACKBONES: dict[str, type] = {"unet": UNetBackbone}
+BACKBONES: dict[str, type] = {
+    "unet": UNetBackbone,
+    "universal_unet": UniversalUNetBackbone,
+}

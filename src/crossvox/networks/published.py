@@ -65,8 +65,8 @@ PUBLISHED: dict[str, Published] = {
         prefixes=("backbone.", ""),
         backbone="universal_unet",
         licence="CC BY-NC-ND 4.0: not commercial, no changed copies to be passed on",
-        saw="14 public CT sets with their labels, 200 labelled AMOS CTs among them (those that "
-        "training splits are drawn from): no score on AMOS is clean",
+        saw="labelled CTs of public sets, AMOS among them: its lists hold all 200 of AMOS's "
+        "training CTs (145 to train on, 23 to validate, 32 to test): no score on AMOS is clean",
     ),
     "models_genesis": Published(
         "Models Genesis, U-Net",
