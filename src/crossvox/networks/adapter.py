@@ -26,8 +26,8 @@ class Adapter(nn.Module):
         self.scale = nn.Parameter(torch.ones(()))
         self.down = nn.Linear(channels, inner)  # on tokens, a convolution of size 1
         self.up = nn.Conv3d(inner, channels, 3, padding=1)
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
+        for parameter in self.up.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """Add what the bottleneck makes of each token and its neighbours."""

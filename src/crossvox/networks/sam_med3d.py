@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from math import ceil
 from typing import Any, Literal, get_args
@@ -93,7 +92,7 @@ class SamMed3DBackbone:
             channels_out=out_channels,
             textbook_rel_pos=textbook_rel_pos,
         )
-        _check_crop(task, self.size)
+        self.size.crop.check(task.patch, self.size.title)
         if self.size.image % patch_size:
             raise ValueError(f"image_size {image_size} is no multiple of patch_size {patch_size}")
         halvings = patch_size.bit_length() - 1
@@ -115,7 +114,7 @@ class SamMed3DBackbone:
             global_blocks=_global_blocks(chosen["depth"], chosen["global_every"]),
             textbook_rel_pos=chosen["textbook_rel_pos"],
         )
-        return _rule(size)
+        return size.crop
 
     def encoder(self) -> SamMed3DEncoder:
         """A new encoder with its own random weights, frozen as chosen."""
@@ -132,23 +131,6 @@ class SamMed3DBackbone:
 
 def _global_blocks(depth: int, every: int) -> tuple[int, ...]:
     return tuple(range(every - 1, depth, every)) if every else ()
-
-
-def _rule(size: ViTSize) -> CropRule:
-    """As the encoder's, but not of a single token, which instance norm cannot use."""
-    rule = size.crop
-    return dataclasses.replace(rule, least=2 * rule.multiple) if rule.cubic else rule
-
-
-def _check_crop(task: Task, size: ViTSize) -> None:
-    rule = _rule(size)
-    hint = " without textbook_rel_pos" if rule.cubic else ""
-    rule.check(task.patch, f"sam_med3d{hint}")
-    if max(task.patch) == size.patch:
-        raise ValueError(
-            f"sam_med3d cannot take a crop of {task.patch} voxels, a single token; "
-            f"nearest is {(*task.patch[:2], 2 * size.patch)}"
-        )
 
 
 def _check(patch_size: int, embed: int, heads: int) -> None:

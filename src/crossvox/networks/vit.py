@@ -60,11 +60,16 @@ class ViTSize:
         return self.image // self.patch
 
     @property
+    def title(self) -> str:
+        """What to call it where it takes not every crop."""
+        return "sam_med3d without textbook_rel_pos" if self.crop.cubic else "sam_med3d"
+
+    @property
     def crop(self) -> CropRule:
         """The crops that the encoder takes."""
         everywhere = self.window == 0 or any(i < self.depth for i in self.global_blocks)
         cubic = everywhere and self.relative_position and not self.textbook_rel_pos
-        return CropRule(self.patch, self.patch, cubic)
+        return CropRule(self.patch, cubic)
 
 
 class SamMed3DEncoder(nn.Module):
@@ -103,7 +108,7 @@ class SamMed3DEncoder(nn.Module):
         Raises:
             ValueError: if the size is no multiple of the patch, or not cubic where it has to be.
         """
-        self.size.crop.check(x.shape[2:], "SAM-Med3D's encoder")
+        self.size.crop.check(x.shape[2:], self.size.title)
         features = [x]
         tokens = self.patch_embed(x)
         if self.size.absolute_position:

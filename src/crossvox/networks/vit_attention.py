@@ -66,9 +66,9 @@ class Attention(nn.Module):
         counts = [ceil(n / side) for n, side in zip((d, h, w), window, strict=True)]
         # Several windows along an axis must be alike, so there the last one's padding is built.
         box = [s if k > 1 else n for n, s, k in zip((d, h, w), window, counts, strict=True)]
-        padding = x.new_zeros(3 * x.shape[-1]) if self.qkv.bias is None else self.qkv.bias
         qkv = self.qkv(x)
-        padding = padding.to(qkv.dtype)
+        no_bias = self.qkv.bias is None
+        padding = qkv.new_zeros(qkv.shape[-1]) if no_bias else self.qkv.bias.to(qkv.dtype)
         full = _fill(qkv, padding, [b * k for b, k in zip(box, counts, strict=True)])
         out = self._attend(_cut(full, counts), padding, window)
         return self.proj(_join(out, counts)[:, :d, :h, :w])
@@ -84,9 +84,8 @@ class Attention(nn.Module):
         q, k, v = (t.flatten(2, 4) for t in (q, k, v))
         if box != window:
             bias = torch.cat([bias, _outside(terms, box, window).flatten(2).unsqueeze(-1)], dim=-1)
-            k, v = (
-                torch.cat([t, f.expand(len(t), -1, -1, -1)], 2) for t, f in zip((k, v), fill[1:])
-            )
+            k = torch.cat([k, fill[1].expand(len(k), -1, -1, -1)], dim=2)
+            v = torch.cat([v, fill[2].expand(len(v), -1, -1, -1)], dim=2)
         # The logits' range is too wide for half precision.
         logits = (q * q.shape[-1] ** -0.5 @ k.transpose(2, 3)).float() + bias
         out = logits.softmax(dim=-1).to(v.dtype) @ v
@@ -114,7 +113,7 @@ def _outside(terms: list[Tensor], box: tuple[int, ...], window: Triple) -> Tenso
     Returns:
         (N, heads, d, h, w), or with ones there if no term depends on the query.
     """
-    d, h, w = (slice(n) for n in box)
+    d, h = slice(box[0]), slice(box[1])
     rest = [slice(n, None) for n in box]
     everything = slice(None)
     slabs = [(rest[0], everything, everything), (d, rest[1], everything), (d, h, rest[2])]
@@ -129,7 +128,7 @@ def _outside(terms: list[Tensor], box: tuple[int, ...], window: Triple) -> Tenso
 def _keys(term: Tensor, slab: tuple[slice, ...]) -> Tensor:
     """A term at the keys of a slab; where it does not depend on a coordinate, it stays as it is."""
     index = [s if n > 1 else slice(None) for n, s in zip(term.shape[5:], slab, strict=True)]
-    return term[(..., *index)]
+    return term[(slice(None),) * 5 + tuple(index)]
 
 
 def _fill(tokens: Tensor, value: Tensor, size: list[int]) -> Tensor:
