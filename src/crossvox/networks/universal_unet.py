@@ -47,7 +47,9 @@ class UniversalUNetBackbone:
         if norm == "auto":
             norm = "batch" if pretrained else "instance"
         if norm not in get_args(NormForm):
-            raise ValueError(f"norm is {norm!r}; choose one of auto, {', '.join(get_args(NormForm))}")
+            raise ValueError(
+                f"norm is {norm!r}; choose one of auto, {', '.join(get_args(NormForm))}"
+            )
         self.crop().check(task.patch, "universal_unet")
         self.width, self.norm = width, norm
 
