@@ -70,10 +70,10 @@ class Attention(nn.Module):
         no_bias = self.qkv.bias is None
         padding = qkv.new_zeros(qkv.shape[-1]) if no_bias else self.qkv.bias.to(qkv.dtype)
         full = _fill(qkv, padding, [b * k for b, k in zip(box, counts, strict=True)])
-        out = self._attend(_cut(full, counts), padding, window)
-        return self.proj(_join(out, counts)[:, :d, :h, :w])
+        out = self.attend(split_windows(full, counts), padding, window)
+        return self.proj(join_windows(out, counts)[:, :d, :h, :w])
 
-    def _attend(self, qkv: Tensor, padding: Tensor, window: Triple) -> Tensor:
+    def attend(self, qkv: Tensor, padding: Tensor, window: Triple) -> Tensor:
         """Windows' tokens (N, d, h, w, 3C) → (N, d, h, w, C); what they lack is all padding."""
         box = tuple(qkv.shape[1:4])
         q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(4, 0, 5, 1, 2, 3, 6)
@@ -86,19 +86,20 @@ class Attention(nn.Module):
             bias = torch.cat([bias, _outside(terms, box, window).flatten(2).unsqueeze(-1)], dim=-1)
             k = torch.cat([k, fill[1].expand(len(k), -1, -1, -1)], dim=2)
             v = torch.cat([v, fill[2].expand(len(v), -1, -1, -1)], dim=2)
-        # The logits' range is too wide for half precision.
-        logits = (q * q.shape[-1] ** -0.5 @ k.transpose(2, 3)).float() + bias
+        logits = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3) + bias
         out = logits.softmax(dim=-1).to(v.dtype) @ v
         return out.transpose(1, 2).flatten(2).unflatten(1, box)
 
     def _terms(self, q: Tensor, fill: Tensor, window: Triple) -> list[Tensor]:
+        # A sum of many exponentials needs more digits than half precision has.
+        wide = torch.promote_types(q.dtype, torch.float32)
         if not self.relative:
             shapes = [[-1 if axis == key else 1 for axis in range(8)] for key in (5, 6, 7)]
-            zeros = [q.new_zeros(n, dtype=torch.float32) for n in window]
+            zeros = [q.new_zeros(n, dtype=wide) for n in window]
             return [z.view(shape) for z, shape in zip(zeros, shapes, strict=True)]
         tables = (self.rel_pos_d, self.rel_pos_h, self.rel_pos_w)
         rows = [relative_rows(table, n) for table, n in zip(tables, window, strict=True)]
-        return [term.float() for term in self.terms(q, fill, rows)]
+        return [term.to(wide) for term in self.terms(q, fill, rows)]
 
 
 def _total(terms: list[Tensor]) -> Tensor:
@@ -141,14 +142,14 @@ def _fill(tokens: Tensor, value: Tensor, size: list[int]) -> Tensor:
     return full
 
 
-def _cut(tokens: Tensor, counts: list[int]) -> Tensor:
+def split_windows(tokens: Tensor, counts: list[int]) -> Tensor:
     """(B, D, H, W, C) → (B·windows, d, h, w, C)."""
     a, b, c = counts
     split = tokens.unflatten(3, (c, -1)).unflatten(2, (b, -1)).unflatten(1, (a, -1))
     return split.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(0, 3)
 
 
-def _join(windows: Tensor, counts: list[int]) -> Tensor:
-    """The inverse of `_cut`."""
+def join_windows(windows: Tensor, counts: list[int]) -> Tensor:
+    """The inverse of `split_windows`."""
     grid = windows.unflatten(0, (-1, *counts)).permute(0, 1, 4, 2, 5, 3, 6, 7)
     return grid.flatten(5, 6).flatten(3, 4).flatten(1, 2)
