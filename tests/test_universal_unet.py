@@ -49,7 +49,7 @@ def test_the_original_programs_numbers_come_out(fixture, image):
     """The original normalises by its batch in evaluation too: what "batch" does in training."""
     expected, net = fixture.tensors(), loaded(fixture, "batch").train()
     stages = {}
-    for i, name in enumerate(("256", "128", "64")):
+    for name in ("256", "128", "64"):
         stage = getattr(net["up"], f"up_tr{name}")
         stage.register_forward_hook(lambda m, a, out, n=name: stages.update({f"out_up_{n}": out}))
     with torch.no_grad():

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from crossvox.networks.sam_med3d import SamMed3DBackbone
 from crossvox.networks.unet import UNetBackbone
 from crossvox.networks.universal_unet import UniversalUNetBackbone
 
@@ -53,4 +54,5 @@ class Backbone(Protocol):
 BACKBONES: dict[str, type] = {
     "unet": UNetBackbone,
     "universal_unet": UniversalUNetBackbone,
+    "sam_med3d": SamMed3DBackbone,
 }

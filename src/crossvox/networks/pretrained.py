@@ -248,13 +248,12 @@ def _unpickle(path: Path) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = _line(error)
-        if "GLOBAL" in reason or "Unsupported" in reason:
+        if "Unsupported global" in str(error):
             raise DataError(
                 f"{path}: holds more than tensors and plain values, which is not opened since it "
                 "could run any code; have its maker save the state dict alone"
             ) from None
-        raise DataError(f"{path}: not a file of weights, or a damaged one ({reason})") from None
+        raise DataError(f"{path}: no file of weights, or a damaged one; fetch it again") from None
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path}: truncated or not a file of weights ({_line(error)}); fetch it again"

@@ -47,9 +47,8 @@ class UniversalUNetBackbone:
         if norm == "auto":
             norm = "batch" if pretrained else "instance"
         if norm not in get_args(NormForm):
-            raise ValueError(
-                f"norm is {norm!r}; choose one of auto, {', '.join(get_args(NormForm))}"
-            )
+            choices = ", ".join(get_args(NormForm))
+            raise ValueError(f"norm is {norm!r}; choose one of auto, {choices}")
         self.crop().check(task.patch, "universal_unet")
         self.width, self.norm = width, norm
 
