@@ -17,14 +17,15 @@ SMALL, PUBLISHED = 5e-5, 2e-4
 GRADIENT = 1e-3
 
 
-def fixtures(kind: str, name: str, pick=lambda path: True):
-    found = [pytest.param(f, id=f.path.stem) for f in golden(kind) if pick(f.path)]
+def fixtures(kind: str, holds: str):
+    """The files of a kind that hold a certain tensor; of the small ones, others hold weights."""
+    found = [pytest.param(f, id=f.path.stem) for f in golden(kind) if holds in f.tensors()]
     missing = pytest.param(None, marks=pytest.mark.skip(f"no fixtures of kind {kind} here"))
-    return pytest.mark.parametrize(name, found or [missing])
+    return pytest.mark.parametrize("fixture", found or [missing])
 
 
-small = fixtures("sam_med3d_image_encoder", "fixture", lambda path: ".io." in path.name)
-published = fixtures("sam_med3d_vit_b_ori_image_encoder", "fixture")
+small = fixtures("sam_med3d_image_encoder", "output")
+published = fixtures("sam_med3d_vit_b_ori_image_encoder", "stat.output")
 
 NAMES = {
     "img_size": "image",
@@ -53,12 +54,15 @@ def small_size(fixture: Golden) -> ViTSize:
     return ViTSize(**values | {"global_blocks": tuple(values["global_blocks"])})
 
 
-def loaded(fixture: Golden, size: ViTSize, **options) -> SamMed3DEncoder:
-    encoder = SamMed3DEncoder(size, tuple(range(1, size.depth + 1)), **options)
-    state = dataclasses.replace(
-        fixture, path=fixture.path.with_name(fixture.path.name.replace(".io.", ".state."))
+def loaded(fixture: Golden, size: ViTSize) -> SamMed3DEncoder:
+    """With the weights of the other file that says the same of itself."""
+    encoder = SamMed3DEncoder(size, tuple(range(1, size.depth + 1)))
+    (weights,) = (
+        other
+        for other in golden(fixture.facts["kind"])
+        if other.facts == fixture.facts and other.path != fixture.path
     )
-    encoder.load_state_dict(state.tensors(), strict=not options)
+    encoder.load_state_dict(weights.tensors())
     return encoder
 
 
