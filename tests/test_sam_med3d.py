@@ -119,6 +119,8 @@ def test_names_the_crops_that_it_takes():
     assert SamMed3DBackbone.crop(global_every=0) == CropRule(16)
     assert SamMed3DBackbone.crop(window=0, global_every=0) == CropRule(16, cubic=True)
     assert SamMed3DBackbone.crop(depth=2) == CropRule(16)
+    with pytest.raises(UsageError, match=r"backbone\.patch_size is 0"):
+        SamMed3DBackbone.crop(patch_size=0)
 
 
 @pytest.mark.parametrize(

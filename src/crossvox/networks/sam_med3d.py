@@ -48,7 +48,7 @@ class SamMed3DBackbone:
         width: int = 16,
         pretrained: bool = False,
     ) -> None:
-        """Check the sizes.
+        """Check the options and fix the sizes.
 
         Args:
             task: gives the crop.
@@ -104,9 +104,14 @@ class SamMed3DBackbone:
 
     @staticmethod
     def crop(**options: Any) -> CropRule:
-        """The crops that it takes with these options, the others at their defaults."""
+        """The crops that it takes with these options, the others at their defaults.
+
+        Raises:
+            ValueError, UsageError: tokens cannot be made with these options.
+        """
         signature = inspect.signature(SamMed3DBackbone).parameters
         chosen = {name: p.default for name, p in signature.items()} | options
+        _check(chosen["patch_size"], chosen["embed"], chosen["heads"])
         size = ViTSize(
             patch=chosen["patch_size"],
             depth=chosen["depth"],
