@@ -84,7 +84,7 @@ def _run_parser(
         group.add_argument(f"--{name}.name", type=str, metavar="NAME",
                            help=f"short: --{name}; one of {', '.join(registry)}")  # fmt: skip
         group.add_class_arguments(
-            kind, name, skip={"task", "backbone"}, as_group=False, fail_untyped=False
+            kind, name, skip=_NO_OPTIONS, as_group=False, fail_untyped=False
         )
     for name, kind in SECTIONS.items():
         group = parser.add_argument_group(f"{name}: {_first_line(kind)}")
@@ -141,5 +141,8 @@ def _own_keys(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
 def _first_line(kind: type) -> str:
     return (kind.__doc__ or "").strip().split("\n")[0].rstrip(".")
 
+
+_NO_OPTIONS = {"task", "backbone", "pretrained"}
+"""What a method or a backbone is made from that the rest of the configuration decides on."""
 
 _FIELDS = set(RunConfig.__dataclass_fields__)

@@ -136,7 +136,7 @@ def _assemble(fabric: Fabric, run: Run, manifest: Manifest, echo: Echo, files: F
     seed_all(config.seed)
     # First of all, since it may refuse its options.
     method = build_method(run.task, config)
-    start(method, files, echo)
+    start(method, files, echo)  # on resuming, the checkpoint then overwrites it all
     store = Store(store_path(config, manifest, run.plan), run.preprocessing)
     echo(
         f"method       {config.method['name']} on {config.backbone['name']}, "

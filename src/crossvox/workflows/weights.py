@@ -129,6 +129,8 @@ def start(method: Method, files: Files, echo: Echo = print) -> None:
         to = "" if place == EVERY else f" for {place}"
         echo(f"weights      {weights.model.title}{to}: {report}")
         echo(f"             saw {weights.model.saw}")
+    if not files and any(published_networks(method)):
+        echo("weights      none given: all networks start from random numbers")
     share_frozen(published_networks(method))
 
 
