@@ -7,6 +7,7 @@ import copy
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -84,8 +85,9 @@ def test_safetensors_and_half_precision_are_read_too(tmp_path):
     assert torch.equal(first, halves["down_tr64.ops.0.conv1.weight"].float())
 
 
-def test_a_training_programs_command_line_may_be_in_the_file(tmp_path):
+def test_a_training_programs_command_line_and_scores_may_be_in_the_file(tmp_path):
     content = {"net": state(), "args": argparse.Namespace(lr=1e-4, name="x")}
+    content |= {"best_dice": np.float64(0.5), "losses": [np.float32(1.0), np.int64(2)]}
     assert read_weights(write(tmp_path / "a.pth", content)).key == "universal_unet"
 
 

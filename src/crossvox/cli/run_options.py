@@ -83,9 +83,7 @@ def _run_parser(
         group = parser.add_argument_group(f"{name} {names[name]}: {_first_line(kind)}")
         group.add_argument(f"--{name}.name", type=str, metavar="NAME",
                            help=f"short: --{name}; one of {', '.join(registry)}")  # fmt: skip
-        group.add_class_arguments(
-            kind, name, skip=_NO_OPTIONS, as_group=False, fail_untyped=False
-        )
+        group.add_class_arguments(kind, name, skip=_NO_OPTIONS, as_group=False, fail_untyped=False)
     for name, kind in SECTIONS.items():
         group = parser.add_argument_group(f"{name}: {_first_line(kind)}")
         group.add_class_arguments(kind, name, as_group=False)

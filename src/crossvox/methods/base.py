@@ -104,7 +104,7 @@ class Method(nn.Module):
         crop of a modality.
         """
         total = torch.stack(list(terms)).sum()
-        if world_size() > 1:
-            nothing = [p.flatten()[:0].sum() for p in self.parameters() if p.requires_grad]
+        nothing = [p.flatten()[:0].sum() for p in self.parameters() if p.requires_grad]
+        if world_size() > 1 and nothing:
             total = total + torch.stack(nothing).sum()
         return total

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -18,6 +19,16 @@ from crossvox.networks.published import PUBLISHED, Published, recognise
 
 WRAPPERS = ("model_state_dict", "state_dict", "model", "net")
 """Keys under which training programs put the weights, beside the optimiser and the like."""
+
+
+_SCALAR = np.float64(0).__reduce__()[0]
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    *{type(np.dtype(kind)) for kind in (np.float16, np.float32, np.float64, np.int32, np.int64)},
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]
+"""What training programs leave in a file beside the weights: command lines and scores."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +92,8 @@ def read_weights(path: Path) -> Weights:
     """Read a .pth/.pt file of a training program, or a .safetensors file.
 
     The weights may lie under one of `WRAPPERS` or bare, with or without `module.` and the model's
-    own prefix. Nothing is unpickled but tensors, plain values and `argparse.Namespace`.
+    own prefix. Nothing is unpickled but tensors and plain values, NumPy's numbers and
+    `argparse.Namespace` among them.
 
     Raises:
         DataError: the file cannot be read, or is of no model known.
@@ -126,6 +138,7 @@ def compare(networks: Iterable[nn.Module], weights: Weights) -> LoadReport:
             stored, own = weights.tensors.get(name), tuple(state[name].shape)
             if stored is None:
                 report.missing.add(name)
+                # Only an encoder says how many channels its features have.
                 if name in parameters and hasattr(network, "channels"):
                     report.needed.add(name)
             elif tuple(stored.shape) != own:
@@ -244,8 +257,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _unpickle(path: Path) -> Any:
     try:
-        # Training programs keep their command line in it, which is harmless.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(_HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "Unsupported global" in str(error):

@@ -128,6 +128,8 @@ def _loss_shares(config: RunConfig, run: Run, step: float) -> Figures:
     manifest = load_manifest(config.data)
     store = Store(store_path(config, manifest, run.plan), run.preprocessing)
     method = build_method(run.task, config)
+    # The losses get leaves of their own below; a graph of the networks would only take memory.
+    method.requires_grad_(False)
     calls: list[tuple[str, nn.Module, tuple[Any, ...], bool]] = []
 
     def listener(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:

@@ -82,6 +82,8 @@ def train(config: RunConfig, echo: Echo = print) -> Trained:
         echo(line)
     with stages("prepare"):
         parts = _assemble(fabric, run, manifest, echo, files)
+    weights = describe(files)
+    del files  # hundreds of megabytes that the training can use
     # Not before here: a run that is refused leaves nothing behind.
     if fabric.is_global_zero:
         run.save()
@@ -92,7 +94,7 @@ def train(config: RunConfig, echo: Echo = print) -> Trained:
             processes=fabric.world_size,
             threads=torch.get_num_threads(),
             data=_hashes(run, manifest, parts.store),
-            weights=describe(files),
+            weights=weights,
             timings=stages.seconds,
         )
         return _fit(fabric, run, parts, record, echo)
