@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 import torch
@@ -32,38 +33,54 @@ def loaded(fixture: Golden, norm: str) -> nn.ModuleDict:
     """Down and up path with the fixture's weights; the last feature is taken before the head."""
     backbone = UniversalUNetBackbone(task(), norm=norm)  # type: ignore[arg-type]
     parts = nn.ModuleDict({"down": backbone.encoder(), "up": backbone.decoder(2)})
+    prefix = fixture.facts.get("key_prefix", "backbone.")
     for part in parts.values():
         names = {n: t for n, t in part.state_dict().items() if n in part.published_names()}
-        part.load_state_dict(rule_state(fixture.facts["salt"], names, "backbone."), strict=False)
+        part.load_state_dict(rule_state(fixture.facts["salt"], names, prefix), strict=False)
     parts["up"].head = nn.Identity()
     return parts
 
 
-@pytest.fixture(scope="module")
-def image():
-    return lambda fixture: rule_input(fixture.facts["input"], fixture.facts["salt"])
-
-
-@fixtures
-def test_the_original_programs_numbers_come_out(fixture, image):
-    """The original normalises by its batch in evaluation too: what "batch" does in training."""
-    expected, net = fixture.tensors(), loaded(fixture, "batch").train()
-    stages = {}
+@torch.no_grad()
+def outputs(fixture: Golden, net: nn.ModuleDict) -> dict[str, Tensor]:
+    """All stages by the fixtures' names."""
+    stages: dict[str, Tensor] = {}
     for name in ("256", "128", "64"):
         stage = getattr(net["up"], f"up_tr{name}")
         stage.register_forward_hook(lambda m, a, out, n=name: stages.update({f"out_up_{n}": out}))
-    with torch.no_grad():
-        features = net["down"](image(fixture))
-        out = net["up"](features)
+    features = net["down"](rule_input(fixture.facts["input"], fixture.facts["salt"]))
+    net["up"](features)
     skips = {f"skip_out{64 * 2**i}": f for i, f in enumerate(features)}
-    torch.testing.assert_close(features[-1], expected["out512"], rtol=0, atol=TOLERANCE)
-    torch.testing.assert_close(
-        out[..., ::4, ::4, ::4], expected["out_up_64.stride4"], rtol=0, atol=TOLERANCE
-    )
-    for name, stage in {**skips, **stages}.items():
-        rows = stage.transpose(0, 1).flatten(1)
-        found = torch.stack([rows.mean(1), rows.std(1, correction=0)])
-        torch.testing.assert_close(found, expected[f"chanstat.{name}"], rtol=0, atol=TOLERANCE)
+    return {**stages, **skips, "out512": features[-1]}
+
+
+def compare(expected: dict[str, Tensor], found: dict[str, Tensor], prefix: str = "") -> int:
+    """Check the probes whose name is `prefix` + stage, or that + `.strideN`; returns how many."""
+    number = 0
+    for key, probe in expected.items():
+        match = re.fullmatch(rf"{re.escape(prefix)}(\w+?)(?:\.stride(\d+))?", key)
+        if not match or match[1] not in found:
+            continue
+        step, stage = int(match[2] or 1), found[match[1]]
+        part = stage[:, :: stage.shape[1] // probe.shape[1], ::step, ::step, ::step]
+        torch.testing.assert_close(part, probe, rtol=0, atol=TOLERANCE)
+        number += 1
+    return number
+
+
+@fixtures
+def test_the_original_programs_numbers_come_out(fixture):
+    """The original normalises by its batch in evaluation too: what "batch" does in training."""
+    expected, net = fixture.tensors(), loaded(fixture, "batch").train()
+    found = outputs(fixture, net)
+    assert compare(expected, found) >= 2
+    for name, stage in found.items():
+        if f"chanstat.{name}" in expected:
+            rows = stage.transpose(0, 1).flatten(1)
+            moments = torch.stack([rows.mean(1), rows.std(1, correction=0)])
+            torch.testing.assert_close(
+                moments, expected[f"chanstat.{name}"], rtol=0, atol=TOLERANCE
+            )
     state = {**net["down"].state_dict(), **net["up"].state_dict()}
     moved = [name for name in expected if name.startswith("after.") and "running" in name]
     assert moved
@@ -76,15 +93,12 @@ def test_the_original_programs_numbers_come_out(fixture, image):
 
 
 @fixtures
-def test_with_running_statistics_too(fixture, image):
-    expected, net = fixture.tensors(), loaded(fixture, "running").eval()
-    with torch.no_grad():
-        features = net["down"](image(fixture))
-        out = net["up"](features)
-    torch.testing.assert_close(features[-1], expected["runstats.out512"], rtol=0, atol=TOLERANCE)
-    probe = expected["runstats.out_up_64.stride4"]
-    step = out.shape[1] // probe.shape[1]
-    torch.testing.assert_close(out[:, ::step, ::4, ::4, ::4], probe, rtol=0, atol=TOLERANCE)
+def test_with_running_statistics_too(fixture):
+    expected = fixture.tensors()
+    if not any(name.startswith("runstats.") for name in expected):
+        pytest.skip("this set has no outputs by running statistics")
+    found = outputs(fixture, loaded(fixture, "running").eval())
+    assert compare(expected, found, "runstats.") >= 2
 
 
 def test_it_has_the_published_names_and_size():

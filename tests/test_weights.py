@@ -138,6 +138,8 @@ def test_train_resume_predict_and_evaluate_from_published_weights(
     scores = places / f"{backbone} scores"
     words = ["evaluate", str(out), "--data", str(data), "--split", "val", "--out", str(scores)]
     assert main(words) == 0 and len(read_cases(scores / "cases.csv")) == 4
+    summary = json.loads((scores / "summary.json").read_text(encoding="utf-8"))
+    assert "AMOS" in summary["run"]["weights"]["all"]
     assert (out / "checkpoints" / "best.safetensors").read_bytes() == before
     for path in (*places.glob("one/*"), *places.glob("two/*")):
         path.unlink()
