@@ -246,3 +246,11 @@ def test_equal_frozen_tensors_become_one_and_others_do_not():
         assert (p is q) is shared, name
     assert saved == sum(p.nbytes for p in encoder.parameters() if not p.requires_grad) - 2 * 4
     assert share_frozen([encoder, other]) == 0
+
+
+def test_networks_of_which_nothing_is_trained_share_nothing():
+    """A teacher's networks begin as equals, and each then follows its own student."""
+    teacher = networks()[0].requires_grad_(False)
+    other = copy.deepcopy(teacher)
+    assert share_frozen([teacher, other]) == 0
+    assert not {id(p) for p in teacher.parameters()} & {id(p) for p in other.parameters()}

@@ -190,6 +190,7 @@ def share_frozen(networks: Iterable[nn.Module]) -> int:
     """Let equal networks use one tensor for each frozen parameter in which they agree.
 
     Frozen tensors never change, so that one serves all modalities; a checkpoint stores it once.
+    Networks of which nothing is trained are left alone: moving averages are made of them.
 
     Returns:
         Number of bytes saved.
@@ -197,7 +198,10 @@ def share_frozen(networks: Iterable[nn.Module]) -> int:
     kept: dict[tuple[type, str], nn.Parameter] = {}
     saved = 0
     for network in networks:
-        for name, parameter in list(network.named_parameters()):
+        parameters = list(network.named_parameters())
+        if not any(parameter.requires_grad for _, parameter in parameters):
+            continue
+        for name, parameter in parameters:
             if parameter.requires_grad:
                 continue
             first = kept.setdefault((type(network), name), parameter)
