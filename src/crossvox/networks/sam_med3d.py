@@ -15,9 +15,9 @@ Freeze = Literal["auto", "paper", "all_but_adapter", "none"]
 
 
 class SamMed3DBackbone:
-    """Builds vision transformers with adapters, and decoders that take skips from their blocks.
+    """SAM-Med3D's image encoder with adapters (93 million parameters); takes its published weights.
 
-    The defaults are the published ViT-B. Smaller ones (say patch_size 8, embed 96, depth 4,
+    The decoder takes skips from the encoder's blocks. The defaults are the published ViT-B. Smaller ones (say patch_size 8, embed 96, depth 4,
     heads 4) train from scratch on a CPU. Resolutions halve from the image to the tokens, one skip
     each: at patch size 16 and depth 12 from the blocks 3, 6, 9 and 12.
 
