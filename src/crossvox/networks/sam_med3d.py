@@ -17,9 +17,10 @@ Freeze = Literal["auto", "paper", "all_but_adapter", "none"]
 class SamMed3DBackbone:
     """SAM-Med3D's image encoder with adapters (93 million parameters); takes its published weights.
 
-    The decoder takes skips from the encoder's blocks. The defaults are the published ViT-B. Smaller ones (say patch_size 8, embed 96, depth 4,
-    heads 4) train from scratch on a CPU. Resolutions halve from the image to the tokens, one skip
-    each: at patch size 16 and depth 12 from the blocks 3, 6, 9 and 12.
+    The defaults are the published ViT-B. Smaller ones (say patch_size 8, embed 96, depth 4,
+    heads 4) train from scratch on a CPU. The decoder takes skips from blocks: resolutions halve
+    from the image to the tokens, one skip each, at patch size 16 and depth 12 from the blocks 3,
+    6, 9 and 12.
 
     Raises:
         ValueError: if the task's crop does not fit, or sizes do not fit together.
