@@ -5,14 +5,31 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from crossvox.batch import Batch, Task, View
+from crossvox.batch import Batch, Task, Triple, View
 from crossvox.methods import METHODS, Method
-from crossvox.networks.unet import UNetBackbone
+from crossvox.networks.backbone import BACKBONES
 
 # Networks this small lose more to waiting for threads than they gain.
 torch.set_num_threads(1)
 
 PATCH = (16, 16, 8)
+
+TINY: dict[str, dict[str, object]] = {
+    "unet": {"width": 4, "convs": (1, 1, 1)},
+    "universal_unet": {"width": 4, "norm": "batch"},
+    "sam_med3d": {
+        "patch_size": 4,
+        "embed": 12,
+        "depth": 3,
+        "heads": 2,
+        "window": 3,
+        "out_channels": 8,
+        "adapter_reduction": 4,
+        "width": 4,
+        "freeze": "paper",
+    },
+}
+"""Backbone → options that make it small; a new backbone is tested by being entered here too."""
 
 
 def make_task(
@@ -21,11 +38,12 @@ def make_task(
     *,
     paired: bool = False,
     registered: bool = False,
+    patch: Triple = PATCH,
 ) -> Task:
     return Task(
         modalities=modalities,
         classes=classes,
-        patch=PATCH,
+        patch=patch,
         spacing=(2.0, 2.0, 4.0),
         strides=((1, 1, 1), (2, 2, 1), (2, 2, 2)),
         kernels=((3, 3, 1), (3, 3, 3), (3, 3, 3)),
@@ -34,10 +52,12 @@ def make_task(
     )
 
 
-def make_method(name: str, task: Task, seed: int = 0, **options: object) -> Method:
+def make_method(
+    name: str, task: Task, seed: int = 0, *, backbone: str = "unet", **options: object
+) -> Method:
     torch.manual_seed(seed)
-    backbone = UNetBackbone(task, width=4, convs=(1, 1, 1))
-    return METHODS[name](task, backbone, **options)  # type: ignore[arg-type]
+    made = BACKBONES[backbone](task, **TINY[backbone])
+    return METHODS[name](task, made, **options)
 
 
 def awake(method: Method) -> Method:
@@ -50,14 +70,14 @@ def awake(method: Method) -> Method:
     return method
 
 
-def crops(rows: int, seed: int) -> Tensor:
+def crops(rows: int, seed: int, patch: Triple = PATCH) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(rows, 1, *PATCH, generator=generator)
+    return torch.randn(rows, 1, *patch, generator=generator)
 
 
-def labels(rows: int, n_classes: int, seed: int) -> Tensor:
+def labels(rows: int, n_classes: int, seed: int, patch: Triple = PATCH) -> Tensor:
     """Each class a box, so that every class is there."""
-    label = torch.zeros(rows, *PATCH, dtype=torch.int64)
+    label = torch.zeros(rows, *patch, dtype=torch.int64)
     for c in range(1, n_classes):
         start = 2 + 5 * (c - 1) + seed % 2
         label[:, start : start + 4, 3:12, 2:6] = c
@@ -75,10 +95,13 @@ def make_batch(
             there = torch.full((labelled,), m == anchor)
             if task.paired and companions:
                 there[0] = True
-            images[m] = crops(labelled, 100 * seed + 10 * i + j) * there.view(-1, 1, 1, 1, 1)
+            row = crops(labelled, 100 * seed + 10 * i + j, task.patch)
+            images[m] = row * there.view(-1, 1, 1, 1, 1)
             same[m] = there
-        views[anchor] = View(images, same, labels(labelled, task.n_classes, seed + i))
-    images = {m: crops(unlabelled, 100 * seed + 50 + j) for j, m in enumerate(task.modalities)}
+        views[anchor] = View(images, same, labels(labelled, task.n_classes, seed + i, task.patch))
+    images = {
+        m: crops(unlabelled, 100 * seed + 50 + j, task.patch) for j, m in enumerate(task.modalities)
+    }
     same = {
         m: torch.full((unlabelled,), task.paired or j == 0) for j, m in enumerate(task.modalities)
     }
@@ -87,7 +110,7 @@ def make_batch(
 
 def gradients(method: Method, loss: Tensor) -> dict[str, bool]:
     """Which parameters the loss has a non-zero gradient for."""
-    named = dict(method.named_parameters())
+    named = {name: p for name, p in method.named_parameters() if p.requires_grad}
     found = torch.autograd.grad(loss, list(named.values()), retain_graph=True, allow_unused=True)
     return {
         name: g is not None and bool(g.abs().sum() > 0)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -169,3 +170,51 @@ def test_generators_continue_where_they_were():
     assert draw() != expected[0]
     set_rng_state(state, CPU)
     assert [draw(), draw()] == expected
+
+
+class Twins(nn.Module):
+    """Two layers of which the first parameter is frozen and equal, as after loading one file."""
+
+    def __init__(self, shared: bool):
+        super().__init__()
+        self.nets = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+        for net in self.nets:
+            net.weight.requires_grad_(False)
+        if shared:
+            self.nets[1].weight = self.nets[0].weight
+
+
+def adam(model: nn.Module):
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return build_optimizer([{"params": trained}], "adam", 0.1, 0.0)
+
+
+def test_what_is_frozen_and_shared_is_stored_once_and_shared_again(tmp_path):
+    model, path = Twins(shared=True), tmp_path / "last.safetensors"
+    optimizer = adam(model)
+    checkpoint.save_training(path, model, optimizer, {"step": 1}, {})
+    with safe_open(path, "pt") as file:
+        assert set(file.keys()) == {f"model/nets.{n}" for n in ("0.weight", "0.bias", "1.bias")}
+    for training in (False, True):
+        copy = Twins(shared=False)
+        trained = [net.bias for net in copy.nets]
+        if training:
+            state, _ = checkpoint.load_training(path, copy, adam(copy))
+        else:
+            state = checkpoint.load_weights(path, copy)
+        assert "aliases" not in state
+        assert copy.nets[1].weight is copy.nets[0].weight
+        assert torch.equal(copy.nets[0].weight, model.nets[0].weight)
+        assert all(
+            n.bias is b for n, b in zip(copy.nets, trained, strict=True)
+        )  # an optimiser may hold these
+
+
+def test_equal_values_in_storage_of_their_own_stay_apart(tmp_path):
+    model, path = Twins(shared=False), tmp_path / "best.safetensors"
+    with torch.no_grad():
+        model.nets[1].weight.copy_(model.nets[0].weight)
+    checkpoint.save_weights(path, model)
+    copy = Twins(shared=False)
+    checkpoint.load_weights(path, copy)
+    assert copy.nets[1].weight is not copy.nets[0].weight

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from crossvox.batch import Batch, Task, View
 from crossvox.methods import METHODS, Method
+from crossvox.networks.backbone import BACKBONES
 from helpers_methods import awake, crops, gradients, labels, make_batch, make_method, make_task
 
 TASKS = {
@@ -21,9 +22,18 @@ TASKS = {
     "three": make_task(("t1", "t1.c", "flair"), paired=True),
     "one": make_task(("ct",)),
 }
+CUBES = {
+    "unpaired": make_task(patch=(16, 16, 16)),
+    "paired": make_task(paired=True, patch=(16, 16, 16)),
+}
 pairs = pytest.mark.parametrize(
-    ("name", "task"),
-    [pytest.param(n, t, id=f"{n}-{k}") for n in METHODS for k, t in TASKS.items()],
+    ("name", "task", "backbone"),
+    [
+        pytest.param(n, t, b, id=f"{n}-{k}-{b}")
+        for b in BACKBONES
+        for n in METHODS
+        for k, t in (TASKS if b == "unet" else CUBES).items()
+    ],
 )
 
 
@@ -63,8 +73,10 @@ def test_describes_itself(name: str) -> None:
 
 
 @pairs
-def test_losses_are_finite_scalars_and_every_parameter_is_reached(name: str, task: Task) -> None:
-    method, batch = make_method(name, task), make_batch(task)
+def test_losses_are_finite_scalars_and_every_parameter_is_reached(
+    name: str, task: Task, backbone: str
+) -> None:
+    method, batch = make_method(name, task, backbone=backbone), make_batch(task)
     reached: set[str] = set()
     optimiser = torch.optim.SGD(method.parameter_groups(), lr=0.1)
     for step in range(3):
@@ -83,8 +95,8 @@ def test_losses_are_finite_scalars_and_every_parameter_is_reached(name: str, tas
 
 
 @pairs
-def test_each_part_with_a_graph_trains_something(name: str, task: Task) -> None:
-    losses = (method := awake(make_method(name, task)))(make_batch(task), 0.5)
+def test_each_part_with_a_graph_trains_something(name: str, task: Task, backbone: str) -> None:
+    losses = (method := awake(make_method(name, task, backbone=backbone)))(make_batch(task), 0.5)
     parts = {n: v for n, v in losses.items() if v.requires_grad and n != "loss"}
     assert "sup" in parts
     for part in parts.values():
@@ -92,9 +104,9 @@ def test_each_part_with_a_graph_trains_something(name: str, task: Task) -> None:
 
 
 @pairs
-def test_any_subset_of_modalities_predicts(name: str, task: Task) -> None:
-    method = make_method(name, task)
-    images = {m: crops(2, i) for i, m in enumerate(task.modalities)}
+def test_any_subset_of_modalities_predicts(name: str, task: Task, backbone: str) -> None:
+    method = make_method(name, task, backbone=backbone)
+    images = {m: crops(2, i, task.patch) for i, m in enumerate(task.modalities)}
     with torch.no_grad():
         for m, image in images.items():
             assert set(method.predict({m: image})) == {m}
@@ -106,21 +118,23 @@ def test_any_subset_of_modalities_predicts(name: str, task: Task) -> None:
 
 
 @pairs
-def test_refuses_requests_it_cannot_meet(name: str, task: Task) -> None:
-    method, first = make_method(name, task), task.modalities[0]
+def test_refuses_requests_it_cannot_meet(name: str, task: Task, backbone: str) -> None:
+    method, first = make_method(name, task, backbone=backbone), task.modalities[0]
     for images, outputs in (
         ({}, None),
-        ({"xray": crops(1, 0)}, None),
-        ({first: crops(1, 0)}, ["xray"]),
+        ({"xray": crops(1, 0, task.patch)}, None),
+        ({first: crops(1, 0, task.patch)}, ["xray"]),
     ):
         with pytest.raises(ValueError, match="asked to segment"):
             method.predict(images, outputs)
 
 
 @pairs
-def test_a_prediction_does_not_depend_on_other_subjects(name: str, task: Task) -> None:
-    method = awake(make_method(name, task))
-    images = {m: crops(3, i) for i, m in enumerate(task.modalities)}
+def test_a_prediction_does_not_depend_on_other_subjects(
+    name: str, task: Task, backbone: str
+) -> None:
+    method = awake(make_method(name, task, backbone=backbone)).eval()
+    images = {m: crops(3, i, task.patch) for i, m in enumerate(task.modalities)}
     with torch.no_grad():
         together = method.predict(images)
         alone = method.predict({m: x[1:2] for m, x in images.items()})
@@ -138,11 +152,16 @@ def test_unpaired_training_never_fuses(name: str) -> None:
 
 
 @pairs
-def test_saved_and_loaded_it_predicts_the_same(name: str, task: Task, tmp_path: Path) -> None:
-    method, other = awake(make_method(name, task)), make_method(name, task, seed=1)
+def test_saved_and_loaded_it_predicts_the_same(
+    name: str, task: Task, backbone: str, tmp_path: Path
+) -> None:
+    method, other = (
+        awake(make_method(name, task, backbone=backbone)),
+        make_method(name, task, seed=1, backbone=backbone),
+    )
     save_file(method.state_dict(), tmp_path / "m.safetensors")
     other.load_state_dict(load_file(tmp_path / "m.safetensors"))
-    images = {m: crops(1, i) for i, m in enumerate(task.modalities)}
+    images = {m: crops(1, i, task.patch) for i, m in enumerate(task.modalities)}
     with torch.no_grad():
         expected, found = method.predict(images), other.predict(images)
     for m in images:

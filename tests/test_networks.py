@@ -13,7 +13,7 @@ from crossvox.networks.blocks import InstanceNorm, Pointwise
 from crossvox.networks.fusion import Fusion
 from crossvox.networks.mia import MIA, make_mia
 from crossvox.networks.unet import UNetBackbone
-from helpers_methods import PATCH, crops, make_task
+from helpers_methods import PATCH, TINY, crops, make_task
 
 
 def task_with(strides: tuple[Triple, ...], patch: Triple = PATCH) -> Task:
@@ -124,12 +124,13 @@ def test_unet_rows_do_not_see_each_other() -> None:
 
 
 def test_every_registered_backbone_keeps_the_contract() -> None:
-    for kind in BACKBONES.values():
-        backbone = kind(make_task())
+    patch = (16, 16, 16)
+    for name, kind in BACKBONES.items():
+        backbone = kind(make_task(patch=patch), **TINY[name])
         encoder, decoder = backbone.encoder(), backbone.decoder(3)
-        features = encoder(crops(2, 0))
+        features = encoder(crops(2, 0, patch))
         assert [f.shape[1] for f in features] == encoder.channels
-        assert decoder(features).shape == (2, 3, *PATCH)
+        assert decoder(features).shape == (2, 3, *patch)
         again = [p.data_ptr() for p in backbone.encoder().parameters()]
         assert not set(again) & {p.data_ptr() for p in encoder.parameters()}
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crossvox.batch import CropRule
 from crossvox.data.fingerprint import Fingerprint, fingerprint
 from crossvox.data.manifest import Case, Manifest
 from crossvox.data.plan import Budget, make_plan
@@ -120,3 +121,46 @@ def test_tasks_survive_json(unpaired_files):
 
     task = make_plan(fingerprint(unpaired_files), unpaired_files, Budget(4000)).task
     assert Task.from_dict(json.loads(json.dumps(task.to_dict()))) == task
+
+
+@pytest.mark.parametrize("data", [ABDOMEN, HEART], ids=["abdomen", "heart"])
+@pytest.mark.parametrize("rule", [CropRule(8), CropRule(16), CropRule(16, cubic=True)])
+@pytest.mark.parametrize("voxels", [60_000, 900_000])
+def test_a_network_with_strides_of_its_own_gets_a_crop_that_it_takes(data, rule, voxels):
+    plan = make_plan(data, manifest("x"), Budget(voxels, 0.5, 5), rule)
+    rule.check(plan.task.patch, "it")
+    assert 0.4 * voxels < np.prod(plan.task.patch) < 1.7 * voxels
+    assert plan.task.strides == ((1, 1, 1),) and plan.task.kernels == ((3, 3, 3),)
+    extent = np.median(list(data.extent.values()), axis=0)
+    covered = np.array(plan.task.patch) * plan.task.spacing / extent
+    assert (covered > 0.45).all() and (covered < 1.2).all()
+
+
+def test_a_given_crop_must_be_one_that_the_network_takes():
+    budget = Budget(patch=(96, 96, 90))
+    with pytest.raises(UsageError, match=r"budget.patch.*nearest is \(96, 96, 88\)"):
+        make_plan(ABDOMEN, manifest("x"), budget, CropRule(8))
+    with pytest.raises(UsageError, match=r"a cube.*nearest is \(96, 96, 96\)"):
+        make_plan(ABDOMEN, manifest("x"), budget, CropRule(16, cubic=True))
+    taken = Budget(patch=(96, 96, 96))
+    assert make_plan(ABDOMEN, manifest("x"), taken, CropRule(16, True)).task.patch == (96, 96, 96)
+
+
+@pytest.mark.parametrize(
+    ("rule", "size", "nearest"),
+    [
+        (CropRule(16), (100, 90, 8), (96, 96, 16)),
+        (CropRule(16), (20, 17, 3), (32, 16, 16)),
+        (CropRule(16), (16, 16, 16), (32, 32, 32)),
+        (CropRule(8), (16, 8, 8), (16, 8, 8)),
+        (CropRule(16, cubic=True), (96, 96, 48), (80, 80, 80)),
+        (CropRule(16, cubic=True), (16, 16, 16), (32, 32, 32)),
+        (CropRule(16, cubic=True), (48, 48, 48), (48, 48, 48)),
+    ],
+)
+def test_the_nearest_crop(rule, size, nearest):
+    assert rule.nearest(size) == nearest == rule.nearest(nearest)
+    rule.check(nearest, "it")
+    if size != nearest:
+        with pytest.raises(ValueError, match=f"it cannot take a crop.*{nearest[0]}, {nearest[1]}"):
+            rule.check(size, "it")

@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from crossvox.batch import Task
+from crossvox.data.nifti import read_image
 from crossvox.data.preprocess import Preprocessing
 from crossvox.inference.predictor import Inference, Predictor
+from helpers_methods import make_method, make_task
 
 
 class Threshold(nn.Module):
@@ -104,3 +106,23 @@ def test_stages_are_timed_and_training_mode_comes_back(tmp_path):
     result = predictor(method).predict({"ct": ct})
     assert set(result.seconds) == {"read", "prepare", "network", "resample"}
     assert method.training
+
+
+def test_windows_at_a_time_change_nothing_where_the_norm_uses_batch_statistics(tmp_path):
+    """And predicting moves no statistics: the model is the same before and after."""
+    ct, _ = write(tmp_path / "ct.nii.gz", (40, 30, 20))
+    task = make_task(paired=False, patch=(16, 16, 16))
+    method = make_method("sup", task, backbone="universal_unet")
+    before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
+    grid = read_image(ct).grid
+    kinds = Preprocessing(np.eye(3), (2.0, 2.0, 4.0), {"ct": "ct", "mr": "ct"})
+    scan = {"ct": kinds.image(read_image(ct).data, grid, "ct")}
+    found = []
+    for batch in (1, 3):
+        made = Predictor(method.train(), kinds, Inference(0.25, batch))
+        made.predict_prepared(scan, {"ct": grid})
+        method.eval()
+        found.append(made.probabilities(scan, "ct"))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-4)  # rounding
+    assert float(found[0].std()) > 0.01
+    assert all(torch.equal(before[name], t) for name, t in method.state_dict().items())

@@ -5,6 +5,7 @@ import pytest
 from crossvox.cli.run_options import parse_run, run_config
 from crossvox.errors import UsageError
 from crossvox.workflows.presets import load_preset, merge, presets
+from crossvox.workflows.runs import crop_rule
 
 
 def config(*argv: str):
@@ -37,18 +38,37 @@ def test_the_papers_settings():
     assert (made.method["schedule"], made.inference.overlap) == ("paper", 0.5)
 
 
+@pytest.mark.parametrize(
+    ("name", "backbone", "devices"),
+    [("paper-unet", "universal_unet", 1), ("paper-sam", "sam_med3d", 2)],
+)
+def test_the_papers_settings_on_published_backbones(name, backbone, devices):
+    made, paper = config("--preset", name), config("--preset", "paper")
+    assert (made.backbone["name"], made.compute.devices) == (backbone, devices)
+    assert (made.fit.optimizer, made.fit.schedule, made.fit.lr) == ("adam", "constant", 1e-5)
+    assert (made.method["alpha"], made.method["beta"], made.method["schedule"]) == (
+        0.1,
+        0.1,
+        "paper",
+    )
+    assert (made.budget.patch, made.sampling, made.augment, made.inference) == (
+        paper.budget.patch, paper.sampling, paper.augment, paper.inference,
+    )  # fmt: skip
+    assert crop_rule(made.backbone).nearest((96, 96, 96)) == (96, 96, 96)
+
+
 def test_the_cpu_preset_stays_small():
     made = config("--preset", "cpu")
     assert made.budget.patch_voxels <= 80_000 and made.compute.accelerator == "cpu"
 
 
 def test_summaries_are_one_line():
-    assert set(presets()) == {"cpu", "gpu", "paper"}
+    assert set(presets()) == {"cpu", "gpu", "paper", "paper-sam", "paper-unet"}
     assert all(0 < len(line) < 100 and ":" in line for line in presets().values())
 
 
 def test_unknown_preset_names_the_others():
-    with pytest.raises(UsageError, match="cpu, gpu, paper"):
+    with pytest.raises(UsageError, match="cpu, gpu, paper, paper-sam, paper-unet"):
         load_preset("tpu")
 
 

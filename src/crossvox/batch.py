@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,40 @@ Triple = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
+class CropRule:
+    """Which crops a network with strides of its own takes.
+
+    Attributes:
+        multiple: every axis is a multiple of this many voxels, and not all of them are just that:
+            nothing can be normalised over a deepest grid of one voxel.
+        cubic: all axes must be equal.
+    """
+
+    multiple: int
+    cubic: bool = False
+
+    def nearest(self, size: Sequence[int]) -> Triple:
+        """The crop that is taken and comes nearest to `size`; a cube by its volume."""
+        wanted = [math.prod(size) ** (1 / 3)] * 3 if self.cubic else list(size)
+        steps = [max(1, round(n / self.multiple)) for n in wanted]
+        if max(steps) == 1:
+            longest = max(wanted)
+            steps = [2 if n == longest else 1 for n in wanted]
+        x, y, z = (n * self.multiple for n in steps)
+        return x, y, z
+
+    def check(self, size: Sequence[int], network: str) -> None:
+        """Raise `ValueError`, with the nearest size that works, unless `network` takes `size`."""
+        if tuple(size) == self.nearest(size):
+            return
+        shape = "a cube of" if self.cubic else "axes that are"
+        raise ValueError(
+            f"{network} cannot take a crop of {tuple(size)} voxels: it needs {shape} multiples of "
+            f"{self.multiple}, more than one in all; nearest is {self.nearest(size)}"
+        )
+
+
+@dataclass(frozen=True)
 class Task:
     """What a network must do and on which grid it works.
 
@@ -24,6 +60,7 @@ class Task:
         patch: crop size in voxels; the last axis is the through-plane one.
         spacing: voxel size in mm, along the same axes.
         strides: per resolution level, the step from the level above; the first is the stem's.
+            A single level where the backbone has strides of its own.
         kernels: per resolution level, the convolution kernel (1 along an axis still too coarse).
         paired: training subjects may have several modalities (not: that these are registered).
         registered: the modalities of a subject agree voxel by voxel in world space.

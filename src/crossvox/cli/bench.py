@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser
 from crossvox.cli.options import new_parser, parse
 from crossvox.cli.predict import image_files
 from crossvox.cli.run_options import parse_run, run_config
-from crossvox.cli.train import add_label_options
+from crossvox.cli.train import add_label_options, add_weights_option
 from crossvox.errors import UsageError
 from crossvox.workflows.bench import Figures, bench_config, bench_load, bench_predict, bench_train
 from crossvox.workflows.predict import Options
@@ -63,6 +63,7 @@ def _values(command: str, description: str, argv: list[str]) -> dict[str, Any]:
 def _add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--data", type=Path | None, help="a dataset.json; default: synthetic scans")
     parser.add_argument("--steps", type=int, default=20, help="to measure, after a warm-up")
+    add_weights_option(parser)
     add_label_options(parser)
 
 

@@ -10,9 +10,11 @@ from crossvox.cli.options import new_parser, parse, pick, required
 from crossvox.data.check import Problem, check_file, report
 from crossvox.data.plan import Budget
 from crossvox.files import atomic_write
+from crossvox.networks.backbone import BACKBONES
 from crossvox.workflows.config import section
 from crossvox.workflows.prepare import prepare
-from crossvox.workflows.presets import load_preset, presets
+from crossvox.workflows.presets import load_preset, merge, presets
+from crossvox.workflows.runs import crop_rule
 
 
 def check_command(argv: list[str]) -> int:
@@ -32,20 +34,28 @@ def check_command(argv: list[str]) -> int:
 
 def prepare_command(argv: list[str]) -> int:
     """Orient, resample and normalise all volumes of a data set into a store."""
-    found, rest = pick(argv, preset=("--preset",))
+    found, rest = pick(argv, preset=("--preset",), backbone=("--backbone",))
     preset = ["cpu", *found["preset"]][-1]
-    budget = load_preset(preset).get("budget", {})
+    shipped = load_preset(preset)
+    backbone = shipped["backbone"]
+    if found["backbone"]:
+        backbone = merge({"backbone": backbone}, {"backbone": {"name": found["backbone"][-1]}})
+        backbone = backbone["backbone"]
+    budget = shipped.get("budget", {})
     parser = new_parser("prepare", prepare_command.__doc__ or "")
     parser.add_argument("dataset", type=Path, help="the dataset.json")
     parser.add_argument("--out", type=Path | None, help="folder of the prepared volumes")
     parser.add_argument(
         "--preset", type=str, default=preset, help=f"starting values: {', '.join(presets())}"
     )
+    parser.add_argument("--backbone", type=str, default=backbone["name"],
+                        help=f"decides on the crop; one of {', '.join(BACKBONES)}")  # fmt: skip
     parser.add_class_arguments(Budget, "budget", as_group=False)
     parser.set_defaults({f"budget.{key}": value for key, value in budget.items()})
     values = parse(parser, rest)
     required(values, "out")
-    prepare(values["dataset"], values["out"], section("budget", values["budget"]))
+    budget = section("budget", values["budget"])
+    prepare(values["dataset"], values["out"], budget, crop_rule(backbone))
     return 0
 
 

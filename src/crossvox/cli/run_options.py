@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ def parse_run(
         UsageError: an unknown name, key or type, with the valid choices.
     """
     flags = {name: (f"--{name}", f"--{name}.name") for name in PLUGINS}
+    argv = _gather_weights(argv)
     found, rest = pick(argv, config=("--config",), preset=("--preset",), **flags)
     files = [(Path(name), _read(Path(name))) for name in found["config"]]
     given: dict[str, Any] = {}
@@ -81,9 +83,7 @@ def _run_parser(
         group = parser.add_argument_group(f"{name} {names[name]}: {_first_line(kind)}")
         group.add_argument(f"--{name}.name", type=str, metavar="NAME",
                            help=f"short: --{name}; one of {', '.join(registry)}")  # fmt: skip
-        group.add_class_arguments(
-            kind, name, skip={"task", "backbone"}, as_group=False, fail_untyped=False
-        )
+        group.add_class_arguments(kind, name, skip=_NO_OPTIONS, as_group=False, fail_untyped=False)
     for name, kind in SECTIONS.items():
         group = parser.add_argument_group(f"{name}: {_first_line(kind)}")
         group.add_class_arguments(kind, name, as_group=False)
@@ -104,18 +104,43 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
+def _gather_weights(argv: list[str]) -> list[str]:
+    """`--weights.MODALITY FILE` options as one `--weights`: the parser knows no modalities."""
+    rest: list[str] = []
+    files: dict[str, str] = {}
+    words = iter(argv)
+    for word in words:
+        option, equals, value = word.partition("=")
+        if not option.startswith("--weights."):
+            rest.append(word)
+            continue
+        value = value if equals else next(words, "")
+        if not value or value.startswith("--"):
+            raise UsageError(f"{option} is without a file; expected {option} FILE")
+        files[option.removeprefix("--weights.")] = value
+    if files and any(word.split("=", 1)[0] == "--weights" for word in rest):
+        raise UsageError("give either --weights FILE for all modalities or one for each of them")
+    return [*rest, "--weights", json.dumps(files)] if files else rest
+
+
 def _own_keys(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    """A file's values without the options of a method that the command line replaced."""
+    """A file's values without the options of a method that the command line replaced.
+
+    Nor the names of modalities below `weights`, which the data set and no option decides on.
+    """
     own = {}
     for key, value in values.items():
         if key in PLUGINS:
             value = value if value.get("name", names[key]) == names[key] else {}
-        own[key] = value
+        own[key] = None if key == "weights" else value
     return own
 
 
 def _first_line(kind: type) -> str:
     return (kind.__doc__ or "").strip().split("\n")[0].rstrip(".")
 
+
+_NO_OPTIONS = {"task", "backbone", "pretrained"}
+"""What a method or a backbone is made from that the rest of the configuration decides on."""
 
 _FIELDS = set(RunConfig.__dataclass_fields__)

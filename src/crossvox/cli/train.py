@@ -30,8 +30,19 @@ def add_train_options(parser: ArgumentParser) -> None:
     """The options that name data and places."""
     parser.add_argument("--data", type=Path | None, help="the dataset.json")
     parser.add_argument("--out", type=Path | None, help="run directory to make")
+    add_weights_option(parser)
     parser.add_argument("--resume", type=Path | None, help="run directory to go on with; alone")
     add_label_options(parser)
+
+
+def add_weights_option(parser: ArgumentParser) -> None:
+    """The option that names published weights; `--weights.MODALITY` is taken care of before."""
+    parser.add_argument(
+        "--weights",
+        type=str | dict[str, str] | None,
+        help="published weights to start from; --weights.MODALITY FILE for one file each",
+        metavar="FILE",
+    )
 
 
 def add_label_options(parser: ArgumentParser) -> None:

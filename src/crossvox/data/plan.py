@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from crossvox.batch import Task, Triple
+from crossvox.batch import CropRule, Task, Triple
 from crossvox.data.fingerprint import Fingerprint
 from crossvox.data.manifest import Manifest
 from crossvox.data.preprocess import Preprocessing
@@ -57,29 +58,36 @@ class Plan:
     preprocessing: Preprocessing
 
 
-def make_plan(fingerprint: Fingerprint, manifest: Manifest, budget: Budget) -> Plan:
+def make_plan(
+    fingerprint: Fingerprint, manifest: Manifest, budget: Budget, rule: CropRule | None = None
+) -> Plan:
     """Choose spacing, crop, strides and kernels (see `Budget`).
 
     All modalities share one spacing: the median over modalities of their own medians, coarsened
     from the finest axis on until a crop of the budget covers what it must.
 
+    Args:
+        fingerprint: of the training images.
+        manifest: the data set.
+        budget: what the plan may spend.
+        rule: the crops that the network takes, if it has strides of its own; the task then has a
+            single level.
+
     Raises:
-        UsageError: a given crop is too small, or no multiple of the network's strides.
+        UsageError: a given crop is too small, or one that the network does not take.
     """
     native = np.median(list(fingerprint.spacing.values()), axis=0)
     extent = np.median(list(fingerprint.extent.values()), axis=0)
     spacing = _spacing(native, extent, budget)
     patch = budget.patch or _patch(spacing, extent, budget)
-    strides, kernels = _levels(patch, spacing, budget.levels)
-    total = np.prod(strides, axis=0)
-    if budget.patch is None:
-        patch = _triple(np.maximum(np.round(np.array(patch) / total), 1) * total)
-    elif (np.array(patch) % total).any() or min(patch) < SMALLEST:
-        nearest = _triple(np.maximum(np.round(np.array(patch) / total), 1) * total)
-        raise UsageError(
-            f"budget.patch {patch}: must be a multiple of the network's strides {_triple(total)}; "
-            f"nearest is {nearest}"
-        )
+    if rule is None:
+        strides, kernels = _levels(patch, spacing, budget.levels)
+        patch = _fitting(patch, np.prod(strides, axis=0), budget)
+    else:
+        strides, kernels = ((1, 1, 1),), ((3, 3, 3),)
+        patch = _allowed(patch, rule, budget)
+        # The crop may have another shape than the scans: finer voxels fill what would be empty.
+        spacing = _spacing(native, extent, dataclasses.replace(budget, patch=patch))
     task = Task(
         modalities=tuple(manifest.modalities),
         classes=tuple(manifest.labels),
@@ -93,6 +101,28 @@ def make_plan(fingerprint: Fingerprint, manifest: Manifest, budget: Budget) -> P
     )
     preprocessing = Preprocessing(fingerprint.frame, task.spacing, dict(manifest.modalities))
     return Plan(task, preprocessing)
+
+
+def _fitting(patch: Triple, total: np.ndarray, budget: Budget) -> Triple:
+    """The nearest multiple of the strides' product; a crop that was given must be one."""
+    nearest = _triple(np.maximum(np.round(np.array(patch) / total), 1) * total)
+    given = budget.patch is not None
+    if given and ((np.array(patch) % total).any() or min(patch) < SMALLEST):
+        raise UsageError(
+            f"budget.patch {patch}: must be a multiple of the network's strides {_triple(total)}; "
+            f"nearest is {nearest}"
+        )
+    return nearest
+
+
+def _allowed(patch: Triple, rule: CropRule, budget: Budget) -> Triple:
+    """The nearest crop that the network takes; one that was given must be such a crop."""
+    if budget.patch is not None:
+        try:
+            rule.check(patch, "budget.patch: the backbone")
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+    return rule.nearest(patch)
 
 
 def _spacing(native: np.ndarray, extent: np.ndarray, budget: Budget) -> np.ndarray:

@@ -1,7 +1,9 @@
 """Checkpoints: one safetensors file each, with everything that is no tensor as JSON inside.
 
 Tensors are named `model/<parameter or buffer>`, `optim/<index>/<name>` and `rng/<generator>`
-(one row per process). The file's metadata holds `crossvox`, a JSON object. Nothing is pickled.
+(one row per process). The file's metadata holds `crossvox`, a JSON object. A tensor that goes by
+several names is stored under the first; `aliases` in the object has the others. Nothing is
+pickled.
 """
 
 from __future__ import annotations
@@ -25,13 +27,16 @@ FORMAT = 1
 
 def save(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
     """Write tensors and a JSON-able state to `path`, as a whole or not at all."""
-    document = json.dumps({"format": FORMAT, **state})
+    stored, aliases = _once(tensors)
+    document = json.dumps({"format": FORMAT, "aliases": aliases, **state})
     with atomic_path(path) as temporary:
-        save_file(_unshared(tensors), temporary, metadata={"crossvox": document})
+        save_file(_unshared(stored), temporary, metadata={"crossvox": document})
 
 
 def load(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save` wrote: the tensors whose name begins with `prefix`, and the state.
+
+    What was one tensor when it was saved is one tensor again.
 
     Raises:
         DataError: no such file, a truncated one, or one that `save` did not write.
@@ -51,7 +56,8 @@ def load(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any
         ) from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise DataError(f"{path}: not a checkpoint of this version of crossvox; use another")
-    return tensors, state
+    aliases = state.pop("aliases", {}).items()
+    return tensors | {name: tensors[first] for name, first in aliases if first in tensors}, state
 
 
 def save_weights(path: Path, model: nn.Module, **facts: Any) -> None:
@@ -138,6 +144,20 @@ def _load_model(path: Path, model: nn.Module, weights: dict[str, Tensor]) -> Non
             f"{first}: found {_size(shape)}, expected {_size(expected)}; use the run's own options"
         )
     model.load_state_dict(weights)
+    _share(model, weights)
+
+
+def _share(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Let frozen parameters that were one tensor in the file be one in the model.
+
+    Those that are trained stay as the model has them: an optimiser may hold them already.
+    """
+    kept: dict[int, nn.Parameter] = {}
+    for name, parameter in list(model.named_parameters(remove_duplicate=False)):
+        if not parameter.requires_grad:
+            first = kept.setdefault(id(weights[name]), parameter)
+            owner, _, last = name.rpartition(".")
+            setattr(model.get_submodule(owner), last, first)
 
 
 def _size(shape: torch.Size | None) -> str:
@@ -150,6 +170,21 @@ def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _stripped(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def _once(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Every tensor under the first of its names, and further name → first name."""
+    stored: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    first: dict[tuple[object, ...], str] = {}
+    for name, tensor in tensors.items():
+        place = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if tensor.numel() and place in first:
+            aliases[name] = first[place]
+        else:
+            first[place] = name
+            stored[name] = tensor
+    return stored, aliases
 
 
 def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ class Inference:
 
     Attributes:
         overlap: part of a window that its neighbour sees again, per axis.
-        batch: windows at a time; 1 where the network's norm uses batch statistics.
+        batch: windows at a time; more may be faster and change no result.
     """
 
     overlap: float = 0.5

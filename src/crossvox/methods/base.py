@@ -66,6 +66,14 @@ class Method(nn.Module):
         """
         raise NotImplementedError
 
+    def own_networks(self, modality: str) -> list[nn.Module]:
+        """The encoder and the decoder that this modality's images pass through and no others'.
+
+        Nothing if other modalities share one of them; only asked for to start each modality from
+        a file of its own.
+        """
+        return []
+
     def after_step(self) -> None:
         """What is to be done after each optimiser step; nothing by default."""
 
@@ -96,7 +104,7 @@ class Method(nn.Module):
         crop of a modality.
         """
         total = torch.stack(list(terms)).sum()
-        if world_size() > 1:
-            nothing = [p.flatten()[:0].sum() for p in self.parameters() if p.requires_grad]
+        nothing = [p.flatten()[:0].sum() for p in self.parameters() if p.requires_grad]
+        if world_size() > 1 and nothing:
             total = total + torch.stack(nothing).sum()
         return total

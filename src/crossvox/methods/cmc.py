@@ -149,6 +149,13 @@ class CMC(Method):
         present = every if self._fuses else {}
         return {m: self._decode(m, features[m], aware, present) for m in wanted}
 
+    def own_networks(self, modality: str) -> list[nn.Module]:
+        """Encoder and decoder, unless the encoder is shared; see `Method.own_networks`."""
+        if len(self.encoders) < len(self.task.modalities):
+            return []
+        index = self.task.modalities.index(modality)
+        return [self.encoders[index], self.decoders[index]]
+
     def _supervised(self, batch: Batch) -> tuple[Tensor | None, list[list[Tensor]]]:
         """The supervised loss, and the deepest features of crops that show the same anatomy."""
         terms, pairs = [], []

@@ -64,6 +64,10 @@ class Sup(_Supervised):
         super().__init__(task, backbone, balance=balance)
         self.nets = nn.ModuleList(self._segmenter(backbone) for _ in task.modalities)
 
+    def own_networks(self, modality: str) -> list[nn.Module]:
+        """The modality's network; see `Method.own_networks`."""
+        return [self._net(modality)]
+
     def _net(self, modality: str) -> nn.Module:
         return self.nets[self.task.modalities.index(modality)]
 

@@ -6,7 +6,9 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from crossvox.networks.sam_med3d import SamMed3DBackbone
 from crossvox.networks.unet import UNetBackbone
+from crossvox.networks.universal_unet import UniversalUNetBackbone
 
 __all__ = ["BACKBONES", "Backbone", "Encoder"]
 
@@ -22,7 +24,23 @@ class Encoder(Protocol):
 
 
 class Backbone(Protocol):
-    """A factory of the encoders and decoders that a method is put together from."""
+    """A factory of the encoders and decoders that a method is put together from.
+
+    It is made from (task, *, own options with types and defaults), and refuses with a
+    `ValueError` a task that it cannot serve.
+
+    A backbone with strides of its own also has
+        crop(**options) -> CropRule: a static method; the crops that it takes with these options.
+
+    One whose published weights can be loaded also has
+        published: the key of its model in `crossvox.networks.published.PUBLISHED`;
+        pretrained: a keyword of the constructor, default False: weights will be loaded. It is no
+            option of the command line; "auto" options may depend on it.
+    and its encoder and decoder have
+        published_names() -> list[str]: the names in their state dict that the publication also
+            has, by the same name there. `crossvox.networks.pretrained` fills these; a module
+            without this method, or with an empty list, starts from its own random weights.
+    """
 
     def encoder(self) -> nn.Module:
         """A new `Encoder`: forward(x) → list of features, and the attribute `channels`."""
@@ -33,4 +51,8 @@ class Backbone(Protocol):
         ...
 
 
-BACKBONES: dict[str, type] = {"unet": UNetBackbone}
+BACKBONES: dict[str, type] = {
+    "unet": UNetBackbone,
+    "universal_unet": UniversalUNetBackbone,
+    "sam_med3d": SamMed3DBackbone,
+}

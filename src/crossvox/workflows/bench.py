@@ -29,7 +29,7 @@ from crossvox.methods import METHODS
 from crossvox.workflows.config import RunConfig
 from crossvox.workflows.predict import Options, load_predictor
 from crossvox.workflows.prepare import Echo
-from crossvox.workflows.runs import Run, build_method
+from crossvox.workflows.runs import Run, build_method, crop_rule
 from crossvox.workflows.train import crops, store_path, train
 
 WARM_UP = 3
@@ -75,7 +75,7 @@ def bench_load(config: RunConfig, steps: int) -> Figures:
     """Make `steps` batches in this process, after the volumes are prepared."""
     manifest = load_manifest(config.data)
     selection = select(manifest, config.labelled, config.label_draw)
-    plan = make_plan(fingerprint(manifest), manifest, config.budget)
+    plan = make_plan(fingerprint(manifest), manifest, config.budget, crop_rule(config.backbone))
     run = Run(config.out, config, plan, selection, manifest.labels)
     store = Store(store_path(config, manifest, plan), plan.preprocessing)
     dataset = crops(run, manifest, store)
@@ -128,6 +128,8 @@ def _loss_shares(config: RunConfig, run: Run, step: float) -> Figures:
     manifest = load_manifest(config.data)
     store = Store(store_path(config, manifest, run.plan), run.preprocessing)
     method = build_method(run.task, config)
+    # The losses get leaves of their own below; a graph of the networks would only take memory.
+    method.requires_grad_(False)
     calls: list[tuple[str, nn.Module, tuple[Any, ...], bool]] = []
 
     def listener(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:

@@ -39,6 +39,7 @@ class RunConfig:
         labelled: how many labelled cases each modality may use ("2", "ct=4,mr=2", "all", "0.1").
         label_draw: seed of another draw of the labelled cases; None = the first ones.
         preset: the preset that the other values started from; kept for the record.
+        weights: published weights to start from, one file for all modalities or one for each.
         seed: of the initial weights, the crops and the augmentation.
         store: folder of the prepared volumes; None = one beside the run, shared by its neighbours.
         method: `name` and the method's own options.
@@ -58,6 +59,7 @@ class RunConfig:
     preset: str = "cpu"
     seed: int = 0
     store: Path | None = None
+    weights: Path | dict[str, Path] | None = None
     method: dict[str, Any] = field(default_factory=lambda: {"name": "cmc"})
     backbone: dict[str, Any] = field(default_factory=lambda: {"name": "unet"})
     budget: Budget = field(default_factory=Budget)
@@ -85,6 +87,8 @@ class RunConfig:
                 parts[key] = section(key, value)
             elif key in _PATHS:
                 parts[key] = None if value is None else Path(value)
+            elif key == "weights":
+                parts[key] = _paths(value)
             elif key in PLUGINS:
                 parts[key] = {name: _freeze(option) for name, option in value.items()}
             else:
@@ -93,10 +97,20 @@ class RunConfig:
 
     def absolute(self) -> RunConfig:
         """The same with absolute paths, so that the saved file works from any folder."""
-        changes = {key: getattr(self, key) for key in _PATHS}
-        return dataclasses.replace(
-            self, **{key: path and path.expanduser().absolute() for key, path in changes.items()}
-        )
+        changes = {key: getattr(self, key) for key in (*_PATHS, "weights")}
+        return dataclasses.replace(self, **{key: _absolute(p) for key, p in changes.items()})
+
+
+def _paths(value: Any) -> Path | dict[str, Path] | None:
+    if isinstance(value, dict):
+        return {str(modality): Path(path) for modality, path in value.items()} or None
+    return None if value is None else Path(value)
+
+
+def _absolute(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _absolute(path) for key, path in value.items()}
+    return value and value.expanduser().absolute()
 
 
 def section(name: str, values: dict[str, Any]) -> Any:

@@ -58,7 +58,7 @@ def _devices(missing: list[str]) -> Iterator[str]:
         yield "GPU              Apple MPS"
     if not torch.cuda.is_available():
         reason = "torch is built for CPU only" if torch.version.cuda is None else "no card visible"
-        missing.append(f"missing: CUDA ({reason}), needed for the presets gpu and paper")
+        missing.append(f"missing: CUDA ({reason}), needed for all presets but cpu")
 
 
 def _usable_cores() -> int:

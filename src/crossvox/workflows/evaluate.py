@@ -11,6 +11,7 @@ import numpy as np
 from crossvox.data.check import check
 from crossvox.data.manifest import Case, Manifest
 from crossvox.data.nifti import read_header, read_image, read_label
+from crossvox.engine.record import read_facts
 from crossvox.errors import UsageError
 from crossvox.evaluation.metrics import score_case
 from crossvox.evaluation.scores import Summary, write_scores
@@ -124,6 +125,9 @@ def _same_problem(run: Run, manifest: Manifest) -> None:
 def _facts(run: Run, manifest: Manifest, split: str, options: Options) -> dict[str, Any]:
     """What the scores are of; all but method and seed must agree for runs to be averaged."""
     config = run.config
+    # Scores of a network that has seen the test's labels before say so wherever they go.
+    weights = read_facts(run.path).get("weights") or {}
+    seen = {place: f"{facts['model']}; saw {facts['saw']}" for place, facts in weights.items()}
     return {
         "method": config.method["name"],
         "seed": config.seed,
@@ -133,4 +137,5 @@ def _facts(run: Run, manifest: Manifest, split: str, options: Options) -> dict[s
         "label_draw": config.label_draw,
         "preset": config.preset,
         "checkpoint": options.checkpoint,
+        **({"weights": seen} if seen else {}),
     }

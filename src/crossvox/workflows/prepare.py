@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 from rich.progress import track
 
+from crossvox.batch import CropRule
 from crossvox.data.check import Problem, check, raise_on_errors
 from crossvox.data.fingerprint import Fingerprint, fingerprint
 from crossvox.data.manifest import Case, Manifest, load_manifest
@@ -48,13 +49,16 @@ class Stages:
         self.seconds[name] = round(time.perf_counter() - began, 3)
 
 
-def prepare(data: Path, out: Path, budget: Budget, echo: Echo = print) -> Inventory:
+def prepare(
+    data: Path, out: Path, budget: Budget, rule: CropRule | None = None, echo: Echo = print
+) -> Inventory:
     """Check a data set, plan for it, and prepare all of its images and labels.
 
     Args:
         data: the dataset.json.
         out: folder of the store; created, or completed where it exists.
         budget: what the plan may spend.
+        rule: the crops that the backbone takes, if it has strides of its own.
         echo: takes the lines for the user.
 
     Raises:
@@ -64,7 +68,7 @@ def prepare(data: Path, out: Path, budget: Budget, echo: Echo = print) -> Invent
     manifest = load_manifest(data)
     refuse(check(manifest), echo)
     found = fingerprint(manifest)
-    plan = make_plan(found, manifest, budget)
+    plan = make_plan(found, manifest, budget, rule)
     for line in [*describe_fingerprint(found), *describe_plan(plan)]:
         echo(line)
     store = Store(out, plan.preprocessing)
@@ -110,8 +114,9 @@ def describe_plan(plan: Plan) -> Iterator[str]:
     yield f"orientation  {''.join(nib.aff2axcodes(affine))}{oblique}"
     size = np.array(task.patch) * task.spacing
     yield f"patch        {_times(task.patch, 0)} voxels, {_times(size, 0)} mm"
-    yield f"strides      {', '.join(_times(s, 0) for s in task.strides)}"
-    yield f"kernels      {', '.join(_times(k, 0) for k in task.kernels)}"
+    if len(task.strides) > 1:
+        yield f"strides      {', '.join(_times(s, 0) for s in task.strides)}"
+        yield f"kernels      {', '.join(_times(k, 0) for k in task.kernels)}"
     yield f"may mirror   {', '.join('xyz'[axis] for axis in task.flips) or 'no axis'}"
     kind = "registered" if task.registered else "not registered"
     yield f"subjects     {f'paired, {kind}' if task.paired else 'unpaired'}"

@@ -33,10 +33,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def presets() -> dict[str, str]:
     """Name → one-line summary (the file's first comment) of every shipped preset."""
     folder = resources.files("crossvox") / "presets"
-    files = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
+    files = {f.name.removesuffix(".yaml"): f for f in folder.iterdir() if f.name.endswith(".yaml")}
     return {
-        f.name.removesuffix(".yaml"): f.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-        for f in files
+        name: file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        for name, file in sorted(files.items())
     }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossvox.batch import Task
+from crossvox.batch import CropRule, Task
 from crossvox.data.plan import Plan
 from crossvox.data.preprocess import Preprocessing
 from crossvox.data.selection import Selection
@@ -111,14 +111,26 @@ def plugin(part: str, name: Any) -> type:
     return choices[name]
 
 
+def crop_rule(backbone: dict[str, Any]) -> CropRule | None:
+    """The crops that a backbone takes, by its `name` and options; None = the plan's strides."""
+    rule = getattr(plugin("backbone", backbone["name"]), "crop", None)
+    return None if rule is None else rule(**_options(backbone))
+
+
 def build_method(task: Task, config: RunConfig) -> Method:
     """The configured method over the configured backbone, with fresh weights.
+
+    Published weights are not looked at, only whether there are any: a run's own checkpoint has
+    all that came of them.
 
     Raises:
         UsageError: an option's value is out of range or does not fit the plan.
     """
     try:
-        backbone = plugin("backbone", config.backbone["name"])(task, **_options(config.backbone))
+        kind, options = plugin("backbone", config.backbone["name"]), _options(config.backbone)
+        if hasattr(kind, "published"):
+            options["pretrained"] = config.weights is not None
+        backbone = kind(task, **options)
         return plugin("method", config.method["name"])(task, backbone, **_options(config.method))
     except ValueError as error:
         raise UsageError(str(error)) from error

@@ -35,8 +35,9 @@ from crossvox.workflows.prepare import (
     fill,
     refuse,
 )
-from crossvox.workflows.runs import Run, build_method
+from crossvox.workflows.runs import Run, build_method, crop_rule
 from crossvox.workflows.validate import Validation
+from crossvox.workflows.weights import Files, describe, read_files, start
 
 
 @dataclass(frozen=True)
@@ -70,16 +71,19 @@ def train(config: RunConfig, echo: Echo = print) -> Trained:
     _on_first(fabric, lambda: _refuse_taken(config.out))
     manifest = load_manifest(config.data)
     selection = select(manifest, config.labelled, config.label_draw)
+    files = read_files(config, manifest.modalities)
     stages = Stages()
     with stages("check"):
         _on_first(fabric, lambda: _check(manifest, selection, config, echo))
     found = fingerprint(manifest)
-    plan = make_plan(found, manifest, config.budget)
+    plan = make_plan(found, manifest, config.budget, crop_rule(config.backbone))
     run = Run(config.out, config, plan, selection, manifest.labels)
     for line in _describe(found, run):
         echo(line)
     with stages("prepare"):
-        parts = _assemble(fabric, run, manifest, echo)
+        parts = _assemble(fabric, run, manifest, echo, files)
+    weights = describe(files)
+    del files  # hundreds of megabytes that the training can use
     # Not before here: a run that is refused leaves nothing behind.
     if fabric.is_global_zero:
         run.save()
@@ -90,6 +94,7 @@ def train(config: RunConfig, echo: Echo = print) -> Trained:
             processes=fabric.world_size,
             threads=torch.get_num_threads(),
             data=_hashes(run, manifest, parts.store),
+            weights=weights,
             timings=stages.seconds,
         )
         return _fit(fabric, run, parts, record, echo)
@@ -107,7 +112,11 @@ def resume(path: Path, echo: Echo = print) -> Trained:
     echo = echo if fabric.is_global_zero else _silent
     manifest = load_manifest(run.config.data)
     _refuse_changed(run, {"manifest": sha256(run.config.data)})
-    parts = _assemble(fabric, run, manifest, echo)
+    # A run that came to no checkpoint begins again; any other needs its own weights only.
+    begun = (run.path / "checkpoints" / "last.safetensors").exists()
+    files = {} if begun else read_files(run.config, manifest.modalities)
+    _refuse_other_weights(run, files)
+    parts = _assemble(fabric, run, manifest, echo, files)
     _refuse_changed(run, _hashes(run, manifest, parts.store))
     with RunRecord(run.path, resume=True, active=fabric.is_global_zero) as record:
         return _fit(fabric, run, parts, record, echo, resume=True)
@@ -123,12 +132,13 @@ class _Parts:
     validation: Validation
 
 
-def _assemble(fabric: Fabric, run: Run, manifest: Manifest, echo: Echo) -> _Parts:
+def _assemble(fabric: Fabric, run: Run, manifest: Manifest, echo: Echo, files: Files) -> _Parts:
     """Make the method with its first weights, and prepare the volumes it will look at."""
     config = run.config
     seed_all(config.seed)
     # First of all, since it may refuse its options.
     method = build_method(run.task, config)
+    start(method, files, echo)  # on resuming, the checkpoint then overwrites it all
     store = Store(store_path(config, manifest, run.plan), run.preprocessing)
     echo(
         f"method       {config.method['name']} on {config.backbone['name']}, "
@@ -200,6 +210,17 @@ def _refuse_changed(run: Run, now: dict[str, Any]) -> None:
         )
 
 
+def _refuse_other_weights(run: Run, files: Files) -> None:
+    """Raise `DataError` if a file of weights is not the one that the run began with."""
+    began = read_facts(run.path).get("weights", {})
+    for place, facts in describe(files).items():
+        if facts["sha256"] != began.get(place, {}).get("sha256"):
+            raise DataError(
+                f"{facts['file']}: not the weights that {run.path} began with; restore them, or "
+                "train anew with another --out"
+            )
+
+
 def _refuse_taken(out: Path) -> None:
     require_folder(out)
     if holds_run(out):
@@ -216,7 +237,8 @@ def _check(manifest: Manifest, selection: Selection, config: RunConfig, echo: Ec
 def _prepared_before(manifest: Manifest, config: RunConfig) -> Callable[[Path], bool]:
     """Tells the images that need no second look, as the store holds them as they are now."""
     try:
-        plan = make_plan(fingerprint(manifest), manifest, config.budget)
+        rule = crop_rule(config.backbone)
+        plan = make_plan(fingerprint(manifest), manifest, config.budget, rule)
         path = store_path(config, manifest, plan)
         if (path / "preprocessing.json").exists():
             return Store(path, plan.preprocessing).has

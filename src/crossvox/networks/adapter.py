@@ -1,0 +1,35 @@
+"""The adapter of a transformer block: what is trained where the published weights stay frozen."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Adapter(nn.Module):
+    """x + Up(GELU(Down(s·x))) on tokens (B, D, H, W, C) → the same shape.
+
+    A bottleneck of two convolutions, Down 1³ from C to C / reduction and Up 3³ back; Up starts at
+    zero, so that the adapter starts as the identity, and the scale s is learnt from 1. Source: Zhou
+    et al., MICCAI 2024, figure 1 (b), which draws scaling and adapter after the block's last sum
+    and prints no formula; the inner sum is from 3DSAM-adapter (Gong et al., 2023).
+
+    Args:
+        channels: C.
+        reduction: the bottleneck has max(1, C / reduction) channels.
+    """
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        inner = max(1, channels // reduction)
+        self.scale = nn.Parameter(torch.ones(()))
+        self.down = nn.Linear(channels, inner)  # on tokens, a convolution of size 1
+        self.up = nn.Conv3d(inner, channels, 3, padding=1)
+        for parameter in self.up.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add what the bottleneck makes of each token and its neighbours."""
+        inner = F.gelu(self.down(self.scale * x))
+        return x + self.up(inner.movedim(-1, 1)).movedim(1, -1)

@@ -1,0 +1,64 @@
+"""A U-Net-like decoder for encoders whose features all lie on one coarse grid."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from crossvox.networks.blocks import Pointwise, conv_norm_act, fast_layout
+
+
+class PyramidDecoder(nn.Module):
+    """[image, tap 1, …, tap n, deepest] → logits (B, n_classes, X, Y, Z) at the image's size.
+
+    Taps and the deepest feature lie on a grid that is 2ⁿ times coarser than the image. Transposed
+    convolutions bring tap i to half the resolution of tap i − 1, so that the last stays where it
+    is and the first ends at half the image's; these are the skips of a U-Net, whose topmost one is
+    the image after a convolution: tokens of a patch know little of the border that runs through
+    it. The idea is UNETR's (Hatamizadeh et al., WACV 2022).
+
+    Args:
+        channels: of the features.
+        widths: channels per resolution, n + 1 of them, the image's first. At the image's own
+            size a few suffice, and each costs much memory.
+        n_classes: of the logits.
+    """
+
+    def __init__(self, channels: list[int], widths: list[int], n_classes: int) -> None:
+        super().__init__()
+        image, *taps, deepest = channels
+        self.stem = conv_norm_act(image, widths[0])
+        self.lifts = nn.ModuleList(
+            _lift(inputs, widths[level:]) for level, inputs in enumerate(taps, start=1)
+        )
+        self.bottom = conv_norm_act(deepest + widths[-1], widths[-1])
+        steps = list(zip(widths[1:], widths, strict=False))[::-1]
+        self.ups = nn.ModuleList(
+            nn.ConvTranspose3d(below, width, 2, stride=2, bias=False) for below, width in steps
+        )
+        self.levels = nn.ModuleList(conv_norm_act(2 * width, width) for _, width in steps)
+        self.head = Pointwise(widths[0], n_classes)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Logits at the image's size."""
+        image, *taps, deepest = features
+        skips = [self.stem(fast_layout(image))]
+        skips += [lift(tap) for lift, tap in zip(self.lifts, taps, strict=True)]
+        x = self.bottom(torch.cat([deepest, skips.pop()], dim=1))
+        for up, level in zip(self.ups, self.levels, strict=True):
+            x = level(torch.cat([up(x), skips.pop()], dim=1))
+        # Few channels, read class by class from here on: back to the usual layout.
+        return self.head(x).contiguous()
+
+
+def _lift(inputs: int, widths: list[int]) -> nn.Sequential:
+    """From the coarsest resolution to that of widths[0], doubling it for every further width."""
+    *above, coarsest = widths
+    if not above:
+        return conv_norm_act(inputs, coarsest, (1, 1, 1))
+    steps = []
+    for width in reversed(above):
+        steps.append(conv_norm_act(inputs, width))
+        steps[-1][0] = nn.ConvTranspose3d(inputs, width, 2, stride=2, bias=False)
+        inputs = width
+    return nn.Sequential(*steps)

@@ -1,0 +1,201 @@
+"""The U-Net of the CLIP-Driven Universal Model, whose published weights it takes."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from crossvox.batch import CropRule, Task
+from crossvox.networks.blocks import Pointwise, fast_layout
+
+NormForm = Literal["batch", "instance", "running"]
+
+
+class UniversalUNetBackbone:
+    """The Universal Model's U-Net (19 million parameters); takes its published weights.
+
+    Four levels with 2, 4, 8 and 16 times `width` channels, two convolutions each; the skips are
+    taken before the max-pooling. Source: Liu et al., CLIP-Driven Universal Model, ICCV 2023.
+
+    Args:
+        task: gives the patch.
+        width: 32 in the publication; less for small machines, without its weights.
+        norm: "batch" (statistics of the crops at hand, also at inference, as published), "running"
+            (batch norm with running statistics at inference), "instance", or "auto": "batch" with
+            published weights, "instance" without.
+        pretrained: published weights will be loaded.
+
+    Raises:
+        ValueError: the patch is no multiple of 8 or a single voxel at the bottom.
+    """
+
+    published = "universal_unet"
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        width: int = 32,
+        norm: NormForm | Literal["auto"] = "auto",
+        pretrained: bool = False,
+    ) -> None:
+        if width < 1:
+            raise ValueError(f"width {width}: must be > 0")
+        if norm == "auto":
+            norm = "batch" if pretrained else "instance"
+        if norm not in get_args(NormForm):
+            choices = ", ".join(get_args(NormForm))
+            raise ValueError(f"norm is {norm!r}; choose one of auto, {choices}")
+        self.crop().check(task.patch, "universal_unet")
+        self.width, self.norm = width, norm
+
+    @staticmethod
+    def crop(**options: object) -> CropRule:
+        """Any multiples of 8; no option changes that."""
+        return CropRule(multiple=8)
+
+    def encoder(self) -> UniversalEncoder:
+        """A new down path with its own random weights."""
+        return UniversalEncoder(self.width, self.norm)
+
+    def decoder(self, n_classes: int) -> UniversalDecoder:
+        """A new up path to `n_classes` logits (background included), own random weights."""
+        return UniversalDecoder(self.width, self.norm, n_classes)
+
+
+class UniversalEncoder(nn.Module):
+    """(B, 1, X, Y, Z) → skips of 2w, 4w and 8w channels and the deepest feature of 16w.
+
+    Args:
+        width: w.
+        norm: see `UniversalUNetBackbone`.
+
+    Raises:
+        ValueError: a size is no multiple of 8 or a single voxel at the bottom.
+    """
+
+    def __init__(self, width: int, norm: NormForm) -> None:
+        super().__init__()
+        self.channels = [2 * width, 4 * width, 8 * width, 16 * width]
+        self.down_tr64 = _Stage(1, width, 2 * width, norm)
+        self.down_tr128 = _Stage(2 * width, 2 * width, 4 * width, norm)
+        self.down_tr256 = _Stage(4 * width, 4 * width, 8 * width, norm)
+        self.down_tr512 = _Stage(8 * width, 8 * width, 16 * width, norm)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Features of every level."""
+        UniversalUNetBackbone.crop().check(x.shape[2:], "universal_unet")
+        features = [self.down_tr64(fast_layout(x))]
+        for stage in (self.down_tr128, self.down_tr256, self.down_tr512):
+            features.append(stage(F.max_pool3d(features[-1], 2)))
+        return features
+
+    def published_names(self) -> list[str]:
+        """All of it is published."""
+        return list(self.state_dict())
+
+
+class UniversalDecoder(nn.Module):
+    """The encoder's features → logits (B, n_classes, X, Y, Z) at the input's size.
+
+    Args:
+        width: the encoder's.
+        norm: see `UniversalUNetBackbone`.
+        n_classes: logits per voxel; the head is ours, the rest published.
+    """
+
+    def __init__(self, width: int, norm: NormForm, n_classes: int) -> None:
+        super().__init__()
+        self.up_tr256 = _Up(16 * width, 8 * width, norm)
+        self.up_tr128 = _Up(8 * width, 4 * width, norm)
+        self.up_tr64 = _Up(4 * width, 2 * width, norm)
+        self.head = Pointwise(2 * width, n_classes)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Logits at the input's size."""
+        x = features[-1]
+        for up, skip in zip(
+            (self.up_tr256, self.up_tr128, self.up_tr64), features[-2::-1], strict=True
+        ):
+            x = up(x, skip)
+        return self.head(x).contiguous()
+
+    def published_names(self) -> list[str]:
+        """All but the head."""
+        return [name for name in self.state_dict() if not name.startswith("head.")]
+
+
+class _Stage(nn.Module):
+    """Two convolutions of 3³, each followed by norm and ReLU: inputs → between → outputs."""
+
+    def __init__(self, inputs: int, between: int, outputs: int, norm: NormForm) -> None:
+        super().__init__()
+        self.ops = nn.Sequential(_Unit(inputs, between, norm), _Unit(between, outputs, norm))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Both units."""
+        return self.ops(x)
+
+
+class _Up(nn.Module):
+    """Twice the size by a transposed convolution, then a stage over [upsampled, skip]."""
+
+    def __init__(self, inputs: int, outputs: int, norm: NormForm) -> None:
+        super().__init__()
+        self.up_conv = nn.ConvTranspose3d(inputs, inputs, 2, 2)
+        self.ops = nn.Sequential(
+            _Unit(inputs + outputs, outputs, norm), _Unit(outputs, outputs, norm)
+        )
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """(B, inputs, …) and the skip (B, outputs, 2·…) → (B, outputs, 2·…)."""
+        return self.ops(torch.cat([self.up_conv(x), skip], dim=1))
+
+
+class _Unit(nn.Module):
+    """Convolution of 3³ → norm → ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, norm: NormForm) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv3d(inputs, outputs, 3, padding=1)
+        # The norm subtracts the bias again; what reached it would be the gradient's rounding
+        # errors, which Adam blows up to whole steps. It only shifts the published running means.
+        assert self.conv1.bias is not None
+        nn.init.zeros_(self.conv1.bias).requires_grad_(False)
+        self.bn1 = _Norm(outputs, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, …) → (B, outputs, …)."""
+        return F.relu(self.bn1(self.conv1(x)), inplace=True)
+
+
+class _Norm(nn.BatchNorm3d):
+    """Batch norm in three forms; (B, C, X, Y, Z) → the same shape.
+
+    The published networks normalise by the statistics of what they are given, in evaluation too,
+    so that a prediction depends on what else is in the batch, and every forward pass moves the
+    running statistics. "batch" does the first in training; in evaluation each row is normalised
+    by itself, as if it were given alone, and no statistics move: no prediction depends on another
+    subject, and none changes the model.
+    """
+
+    def __init__(self, channels: int, form: NormForm) -> None:
+        super().__init__(channels)
+        self.form = form
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise as the form and the mode say."""
+        if self.form == "running":
+            return super().forward(input)
+        if self.form == "batch" and self.training:
+            return F.batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, training=True
+            )  # the count of batches stands still, as published
+        rows = [
+            F.batch_norm(row, None, None, self.weight, self.bias, training=True)
+            for row in input.split(1)
+        ]
+        return torch.cat(rows) if len(rows) > 1 else rows[0]

@@ -1,0 +1,160 @@
+"""Published weights: what a file holds, in another format, and as the start of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from crossvox.batch import Task
+from crossvox.errors import UsageError
+from crossvox.files import atomic_path, sha256
+from crossvox.methods.base import Method
+from crossvox.networks.backbone import BACKBONES
+from crossvox.networks.pretrained import (
+    Weights,
+    compare,
+    fill,
+    published_networks,
+    read_weights,
+    require_backbone,
+    share_frozen,
+)
+from crossvox.workflows.config import RunConfig
+from crossvox.workflows.prepare import Echo
+
+EVERY = "all"
+"""The place of a file that all modalities start from."""
+
+Files = Mapping[str, Weights]
+"""`EVERY` or a modality → what its file holds."""
+
+
+def inspect(path: Path) -> Iterator[str]:
+    """Lines on what a file of weights is and whether a backbone takes it.
+
+    Raises:
+        DataError: it cannot be read, or is of no model known.
+    """
+    weights = read_weights(path)
+    model = weights.model
+    yield f"file      {path}, {path.stat().st_size / 1e6:.0f} MB, SHA-256 {sha256(path)}"
+    yield f"model     {model.title}"
+    under = f"under '{weights.wrapper}'" if weights.wrapper else "bare"
+    named = f"names begin with '{weights.prefix}'" if weights.prefix else "names without prefix"
+    yield f"layout    {under}, {named}; {weights.others} other tensors"
+    if model.backbone in BACKBONES:
+        report = compare(_published_size(model.backbone), weights)
+        yield f"tensors   {report}"
+    else:
+        yield f"tensors   {len(weights.tensors)}"
+    yield f"licence   {model.licence}"
+    yield f"saw       {model.saw}"
+    if model.backbone:
+        yield f"use       crossvox train --backbone {model.backbone} --weights {path}"
+    else:
+        yield f"use       no backbone takes it; {model.instead}"
+
+
+def convert(path: Path, out: Path) -> Path:
+    """Write a file's weights as safetensors: the backbone's tensors, names without prefix.
+
+    The file's header says what they are and where they come from.
+
+    Raises:
+        UsageError: `out` is no .safetensors file, or the file itself.
+        DataError: as `inspect`.
+    """
+    if out.suffix != ".safetensors":
+        raise UsageError(f"{out}: --out must name a .safetensors file")
+    if out.resolve() == path.resolve():
+        raise UsageError(f"{out}: is the file to be converted; give another --out")
+    weights = read_weights(path)
+    tensors = {name: t.contiguous().clone() for name, t in weights.tensors.items()}
+    facts = {"source": path.name, "source_sha256": sha256(path), **_facts(weights)}
+    with atomic_path(out) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt", **facts})
+    return out
+
+
+def read_files(config: RunConfig, modalities: Mapping[str, object]) -> Files:
+    """The files that a run starts from, each of the configured backbone's model.
+
+    Raises:
+        UsageError: a modality is unknown or has no file, or a file is of another model.
+        DataError: a file cannot be read.
+    """
+    given = config.weights
+    if given is None:
+        return {}
+    places = given if isinstance(given, dict) else {EVERY: given}
+    if isinstance(given, dict):
+        for modality in given:
+            if modality not in modalities:
+                raise UsageError(
+                    f"--weights.{modality}: no modality '{modality}' in {config.data}; "
+                    f"choose from {', '.join(modalities)}"
+                )
+        lacking = [m for m in modalities if m not in given]
+        if lacking:
+            raise UsageError(
+                f"--weights.{lacking[0]} is missing; give a file for each modality, or "
+                "one --weights FILE for all"
+            )
+    read = {path: read_weights(path) for path in dict.fromkeys(places.values())}
+    for weights in read.values():
+        require_backbone(weights, config.backbone["name"])
+    return {place: read[path] for place, path in places.items()}
+
+
+def start(method: Method, files: Files, echo: Echo = print) -> None:
+    """Fill a new method's networks from files, and let them share what is frozen and equal.
+
+    Raises:
+        UsageError: a file per modality, but networks that several modalities pass through.
+        DataError: too little of a file matches.
+    """
+    for place, weights in files.items():
+        networks: list[nn.Module] = [method] if place == EVERY else method.own_networks(place)
+        if not networks:
+            raise UsageError(
+                f"--weights.{place}: {method.name} sends several modalities through one network "
+                "here; give one --weights FILE for all"
+            )
+        report = fill([p for n in networks for p in published_networks(n)], weights)
+        to = "" if place == EVERY else f" for {place}"
+        echo(f"weights      {weights.model.title}{to}: {report}")
+        echo(f"             saw {weights.model.saw}")
+    if not files and any(published_networks(method)):
+        echo("weights      none given: all networks start from random numbers")
+    share_frozen(published_networks(method))
+
+
+def describe(files: Files) -> dict[str, dict[str, Any]]:
+    """What `run.json` says of the files."""
+    hashes = {weights.path: sha256(weights.path) for weights in files.values()}
+    return {
+        place: {
+            "file": str(weights.path),
+            "sha256": hashes[weights.path],
+            **_facts(weights),
+        }
+        for place, weights in files.items()
+    }
+
+
+def _facts(weights: Weights) -> dict[str, str]:
+    model = weights.model
+    return {"model": model.title, "licence": model.licence, "saw": model.saw}
+
+
+def _published_size(backbone: str) -> list[nn.Module]:
+    """The backbone's encoder and decoder at their published size, without memory for weights."""
+    task = Task(("any",), ("any",), (96, 96, 96), (1.5, 1.5, 1.5), ((1, 1, 1),), ((3, 3, 3),))
+    with torch.device("meta"):
+        made = BACKBONES[backbone](task, pretrained=True)
+        return [made.encoder(), made.decoder(task.n_classes)]

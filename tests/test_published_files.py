@@ -1,0 +1,51 @@
+"""Stand-ins for the published files in full size, written by a program beside the fixtures."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from crossvox.batch import Task
+from crossvox.errors import UsageError
+from crossvox.networks.backbone import BACKBONES
+from crossvox.networks.pretrained import fill, read_weights, require_backbone
+from helpers_golden import FOLDER, rule_tensor
+
+STAND_INS = {
+    "sam": ("sam_med3d", 189, 135),
+    "sam-args": ("sam_med3d", 189, 135),
+    "unet": ("universal_unet", 104, 13),
+    "unet-single": ("universal_unet", 104, 13),
+    "swin": (None, 0, 0),
+    "swin-backbone": (None, 0, 0),
+}
+PROGRAM = FOLDER.parent / "fake_ckpt.py"
+
+
+@pytest.mark.skipif(not PROGRAM.exists(), reason="the program that writes stand-ins is not here")
+@pytest.mark.parametrize("kind", STAND_INS)
+def test_stand_ins_of_the_published_files_load_in_full_size_or_are_refused(kind, tmp_path):
+    file, (backbone, count, others) = tmp_path / f"{kind}.pth", STAND_INS[kind]
+    subprocess.run([sys.executable, str(PROGRAM), kind, str(file), "any salt"], check=True)
+    found = read_weights(file)
+    file.unlink()
+    if backbone is None:
+        with pytest.raises(UsageError, match=r"SwinUNETR.*unet\.pth"):
+            require_backbone(found, "universal_unet")
+        return
+    require_backbone(found, backbone)
+    assert found.others == others
+    task = Task(("a",), ("b",), (96, 96, 96), (1, 1, 1), ((1, 1, 1),), ((3, 3, 3),))
+    made = BACKBONES[backbone](task, pretrained=True)
+    parts = [made.encoder(), made.decoder(3)]
+    report = fill(parts, found)
+    assert len(report.matched) == count and not report.missing and not report.unexpected
+    name = {"sam_med3d": "blocks.7.mlp.lin2.weight", "universal_unet": "up_tr64.up_conv.bias"}
+    state = {n: t for part in parts for n, t in part.state_dict().items()}
+    tensor = state[name[backbone]]
+    prefix = {"sam_med3d": "image_encoder.", "universal_unet": "backbone."}[backbone]
+    expected = rule_tensor("any salt", prefix + name[backbone], tensor.shape)
+    assert torch.equal(tensor, expected)
