@@ -530,3 +530,9 @@ def test_one_image_given_for_two_modalities(data: Manifest) -> None:
 @pytest.mark.skipif(not SHARED.exists(), reason="the real data sets are not here")
 def test_the_real_heart_set_is_sound() -> None:
     assert check(load_manifest(SHARED / "heart" / "dataset.json")) == []
+
+
+def test_ids_of_classes_left_out_count_as_background(data: Manifest) -> None:
+    write_nifti(label_of(data), label(1, 4, 9))
+    only(check(data), "label ids 9", "as background")
+    assert check(dataclasses.replace(data, background=(9, 12))) == []

@@ -151,7 +151,9 @@ class _Check:
         if header is not None and voxels is not None:
             counts = count_labels(voxels, header)
             ids = self.manifest.labels
-            findings = findings + label_findings(counts, ids, self.manifest.ignore, case.annotated)
+            findings = findings + label_findings(
+                counts, ids, self.manifest.ignore, case.annotated, self.manifest.background
+            )
             if case.split == "train":
                 names = {name for name, number in ids.items() if counts.voxels[number]}
                 self.present.setdefault(modality, set()).update(names)
