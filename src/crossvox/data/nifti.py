@@ -10,7 +10,8 @@ import nibabel as nib
 import numpy as np
 
 from crossvox.batch import IGNORE
-from crossvox.data.geometry import Grid
+from crossvox.data.geometry import Grid, resample
+from crossvox.data.placement import agree
 from crossvox.errors import DataError
 from crossvox.files import atomic_path
 
@@ -38,23 +39,31 @@ def read_image(path: Path) -> Volume:
     return Volume(data.reshape(image.shape[:3]), _grid(image))
 
 
-def read_label(path: Path, ids: Mapping[str, int], ignore: int | None = None) -> np.ndarray:
+def read_label(
+    path: Path, ids: Mapping[str, int], ignore: int | None = None, grid: Grid | None = None
+) -> np.ndarray:
     """A label map as class indices.
 
     Args:
         path: NIfTI file of label ids.
         ids: class name → id in the file; index 1 is the first of them.
         ignore: id of voxels without annotation.
+        grid: of the scan that it is for; None = the file's own. A label on another grid, as of
+            a registered scan, is brought there by nearest neighbour, and nobody annotated what
+            it does not reach. Whether it may lie on another grid is for `check` to say.
 
     Returns:
         (X, Y, Z) int16: 0 background, 1..K classes, `IGNORE`.
     """
-    data = np.round(read_image(path).data).astype(np.int32)
+    volume = read_image(path)
+    data = np.round(volume.data).astype(np.int32)
     indices = np.zeros(data.shape, dtype=np.int16)
     for index, value in enumerate(ids.values(), start=1):
         indices[data == value] = index
     if ignore is not None:
         indices[data == ignore] = IGNORE
+    if grid is not None and not agree(volume.grid, grid):
+        return resample(indices, volume.grid, grid, "nearest", fill=IGNORE)
     return indices
 
 
