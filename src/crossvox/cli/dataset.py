@@ -12,6 +12,7 @@ from crossvox.data.manifest import load_manifest
 from crossvox.data.plan import Budget
 from crossvox.files import atomic_write
 from crossvox.workflows.config import section
+from crossvox.workflows.inspect import broken, draw, overlap_lines, overlap_problems, overlaps
 from crossvox.workflows.prepare import prepare
 from crossvox.workflows.presets import load_preset, presets
 
@@ -21,13 +22,27 @@ def check_command(argv: list[str]) -> int:
     parser = new_parser("check", check_command.__doc__ or "")
     parser.add_argument("dataset", type=Path, help="the dataset.json")
     parser.add_argument("--json", type=Path | None, help="also write the problems to this file")
+    parser.add_argument(
+        "--overlay",
+        type=Path | None,
+        help="also draw every case with its labels, as CASE.png in this folder",
+    )
     values = parse(parser, argv)
-    problems = check(load_manifest(values["dataset"]))
+    manifest = load_manifest(values["dataset"])
+    problems = check(manifest)
+    faulty = broken(problems)
+    shared = overlaps(manifest, faulty)
+    problems += overlap_problems(shared)
     if values["json"] is not None:
-        rows = [_row(problem) for problem in problems]
-        text = json.dumps({"problems": rows}, indent=1, ensure_ascii=False)
+        content = {
+            "problems": [_row(problem) for problem in problems],
+            "overlaps": [dataclasses.asdict(pair) for pair in shared],
+        }
+        text = json.dumps(content, indent=1, ensure_ascii=False)
         atomic_write(values["json"], text + "\n")
-    print(report(problems))
+    print("\n".join([*overlap_lines(shared), report(problems)]))
+    if values["overlay"] is not None:
+        draw(manifest, values["overlay"], faulty)
     return int(any(problem.severity == "error" for problem in problems))
 
 
