@@ -108,6 +108,14 @@ def write_label(path: Path, indices: np.ndarray, ids: Mapping[str, int], like: P
         nib.save(image, temporary)
 
 
+def write_volume(path: Path, data: np.ndarray, grid: Grid) -> None:
+    """Write an array of (X, Y, Z) values on its grid as NIfTI, as a whole or not at all."""
+    image = nib.Nifti1Image(data, grid.affine)
+    image.header.set_xyzt_units("mm")
+    with atomic_path(path) as temporary:
+        nib.save(image, temporary)
+
+
 def _load(path: Path) -> nib.Nifti1Image:
     try:
         image = nib.load(path)

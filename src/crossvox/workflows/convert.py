@@ -32,7 +32,7 @@ def convert(
     copy: bool = False,
     echo: Echo = print,
 ) -> tuple[Manifest, Table]:
-    """Write `out/dataset.json` for what a converter found; the files stay where they are.
+    """Write `out/dataset.json` for what a converter found; NIfTI files stay where they are.
 
     Args:
         found: the data set.
@@ -47,14 +47,16 @@ def convert(
 
     Raises:
         UsageError: the choice cannot be met.
-        DataError: the header of a scan cannot be read; nothing is written then.
+        DataError: a scan cannot be read; no manifest is written then.
     """
     manifest, notes = assemble(found, choice, source)
+    if found.write is not None:
+        manifest = found.write(manifest, out, lambda cases: _tracked(cases, "writing"))
     grids: dict[str, list[Grid]] = {modality: [] for modality in manifest.modalities}
     for case in _tracked(manifest.cases, "reading headers"):
         for modality, file in case.images.items():
             grids[modality].append(read_header(file))
-    if copy:
+    if copy and found.write is None:
         manifest = copied(manifest, out, lambda cases: _tracked(cases, "copying"))
     manifest.save(out / "dataset.json")
     for line in notes:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from crossvox.data.convert.layout import SUFFIXES
-from crossvox.data.manifest import Case, Manifest
+from crossvox.data.convert.layout import SUFFIXES, Track
+from crossvox.data.manifest import Manifest
 from crossvox.files import atomic_path
 
-Track = Callable[[Iterable[Case]], Iterable[Case]]
 
-
-def copied(manifest: Manifest, folder: Path, track: Track = iter) -> Manifest:
+def copied(manifest: Manifest, folder: Path, track: Track) -> Manifest:
     """Copy all files to `images/` and `labels/` below `folder`; the manifest of the copies.
 
     A label map that serves several modalities of a case is copied once. Files are named

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from crossvox.data.manifest import Case, Manifest
 from crossvox.errors import DataError, UsageError
 
 SUFFIXES = (".nii.gz", ".nii")
+
+Track = Callable[[Iterable[Case]], Iterable[Case]]
+"""Passes cases on and shows how far they have come."""
+
+Write = Callable[[Manifest, Path, Track], Manifest]
+"""Writes a manifest's files below a folder and returns the manifest of what was written."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,7 @@ class Found:
         sizes: split → number of subjects per group of modalities in Zhou et al. (MICCAI 2024),
             section 3.1; empty where the paper does not use the data set.
         usual: the modalities taken unless others are asked for; empty = all.
+        write: makes NIfTI files where the data set has none; None = its files are used in place.
     """
 
     name: str
@@ -55,6 +63,7 @@ class Found:
     ignore: int | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
     usual: tuple[str, ...] = ()
+    write: Write | None = None
 
 
 def volumes(folder: Path) -> dict[str, Path]:
