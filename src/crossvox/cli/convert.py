@@ -38,7 +38,7 @@ def convert_command(argv: list[str]) -> int:
         return 0
     if layout not in layouts:
         raise UsageError(f"unknown layout '{layout}'; choose from {', '.join(layouts)}")
-    parser = new_parser(f"convert {layout}", f"{layouts[layout]}.")
+    parser = new_parser(f"convert {layout}", f"Write a dataset.json for {layouts[layout]}")
     find = _folders_options(parser) if layout == "folders" else _public(layout)
     _add_options(parser)
     if layout in OF_THE_PAPER:
@@ -181,7 +181,10 @@ def _add_options(parser: ArgumentParser) -> None:
 
 def _add_amounts(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--val", type=float | None, help="number or share of the labelled cases for validation"
+        "--val",
+        type=float | None,
+        help="number (from 1 on) or share of the labelled cases for validation; default: as the "
+        "data set has it, else 0.2",
     )
     parser.add_argument(
         "--test", type=float | None, help="likewise for the test; default: what is test stays so"
@@ -229,7 +232,7 @@ def _description(layout: str, values: dict[str, Any]) -> str:
     """What was asked for, without the places, which mean nothing on another machine."""
     places = ("source", "out", "list", "copy", "overwrite")
     asked = [
-        f"{name} {value}"
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in values.items()
         if name not in places and value is not None and value is not False
     ]

@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("train", "train a method on a data set, or resume a run"),
     "predict": ("predict", "segment scans with a trained run"),
     "evaluate": ("predict", "score a trained run on a split of a data set"),
+    "rank-cases": ("rank", "order a data set's scans by how much labelling them helps"),
     "list": ("info", "list methods, backbones or presets"),
     "doctor": ("info", "show versions, devices and what is missing"),
     "bench": ("bench", "measure speed and memory of train, predict or load"),
@@ -65,7 +66,7 @@ def _run(name: str, arguments: list[str]) -> int:
     # Imported only now: most of these need torch, `crossvox --help` does not.
     module = importlib.import_module(f"crossvox.cli.{COMMANDS[name][0]}")
     try:
-        return getattr(module, f"{name}_command")(arguments)
+        return getattr(module, f"{name.replace('-', '_')}_command")(arguments)
     except SystemExit as done:  # how argparse ends after --help
         return int(done.code or 0)
 
@@ -76,7 +77,7 @@ def _overview() -> str:
         "",
         "usage: crossvox COMMAND …        crossvox COMMAND --help for its options",
         "",
-        *(f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items()),
+        *(f"  {name:<12}{text}" for name, (_, text) in COMMANDS.items()),
         "",
         "exit codes: 0 success, 1 failure, 2 wrong usage. Not for clinical use.",
     ]
