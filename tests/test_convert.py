@@ -292,3 +292,44 @@ def test_real_sets_from_bare_folders(tmp_path: Path, name, kinds, label_ids) -> 
     assert resolved(made) == resolved(given)
     assert (made.labels, made.modalities) == (given.labels, given.modalities)
     assert np.array_equal([made.registered], [given.registered])
+
+
+def test_nnunet_files_that_stand_in_the_json(tmp_path: Path) -> None:
+    listed = {}
+    for number in range(3):
+        files = [f"a/{number}_x.nii.gz", f"b/{number}_y.nii.gz"]
+        for file in files:
+            image(tmp_path / file)
+        mask(tmp_path / f"c/{number}.nii.gz", 1)
+        listed[f"case {number}"] = {"images": files, "label": f"c/{number}.nii.gz"}
+    (tmp_path / "dataset.json").write_text(json.dumps(V2 | {"dataset": listed}))
+    data = converted("nnunet", tmp_path, tmp_path / "out", "--val", "1")
+    case = data.case("case 1")
+    assert [p.name for p in case.images.values()] == ["1_x.nii.gz", "1_y.nii.gz"]
+    assert {p.name for p in case.labels.values()} == {"1.nii.gz"}
+
+
+def test_the_papers_sizes_leave_out_patients_without_both_sequences(tmp_path, capsys) -> None:
+    source = mscmrseg(tmp_path, patients=48, labelled=48, lge_labelled=5)
+    for number in (46, 47):
+        (source / "c0t2lge" / f"patient{number}_LGE.nii.gz").unlink()
+    data = converted("mscmrseg", source, tmp_path / "out")
+    assert (len(data.split("train")), len(data.split("val"))) == (40, 5)
+    assert not {"patient46", "patient47"} & {c.id for c in data.cases}
+    text = capsys.readouterr().out
+    assert "cases with bssfp alone are left out" in text
+    # All five patients with an LGE label serve for validation.
+    assert "no train case has a lge label" in text and "lge=0" in text
+
+
+def test_copies_never_replace_a_file_of_the_data_set(tmp_path: Path, capsys) -> None:
+    # As images/a_ct.nii.gz, the copy of case a would take the place of case a_ct.
+    for name in ("a", "a_ct"):
+        image(tmp_path / "images" / f"{name}.nii.gz")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*.nii.gz")}
+    given = ["convert", "folders", tmp_path, "--out", tmp_path, "--pattern", "images/{case}.nii.gz",
+             "--kind", "ct=ct", "--ids", "a=1", "--val", "0", "--copy"]  # fmt: skip
+    assert "images exists" in refused(capsys, *given)
+    assert "file of the data set itself" in refused(capsys, *given, "--overwrite")
+    assert {p: p.read_bytes() for p in before} == before
+    assert not (tmp_path / "dataset.json").exists()

@@ -136,3 +136,13 @@ def test_a_list_with_a_wrong_line_is_named_by_its_number(tmp_path: Path, capsys)
         assert main([*given, "--list", str(listed)]) == 1
         line = capsys.readouterr().err
         assert all(word in line for word in words), line
+
+
+def test_label_files_are_no_images_where_both_patterns_fit(tmp_path: Path) -> None:
+    for case in ("a", "b"):
+        image(tmp_path / f"{case}.nii.gz")
+        mask(tmp_path / f"{case}_seg.nii.gz", 1)
+    data = converted("folders", tmp_path, tmp_path / "o", "--pattern", "{case}.nii.gz",
+                     "--labels-pattern", "{case}_seg.nii.gz", "--kind", "ct=ct",
+                     "--ids", "liver=1", "--val", "1")  # fmt: skip
+    assert {c.id for c in data.cases} == {"a", "b"} and all(c.labels for c in data.cases)

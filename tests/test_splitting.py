@@ -85,6 +85,12 @@ def test_train_may_be_limited() -> None:
     assert [len(data.split(s)) for s in ("train", "val", "test")] == [10, 4, 4]
 
 
+@pytest.mark.parametrize("value", [-1, 1.5, float("nan"), float("inf")])
+def test_amounts_that_mean_nothing(value: float) -> None:
+    with pytest.raises(UsageError, match="share below 1"):
+        Amounts(value)
+
+
 @pytest.mark.parametrize("amounts", [Amounts(41), Amounts(20, 21), Amounts(1, 1, 69)])
 def test_more_than_there_are_is_refused(amounts: Amounts) -> None:
     with pytest.raises(UsageError, match="ask for fewer"):

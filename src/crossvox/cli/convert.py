@@ -52,6 +52,8 @@ def convert_command(argv: list[str]) -> int:
     require_new(out / "dataset.json", values["overwrite"])
     choice = _choice(values)
     found = find(values)
+    for folder in ("images", "labels") if values["copy"] or found.write else ():
+        require_new(out / folder, values["overwrite"])
     _, table = convert(found, choice, out, _description(layout, values), copy=values["copy"])
     Console().print(table)
     print(out / "dataset.json")

@@ -109,7 +109,12 @@ def write_label(path: Path, indices: np.ndarray, ids: Mapping[str, int], like: P
 
 
 def write_volume(path: Path, data: np.ndarray, grid: Grid) -> None:
-    """Write an array of (X, Y, Z) values on its grid as NIfTI, as a whole or not at all."""
+    """Write an array of (X, Y, Z) values on its grid as NIfTI, as a whole or not at all.
+
+    Whole numbers that fit 16 bits, as of most scanners, are stored in these.
+    """
+    if data.dtype.kind == "f" and np.abs(data).max() < 2**15 and (np.rint(data) == data).all():
+        data = data.astype(np.int16)
     image = nib.Nifti1Image(data, grid.affine)
     image.header.set_xyzt_units("mm")
     with atomic_path(path) as temporary:

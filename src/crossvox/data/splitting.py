@@ -33,7 +33,9 @@ class Amounts:
     def __post_init__(self) -> None:
         for name in ("val", "test", "train"):
             value = getattr(self, name)
-            if value is not None and (value < 0 or (value >= 1 and value != int(value))):
+            if value is None or 0 <= value < 1:
+                continue
+            if not (math.isfinite(value) and value == int(value) >= 1):
                 raise UsageError(f"{name} is {value:g}; give a number of cases or a share below 1")
 
 

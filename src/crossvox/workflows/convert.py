@@ -65,9 +65,9 @@ def convert(
 
 
 def require_new(path: Path, overwrite: bool) -> None:
-    """Raise `UsageError` if there is a file that was not to be written over."""
+    """Raise `UsageError` if there is something that was not to be written over."""
     if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists; give another --out, or --overwrite to replace it")
+        raise UsageError(f"{path} exists; give another --out, or --overwrite to write there")
 
 
 def summary(manifest: Manifest, grids: Grids | None = None) -> Table:

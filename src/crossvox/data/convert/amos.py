@@ -49,5 +49,5 @@ def find_amos(source: Path) -> Found:
         {"ct": "ct", "mr": "mr"},
         LABELS,
         tuple(subjects),
-        sizes={"train": 40, "val": 20},
+        sizes={(modality,): {"train": 40, "val": 20} for modality in ("ct", "mr")},
     )

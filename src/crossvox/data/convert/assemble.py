@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from crossvox.data.convert.layout import Found, Subject
@@ -60,11 +60,13 @@ def assemble(found: Found, choice: Choice, source: str = "") -> tuple[Manifest, 
         order = [case.id for case in shuffled(cases.values(), choice.seed)]
         own = {s.id: s.split for s in subjects}
         split_of = _drawn(found, choice, [cases[id] for id in order], own, notes)
+    chosen = [replace(cases[id], split=split) for id, split in split_of.items()]
+    notes += _without_labels(modalities, chosen)
     manifest = Manifest(
         name=found.name,
         modalities=modalities,
         labels=labels,
-        cases=tuple(replace(cases[id], split=split) for id, split in split_of.items()),
+        cases=tuple(chosen),
         registered=found.registered and len(modalities) > 1,
         ignore=found.ignore,
         background=tuple(sorted(set(found.labels.values()) - set(labels.values()))),
@@ -111,6 +113,13 @@ def _compare(listed: Mapping[str, str], cases: Mapping[str, Case]) -> list[str]:
     return [f"{left_out} of {len(cases)} cases are not in the list and left out"] * bool(left_out)
 
 
+def _without_labels(modalities: Iterable[str], cases: Sequence[Case]) -> Iterator[str]:
+    train = [case for case in cases if case.split == "train"]
+    for modality in modalities:
+        if not any(modality in case.labels for case in train):
+            yield f"no train case has a {modality} label; train with --labelled …,{modality}=0"
+
+
 def _drawn(
     found: Found, choice: Choice, cases: Sequence[Case], own: Mapping[str, str], notes: list[str]
 ) -> dict[str, str]:
@@ -120,7 +129,7 @@ def _drawn(
         split_of = {id: "test" for id, split in own.items() if kept and split == "test"}
         free = [case for case in cases if case.id not in split_of]
         split_of |= draw_splits(free, choice.amounts, choice.seed)
-    elif choice.paper and found.sizes:
+    elif choice.paper and any(tuple(case.images) in found.sizes for case in cases):
         split_of = _paper_sizes(found, cases, own, notes)
     else:
         split_of = {id: split for id, split in own.items() if split}
@@ -135,7 +144,10 @@ def _paper_sizes(
     found: Found, cases: Sequence[Case], own: Mapping[str, str], notes: list[str]
 ) -> dict[str, str]:
     split_of: dict[str, str] = {}
-    for group in sorted({tuple(case.images) for case in cases}, key=str):
+    for group in dict.fromkeys(tuple(case.images) for case in cases):
+        if group not in found.sizes:
+            notes.append(f"cases with {' + '.join(group)} alone are left out, as in the paper")
+            continue
         # Validation first: it alone needs cases with all labels.
         for split in ("val", "train"):
             able = [
@@ -146,7 +158,7 @@ def _paper_sizes(
                 and own[case.id] in ("", split)
                 and (split == "train" or scorable(case))
             ]
-            wanted = found.sizes[split]
+            wanted = found.sizes[group][split]
             if len(able) < wanted:
                 notes.append(
                     f"{split}: {len(able)} cases of {' + '.join(group)}, the paper has {wanted}"

@@ -83,7 +83,7 @@ def _written(case: Case, folder: Path) -> Case:
         name = f"{case.id}_{modality}.nii.gz"
         stack = read_series(choose_series(dicom))
         images[modality] = folder / "images" / name
-        write_volume(images[modality], _compact(stack.data), stack.grid)
+        write_volume(images[modality], stack.data, stack.grid)
         if modality in case.labels:
             label = _truth(case.labels[modality], stack, modality)
             labels[modality] = folder / "labels" / name
@@ -149,10 +149,3 @@ def _ids(picture: Path, modality: str, shape: Sequence[int]) -> np.ndarray:
         ranges = ", ".join(f"{low}-{high} {organ}" for organ, (low, high) in GREYS.items())
         raise DataError(f"{picture}: grey value {value}; expected 0 or {ranges}")
     return ids
-
-
-def _compact(data: np.ndarray) -> np.ndarray:
-    """Whole numbers of 16 bits as such: a quarter of the space once compressed."""
-    whole = np.rint(data)
-    fits = data.min() >= -32768 and data.max() <= 32767 and bool((whole == data).all())
-    return whole.astype(np.int16) if fits else data

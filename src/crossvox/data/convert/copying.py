@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
 
 from crossvox.data.convert.layout import SUFFIXES, Track
-from crossvox.data.manifest import Manifest
+from crossvox.data.manifest import Case, Manifest
+from crossvox.errors import UsageError
 from crossvox.files import atomic_path
 
 
@@ -16,7 +18,11 @@ def copied(manifest: Manifest, folder: Path, track: Track) -> Manifest:
 
     A label map that serves several modalities of a case is copied once. Files are named
     `<case>_<modality>`, copied whole or not at all, and the originals are not touched.
+
+    Raises:
+        UsageError: a copy would replace one of them.
     """
+    originals = {file.resolve() for case in manifest.cases for file in _files(case)}
     cases = []
     for case in track(manifest.cases):
         place: dict[Path, Path] = {}
@@ -25,7 +31,7 @@ def copied(manifest: Manifest, folder: Path, track: Track) -> Manifest:
                 if file not in place:
                     suffix = next(s for s in SUFFIXES if file.name.endswith(s))
                     place[file] = folder / kind / f"{case.id}_{modality}{suffix}"
-                    _copy(file, place[file])
+                    _copy(file, place[file], originals)
         cases.append(
             replace(
                 case,
@@ -36,8 +42,17 @@ def copied(manifest: Manifest, folder: Path, track: Track) -> Manifest:
     return replace(manifest, cases=tuple(cases))
 
 
-def _copy(file: Path, target: Path) -> None:
+def _files(case: Case) -> list[Path]:
+    return [*case.images.values(), *case.labels.values()]
+
+
+def _copy(file: Path, target: Path, originals: Container[Path]) -> None:
     if target.exists() and target.samefile(file):
         return
+    if target.resolve() in originals:
+        raise UsageError(
+            f"{target}: would be written over, but is a file of the data set itself; "
+            "give another --out"
+        )
     with atomic_path(target) as temporary:
         shutil.copyfile(file, temporary)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,10 +40,7 @@ def find_folders(source: Path, patterns: Patterns) -> Found:
         UsageError: a pattern cannot be read, finds nothing, or finds two files for one scan.
     """
     source = require_source(source)
-    images = _matches(source, patterns.images, patterns, "--pattern")
-    if not images:
-        raise _nothing(source, patterns)
-    labels = {}
+    labels: dict[tuple[str, str], Path] = {}
     if patterns.labels is not None:
         labels = _matches(source, patterns.labels, patterns, "--labels-pattern")
         if not labels:
@@ -51,6 +48,10 @@ def find_folders(source: Path, patterns: Patterns) -> Found:
                 f"{source}: no file matches --labels-pattern {patterns.labels!r}; correct it, or "
                 "leave it out where nothing is labelled"
             )
+    # {case}.nii.gz fits a_seg.nii.gz, too.
+    images = _matches(source, patterns.images, patterns, "--pattern", set(labels.values()))
+    if not images:
+        raise _nothing(source, patterns)
     cases: dict[str, Subject] = {}
     for (case, modality), file in images.items():
         label = labels.get((case, modality), labels.get((case, "")))
@@ -80,7 +81,7 @@ def _in_order(subject: Subject, patterns: Patterns) -> Subject:
 
 
 def _matches(
-    source: Path, pattern: str, patterns: Patterns, option: str
+    source: Path, pattern: str, patterns: Patterns, option: str, without: Container[Path] = ()
 ) -> dict[tuple[str, str], Path]:
     """(case, modality) → file, modality empty if the pattern has none and there are several."""
     expression = re.compile(_expression(pattern, list(patterns.kinds), option))
@@ -92,7 +93,7 @@ def _matches(
     found: dict[tuple[str, str], Path] = {}
     for file in natural(_files(source)):
         match = expression.fullmatch(file.relative_to(source).as_posix())
-        if match is None:
+        if match is None or file in without:
             continue
         key = (match["case"], match.groupdict().get("modality") or only)
         if key in found:

@@ -49,8 +49,8 @@ class Found:
         subjects: in the order of their names.
         registered: see `Manifest`.
         ignore: see `Manifest`.
-        sizes: split → number of subjects per group of modalities in Zhou et al. (MICCAI 2024),
-            section 3.1; empty where the paper does not use the data set.
+        sizes: modalities of a subject → split → number of such subjects in Zhou et al. (MICCAI
+            2024), section 3.1; empty where the paper does not use the data set.
         usual: the modalities taken unless others are asked for; empty = all.
         write: makes NIfTI files where the data set has none; None = its files are used in place.
     """
@@ -61,7 +61,7 @@ class Found:
     subjects: tuple[Subject, ...]
     registered: bool = False
     ignore: int | None = None
-    sizes: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[tuple[str, ...], Mapping[str, int]] = field(default_factory=dict)
     usual: tuple[str, ...] = ()
     write: Write | None = None
 

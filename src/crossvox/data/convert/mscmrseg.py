@@ -42,6 +42,6 @@ def find_mscmrseg(source: Path) -> Found:
         dict.fromkeys(SEQUENCES.values(), "mr"),
         LABELS,
         subjects,
-        sizes={"train": 40, "val": 5},
+        sizes={("bssfp", "lge"): {"train": 40, "val": 5}},
         usual=("bssfp", "lge"),
     )

@@ -17,9 +17,10 @@ KINDS = {"ct": "ct", "pet": "pet", "us": "us"}
 def find_nnunet(source: Path) -> Found:
     """A folder with `dataset.json`, `imagesTr/CASE_0000.nii.gz` and `labelsTr/CASE.nii.gz`.
 
-    Channels become modalities, of which a case may lack some here; their common grid makes the
-    set registered. `imagesTs` becomes the test split, with the labels of `labelsTs` if there are
-    any. The label `ignore` becomes the manifest's `ignore`.
+    The files may also stand in `dataset.json`, under `dataset`. Channels become modalities, of
+    which a case may lack some here; their common grid makes the set registered. `imagesTs`
+    becomes the test split, with the labels of `labelsTs` if there are any, and the label `ignore`
+    the manifest's `ignore`.
 
     Raises:
         UsageError: labels that are regions, files that are no NIfTI, no scans.
@@ -31,12 +32,16 @@ def find_nnunet(source: Path) -> Found:
     ending = content.get("file_ending", ".nii.gz")
     if ending not in (".nii.gz", ".nii"):
         raise UsageError(f"{file}: files of type {ending}; convert them to .nii.gz first")
-    channels = _channels(content, file)
-    labels, ignore = _labels(content, file)
-    subjects = [
-        *_subjects(source, "Tr", "", channels),
-        *_subjects(source, "Ts", "test", channels),
-    ]
+    try:
+        channels = _channels(content, file)
+        labels, ignore = _labels(content, file)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{file}: a channel or label without a whole number ({error})") from error
+    if "dataset" in content:
+        subjects = _listed(source, content["dataset"], list(channels.values()), file)
+    else:
+        subjects = _subjects(source, "Tr", "", channels)
+    subjects += _subjects(source, "Ts", "test", channels)
     if not subjects:
         raise nothing_found(source, "imagesTr/CASE_0000.nii.gz and the like")
     kinds = {name: KINDS.get(name.lower(), "mr") for name in channels.values()}
@@ -88,6 +93,23 @@ def _labels(content: dict[str, Any], file: Path) -> tuple[dict[str, int], int | 
         elif int(id) != 0:
             labels[str(name)] = int(id)
     return labels, ignore
+
+
+def _listed(source: Path, listed: Any, channels: list[str], file: Path) -> list[Subject]:
+    """The cases whose files stand in `dataset.json` itself, with paths relative to it."""
+    try:
+        return [
+            Subject(
+                case,
+                {m: source / name for m, name in zip(channels, entry["images"], strict=True)},
+                dict.fromkeys(channels, source / entry["label"]),
+            )
+            for case, entry in listed.items()
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{file}: 'dataset' is not of the form case → images (one per channel), label ({error})"
+        ) from error
 
 
 def _subjects(source: Path, part: str, split: str, channels: dict[int, str]) -> list[Subject]:
