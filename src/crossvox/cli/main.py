@@ -13,7 +13,7 @@ from crossvox.version import __version__
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "train, predict and score on synthetic scans, in minutes"),
     "convert": ("convert", "describe a data set, public or your own, by a dataset.json"),
-    "split": ("convert", "draw train, val and test anew, or k folds"),
+    "split": ("split", "draw train, val and test anew, or k folds"),
     "check": ("dataset", "report every problem of a data set"),
     "prepare": ("dataset", "orient, resample and normalise a data set's volumes"),
     "train": ("train", "train a method on a data set, or resume a run"),

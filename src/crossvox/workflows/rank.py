@@ -60,9 +60,10 @@ def rank_cases(
                 f"{data}: modality '{modality}' is none of this run's; "
                 f"choose from {', '.join(run.task.modalities)}"
             )
-    pairs = [(case, modality) for case in cases for modality in case.images]
     used = run.selection.labels
-    wanted = [pair for pair in pairs if (pair[0].id, pair[1]) not in used]
+    pairs = [(case, modality) for case in cases for modality in case.images]
+    known = [pair for pair in pairs if (pair[0].id, pair[1]) in used]
+    wanted = [pair for pair in pairs if pair not in known]
     if not wanted:
         raise UsageError(f"{data}: the run used the labels of all of its train scans; add others")
     if strategy == "random":
@@ -70,16 +71,20 @@ def rank_cases(
     else:
         refuse(check(manifest, (), splits=("train",)), echo)
         predictor = load_predictor(run, options)
-        known = [pair for pair in pairs if (pair[0].id, pair[1]) in used]
-        labelled: dict[str, list[np.ndarray]] = {}
-        for one in _candidates(predictor, known, echo):
-            if one.features is not None:
-                labelled.setdefault(one.modality, []).append(one.features)
+        labelled = _features(_candidates(predictor, known, echo))
         ranked = order(_candidates(predictor, wanted, echo), labelled, strategy)
     atomic_write(out, _csv(ranked))
     first = ranked[0].candidate
     echo(f"{out}: {len(ranked)} scans, first {first.case} {first.modality}")
     return ranked
+
+
+def _features(candidates: Sequence[Candidate]) -> dict[str, list[np.ndarray]]:
+    found: dict[str, list[np.ndarray]] = {}
+    for one in candidates:
+        if one.features is not None:
+            found.setdefault(one.modality, []).append(one.features)
+    return found
 
 
 def _candidates(predictor: Predictor, pairs: Sequence[Pair], echo: Echo) -> list[Candidate]:
