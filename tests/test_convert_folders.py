@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from crossvox.cli.main import main
@@ -146,3 +147,31 @@ def test_label_files_are_no_images_where_both_patterns_fit(tmp_path: Path) -> No
                      "--labels-pattern", "{case}_seg.nii.gz", "--kind", "ct=ct",
                      "--ids", "liver=1", "--val", "1")  # fmt: skip
     assert {c.id for c in data.cases} == {"a", "b"} and all(c.labels for c in data.cases)
+
+
+ALPHABET = [*"abAB019_-. ()[]+&%'äßé患者,;=#{}^$~!"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_name_comes_through(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    cases = {"x" + "".join(rng.choice(ALPHABET, 8)) + "x" for _ in range(6)}
+    for case in cases:
+        for m in ("t1", "t1c"):
+            image(tmp_path / "in" / f"{case}_{m}.nii.gz")
+    data = converted(
+        "folders",
+        tmp_path / "in",
+        tmp_path / "o ü",
+        "--pattern",
+        "{case}_{modality}.nii.gz",
+        "--kind",
+        "t1=mr,t1c=mr",
+        "--ids",
+        "a=1",
+    )
+    assert {c.id for c in data.cases} == cases
+    for case in data.cases:
+        assert {m: p.name for m, p in case.images.items()} == {
+            m: f"{case.id}_{m}.nii.gz" for m in ("t1", "t1c")
+        }

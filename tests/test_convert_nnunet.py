@@ -41,6 +41,11 @@ def test_nnunet_version_1_and_names_without_channel(tmp_path: Path) -> None:
         ),
         ({"file_ending": ".png"}, [".png", ".nii.gz"]),
         ({"channel_names": None}, ["channel_names"]),
+        ({"channel_names": {"a": "CT"}}, ["whole number", "'a'"]),
+        ({"labels": {"x": None}}, ["whole number"]),
+        ({"labels": [1]}, ["no labels"]),
+        ({"dataset": {"a": 3}}, ["'dataset'", "images"]),
+        ({"dataset": {"a": {"images": ["x.nii.gz"], "label": "y.nii.gz"}}}, ["one per channel"]),
     ],
 )
 def test_nnunet_refuses_what_it_cannot_describe(tmp_path: Path, capsys, change, words) -> None:
