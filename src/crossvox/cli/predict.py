@@ -12,6 +12,7 @@ from crossvox.cli.options import new_parser, parse, required
 from crossvox.data.manifest import SPLITS
 from crossvox.errors import UsageError
 from crossvox.evaluation.scores import table
+from crossvox.workflows.dicom_input import nifti_images
 from crossvox.workflows.evaluate import evaluate
 from crossvox.workflows.predict import Options, predict_images, predict_split
 
@@ -23,7 +24,7 @@ def predict_command(argv: list[str]) -> int:
         "--image",
         type=str,
         action="append",
-        help="modality=FILE; several are one subject's",
+        help="modality=FILE, or a folder with a DICOM series; several are one subject's",
         metavar="MODALITY=FILE",
     )
     values = parse(parser, argv)
@@ -32,7 +33,8 @@ def predict_command(argv: list[str]) -> int:
     if bool(images) == (values["data"] is not None):
         raise UsageError("give either --image MODALITY=FILE or --data DATASET.json --split NAME")
     if images:
-        predict_images(values["run"], images, values["out"], _options(values))
+        with nifti_images(images) as files:
+            predict_images(values["run"], files, values["out"], _options(values))
         return 0
     required(values, "split")
     predict_split(values["run"], values["data"], values["split"], values["out"], _options(values))

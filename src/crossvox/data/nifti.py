@@ -10,7 +10,8 @@ import nibabel as nib
 import numpy as np
 
 from crossvox.batch import IGNORE
-from crossvox.data.geometry import Grid
+from crossvox.data.geometry import Grid, resample
+from crossvox.data.placement import agree
 from crossvox.errors import DataError
 from crossvox.files import atomic_path
 
@@ -38,23 +39,31 @@ def read_image(path: Path) -> Volume:
     return Volume(data.reshape(image.shape[:3]), _grid(image))
 
 
-def read_label(path: Path, ids: Mapping[str, int], ignore: int | None = None) -> np.ndarray:
+def read_label(
+    path: Path, ids: Mapping[str, int], ignore: int | None = None, grid: Grid | None = None
+) -> np.ndarray:
     """A label map as class indices.
 
     Args:
         path: NIfTI file of label ids.
         ids: class name → id in the file; index 1 is the first of them.
         ignore: id of voxels without annotation.
+        grid: of the scan that it is for; None = the file's own. A label on another grid, as of
+            a registered scan, is brought there by nearest neighbour, and nobody annotated what
+            it does not reach. Whether it may lie on another grid is for `check` to say.
 
     Returns:
         (X, Y, Z) int16: 0 background, 1..K classes, `IGNORE`.
     """
-    data = np.round(read_image(path).data).astype(np.int32)
+    volume = read_image(path)
+    data = np.round(volume.data).astype(np.int32)
     indices = np.zeros(data.shape, dtype=np.int16)
     for index, value in enumerate(ids.values(), start=1):
         indices[data == value] = index
     if ignore is not None:
         indices[data == ignore] = IGNORE
+    if grid is not None and not agree(volume.grid, grid):
+        return resample(indices, volume.grid, grid, "nearest", fill=IGNORE)
     return indices
 
 
@@ -95,6 +104,19 @@ def write_label(path: Path, indices: np.ndarray, ids: Mapping[str, int], like: P
         "srow_z",
     ):
         image.header[key] = source.header[key]
+    with atomic_path(path) as temporary:
+        nib.save(image, temporary)
+
+
+def write_volume(path: Path, data: np.ndarray, grid: Grid) -> None:
+    """Write an array of (X, Y, Z) values on its grid as NIfTI, as a whole or not at all.
+
+    Whole numbers that fit 16 bits, as of most scanners, are stored in these.
+    """
+    if data.dtype.kind == "f" and np.abs(data).max() < 2**15 and (np.rint(data) == data).all():
+        data = data.astype(np.int16)
+    image = nib.Nifti1Image(data, grid.affine)
+    image.header.set_xyzt_units("mm")
     with atomic_path(path) as temporary:
         nib.save(image, temporary)
 

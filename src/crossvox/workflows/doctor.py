@@ -25,6 +25,7 @@ _NEEDED_FOR = {
     "rich": "progress and tables",
     "matplotlib": "figures",
     "tensorboard": "training curves in the browser",
+    "pydicom": "reading DICOM",
 }
 
 

@@ -81,10 +81,10 @@ def _score(
     # By the run's order of classes, whatever the manifest's is.
     ids = {name: manifest.labels[name] for name in run.task.classes}
     for modality, path in case.labels.items():
-        truth = read_label(path, ids, manifest.ignore)
-        spacing = read_header(path).spacing
+        grid = read_header(case.images[modality])
+        truth = read_label(path, ids, manifest.ignore, grid)
         scores = score_case(
-            prediction.labels[modality], truth, spacing, run.task.classes, case.annotated
+            prediction.labels[modality], truth, grid.spacing, run.task.classes, case.annotated
         )
         rows += [{"case": case.id, "modality": modality, **score} for score in scores]
         if pictures is not None:

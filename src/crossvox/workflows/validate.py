@@ -47,7 +47,9 @@ class Validation:
             native = {m: read_header(path) for m, path in case.images.items()}
             labels = predictor.predict_prepared(prepared, native).labels
             for modality, path in case.labels.items():
-                truth = read_label(path, self.manifest.labels, self.manifest.ignore)
+                truth = read_label(
+                    path, self.manifest.labels, self.manifest.ignore, native[modality]
+                )
                 for name, value in self._dice(case, labels[modality], truth):
                     found.setdefault((modality, name), []).append(value)
         return self._summary(found)
