@@ -11,6 +11,7 @@ import numpy as np
 
 from crossvox.batch import IGNORE
 from crossvox.data.geometry import Grid
+from crossvox.data.label_tables import label_extension
 from crossvox.errors import DataError
 from crossvox.files import atomic_path
 
@@ -61,6 +62,8 @@ def read_label(path: Path, ids: Mapping[str, int], ignore: int | None = None) ->
 def write_label(path: Path, indices: np.ndarray, ids: Mapping[str, int], like: Path) -> None:
     """Write class indices as a label map of `like`'s header, affine and codes.
 
+    Names and colours of the classes go into the header (`label_tables.label_extension`).
+
     Args:
         path: file to write (.nii or .nii.gz), as a whole or not at all.
         indices: (X, Y, Z) class indices on `like`'s grid.
@@ -77,6 +80,7 @@ def write_label(path: Path, indices: np.ndarray, ids: Mapping[str, int], like: P
     header.set_slope_inter(1, 0)
     header["cal_min"], header["cal_max"] = 0, 0
     header.extensions.clear()
+    header.extensions.append(label_extension(ids))
     data = table.astype(dtype)[indices].reshape(source.shape)
     image = source.__class__(data, None, header)
     # The constructor would recompute the qform from the affine; the header's own bytes stay.

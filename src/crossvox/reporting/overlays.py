@@ -12,8 +12,9 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from crossvox.palette import COLOURS, class_colour
 from crossvox.reporting.slices import SlicePlan, plan_slices
-from crossvox.reporting.style import COLOURS, class_colour, save
+from crossvox.reporting.style import save
 
 MISTAKES = {"missed": COLOURS[6], "extra": COLOURS[5], "wrong class": COLOURS[4]}
 """The end of the palette: the colours that the first classes do not have."""
