@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("train", "train a method on a data set, or resume a run"),
     "predict": ("predict", "segment scans with a trained run"),
     "evaluate": ("predict", "score a trained run on a split of a data set"),
+    "export": ("export", "write a trained run as a MONAI bundle or as ONNX files"),
     "list": ("info", "list methods, backbones or presets"),
     "doctor": ("info", "show versions, devices and what is missing"),
     "bench": ("bench", "measure speed and memory of train, predict or load"),

@@ -92,7 +92,7 @@ def read_label(path: Path, ids: Mapping[str, int], ignore: int | None = None) ->
     return indices
 
 
-def write_label(path: Path, indices: np.ndarray, ids: Mapping[str, int], like: Path) -> None:
+def write_label(path: Path, indices: np.ndarray, ids: Mapping[str, int], like: Path | Grid) -> None:
     """Write class indices as a label map of `like`'s header, affine and codes.
 
     Names and colours of the classes go into the header (`label_tables.label_extension`).
@@ -101,13 +101,14 @@ def write_label(path: Path, indices: np.ndarray, ids: Mapping[str, int], like: P
         path: file to write (.nii or .nii.gz), as a whole or not at all.
         indices: (X, Y, Z) class indices on `like`'s grid.
         ids: class name → id to write.
-        like: the scan whose geometry the label map takes, bit for bit.
+        like: the scan whose geometry the label map takes, bit for bit; or the grid, of a scan
+            that is no NIfTI file.
     """
     table = np.array([0, *ids.values()])
     dtype = np.uint8 if table.min() >= 0 and table.max() < 256 else np.int16
     if table.max() > np.iinfo(np.int16).max:
         dtype = np.int32
-    source = _load(like)
+    source = _pattern(like)
     header = _header_like(source, dtype)
     header.extensions.append(label_extension(ids))
     data = table.astype(dtype)[indices].reshape(source.shape)
@@ -121,7 +122,7 @@ def write_label(path: Path, indices: np.ndarray, ids: Mapping[str, int], like: P
 
 @contextlib.contextmanager
 def fraction_writer(
-    path: Path, like: Path, names: Sequence[str] = ()
+    path: Path, like: Path | Grid, names: Sequence[str] = ()
 ) -> Iterator[Callable[[np.ndarray], None]]:
     """Write values in [0, 1] on `like`'s grid: one map, or one per name along a fourth axis.
 
@@ -130,13 +131,13 @@ def fraction_writer(
 
     Args:
         path: file to write (.nii or .nii.gz), as a whole or not at all.
-        like: the scan whose geometry the file takes, bit for bit.
+        like: the scan or grid whose geometry the file takes, as in `write_label`.
         names: of the maps, recorded as JSON in a comment extension; without any, a 3-D file.
 
     Yields:
         A function that takes the next (X, Y, Z) map.
     """
-    source = _load(like)
+    source = _pattern(like)
     header = _header_like(source, np.uint16)
     header.set_slope_inter(1 / FRACTIONS, 0)
     if names:
@@ -154,6 +155,17 @@ def fraction_writer(
             file.write(stored.astype(header.get_data_dtype()).tobytes("F"))
 
         yield write
+
+
+def _pattern(like: Path | Grid) -> nib.Nifti1Image:
+    """An image with the geometry to write; its voxels are of no account."""
+    if isinstance(like, Path):
+        return _load(like)
+    image = nib.Nifti1Image(np.broadcast_to(np.uint8(0), like.shape), like.affine)
+    image.set_sform(like.affine, "scanner")
+    image.set_qform(like.affine, "scanner")
+    image.header.set_xyzt_units("mm")
+    return image
 
 
 def _header_like(source: nib.Nifti1Image, dtype: type) -> nib.Nifti1Header:

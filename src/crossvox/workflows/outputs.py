@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from crossvox.data.dicom_seg import write_dicom_seg
+from crossvox.data.geometry import Grid
 from crossvox.data.label_tables import write_label_tables
-from crossvox.data.nifti import fraction_writer, write_label
+from crossvox.data.nifti import Volume, fraction_writer, write_label
 from crossvox.evaluation.volumes import append_volumes, volumes
 from crossvox.inference.channels import Consumer, Entropy
 from crossvox.inference.ensemble import Ensemble
@@ -39,18 +41,26 @@ class Target:
 
     Attributes:
         case: name in the table of volumes.
-        images: modality → scan.
+        images: modality → scan, a NIfTI file or what was read from elsewhere.
         files: modality → label map to write, ending in .nii.gz; other files are named after it.
+        series: modality → the DICOM files that its scan was read from; such a scan's label map
+            is written as DICOM SEG too.
     """
 
     case: str
-    images: Mapping[str, Path]
+    images: Mapping[str, Path | Volume]
     files: Mapping[str, Path]
+    series: Mapping[str, Sequence[Path]] = field(default_factory=dict)
 
-    def beside(self, modality: str, what: str) -> Path:
+    def like(self, modality: str) -> Path | Grid:
+        """Whose geometry the files of `modality` take."""
+        image = self.images[modality]
+        return image if isinstance(image, Path) else image.grid
+
+    def beside(self, modality: str, ending: str) -> Path:
         """The file of another kind that goes with the label map of `modality`."""
         file = self.files[modality]
-        return file.with_name(f"{file.name.removesuffix('.nii.gz')}_{what}.nii.gz")
+        return file.with_name(file.name.removesuffix(".nii.gz") + ending)
 
 
 def predict_to_files(
@@ -69,13 +79,16 @@ def predict_to_files(
     with contextlib.ExitStack() as files:
         if outputs.probabilities:
             names = ["background", *ensemble.task.classes]
-            for m, image in target.images.items():
-                writer = fraction_writer(target.beside(m, "probabilities"), image, names)
+            for m in target.images:
+                writer = fraction_writer(
+                    target.beside(m, "_probabilities.nii.gz"), target.like(m), names
+                )
                 consumers.setdefault(m, []).append(files.enter_context(writer))
         prediction = ensemble.predict(target.images, consumers)
         for m, entropy in entropies.items():
-            with fraction_writer(target.beside(m, "uncertainty"), target.images[m]) as write:
-                write(entropy.map)
+            path = target.beside(m, "_uncertainty.nii.gz")
+            write = files.enter_context(fraction_writer(path, target.like(m)))
+            write(entropy.map)
         _write_labels(target, prediction, ids)
     return prediction
 
@@ -83,8 +96,13 @@ def predict_to_files(
 def _write_labels(target: Target, prediction: Prediction, ids: Mapping[str, int]) -> None:
     rows = []
     for m, file in target.files.items():
-        write_label(file, prediction.labels[m], ids, target.images[m])
+        labels, affine = prediction.labels[m], prediction.affines[m]
+        if m in target.series:
+            write_dicom_seg(
+                target.beside(m, ".seg.dcm"), labels, affine, list(ids), target.series[m]
+            )
+        write_label(file, labels, ids, target.like(m))
         facts = {"file": file.name, "case": target.case, "modality": m}
-        rows += volumes(prediction.labels[m], prediction.affines[m], list(ids), **facts)
+        rows += volumes(labels, affine, list(ids), **facts)
         write_label_tables(file.parent, ids)
     append_volumes(next(iter(target.files.values())).parent / VOLUMES, rows)

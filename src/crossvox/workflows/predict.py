@@ -23,6 +23,8 @@ from crossvox.workflows.outputs import LABELS_ONLY, Outputs, Target, predict_to_
 from crossvox.workflows.prepare import Echo, refuse
 from crossvox.workflows.runs import Run, build_method
 
+Checkpoint = Literal["best", "last"]
+
 
 @dataclass(frozen=True)
 class Options:
@@ -36,7 +38,7 @@ class Options:
         threads: CPU threads; None leaves the choice to torch.
     """
 
-    checkpoint: Literal["best", "last"] = "best"
+    checkpoint: Checkpoint = "best"
     overlap: float | None = None
     tta: bool = False
     accelerator: Accelerator = "auto"
