@@ -52,7 +52,8 @@ def as_volume(scan: Scan) -> Volume:
             f"array of shape {data.shape} with affine of shape {affine.shape}; "
             "expected (X, Y, Z) and (4, 4)"
         )
-    if not np.isfinite(data).all() or not abs(np.linalg.det(affine)) > 1e-9:
+    finite = np.isfinite(data).all() and np.isfinite(affine).all()
+    if not finite or abs(np.linalg.det(affine)) < 1e-9:
         raise DataError("array with values or an affine that are no numbers; repair them first")
     return Volume(data, Grid(data.shape, affine))
 

@@ -42,6 +42,12 @@ INFERENCE: dict[str, Any] = {
 }
 """configs/inference.json: `run` does what `crossvox predict` does."""
 
+SCHEMA = (
+    "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
+    "meta_schema_20240725.json"
+)
+"""Of metadata.json; named for MONAI's `verify_metadata`, never fetched here."""
+
 README = """\
 # {name}
 
@@ -131,6 +137,7 @@ def _metadata(run: Run) -> dict[str, Any]:
         **shape,
     }
     return {
+        "schema": SCHEMA,
         "version": "0.1.0",
         "changelog": {"0.1.0": f"exported by crossvox {__version__}"},
         "monai_version": monai.__version__,
