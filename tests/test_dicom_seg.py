@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from crossvox.data.dicom_seg import write_dicom_seg
 from crossvox.errors import DataError, UsageError
 from crossvox.palette import class_rgb
+from crossvox.workflows.predict import predict_images
+from helpers_run import trained
 
 pydicom = pytest.importorskip("pydicom")
 highdicom = pytest.importorskip("highdicom")
@@ -19,13 +22,20 @@ CLASSES = ("liver", "left kidney", "Rätsel")
 AXIAL, TILTED = (1, 0, 0, 0, 1, 0), (0.8, 0.6, 0, 0, 0, -1)
 
 
-def series(folder, orientation=AXIAL, spacing=(1.5, 0.75, 4.0), origin=(-30.25, 12.5, 100.0)):
+def series(
+    folder,
+    orientation=AXIAL,
+    spacing=(1.5, 0.75, 4.0),
+    origin=(-30.25, 12.5, 100.0),
+    shape=(COLUMNS, ROWS, SLICES),
+):
     """Files of a CT series, named so that their order is not the slices'."""
+    columns, rows, slices = shape
     folder.mkdir()
     normal = np.cross(orientation[:3], orientation[3:])
     paths, uid = [], pydicom.uid.generate_uid
     study, number, frame = uid(), uid(), uid()
-    for k in range(SLICES):
+    for k in range(slices):
         ds = pydicom.Dataset()
         ds.SOPClassUID, ds.SOPInstanceUID = pydicom.uid.CTImageStorage, uid()
         ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = study, number, frame
@@ -33,16 +43,16 @@ def series(folder, orientation=AXIAL, spacing=(1.5, 0.75, 4.0), origin=(-30.25, 
         ds.PatientBirthDate = ds.PatientSex = ds.StudyDate = ds.StudyTime = ""
         ds.AccessionNumber = ds.StudyID = ds.ReferringPhysicianName = ""
         ds.SeriesNumber, ds.InstanceNumber = 3, k + 1
-        ds.Rows, ds.Columns = ROWS, COLUMNS
+        ds.Rows, ds.Columns = rows, columns
         ds.PixelSpacing, ds.SliceThickness = list(spacing[:2]), spacing[2]
         ds.ImageOrientationPatient = list(orientation)
         ds.ImagePositionPatient = [round(v, 6) for v in origin + normal * spacing[2] * k]
         ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
         ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
-        ds.PixelData = np.zeros((ROWS, COLUMNS), np.int16).tobytes()
+        ds.PixelData = np.zeros((rows, columns), np.int16).tobytes()
         ds.file_meta = pydicom.dataset.FileMetaDataset()
         ds.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-        path = folder / f"{(k * 3) % SLICES}.dcm"
+        path = folder / f"{(k * 3) % slices}.dcm"
         ds.save_as(path, enforce_file_format=True)
         paths.append(path)
     return paths
@@ -79,6 +89,19 @@ def test_what_is_read_back_equals_the_label_map(tmp_path, orientation):
     matrix = np.linalg.inv(grid(orientation)) @ ras
     i, j, k = np.moveaxis(np.round(index @ matrix[:3, :3].T + matrix[:3, 3]).astype(int), -1, 0)
     assert np.array_equal(labels[i, j, k], volume.array)
+
+
+def test_slices_a_little_beside_the_grid_keep_their_labels(tmp_path):
+    files = series(tmp_path / "ct")
+    ds = pydicom.dcmread(files[2])
+    ds.ImagePositionPatient = [*ds.ImagePositionPatient[:2], ds.ImagePositionPatient[2] + 0.3]
+    ds.save_as(files[2])
+    labels = np.random.default_rng(0).integers(0, 4, (COLUMNS, ROWS, SLICES)).astype(np.int16)
+    write_dicom_seg(tmp_path / "s.dcm", labels, grid(), CLASSES, files)
+    seg = highdicom.seg.segread(tmp_path / "s.dcm")
+    uids = [pydicom.dcmread(file).SOPInstanceUID for file in files]
+    frames = seg.get_pixels_by_source_instance(uids, combine_segments=True)
+    assert np.array_equal(frames, labels.transpose(2, 1, 0))
 
 
 def test_the_order_of_the_arrays_axes_is_of_no_account(tmp_path):
@@ -132,6 +155,26 @@ def test_another_series_and_other_files_are_refused_and_nothing_is_written(tmp_p
     with pytest.raises(DataError, match=r"no\.dcm: no DICOM"):
         write_dicom_seg(out, labels, grid(), CLASSES, [tmp_path / "no.dcm"])
     assert not out.parent.exists()
+
+
+def test_predict_writes_it_beside_the_label_map(tmp_path, unpaired_files):
+    scan = unpaired_files.case("ct6").images["ct"]
+    lps = np.diag([-1, -1, 1, 1]) @ nib.load(scan).affine
+    assert np.linalg.det(lps) > 0  # as in every DICOM series
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    row, column = (lps[:3, :2] / spacing[:2]).T
+    shape = nib.load(scan).shape
+    files = series(
+        tmp_path / "ct", (*row, *column), (*spacing[1::-1], spacing[2]), lps[:3, 3], shape
+    )
+    run = trained(unpaired_files.path, tmp_path / "run")
+    image = {"ct": scan}
+    (file,) = predict_images(run, image, tmp_path / "out", series={"ct": files})
+    ids = np.asanyarray(nib.load(file).dataobj)
+    seg = highdicom.seg.segread(tmp_path / "out" / "s6 ctü_ct.seg.dcm")
+    uids = [pydicom.dcmread(file).SOPInstanceUID for file in files]
+    frames = seg.get_pixels_by_source_instance(uids, combine_segments=True)
+    assert np.array_equal(np.array([0, 3, 9])[frames], ids.transpose(2, 1, 0)) and ids.any()
 
 
 def test_without_the_extra_it_says_how_to_get_it(tmp_path, monkeypatch):

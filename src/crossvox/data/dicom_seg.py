@@ -14,8 +14,9 @@ from crossvox.files import atomic_path
 from crossvox.palette import class_rgb
 from crossvox.version import __version__
 
-TOLERANCE = 0.01
-"""Part of a voxel by which a source pixel may miss the label map's grid: rounded headers."""
+TOLERANCE = 0.15
+"""Part of a voxel by which a source pixel may miss the label map's grid: slices lie a little
+beside the regular grid that a series is read onto."""
 
 
 def write_dicom_seg(

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from crossvox.data.dicom_seg import write_dicom_seg
-from crossvox.data.geometry import Grid
 from crossvox.data.label_tables import write_label_tables
-from crossvox.data.nifti import Volume, fraction_writer, write_label
+from crossvox.data.nifti import fraction_writer, write_label
 from crossvox.evaluation.volumes import append_volumes, volumes
 from crossvox.inference.channels import Consumer, Entropy
 from crossvox.inference.ensemble import Ensemble
@@ -41,21 +40,16 @@ class Target:
 
     Attributes:
         case: name in the table of volumes.
-        images: modality → scan, a NIfTI file or what was read from elsewhere.
+        images: modality → scan.
         files: modality → label map to write, ending in .nii.gz; other files are named after it.
         series: modality → the DICOM files that its scan was read from; such a scan's label map
             is written as DICOM SEG too.
     """
 
     case: str
-    images: Mapping[str, Path | Volume]
+    images: Mapping[str, Path]
     files: Mapping[str, Path]
     series: Mapping[str, Sequence[Path]] = field(default_factory=dict)
-
-    def like(self, modality: str) -> Path | Grid:
-        """Whose geometry the files of `modality` take."""
-        image = self.images[modality]
-        return image if isinstance(image, Path) else image.grid
 
     def beside(self, modality: str, ending: str) -> Path:
         """The file of another kind that goes with the label map of `modality`."""
@@ -81,13 +75,13 @@ def predict_to_files(
             names = ["background", *ensemble.task.classes]
             for m in target.images:
                 writer = fraction_writer(
-                    target.beside(m, "_probabilities.nii.gz"), target.like(m), names
+                    target.beside(m, "_probabilities.nii.gz"), target.images[m], names
                 )
                 consumers.setdefault(m, []).append(files.enter_context(writer))
         prediction = ensemble.predict(target.images, consumers)
         for m, entropy in entropies.items():
             path = target.beside(m, "_uncertainty.nii.gz")
-            write = files.enter_context(fraction_writer(path, target.like(m)))
+            write = files.enter_context(fraction_writer(path, target.images[m]))
             write(entropy.map)
         _write_labels(target, prediction, ids)
     return prediction
@@ -101,7 +95,7 @@ def _write_labels(target: Target, prediction: Prediction, ids: Mapping[str, int]
             write_dicom_seg(
                 target.beside(m, ".seg.dcm"), labels, affine, list(ids), target.series[m]
             )
-        write_label(file, labels, ids, target.like(m))
+        write_label(file, labels, ids, target.images[m])
         facts = {"file": file.name, "case": target.case, "modality": m}
         rows += volumes(labels, affine, list(ids), **facts)
         write_label_tables(file.parent, ids)

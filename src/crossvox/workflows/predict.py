@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from crossvox.data.check import check, check_images
+from crossvox.data.dicom_seg import require_dicom
 from crossvox.data.manifest import Case, Manifest, load_manifest
 from crossvox.engine.checkpoint import load_weights
 from crossvox.engine.compute import Accelerator, Compute
@@ -108,6 +109,7 @@ def predict_images(
     out: Path,
     options: Options = Options(),
     outputs: Outputs = LABELS_ONLY,
+    series: Mapping[str, Sequence[Path]] | None = None,
     echo: Echo = print,
 ) -> list[Path]:
     """Segment the scans of one subject and write `<file name>_<modality>.nii.gz` for each.
@@ -118,16 +120,20 @@ def predict_images(
         out: folder for the label maps, on the scans' own grids and with the original ids.
         options: checkpoint, overlap, mirroring and device.
         outputs: what to write beside them.
+        series: modality → the DICOM files that its scan was read from; its label map is written
+            as DICOM SEG too, `<file name>_<modality>.seg.dcm`.
         echo: takes the lines for the user.
 
     Returns:
         The label maps written.
 
     Raises:
-        UsageError: a modality that the run does not know, or no checkpoint.
+        UsageError: a modality that the run does not know, no checkpoint, or an extra is missing.
         DataError: a scan has errors; nothing is written then.
     """
     require_folder(out)
+    if series:
+        require_dicom()
     paths = run_paths(paths)
     known_modalities(Run.load(paths[0]).task, images)
     refuse(check_images(images), echo)
@@ -137,7 +143,7 @@ def predict_images(
         if file.resolve() in inputs:
             raise UsageError(f"{file}: would overwrite the scan of that name; give another --out")
     predictor = Predictor(*paths, options=options)
-    target = Target(_stem(next(iter(images.values()))), images, files)
+    target = Target(_stem(next(iter(images.values()))), images, files, series or {})
     return _predict(predictor, target, outputs, echo)
 
 
