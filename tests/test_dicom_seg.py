@@ -157,6 +157,26 @@ def test_another_series_and_other_files_are_refused_and_nothing_is_written(tmp_p
     assert not out.parent.exists()
 
 
+def test_an_anonymised_series_will_do_if_it_has_its_identifiers(tmp_path):
+    files = series(tmp_path / "ct")
+    for file in files:
+        ds = pydicom.dcmread(file)
+        for tag in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID"):
+            del ds[tag]
+        del ds.AccessionNumber, ds.StudyDate, ds.StudyTime, ds.ReferringPhysicianName
+        del ds.SeriesNumber
+        ds.save_as(file)
+    labels = np.ones((COLUMNS, ROWS, SLICES), np.int16)
+    write_dicom_seg(tmp_path / "s.dcm", labels, grid(), CLASSES, files)
+    assert read_back(tmp_path / "s.dcm")[1].array.all()
+    ds = pydicom.dcmread(files[1])
+    del ds.FrameOfReferenceUID
+    ds.save_as(files[1])
+    with pytest.raises(DataError, match="no FrameOfReferenceUID"):
+        write_dicom_seg(tmp_path / "t.dcm", labels, grid(), CLASSES, files)
+    assert not (tmp_path / "t.dcm").exists()
+
+
 def test_predict_writes_it_beside_the_label_map(tmp_path, unpaired_files):
     scan = unpaired_files.case("ct6").images["ct"]
     lps = np.diag([-1, -1, 1, 1]) @ nib.load(scan).affine

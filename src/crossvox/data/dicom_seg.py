@@ -18,6 +18,17 @@ TOLERANCE = 0.15
 """Part of a voxel by which a source pixel may miss the label map's grid: slices lie a little
 beside the regular grid that a series is read onto."""
 
+MAY_BE_EMPTY = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber"),
+    *("StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
+)
+"""What a SEG must state about patient and study, if only as unknown (type 2); anonymised series
+often lack it."""
+MUST_BE_THERE = (
+    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"),
+    *("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"),
+)
+
 
 def write_dicom_seg(
     path: Path,
@@ -43,7 +54,8 @@ def write_dicom_seg(
 
     Raises:
         UsageError: the extra `dicom` is not installed.
-        DataError: a source is not DICOM, or its pixels do not lie on the label map's grid.
+        DataError: a source is not DICOM or lacks what a SEG must refer to, or its pixels do not
+            lie on the label map's grid.
     """
     highdicom, pydicom = _libraries()
     slices = [(_read(pydicom, source), source) for source in sources]
@@ -98,12 +110,16 @@ def _libraries() -> tuple[Any, Any]:
 def _read(pydicom: Any, source: Path) -> Any:
     try:
         dataset = pydicom.dcmread(source)
-        for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
-            getattr(dataset, tag)
-    except (OSError, AttributeError, pydicom.errors.InvalidDicomError) as error:
+    except (OSError, pydicom.errors.InvalidDicomError) as error:
         raise DataError(
-            f"{source}: no DICOM slice with a position ({error}); give the files of one series"
+            f"{source}: no DICOM file ({error}); give the files of one series"
         ) from None
+    for tag in MUST_BE_THERE:
+        if not dataset.get(tag):
+            raise DataError(f"{source}: no {tag}, which a DICOM SEG refers to; use NIfTI instead")
+    for tag in MAY_BE_EMPTY:
+        if tag not in dataset:
+            setattr(dataset, tag, None)
     return dataset
 
 
