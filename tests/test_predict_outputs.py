@@ -114,7 +114,7 @@ def test_evaluate_averages_too_and_says_so(runs, unpaired_files, tmp_path):
 
 def test_mirror_images_change_probabilities_a_little(runs, scan, tmp_path):
     predict(tmp_path / "plain", scan, runs[0], "--save-probabilities")
-    predict(tmp_path / "tta", scan, runs[0], "--save-probabilities", "--tta")
+    predict(tmp_path / "tta", scan, "--save-probabilities", "--tta", runs[0])
     plain, tta = (
         fractions(tmp_path / name / "s6 ctü_ct_probabilities.nii.gz", scan)
         for name in ("plain", "tta")

@@ -41,8 +41,8 @@ def required(values: dict[str, Any], *names: str) -> None:
 
 
 def flag(parser: ArgumentParser, name: str, text: str) -> None:
-    """Add a switch: `--name`, also `--name true|false` as a configuration would have it."""
-    parser.add_argument(f"--{name}", type=bool, nargs="?", const=True, default=False, help=text)
+    """Add a switch `--name`, off by default; it takes no value, so a run may follow it."""
+    parser.add_argument(f"--{name}", action="store_true", help=text)
 
 
 def choices(parser: ArgumentParser) -> list[str]:

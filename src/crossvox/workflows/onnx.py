@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
 import json
+import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +91,7 @@ def _convert(network: nn.Module, run: Run, modality: str, file: Path) -> None:
     import onnx
 
     image = torch.zeros(1, 1, *run.task.patch)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with _quiet(), torch.no_grad():
         torch.onnx.export(
             _exportable(copy.deepcopy(network)),
             (image,),
@@ -106,6 +108,20 @@ def _convert(network: nn.Module, run: Run, modality: str, file: Path) -> None:
     entry.key, entry.value = "crossvox", json.dumps(_facts(run, modality), ensure_ascii=False)
     onnx.checker.check_model(model)
     onnx.save(model, file)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's words on operators of packages that are not installed."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _exportable(module: nn.Module) -> nn.Module:
