@@ -78,17 +78,18 @@ def test_a_case_is_shown_as_a_picture_without_widgets(unpaired_files, no_widgets
     assert isinstance(shown, Picture) and shown._repr_png_().startswith(b"\x89PNG")
     texts = [text.get_text() for legend in shown.figure.legends for text in legend.get_texts()]
     assert texts == ["label 3", "label 9"]  # the ids of the case's own label file
+    # Names go with ids, in whichever order: colours and names are the classes', not the ids'.
     named = crossvox.show(
         {"mr": unpaired_files.case("mr6").images["mr"]},
         {"mr": unpaired_files.case("mr6").labels["mr"]},
-        classes=("left ball", "right ball"),
+        classes={"right ball": 9, "left ball": 3},
     )
     texts = [text.get_text() for legend in named.figure.legends for text in legend.get_texts()]
-    assert texts == ["left ball", "right ball"]
+    assert texts == ["right ball", "left ball"]
     assert crossvox.show({"ct": (np.random.rand(9, 9, 9), np.eye(4))})._repr_png_()
 
 
-def test_with_ipyniivue_a_widget_holds_scan_and_coloured_labels(monkeypatch):
+def test_with_ipyniivue_a_widget_holds_scan_and_coloured_labels(monkeypatch, unpaired_files):
     class NiiVue:
         def load_volumes(self, volumes):
             self.given = volumes
@@ -108,11 +109,19 @@ def test_with_ipyniivue_a_widget_holds_scan_and_coloured_labels(monkeypatch):
     colours = list(zip(*(widget.table[c] for c in "RGB"), strict=True))
     assert colours[1:] == [class_rgb(1), class_rgb(2)]
     assert widget.table["labels"] == ["background", "a", "b"]
+    indices = crossvox.show(
+        unpaired_files.case("ct6"), classes={"right ball": 9, "left ball": 3}
+    ).given[1]
+    shown = np.asarray(nib.Nifti1Image.from_bytes(indices["data"]).dataobj)
+    ids = np.asarray(nib.load(unpaired_files.case("ct6").labels["ct"]).dataobj)
+    assert np.array_equal(shown, np.select([ids == 9, ids == 3], [1, 2]))
 
 
 def test_what_cannot_be_shown_is_refused(unpaired_files):
     case = unpaired_files.case("ct6")
     with pytest.raises(crossvox.UsageError, match="'mr'; choose from ct"):
         crossvox.show(case, modality="mr")
+    with pytest.raises(crossvox.UsageError, match="which id is which"):
+        crossvox.show(case, classes=("left ball", "right ball"))
     with pytest.raises(crossvox.DataError, match="labels of shape"):
         crossvox.show(case, {"ct": np.zeros((3, 3, 3), int)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from crossvox.data.manifest import Case
-from crossvox.data.nifti import Scan, Volume, as_volume, read_image
+from crossvox.data.nifti import Scan, Volume, as_volume, read_image, read_label
 from crossvox.errors import DataError, UsageError
 from crossvox.palette import class_rgb
 from crossvox.reporting.overlays import overlay_figure
@@ -38,7 +38,7 @@ def show(
     labels: Mapping[str, Path | str | np.ndarray] | None = None,
     *,
     modality: str | None = None,
-    classes: Sequence[str] = (),
+    classes: Sequence[str] | Mapping[str, int] = (),
 ) -> Any:
     """Show a scan with labels on it: a NiiVue widget if ipyniivue is installed, else slices.
 
@@ -47,13 +47,14 @@ def show(
         labels: modality → (X, Y, Z) class indices such as `Prediction.labels`, or a label file;
             None = the case's own.
         modality: which scan to show; None = the first.
-        classes: names of class 1, 2, …; by default their numbers.
+        classes: names of class 1, 2, …, or name → id in the label files (`Manifest.labels`);
+            by default classes and ids are called by their numbers.
 
     Returns:
         An `ipyniivue.NiiVue` widget, or a `Picture` of three slices; notebooks display both.
 
     Raises:
-        UsageError: the case has no such modality.
+        UsageError: the case has no such modality, or names without ids for a label file.
         DataError: a file cannot be read, or labels are not on the scan's grid.
     """
     images = case.images if isinstance(case, Case) else case
@@ -62,13 +63,12 @@ def show(
         raise UsageError(f"no scan of modality '{modality}'; choose from {', '.join(images)}")
     modality = modality or next(iter(images))
     scan = as_volume(images[modality])
-    indices, numbers = _indices(found[modality]) if modality in found else (None, [])
+    indices, names = _indices(found[modality], classes) if modality in found else (None, [])
     if indices is not None and indices.shape != scan.data.shape:
         raise DataError(
             f"labels of shape {indices.shape} on a scan of shape {scan.data.shape}; "
             "give those of this scan"
         )
-    names = list(classes) or [f"label {number}" for number in numbers]
     try:
         import ipyniivue
     except ImportError:
@@ -76,15 +76,24 @@ def show(
     return _widget(ipyniivue, scan, indices, names)
 
 
-def _indices(labels: Path | str | np.ndarray) -> tuple[np.ndarray, list[int]]:
-    """Class indices and the numbers that they stand for; ids of a file become 1, 2, …"""
-    if isinstance(labels, Path | str):
-        data = np.round(read_image(Path(labels)).data).astype(np.int32)
-        numbers = np.unique(data[data > 0])
-        table = np.searchsorted(numbers, data) + 1
-        return np.where(data > 0, table, 0).astype(np.int16), numbers.tolist()
-    indices = np.asarray(labels)
-    return indices, list(range(1, int(indices.max(initial=0)) + 1))
+def _indices(
+    labels: Path | str | np.ndarray, classes: Sequence[str] | Mapping[str, int]
+) -> tuple[np.ndarray, list[str]]:
+    """Class indices, and the names of class 1, 2, …"""
+    if not isinstance(labels, Path | str):
+        indices = np.asarray(labels)
+        return indices, list(classes) or _numbered(range(1, int(indices.max(initial=0)) + 1))
+    if isinstance(classes, Mapping):
+        return read_label(Path(labels), classes), list(classes)
+    if classes:
+        raise UsageError(f"{labels}: names alone do not say which id is which; give name → id")
+    ids = np.unique(np.round(read_image(Path(labels)).data).astype(int))
+    found = dict(zip(_numbered(ids[ids > 0]), ids[ids > 0].tolist(), strict=True))
+    return read_label(Path(labels), found), list(found)
+
+
+def _numbered(values: Iterable[int]) -> list[str]:
+    return [f"label {value}" for value in values]
 
 
 def _picture(scan: Volume, indices: np.ndarray | None, names: list[str], title: str) -> Picture:
