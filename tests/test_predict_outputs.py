@@ -146,6 +146,14 @@ def test_a_failure_leaves_nothing_half_written(runs, scan, tmp_path, monkeypatch
     assert list(out.iterdir()) == []
 
 
+def test_another_table_of_volumes_is_refused_before_any_work(runs, scan, tmp_path, capsys):
+    (tmp_path / "volumes.csv").write_text("organ,litres\n")
+    argv = ["predict", str(runs[0]), "--image", f"ct={scan}", "--out", str(tmp_path)]
+    assert main(argv) == 1
+    assert "not a table of volumes" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["volumes.csv"]
+
+
 def test_wrong_ensembles_are_refused(runs, scan, tmp_path, unpaired_files, capsys):
     words = ["--image", f"ct={scan}", "--out", tmp_path / "out"]
     assert "given twice" in refused(capsys, "predict", runs[0], runs[0], *words)

@@ -10,7 +10,7 @@ from pathlib import Path
 from crossvox.data.dicom_seg import write_dicom_seg
 from crossvox.data.label_tables import write_label_tables
 from crossvox.data.nifti import fraction_writer, write_label
-from crossvox.evaluation.volumes import append_volumes, volumes
+from crossvox.evaluation.volumes import append_volumes, read_volumes, volumes
 from crossvox.inference.channels import Consumer, Entropy
 from crossvox.inference.ensemble import Ensemble
 from crossvox.inference.predictor import Prediction
@@ -51,6 +51,11 @@ class Target:
     files: Mapping[str, Path]
     series: Mapping[str, Sequence[Path]] = field(default_factory=dict)
 
+    @property
+    def table(self) -> Path:
+        """The table of volumes beside the label maps."""
+        return next(iter(self.files.values())).parent / VOLUMES
+
     def beside(self, modality: str, ending: str) -> Path:
         """The file of another kind that goes with the label map of `modality`."""
         file = self.files[modality]
@@ -67,7 +72,12 @@ def predict_to_files(
         target: scans and files.
         ids: class name → id in the label maps, in the order of the classes.
         outputs: what to write beside the label maps.
+
+    Raises:
+        UsageError, DataError: as `Ensemble.predict`; or `volumes.csv` there is another table.
     """
+    if target.table.exists():
+        read_volumes(target.table)  # another's table of that name is refused before any work
     entropies = {m: Entropy() for m in target.images} if outputs.uncertainty else {}
     consumers: dict[str, list[Consumer]] = {m: [e] for m, e in entropies.items()}
     with contextlib.ExitStack() as files:
@@ -99,4 +109,4 @@ def _write_labels(target: Target, prediction: Prediction, ids: Mapping[str, int]
         facts = {"file": file.name, "case": target.case, "modality": m}
         rows += volumes(labels, affine, list(ids), **facts)
         write_label_tables(file.parent, ids)
-    append_volumes(next(iter(target.files.values())).parent / VOLUMES, rows)
+    append_volumes(target.table, rows)
