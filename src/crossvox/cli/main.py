@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("predict", "segment scans with a trained run"),
     "evaluate": ("predict", "score a trained run on a split of a data set"),
     "weights": ("weights", "show what a file of published weights is, or convert it"),
+    "export": ("export", "write a trained run as a MONAI bundle or as ONNX files"),
     "rank-cases": ("rank", "order a data set's scans by how much labelling them helps"),
     "list": ("info", "list methods, backbones or presets"),
     "doctor": ("info", "show versions, devices and what is missing"),
