@@ -18,6 +18,7 @@ from crossvox.evaluation.scores import Summary, write_scores
 from crossvox.files import require_folder
 from crossvox.inference.predictor import Predictor
 from crossvox.reporting.figures import overlay
+from crossvox.workflows.config import plain
 from crossvox.workflows.predict import Options, cases_of, load_predictor, timing
 from crossvox.workflows.prepare import Echo, refuse
 from crossvox.workflows.runs import Run
@@ -131,6 +132,7 @@ def _facts(run: Run, manifest: Manifest, split: str, options: Options) -> dict[s
     return {
         "method": config.method["name"],
         "seed": config.seed,
+        "backbone": plain(config.backbone),
         "data": manifest.name,
         "split": split,
         "labelled": config.labelled,

@@ -69,7 +69,7 @@ def convert(path: Path, out: Path) -> Path:
         UsageError: `out` is no .safetensors file, or the file itself.
         DataError: as `inspect`.
     """
-    if out.suffix != ".safetensors":
+    if out.suffix != ".safetensors" or out.is_dir():
         raise UsageError(f"{out}: --out must name a .safetensors file")
     if out.resolve() == path.resolve():
         raise UsageError(f"{out}: is the file to be converted; give another --out")
