@@ -242,3 +242,17 @@ def test_convert_writes_safetensors_that_load_the_same(unet, tmp_path, capsys):
     assert "is the file" in refused(capsys, "weights", "convert", out, "--out", out)
     assert "inspect, convert" in refused(capsys, "weights", "show")
     assert "--out is missing" in refused(capsys, "weights", "convert", unet)
+
+
+def test_a_run_from_two_files_goes_on_as_if_it_had_not_stopped(
+    vit, unpaired_files, tmp_path, monkeypatch
+):
+    """Frozen tensors that differ between the modalities stay apart."""
+    other = published(tmp_path / "mr.pth", "sam_med3d", "t")
+    words = [*VIT, f"--weights.ct={vit}", f"--weights.mr={other}", "--fit.validations", "0"]
+    assert main(arguments(unpaired_files.path, tmp_path / "straight", *words)) == 0
+    with monkeypatch.context() as patch:
+        interrupt(patch, 3)
+        assert main(arguments(unpaired_files.path, tmp_path / "run", *words)) == 130
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 0
+    assert same(weights(tmp_path / "straight"), weights(tmp_path / "run"))
