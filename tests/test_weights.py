@@ -218,6 +218,11 @@ def test_inspect_says_what_a_file_is(unet, tmp_path, capsys):
     torch.save({"swinViT.patch_embed.proj.weight": torch.zeros(48, 1, 2, 2, 2)}, tmp_path / "s.pth")
     assert main(["weights", "inspect", str(tmp_path / "s.pth")]) == 0
     assert "no backbone takes it" in capsys.readouterr().out
+    name = "down_tr64.ops.0.conv1.weight"
+    torch.save({n: t for n, t in read_weights(unet).tensors.items() if n != name}, tmp_path / "a")
+    assert main(["weights", "inspect", str(tmp_path / "a")]) == 0
+    text = capsys.readouterr().out
+    assert f"1 missing ({name})" in text and "none without the encoder's 1 missing" in text
     (tmp_path / "x.pth").write_bytes(unet.read_bytes()[:1000])
     assert main(["weights", "inspect", str(tmp_path / "x.pth")]) == 1
 

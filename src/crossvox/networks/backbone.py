@@ -17,7 +17,10 @@ __all__ = ["BACKBONES", "Backbone", "Encoder", "deepest_grid"]
 
 
 class Encoder(Protocol):
-    """(B, 1, X, Y, Z) → features, shallow to deep; level i has `channels[i]` channels."""
+    """(B, 1, X, Y, Z) → features, shallow to deep; level i has `channels[i]` channels.
+
+    It looks at shapes alone, at no values, so that `deepest_grid` can ask it for them.
+    """
 
     channels: list[int]
 

@@ -102,6 +102,7 @@ def _unpickle(path: Path) -> Any:
 
 def _line(error: Exception, most: int = 120) -> str:
     text = " ".join(str(error).split())
-    if not text or text.isdigit():  # a mere byte says nothing
+    # A mere byte says nothing, and of a damaged pickle torch gives pages of advice.
+    if not text or text.isdigit() or isinstance(error, pickle.UnpicklingError):
         text = type(error).__name__
     return text if len(text) <= most else text[:most] + "…"
