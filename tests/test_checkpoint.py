@@ -218,3 +218,12 @@ def test_equal_values_in_storage_of_their_own_stay_apart(tmp_path):
     copy = Twins(shared=False)
     checkpoint.load_weights(path, copy)
     assert copy.nets[1].weight is not copy.nets[0].weight
+
+
+def test_what_is_apart_in_the_file_is_apart_in_a_model_made_with_it_shared(tmp_path):
+    model, path = Twins(shared=False), tmp_path / "last.safetensors"
+    checkpoint.save_weights(path, model)
+    copy = Twins(shared=True)
+    checkpoint.load_weights(path, copy)
+    for mine, theirs in zip(copy.nets, model.nets, strict=True):
+        assert torch.equal(mine.weight, theirs.weight) and not mine.weight.requires_grad

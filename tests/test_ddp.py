@@ -22,13 +22,14 @@ def pair(tmp_path_factory) -> Path:
     """What two processes on the CPU left behind."""
     out = tmp_path_factory.mktemp("ddp")
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, *launcher, str(SCRIPT), str(out)],
-        check=True,
         timeout=300,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
+        text=True,
     )
+    assert done.returncode == 0, done.stderr
     return out
 
 

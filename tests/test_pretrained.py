@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
+import os
+import pickle
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +78,18 @@ def test_every_wrapping_fills_the_networks(tmp_path, wrapper, prefix):
         assert torch.equal(found[name], tensor), name
 
 
+def test_module_may_stand_before_some_names_only(tmp_path):
+    mixed = {f"module.{n}" if i % 2 else n: t for i, (n, t) in enumerate(state().items())}
+    weights = read_weights(write(tmp_path / "a.pth", mixed | {"epoch": torch.tensor(3)}))
+    assert len(fill(networks(), weights).matched) == 104
+
+
+def test_safetensors_are_known_by_another_name_too(tmp_path):
+    for name in ("a.pth", "a.SAFETENSORS"):
+        save_file(state(), tmp_path / name)
+        assert len(read_weights(tmp_path / name).tensors) == 104
+
+
 def test_safetensors_and_half_precision_are_read_too(tmp_path):
     halves = {n: t.half() if t.is_floating_point() else t for n, t in state().items()}
     save_file(prefixed("backbone.", halves), tmp_path / "a.safetensors")
@@ -105,6 +120,11 @@ class Evil:
         return (print, ("this must never be printed",))
 
 
+class Shell:
+    def __reduce__(self):
+        return (os.system, ("echo this must never be printed",))
+
+
 SAM2D = {
     "image_encoder.pos_embed": torch.zeros(1, 64, 64, 8),
     "image_encoder.patch_embed.proj.weight": torch.zeros(8, 3, 16, 16),
@@ -127,6 +147,7 @@ SWIN = {"module.swinViT.patch_embed.proj.weight": torch.zeros(48, 1, 2, 2, 2)}
         ([1, 2], ["no named tensors", "model_state_dict"]),
         (torch.zeros(3), ["no named tensors"]),
         ({"net": Evil()}, ["could run any code"]),
+        ({"net": {}, "hook": Shell()}, ["could run any code"]),
         ({"a.weight": torch.zeros(3)}, ["a.weight", "no model known", "U-Net"]),
     ],
 )  # fmt: skip
@@ -137,6 +158,15 @@ def test_other_content_is_refused_and_never_run(tmp_path, capsys, content, words
     line = str(caught.value)
     assert "\n" not in line and all(word in line for word in [str(path), *words]), line
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("content", [Shell(), {"net": Shell()}, {"a": 1}, [b"x" * 999]])
+def test_a_pickle_is_refused_in_silence(tmp_path, capfd, content):
+    (tmp_path / "x.pth").write_bytes(pickle.dumps(content))
+    with warnings.catch_warnings(), pytest.raises(DataError) as caught:
+        warnings.simplefilter("error")
+        read_weights(tmp_path / "x.pth")
+    assert "\n" not in str(caught.value) and capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
@@ -188,8 +218,13 @@ def broken(name: str):
     tensors = state()
     if name == "another width":
         tensors = state(width=3)
-    elif name == "one encoder tensor missing":
-        del tensors["down_tr256.ops.1.conv1.weight"]
+    elif name.startswith("missing "):
+        del tensors[name.removeprefix("missing ")]
+    elif name == "sparse":
+        tensors["up_tr64.up_conv.weight"] = tensors["up_tr64.up_conv.weight"].to_sparse()
+    elif name in ("int32", "complex64"):
+        dtype = getattr(torch, name)
+        tensors["up_tr64.up_conv.weight"] = tensors["up_tr64.up_conv.weight"].to(dtype)
     else:
         tensors["up_tr64.up_conv.weight"][0, 0, 0, 0, 0] = float("nan")
     return tensors
@@ -199,7 +234,14 @@ def broken(name: str):
     ("name", "words"),
     [
         ("another width", ["mis-shaped", "found ", "expected ", "default options"]),
-        ("one encoder tensor missing", ["103 of 104", "1 missing (down_tr256.ops.1.conv1.weight)"]),
+        *(
+            (f"missing {name}", ["103 of 104", f"1 missing ({name})"])
+            for name in ("down_tr256.ops.1.conv1.weight", "down_tr64.ops.0.conv1.weight")
+        ),
+        *(
+            (name, ["up_tr64.up_conv.weight", name, "not of plain real numbers"])
+            for name in ("sparse", "int32", "complex64")
+        ),
         ("not a number", ["up_tr64.up_conv.weight", "not finite"]),
     ],
 )

@@ -49,21 +49,32 @@ def close(found: Tensor, expected: Tensor, tolerance: float) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
 
 
-def small_size(fixture: Golden) -> ViTSize:
+def size_of(fixture: Golden) -> ViTSize:
+    """From a configuration in JSON, or in words as the published size's."""
+    text = fixture.facts["config"]
+    if not text.startswith("{"):
+        return published_size(text)
     values = {NAMES[key]: value for key, value in fixture.config.items()}
     return ViTSize(**values | {"global_blocks": tuple(values["global_blocks"])})
 
 
-def loaded(fixture: Golden, size: ViTSize) -> SamMed3DEncoder:
-    """With the weights of the other file that says the same of itself."""
+def loaded(fixture: Golden) -> SamMed3DEncoder:
+    """With the weights of the other file that says the same of itself, or else the rule's."""
+    facts, size = fixture.facts, size_of(fixture)
     encoder = SamMed3DEncoder(size, tuple(range(1, size.depth + 1)))
-    (weights,) = (
-        other
-        for other in golden(fixture.facts["kind"])
-        if other.facts == fixture.facts and other.path != fixture.path
-    )
-    encoder.load_state_dict(weights.tensors())
+    others = [f for f in golden(facts["kind"]) if f.facts == facts and f.path != fixture.path]
+    if others:
+        encoder.load_state_dict(others[0].tensors())
+    else:
+        prefix = facts.get("key_prefix", "image_encoder.")
+        encoder.load_state_dict(rule_state(facts["salt"], encoder.state_dict(), prefix))
     return encoder
+
+
+def image_of(fixture: Golden) -> Tensor:
+    """The one in the file, or else the rule's."""
+    given = fixture.tensors().get("input")
+    return rule_input(fixture.facts["input"], fixture.facts["salt"]) if given is None else given
 
 
 def watch(encoder: SamMed3DEncoder) -> dict[str, Tensor]:
@@ -76,8 +87,8 @@ def watch(encoder: SamMed3DEncoder) -> dict[str, Tensor]:
 
 @small
 def test_the_original_encoders_numbers_and_gradients_come_out(fixture):
-    encoder, expected = loaded(fixture, small_size(fixture)), fixture.tensors()
-    seen, image = watch(encoder), expected["input"].requires_grad_()
+    encoder, expected = loaded(fixture), fixture.tensors()
+    seen, image = watch(encoder), image_of(fixture).requires_grad_()
     *_, output = encoder(image)
     close(output, expected["output"], SMALL)
     stages = [n.removeprefix("act.") for n in expected if n.startswith("act.")]
@@ -98,11 +109,11 @@ def test_the_original_encoders_numbers_and_gradients_come_out(fixture):
 @small
 def test_the_original_attention_comes_out_window_by_window(fixture):
     """Ours has the rows of real tokens; those of padding come from the reference in loops."""
-    encoder, expected = loaded(fixture, small_size(fixture)), fixture.tensors()
+    encoder, expected = loaded(fixture), fixture.tensors()
     attention, seen, inputs = encoder.blocks[0].attn, watch(encoder), []
     attention.register_forward_hook(lambda m, args, out: inputs.append(args[0]))
     with torch.no_grad():
-        encoder(expected["input"])
+        encoder(image_of(fixture))
         every = padded_attention(attention, inputs[0])
     rows, found = expected["act.blocks.0.attn"], seen["blocks.0.attn"]
     sides = rows.shape[1:4]
@@ -134,17 +145,13 @@ def published_size(text: str) -> ViTSize:
 
 @published
 def test_the_published_size_gives_the_original_numbers(fixture):
-    facts, expected = fixture.facts, fixture.tensors()
-    size = published_size(facts["config"])
-    encoder = SamMed3DEncoder(size, tuple(range(1, size.depth + 1)))
-    weights = rule_state(facts["salt"], encoder.state_dict(), facts["key_prefix"])
-    encoder.load_state_dict(weights)
+    encoder, expected = loaded(fixture), fixture.tensors()
     seen = watch(encoder)
     with torch.no_grad():
-        *_, output = encoder(rule_input(facts["input"], facts["salt"]))
+        *_, output = encoder(image_of(fixture))
         grid = encoder._positions(seen["patch_embed"].shape[1:4])
     stages = [n.removeprefix("probe.") for n in expected if n.startswith("probe.")]
-    assert len(stages) == 1 + size.depth
+    assert len(stages) == 1 + encoder.size.depth
     for name in stages:
         close(seen[name][0, 1, 2, 3, :48], expected[f"probe.{name}"], PUBLISHED)
         close(summary(seen[name]), expected[f"stat.{name}"], PUBLISHED)

@@ -11,68 +11,12 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from crossvox.batch import Task
 from crossvox.cli.main import main
-from crossvox.data.loading import CropDataset
 from crossvox.evaluation.scores import read_cases
-from crossvox.networks.backbone import BACKBONES
 from crossvox.networks.pretrained import read_weights
-from helpers_golden import rule_state, rule_tensor
-from helpers_run import SMALL, refused, same, weights
-
-UNET = ["--backbone", "universal_unet", "--backbone.width", "2"]
-VIT = [
-    *("--backbone", "sam_med3d"),
-    *("--backbone.patch_size", "8"),
-    *("--backbone.embed", "12"),
-    *("--backbone.depth", "3"),
-    *("--backbone.heads", "2"),
-    *("--backbone.window", "3"),
-    *("--backbone.out_channels", "8"),
-    *("--backbone.adapter_reduction", "4"),
-    *("--backbone.width", "2"),
-    *("--backbone.image_size", "32"),
-]
-CROP = ["--budget.patch", "[16, 16, 16]"]
-NETWORK = ("--backbone.width", "--budget.patch_voxels", "--budget.levels")
-QUICK = [
-    word
-    for option, value in zip(SMALL[::2], SMALL[1::2], strict=True)
-    if option not in NETWORK
-    for word in (option, value)
-]
-SIZES = {
-    "universal_unet": {"width": 2},
-    "sam_med3d": {
-        "patch_size": 8,
-        "embed": 12,
-        "depth": 3,
-        "heads": 2,
-        "window": 3,
-        "out_channels": 8,
-        "adapter_reduction": 4,
-        "image_size": 32,
-    },
-}
-PREFIX = {"universal_unet": "backbone.", "sam_med3d": "image_encoder."}
-
-
-def published(path: Path, backbone: str, salt: str = "s") -> Path:
-    """A file as the model's authors would have written it, of a model this small."""
-    task = Task(("a",), ("b",), (32, 32, 32), (1, 1, 1), ((1, 1, 1),), ((3, 3, 3),))
-    made = BACKBONES[backbone](task, pretrained=True, **SIZES[backbone])
-    own = {
-        name: part.state_dict()[name]
-        for part in (made.encoder(), made.decoder(2))
-        for name in getattr(part, "published_names", list)()
-    }
-    prefix = PREFIX[backbone]
-    state = {prefix + name: t for name, t in rule_state(salt, own, prefix).items()}
-    if backbone == "universal_unet":
-        torch.save({"net": {f"module.{n}": t for n, t in state.items()}, "epoch": 3}, path)
-    else:
-        torch.save({"model_state_dict": state, "losses": [1.0]}, path)
-    return path
+from helpers_golden import rule_tensor
+from helpers_run import refused, same, weights
+from helpers_weights import UNET, VIT, arguments, interrupt, published
 
 
 @pytest.fixture(scope="module")
@@ -88,22 +32,6 @@ def unet(places) -> Path:
 @pytest.fixture(scope="module")
 def vit(places) -> Path:
     return published(places / "sam_med3d_turbo.pth", "sam_med3d")
-
-
-def arguments(data: Path, out: Path, *more: str) -> list[str]:
-    return ["train", "--data", str(data), "--labelled", "2", "--out", str(out),
-            *QUICK, *CROP, *map(str, more)]  # fmt: skip
-
-
-def interrupt(monkeypatch, at: int):
-    make = CropDataset.__getitem__
-
-    def interrupted(self, step):
-        if step == at:
-            raise KeyboardInterrupt
-        return make(self, step)
-
-    monkeypatch.setattr(CropDataset, "__getitem__", interrupted)
 
 
 @pytest.mark.parametrize("backbone", ["universal_unet", "sam_med3d"])
@@ -140,6 +68,7 @@ def test_train_resume_predict_and_evaluate_from_published_weights(
     assert main(words) == 0 and len(read_cases(scores / "cases.csv")) == 4
     summary = json.loads((scores / "summary.json").read_text(encoding="utf-8"))
     assert "AMOS" in summary["run"]["weights"]["all"]
+    assert summary["run"]["backbone"]["name"] == backbone
     assert (out / "checkpoints" / "best.safetensors").read_bytes() == before
     for path in (*places.glob("one/*"), *places.glob("two/*")):
         path.unlink()
@@ -236,6 +165,8 @@ def test_a_run_that_came_to_no_checkpoint_needs_the_same_file_again(
         ([*UNET, "--budget.patch", "[30,32,32]"], 2, ["multiples of 8", "nearest is (32, 32, 32)"]),
         ([*UNET, "--budget.patch", "[8,8,8]"], 2, ["nearest is (16, 16, 16)"]),
         ([*VIT, "--budget.patch", "[32,32,16]"], 2, ["cube", "nearest is (24, 24, 24)"]),
+        ([*UNET, "--budget.patch", "[8,8,16]"], 2, ["2 positions, fewer than 8", "larger patch"]),
+        ([*VIT, "--backbone.heads", "5"], 2, ["embed 12", "nearest is 10"]),
         ([*UNET, "--backbone.norm", "layer"], 2, ["--backbone.norm", "instance"]),
         (["--backbone.pretrained", "true", *UNET], 2, ["--backbone.pretrained"]),
     ],
@@ -287,6 +218,11 @@ def test_inspect_says_what_a_file_is(unet, tmp_path, capsys):
     torch.save({"swinViT.patch_embed.proj.weight": torch.zeros(48, 1, 2, 2, 2)}, tmp_path / "s.pth")
     assert main(["weights", "inspect", str(tmp_path / "s.pth")]) == 0
     assert "no backbone takes it" in capsys.readouterr().out
+    name = "down_tr64.ops.0.conv1.weight"
+    torch.save({n: t for n, t in read_weights(unet).tensors.items() if n != name}, tmp_path / "a")
+    assert main(["weights", "inspect", str(tmp_path / "a")]) == 0
+    text = capsys.readouterr().out
+    assert f"1 missing ({name})" in text and "none without the encoder's 1 missing" in text
     (tmp_path / "x.pth").write_bytes(unet.read_bytes()[:1000])
     assert main(["weights", "inspect", str(tmp_path / "x.pth")]) == 1
 
@@ -305,6 +241,23 @@ def test_convert_writes_safetensors_that_load_the_same(unet, tmp_path, capsys):
     assert ".safetensors" in refused(
         capsys, "weights", "convert", unet, "--out", tmp_path / "a.pth"
     )
+    (tmp_path / "folder.safetensors").mkdir()
+    folder = ["--out", tmp_path / "folder.safetensors"]
+    assert "must name a .safetensors file" in refused(capsys, "weights", "convert", unet, *folder)
     assert "is the file" in refused(capsys, "weights", "convert", out, "--out", out)
     assert "inspect, convert" in refused(capsys, "weights", "show")
     assert "--out is missing" in refused(capsys, "weights", "convert", unet)
+
+
+def test_a_run_from_two_files_goes_on_as_if_it_had_not_stopped(
+    vit, unpaired_files, tmp_path, monkeypatch
+):
+    """Frozen tensors that differ between the modalities stay apart."""
+    other = published(tmp_path / "mr.pth", "sam_med3d", "t")
+    words = [*VIT, f"--weights.ct={vit}", f"--weights.mr={other}", "--fit.validations", "0"]
+    assert main(arguments(unpaired_files.path, tmp_path / "straight", *words)) == 0
+    with monkeypatch.context() as patch:
+        interrupt(patch, 3)
+        assert main(arguments(unpaired_files.path, tmp_path / "run", *words)) == 130
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 0
+    assert same(weights(tmp_path / "straight"), weights(tmp_path / "run"))

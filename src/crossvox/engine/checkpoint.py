@@ -143,21 +143,28 @@ def _load_model(path: Path, model: nn.Module, weights: dict[str, Tensor]) -> Non
             f"{path}: weights of another model; {len(wrong)} of {len(own | stored)} differ, first "
             f"{first}: found {_size(shape)}, expected {_size(expected)}; use the run's own options"
         )
-    model.load_state_dict(weights)
     _share(model, weights)
+    model.load_state_dict(weights)
 
 
 def _share(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Let frozen parameters that were one tensor in the file be one in the model.
+    """Let frozen parameters be one tensor in the model exactly where they are one in the file.
 
     Those that are trained stay as the model has them: an optimiser may hold them already.
     """
     kept: dict[int, nn.Parameter] = {}
+    taken: set[int] = set()
     for name, parameter in list(model.named_parameters(remove_duplicate=False)):
-        if not parameter.requires_grad:
-            first = kept.setdefault(id(weights[name]), parameter)
-            owner, _, last = name.rpartition(".")
-            setattr(model.get_submodule(owner), last, first)
+        if parameter.requires_grad:
+            continue
+        one = id(weights[name])
+        if one not in kept:
+            # A model may have been made with more in common than the file has.
+            shared = id(parameter) in taken
+            kept[one] = nn.Parameter(parameter.clone(), False) if shared else parameter
+            taken.add(id(parameter))
+        owner, _, last = name.rpartition(".")
+        setattr(model.get_submodule(owner), last, kept[one])
 
 
 def _size(shape: torch.Size | None) -> str:

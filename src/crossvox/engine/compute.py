@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from dataclasses import dataclass
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from torch import distributed as dist
 
 from crossvox.errors import UsageError
 
@@ -65,6 +67,8 @@ def fabric(compute: Compute) -> Fabric:
     except (RuntimeError, ValueError) as error:
         raise UsageError(f"cannot compute on {devices} × {accelerator}: {_line(error)}") from None
     made.launch()
+    if made.world_size > 1:
+        atexit.register(_leave)
     # After the launch, which sets a number of threads of its own.
     if compute.threads is not None:
         torch.set_num_threads(compute.threads)
@@ -73,6 +77,12 @@ def fabric(compute: Compute) -> Fabric:
     torch.use_deterministic_algorithms(compute.deterministic, warn_only=True)
     torch.backends.cudnn.benchmark = accelerator == "cuda" and not compute.deterministic
     return made
+
+
+def _leave() -> None:
+    """Close the process group; its threads may else abort a process that ends on time."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _accelerator(asked: Accelerator) -> str:

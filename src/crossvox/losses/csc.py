@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from crossvox.batch import Triple
 from crossvox.losses.pooling import coarse_size, comparable
 
 CSCForm = Literal["infonce", "literal"]
@@ -48,6 +49,16 @@ class CSCLoss(nn.Module):
         self.tau = tau
         self.form = form
 
+    @staticmethod
+    def check(grid: Triple) -> None:
+        """Raise `ValueError` if features (…, *grid) have fewer than 8 positions to compare."""
+        found = math.prod(coarse_size(grid, GRID))
+        if found < FEWEST:
+            raise ValueError(
+                f"CSC compares channels over {found} positions, fewer than {FEWEST}; "
+                "take a larger patch or fewer levels, or switch it off (csc: none)"
+            )
+
     def forward(self, features: list[Tensor], registered: Tensor | bool = False) -> Tensor:
         """Compare all pairs of modalities.
 
@@ -78,11 +89,7 @@ class CSCLoss(nn.Module):
 
 def _channels(features: Tensor, registered: Tensor | bool) -> Tensor:
     """Unit vectors, (B, C, positions)."""
-    size = tuple(features.shape[2:]) if registered is True else coarse_size(features, GRID)
-    if math.prod(size) < FEWEST:
-        raise ValueError(
-            f"CSC compares channels over {math.prod(size)} positions, fewer than {FEWEST}; "
-            "take a larger patch or fewer levels, or switch it off (csc: none)"
-        )
+    x, y, z = features.shape[2:]
+    CSCLoss.check((x, y, z))
     rows = comparable(features, GRID, registered)
     return F.normalize(rows - rows.mean(dim=2, keepdim=True), dim=2, eps=FLAT)

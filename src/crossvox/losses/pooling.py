@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,13 +28,14 @@ def comparable(x: Tensor, grid: int, registered: Tensor | bool) -> Tensor:
     """
     if registered is True:
         return x.flatten(2)
-    coarse = F.adaptive_avg_pool3d(x, coarse_size(x, grid))
+    coarse = F.adaptive_avg_pool3d(x, coarse_size(x.shape[2:], grid))
     if registered is False:
         return coarse.flatten(2)
     coarse = F.interpolate(coarse, x.shape[2:], mode="nearest")
     return torch.where(registered.view(-1, 1, 1, 1, 1), x, coarse).flatten(2)
 
 
-def coarse_size(x: Tensor, grid: int) -> Triple:
-    """The size of x, pooled to at most `grid` positions per axis."""
-    return (min(x.shape[2], grid), min(x.shape[3], grid), min(x.shape[4], grid))
+def coarse_size(size: Sequence[int], grid: int) -> Triple:
+    """A size (X, Y, Z), pooled to at most `grid` positions per axis."""
+    x, y, z = size
+    return min(x, grid), min(y, grid), min(z, grid)

@@ -18,7 +18,7 @@ from crossvox.losses.distributed import world_size
 from crossvox.losses.schedules import ScheduleForm, ramp_down, ramp_up
 from crossvox.losses.supervised import supervised_loss
 from crossvox.methods.base import Method
-from crossvox.networks.backbone import Backbone, Encoder
+from crossvox.networks.backbone import Backbone, Encoder, deepest_grid
 from crossvox.networks.fusion import Fusion
 from crossvox.networks.mia import MIAForm, make_mia
 
@@ -105,6 +105,8 @@ class CMC(Method):
         self.decoders = _copies(backbone.decoder(task.n_classes), modalities)
         self.csc = None if csc == "none" or modalities == 1 else CSCLoss(tau_csc, csc)
         self.cac = None if cac == "none" or modalities == 1 else CACLoss(tau_cac, cac)
+        if self.csc is not None:
+            self.csc.check(deepest_grid(encoder, task.patch))
         self.literal_sup = sup == "literal"
         self.balance = 0.0 if self.literal_sup else balance
         self.csc_on_all = self.csc is not None and csc_on == "all"

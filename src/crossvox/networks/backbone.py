@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
+from crossvox.batch import Triple
 from crossvox.networks.sam_med3d import SamMed3DBackbone
 from crossvox.networks.unet import UNetBackbone
 from crossvox.networks.universal_unet import UniversalUNetBackbone
 
-__all__ = ["BACKBONES", "Backbone", "Encoder"]
+__all__ = ["BACKBONES", "Backbone", "Encoder", "deepest_grid"]
 
 
 class Encoder(Protocol):
-    """(B, 1, X, Y, Z) → features, shallow to deep; level i has `channels[i]` channels."""
+    """(B, 1, X, Y, Z) → features, shallow to deep; level i has `channels[i]` channels.
+
+    It looks at shapes alone, at no values, so that `deepest_grid` can ask it for them.
+    """
 
     channels: list[int]
 
@@ -56,3 +62,12 @@ BACKBONES: dict[str, type] = {
     "universal_unet": UniversalUNetBackbone,
     "sam_med3d": SamMed3DBackbone,
 }
+
+
+@torch.no_grad()
+def deepest_grid(encoder: nn.Module, patch: Triple) -> Triple:
+    """The size of an `Encoder`'s deepest feature for a crop, worked out without its numbers."""
+    shapes = {name: tensor.to("meta") for name, tensor in encoder.state_dict().items()}
+    features = functional_call(encoder, shapes, torch.empty(1, 1, *patch, device="meta"))
+    x, y, z = features[-1].shape[2:]
+    return x, y, z

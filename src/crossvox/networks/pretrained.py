@@ -1,34 +1,17 @@
-"""Published weights: read a file of any wrapping, and fill a model's networks from it."""
+"""Published weights: what a file of them holds, and a model's networks filled from it."""
 
 from __future__ import annotations
 
-import argparse
-import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from crossvox.errors import DataError, UsageError
 from crossvox.networks.published import PUBLISHED, Published, recognise
-
-WRAPPERS = ("model_state_dict", "state_dict", "model", "net")
-"""Keys under which training programs put the weights, beside the optimiser and the like."""
-
-
-_SCALAR = np.float64(0).__reduce__()[0]
-_HARMLESS: list[Any] = [
-    argparse.Namespace,
-    np.dtype,
-    *{type(np.dtype(kind)) for kind in (np.float16, np.float32, np.float64, np.int32, np.int64)},
-    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-]
-"""What training programs leave in a file beside the weights: command lines and scores."""
+from crossvox.networks.weight_files import read_tensors
 
 
 @dataclass(frozen=True)
@@ -89,22 +72,18 @@ class LoadReport:
 
 
 def read_weights(path: Path) -> Weights:
-    """Read a .pth/.pt file of a training program, or a .safetensors file.
+    """Read a file of weights and say of which model they are.
 
-    The weights may lie under one of `WRAPPERS` or bare, with or without `module.` and the model's
-    own prefix. Nothing is unpickled but tensors and plain values, NumPy's numbers and
-    `argparse.Namespace` among them.
+    They may lie under a wrapper or bare (see `read_tensors`), their names with or without
+    `module.` and the model's own prefix.
 
     Raises:
         DataError: the file cannot be read, or is of no model known.
     """
     path = Path(path)
-    tensors, wrapper = _read_tensors(path)
-    module = "module."
-    if all(name.startswith(module) for name in tensors):
-        tensors = {name.removeprefix(module): t for name, t in tensors.items()}
-    else:
-        module = ""
+    tensors, wrapper = read_tensors(path)
+    module = "module." if any(name.startswith("module.") for name in tensors) else ""
+    tensors = {name.removeprefix(module): t for name, t in tensors.items()}
     found = recognise(tensors)
     if found is None:
         known = ", ".join(m.title for m in PUBLISHED.values() if m.backbone)
@@ -174,11 +153,8 @@ def fill(networks: Iterable[nn.Module], weights: Weights) -> LoadReport:
             f"{weights.path}: {report}; the encoder needs all of its {len(report.needed)} missing "
             "parameters; take a whole file"
         )
-    broken = [n for n in sorted(report.matched) if not torch.isfinite(weights.tensors[n]).all()]
-    if broken:
-        raise DataError(
-            f"{weights.path}: {broken[0]} holds values that are not finite; take another file"
-        )
+    for name in sorted(report.matched):
+        _require_numbers(weights, name)
     for network in networks:
         state = network.state_dict()
         for name in report.matched & set(_published_names(network)):
@@ -217,68 +193,23 @@ def published_networks(model: nn.Module) -> Iterator[nn.Module]:
     return (module for module in model.modules() if _published_names(module))
 
 
+def _require_numbers(weights: Weights, name: str) -> None:
+    """Raise `DataError` unless a tensor's values are what a network can compute with."""
+    tensor = weights.tensors[name]
+    counts = name.endswith("num_batches_tracked")
+    if not (tensor.is_floating_point() or counts) or tensor.layout != torch.strided:
+        kind = str(tensor.dtype if tensor.layout == torch.strided else tensor.layout)
+        fault = f"is {kind.removeprefix('torch.')} and not of plain real numbers"
+    elif tensor.is_meta or not torch.isfinite(tensor).all():
+        fault = "holds values that are not finite"
+    else:
+        return
+    raise DataError(f"{weights.path}: {name} {fault}; take another file")
+
+
 def _published_names(network: nn.Module) -> list[str]:
     names = getattr(network, "published_names", None)
     return names() if names is not None else []
-
-
-def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
-    """The tensors of a file by their full names, and the wrapper that they lay under."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file of weights; check the path")
-    wrapper = ""
-    if path.suffix == ".safetensors":
-        content: Any = _read_safetensors(path)
-    else:
-        content = _unpickle(path)
-    if isinstance(content, Mapping):
-        for key in WRAPPERS:
-            if isinstance(content.get(key), Mapping):
-                content, wrapper = content[key], key
-                break
-    held = content.items() if isinstance(content, Mapping) else ()
-    tensors = {str(name): t for name, t in held if isinstance(t, Tensor)}
-    if not tensors:
-        raise DataError(
-            f"{path}: holds no named tensors{f' under {wrapper!r}' if wrapper else ''}; "
-            f"expected a state dict, bare or under one of {', '.join(WRAPPERS)}"
-        )
-    return tensors, wrapper
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            if "crossvox" in (file.metadata() or {}):
-                raise DataError(
-                    f"{path}: a checkpoint of a run, no published weights; go on with that run by "
-                    "--resume, or give the file that it started from"
-                )
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError) as error:
-        raise DataError(f"{path}: not a whole safetensors file ({_line(error)})") from None
-
-
-def _unpickle(path: Path) -> Any:
-    try:
-        with torch.serialization.safe_globals(_HARMLESS):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error):
-            raise DataError(
-                f"{path}: holds more than tensors and plain values, which is not opened since it "
-                "could run any code; have its maker save the state dict alone"
-            ) from None
-        raise DataError(f"{path}: no file of weights, or a damaged one; fetch it again") from None
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path}: truncated or not a file of weights ({_line(error)}); fetch it again"
-        ) from None
-
-
-def _line(error: Exception, most: int = 120) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= most else text[:most] + "…"
 
 
 def _some(names: Iterable[str], most: int = 3) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
+
+Fits = Callable[[Iterable[bool]], bool]
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,7 @@ class Published:
 
     Attributes:
         title: what people call it.
-        marks: tensor → number of its axes; what all files of this model have.
+        marks: tensor → number of its axes; what all whole files of this model have.
         absent: tensors that no file of it has.
         prefixes: what may stand before these names in a file; the first that fits counts.
         backbone: the backbone that takes these weights; None = none does.
@@ -32,10 +34,15 @@ class Published:
     saw: str = "unknown; see where the file comes from"
     instead: str = ""
 
-    def prefix(self, tensors: Mapping[str, Tensor]) -> str | None:
-        """The prefix under which `tensors` are this model's; None if they are another's."""
+    def prefix(self, tensors: Mapping[str, Tensor], fits: Fits = all) -> str | None:
+        """The prefix under which `tensors` are this model's; None if they are another's.
+
+        Args:
+            tensors: of a file.
+            fits: whether `all` or `any` of the marks must be there.
+        """
         for prefix in self.prefixes:
-            found = all(
+            found = fits(
                 prefix + name in tensors and tensors[prefix + name].ndim == rank
                 for name, rank in self.marks.items()
             )
@@ -100,9 +107,14 @@ PUBLISHED: dict[str, Published] = {
 
 
 def recognise(tensors: Mapping[str, Tensor]) -> tuple[str, str] | None:
-    """(Key in `PUBLISHED`, prefix of its names) of a file's tensors; None if none fits."""
-    for key, model in PUBLISHED.items():
-        prefix = model.prefix(tensors)
-        if prefix is not None:
-            return key, prefix
+    """(Key in `PUBLISHED`, prefix of its names) of a file's tensors; None if none fits.
+
+    If no model has all of its marks there, one has to do: the file lacks tensors then, and
+    which ones can be said once it is known whose they are.
+    """
+    for fits in (all, any):
+        for key, model in PUBLISHED.items():
+            prefix = model.prefix(tensors, fits)
+            if prefix is not None:
+                return key, prefix
     return None

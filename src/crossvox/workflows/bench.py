@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from torch import nn
 from torch.utils._pytree import tree_map
 
@@ -24,7 +25,7 @@ from crossvox.data.phantom import write_phantom
 from crossvox.data.plan import make_plan
 from crossvox.data.selection import select
 from crossvox.data.store import Store
-from crossvox.engine.record import read_metrics
+from crossvox.engine.record import read_facts, read_metrics
 from crossvox.methods import METHODS
 from crossvox.workflows.config import RunConfig
 from crossvox.workflows.predict import Options, Predictor
@@ -121,12 +122,13 @@ def peak_memory() -> Figures:
 def _loss_shares(config: RunConfig, run: Run, step: float) -> Figures:
     """Part of a step that each loss module of the method takes, forward and backward.
 
-    Each is timed alone, on what it was given in a step, since hooks cannot tell whose a backward
-    pass is.
+    Each is timed alone, on the run's device and on what it was given in a step, since hooks cannot
+    tell whose a backward pass is.
     """
+    device = torch.device(read_facts(run.path)["device"])
     manifest = load_manifest(config.data)
     store = Store(store_path(config, manifest, run.plan), run.preprocessing)
-    method = build_method(run.task, config)
+    method = build_method(run.task, config).to(device)
     # The losses get leaves of their own below; a graph of the networks would only take memory.
     method.requires_grad_(False)
     calls: list[tuple[str, nn.Module, tuple[Any, ...], bool]] = []
@@ -139,26 +141,33 @@ def _loss_shares(config: RunConfig, run: Run, step: float) -> Figures:
         for name, module in method.named_children()
         if type(module).__module__.startswith("crossvox.losses")
     ]
-    method(crops(run, manifest, store)[0], progress=0.5)
+    method(move_data_to_device(crops(run, manifest, store)[0], device), progress=0.5)
     for hook in hooks:
         hook.remove()
     seconds = {name: 0.0 for name, *_ in calls}
     for name, module, inputs, backward in calls:
-        seconds[name] += _seconds(module, inputs, backward)
+        _seconds(module, inputs, backward, device)  # allocates and tunes
+        seconds[name] += _seconds(module, inputs, backward, device)
     return {f"{name}, part of a step": f"{100 * s / step:.1f} %" for name, s in seconds.items()}
 
 
-def _seconds(module: nn.Module, inputs: tuple[Any, ...], backward: bool) -> float:
+def _seconds(
+    module: nn.Module, inputs: tuple[Any, ...], backward: bool, device: torch.device
+) -> float:
     """Time of one loss module on leaves of the shapes and values it was given."""
     leaves = tree_map(
         lambda x: x.detach().requires_grad_(x.is_floating_point()) if torch.is_tensor(x) else x,
         inputs,
     )
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     with torch.set_grad_enabled(backward):
         start = time.perf_counter()
         loss = module(*leaves)
         if backward:
             loss.backward()
+        if device.type == "cuda":  # which is only told what to do until here
+            torch.cuda.synchronize(device)
         return time.perf_counter() - start
 
 

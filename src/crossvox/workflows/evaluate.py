@@ -18,6 +18,7 @@ from crossvox.evaluation.metrics import score_case
 from crossvox.evaluation.scores import Summary, write_scores
 from crossvox.files import require_folder
 from crossvox.reporting.figures import overlay
+from crossvox.workflows.config import plain
 from crossvox.workflows.predict import Options, Predictor, cases_of, run_paths, timing
 from crossvox.workflows.prepare import Echo, refuse
 from crossvox.workflows.runs import Run
@@ -129,6 +130,7 @@ def _facts(runs: Sequence[Run], manifest: Manifest, split: str, options: Options
     facts = {
         "method": _joined([config.method["name"] for config in configs]),
         "seed": _joined([config.seed for config in configs]),
+        "backbone": _joined([plain(config.backbone) for config in configs]),
         "data": manifest.name,
         "split": split,
         "labelled": _joined([config.labelled for config in configs]),
@@ -154,4 +156,6 @@ def _seen(runs: Sequence[Run]) -> dict[str, str]:
 
 def _joined(values: Sequence[Any]) -> Any:
     """The value that all share, or all values as text."""
-    return values[0] if len(set(values)) == 1 else " + ".join(map(str, values))
+    return (
+        values[0] if all(value == values[0] for value in values) else " + ".join(map(str, values))
+    )

@@ -112,9 +112,16 @@ def plugin(part: str, name: Any) -> type:
 
 
 def crop_rule(backbone: dict[str, Any]) -> CropRule | None:
-    """The crops that a backbone takes, by its `name` and options; None = the plan's strides."""
+    """The crops that a backbone takes, by its `name` and options; None = the plan's strides.
+
+    Raises:
+        UsageError: with these options it takes none.
+    """
     rule = getattr(plugin("backbone", backbone["name"]), "crop", None)
-    return None if rule is None else rule(**_options(backbone))
+    try:
+        return None if rule is None else rule(**_options(backbone))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def build_method(task: Task, config: RunConfig) -> Method:

@@ -47,17 +47,18 @@ def inspect(path: Path) -> Iterator[str]:
     under = f"under '{weights.wrapper}'" if weights.wrapper else "bare"
     named = f"names begin with '{weights.prefix}'" if weights.prefix else "names without prefix"
     yield f"layout    {under}, {named}; {weights.others} other tensors"
+    use = f"no backbone takes it; {model.instead}"
     if model.backbone in BACKBONES:
         report = compare(_published_size(model.backbone), weights)
         yield f"tensors   {report}"
+        use = f"crossvox train --backbone {model.backbone} --weights {path}"
+        if report.needed:
+            use = f"none without the encoder's {len(report.needed)} missing parameters"
     else:
         yield f"tensors   {len(weights.tensors)}"
     yield f"licence   {model.licence}"
     yield f"saw       {model.saw}"
-    if model.backbone:
-        yield f"use       crossvox train --backbone {model.backbone} --weights {path}"
-    else:
-        yield f"use       no backbone takes it; {model.instead}"
+    yield f"use       {use}"
 
 
 def convert(path: Path, out: Path) -> Path:
@@ -69,7 +70,7 @@ def convert(path: Path, out: Path) -> Path:
         UsageError: `out` is no .safetensors file, or the file itself.
         DataError: as `inspect`.
     """
-    if out.suffix != ".safetensors":
+    if out.suffix != ".safetensors" or out.is_dir():
         raise UsageError(f"{out}: --out must name a .safetensors file")
     if out.resolve() == path.resolve():
         raise UsageError(f"{out}: is the file to be converted; give another --out")
