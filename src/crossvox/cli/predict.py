@@ -8,12 +8,14 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
+from crossvox.cli.named import names
 from crossvox.cli.options import new_parser, parse, required
 from crossvox.data.manifest import SPLITS
+from crossvox.data.misalign import Misalign
 from crossvox.errors import UsageError
 from crossvox.evaluation.scores import table
 from crossvox.workflows.dicom_input import nifti_images
-from crossvox.workflows.evaluate import evaluate
+from crossvox.workflows.evaluate import Given, evaluate
 from crossvox.workflows.predict import Options, predict_images, predict_split
 
 
@@ -46,6 +48,10 @@ def evaluate_command(argv: list[str]) -> int:
     parser = _parser("evaluate", evaluate_command.__doc__ or "")
     parser.add_argument("--overlays", type=bool, nargs="?", const=True, default=False,
                         help="also draw truth and prediction of every case")  # fmt: skip
+    parser.add_argument("--modalities", type=str | None, metavar="A,B",
+                        help="show the method only these of each case")  # fmt: skip
+    group = parser.add_argument_group("misalign: move one modality's scans, to see what it does")
+    group.add_class_arguments(Misalign, "misalign", as_group=False)
     values = parse(parser, argv)
     required(values, "data", "split", "out")
     summary = evaluate(
@@ -54,6 +60,7 @@ def evaluate_command(argv: list[str]) -> int:
         values["split"],
         values["out"],
         _options(values),
+        given=Given(names("--modalities", values["modalities"]), Misalign(**values["misalign"])),
         overlays=values["overlays"],
     )
     Console().print(table(summary))

@@ -91,6 +91,13 @@ class Predictor:
             DataError: a file cannot be read.
         """
         result = Prediction()
+        prepared, native = self.prepare(images, result)
+        return self.predict_prepared(prepared, native, result)
+
+    def prepare(
+        self, images: Mapping[str, Path], result: Prediction
+    ) -> tuple[dict[str, Prepared], dict[str, Grid]]:
+        """The scans as `predict_prepared` takes them; the time goes to `result`."""
         start = time.perf_counter()
         prepared, native = {}, {}
         for modality, path in images.items():
@@ -99,7 +106,7 @@ class Predictor:
             prepared[modality] = self.preprocessing.image(volume.data, volume.grid, modality)
             native[modality] = volume.grid
             start = result.clock("prepare", start)
-        return self.predict_prepared(prepared, native, result)
+        return prepared, native
 
     def predict_prepared(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,50 @@ import nibabel as nib
 import numpy as np
 
 from crossvox.data.check import check
+from crossvox.data.geometry import Grid
 from crossvox.data.manifest import Case, Manifest
+from crossvox.data.misalign import Misalign
 from crossvox.data.nifti import read_header, read_image, read_label
 from crossvox.engine.record import read_facts
 from crossvox.errors import UsageError
 from crossvox.evaluation.metrics import score_case
 from crossvox.evaluation.scores import Summary, write_scores
 from crossvox.files import require_folder
-from crossvox.inference.predictor import Predictor
+from crossvox.inference.predictor import Prediction, Predictor
 from crossvox.reporting.figures import overlay
-from crossvox.workflows.predict import Options, cases_of, load_predictor, timing
+from crossvox.workflows.predict import Options, cases_of, known, load_predictor, timing
 from crossvox.workflows.prepare import Echo, refuse
 from crossvox.workflows.runs import Run
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a method is given of each case, and where it lies.
+
+    Args:
+        modalities: the only ones shown to it; None = all that a case has.
+        misalign: a motion imposed on one modality's scans before they are predicted together.
+    """
+
+    modalities: tuple[str, ...] | None = None
+    misalign: Misalign = field(default_factory=Misalign)
+
+    def limited(self, case: Case) -> Case:
+        """The case with these modalities only."""
+        if self.modalities is None:
+            return case
+        images = {m: path for m, path in case.images.items() if m in self.modalities}
+        labels = {m: path for m, path in case.labels.items() if m in images}
+        return replace(case, images=images, labels=labels)
+
+    def facts(self) -> dict[str, Any]:
+        """What is out of the ordinary, for the record."""
+        found: dict[str, Any] = {}
+        if self.modalities is not None:
+            found["given"] = list(self.modalities)
+        if self.misalign:
+            found["misalign"] = asdict(self.misalign)
+        return found
 
 
 def evaluate(
@@ -30,6 +63,7 @@ def evaluate(
     out: Path,
     options: Options,
     *,
+    given: Given = Given(),
     overlays: bool = False,
     echo: Echo = print,
 ) -> Summary:
@@ -41,6 +75,7 @@ def evaluate(
         split: train, val or test.
         out: folder for the files.
         options: checkpoint, overlap and device.
+        given: modalities left out and misalignments imposed, to see what they do.
         overlays: also write `overlays/<case>_<modality>.png`, prediction and truth on the scan.
         echo: takes the lines for the user.
 
@@ -54,29 +89,45 @@ def evaluate(
     require_folder(out)
     run = Run.load(path)
     manifest, cases = cases_of(data, split)
-    cases = [case for case in cases if case.labels]
+    _same_problem(run, manifest)
+    for modality in (*(given.modalities or ()), given.misalign.modality):
+        known(run, modality or run.task.modalities[-1])
+    cases = [limited for case in cases if (limited := given.limited(case)).labels]
     if not cases:
         raise UsageError(f"{data}: no case of split '{split}' has a label to compare with")
-    _same_problem(run, manifest)
     used = {(case.id, modality) for case in cases for modality in case.labels}
     refuse(check(manifest, used, splits=(split,)), echo)
     predictor = load_predictor(run, options)
     rows = []
     for case in cases:
-        rows += _score(run, manifest, predictor, case, out if overlays else None, echo)
-    return write_scores(out, rows, _facts(run, manifest, split, options))
+        prediction = _predict(predictor, case, given.misalign)
+        rows += _score(run, manifest, prediction, case, out if overlays else None, echo)
+    return write_scores(out, rows, _facts(run, manifest, split, options) | given.facts())
+
+
+def _predict(predictor: Predictor, case: Case, misalign: Misalign) -> Prediction:
+    """The label maps of a case, one modality's scan at another place if so asked."""
+    result = Prediction()
+    prepared, native = predictor.prepare(case.images, result)
+    moved = misalign.modality or predictor.task.modalities[-1]
+    if misalign and moved in native:
+        # Both grids by one motion, so that the way back to the scan's own voxels stays the same.
+        motion, scan, grid = misalign.motion(case.id, native[moved]), prepared[moved], native[moved]
+        at = Grid(scan.grid.shape, motion @ scan.grid.affine)
+        prepared[moved] = replace(scan, grid=at)
+        native[moved] = Grid(grid.shape, motion @ grid.affine)
+    return predictor.predict_prepared(prepared, native, result)
 
 
 def _score(
     run: Run,
     manifest: Manifest,
-    predictor: Predictor,
+    prediction: Prediction,
     case: Case,
     pictures: Path | None,
     echo: Echo,
 ) -> list[dict[str, Any]]:
     """Rows of one case; also its pictures, if there is a folder for them."""
-    prediction = predictor.predict(case.images)
     rows: list[dict[str, Any]] = []
     # By the run's order of classes, whatever the manifest's is.
     ids = {name: manifest.labels[name] for name in run.task.classes}

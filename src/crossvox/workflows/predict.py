@@ -78,7 +78,7 @@ def predict_images(
     """
     require_folder(out)
     run = Run.load(path)
-    _known(run, images)
+    known(run, *images)
     refuse(check_images(images), echo)
     outputs = {m: out / f"{_stem(image)}_{m}.nii.gz" for m, image in images.items()}
     inputs = {image.resolve() for image in images.values()}
@@ -100,7 +100,7 @@ def predict_split(
     run = Run.load(path)
     manifest, cases = cases_of(data, split)
     for case in cases:
-        _known(run, case.images)
+        known(run, *case.images)
     refuse(check(manifest, (), splits=(split,)), echo)
     predictor = load_predictor(run, options)
     written = []
@@ -143,7 +143,8 @@ def _predict(
     return list(outputs.values())
 
 
-def _known(run: Run, modalities: Mapping[str, Path]) -> None:
+def known(run: Run, *modalities: str) -> None:
+    """Raise `UsageError` for a modality that is none of the run's."""
     for modality in modalities:
         if modality not in run.task.modalities:
             raise UsageError(
