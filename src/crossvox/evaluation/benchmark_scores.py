@@ -41,10 +41,17 @@ def score_lines(cases: Sequence[Mapping[str, Any]], reference: str) -> list[Line
     lines = []
     for group, members in _split(cases, GROUP).items():
         rows = {row: own for (row,), own in _split(members, ("row",)).items()}
+        modalities = {line["modality"] for line in members}
         for row, own in rows.items():
             other = rows.get(reference) if row != reference else None
             place = dict(zip(GROUP, group, strict=True)) | {"row": row}
-            lines += [place | line for line in _row_lines(own, other)]
+            # A row of one modality has no mean over modalities to compare with the others'.
+            whole = {line["modality"] for line in own} == modalities
+            lines += [
+                place | line
+                for line in _row_lines(own, other)
+                if whole or line["modality"] != OVERALL
+            ]
     return lines
 
 

@@ -19,11 +19,11 @@ from crossvox.data.nifti import read_header
 from crossvox.data.plan import make_plan
 from crossvox.data.selection import select
 from crossvox.engine.record import ELSEWHERE, read_config, read_facts
-from crossvox.errors import CrossvoxError, UsageError
+from crossvox.errors import UsageError
 from crossvox.files import sha256
 from crossvox.workflows.benchmark_suite import MethodRow, Suite, Variants, settings, slug
 from crossvox.workflows.config import RunConfig
-from crossvox.workflows.evaluate import cases_of
+from crossvox.workflows.evaluate import Given, cases_of
 from crossvox.workflows.runs import build_method, crop_rule
 from crossvox.workflows.train import store_path
 
@@ -55,6 +55,7 @@ class Cell:
         tests: variant → further options of `crossvox evaluate`.
         scored: split and checkpoint.
         facts: for the tables.
+        derived: the manifest of the row's own that is to be written first, if it has one.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Cell:
     tests: Mapping[str, Sequence[str]]
     scored: Mapping[str, str]
     facts: Facts
+    derived: Manifest | None = None
 
     @property
     def run(self) -> Path:
@@ -142,14 +144,27 @@ def grid(suite: Suite, out: Path, parse: Parse) -> list[Cell]:
     for name, path in suite.data.items():
         manifest = load_manifest(path)
         _look(manifest, suite)
-        tests = _tests(suite.variants, manifest)
         backbones: Sequence[Mapping[str, Any] | None] = suite.backbones or (None,)
         for row, backbone in itertools.product(suite.methods, backbones):
             where = f"{suite.name}, row '{row.label}'"
             base = _parsed(settings(suite, row, backbone), parse, where)
-            config, facts = _planned(base, manifest, path, out, where)
+            own = _only(manifest, row.only, out / "data", where)
+            config, facts = _planned(base, own, out, where)
+            draft = Cell(
+                name="",
+                folder=out / "cells",
+                row=row,
+                dataset=name,
+                labels="",
+                seed=0,
+                config=config,
+                tests=_tests(suite.variants, own),
+                scored={"split": suite.split, "checkpoint": suite.checkpoint},
+                facts=facts,
+                derived=own if row.only else None,
+            )
             cells += [
-                _cell(suite, out, row, (name, labels, seed), config, tests, facts)
+                _cell(draft, labels, seed, suite.label_draw)
                 for labels, seed in itertools.product(suite.labels, suite.seeds)
             ]
     # So that what is done when time runs out is complete for the first seeds.
@@ -207,8 +222,27 @@ def _parsed(values: dict[str, Any], parse: Parse, where: str) -> RunConfig:
             raise UsageError(f"{where}: {str(error).removeprefix(f'{file}: ')}") from None
 
 
+def _only(manifest: Manifest, which: str, folder: Path, where: str) -> Manifest:
+    """The data set with one modality's scans alone, to lie in `folder`; all of it for ""."""
+    if not which:
+        return manifest
+    names = list(manifest.modalities)
+    modality = {"first": names[0], "last": names[-1]}.get(which, which)
+    if modality not in names:
+        raise UsageError(f"{where}: only '{which}'; choose from first, last, {', '.join(names)}")
+    assert manifest.path is not None
+    cases = (Given((modality,)).limited(case) for case in manifest.cases)
+    return dataclasses.replace(
+        manifest,
+        modalities={modality: manifest.modalities[modality]},
+        cases=tuple(case for case in cases if case.images),
+        registered=False,
+        path=folder / f"{slug(manifest.name)}-{slug(modality)}.json",
+    )
+
+
 def _planned(
-    config: RunConfig, manifest: Manifest, path: Path, out: Path, where: str
+    config: RunConfig, manifest: Manifest, out: Path, where: str
 ) -> tuple[RunConfig, Facts]:
     """The settings with their data set and the store that all cells like it share."""
     try:
@@ -217,33 +251,28 @@ def _planned(
         method = build_method(plan.task, config)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None
-    config = dataclasses.replace(config, data=path, out=out / "cells").absolute()
+    assert manifest.path is not None
+    config = dataclasses.replace(config, data=manifest.path, out=out / "cells").absolute()
     config = dataclasses.replace(config, store=store_path(config, manifest, plan))
     return config, Facts(method.n_parameters, method.uses_unlabelled, method.adaptation)
 
 
-def _cell(
-    suite: Suite,
-    out: Path,
-    row: MethodRow,
-    place: tuple[str, str, int],
-    config: RunConfig,
-    tests: Mapping[str, Sequence[str]],
-    facts: Facts,
-) -> Cell:
-    dataset, labels, seed = place
-    parts = [dataset, row.label, config.backbone["name"], f"labels-{labels}", f"seed-{seed}"]
+def _cell(draft: Cell, labels: str, seed: int, label_draw: str) -> Cell:
+    """The cell of a label count and a seed."""
+    backbone = draft.config.backbone["name"]
+    parts = [draft.dataset, draft.row.label, backbone, f"labels-{labels}", f"seed-{seed}"]
     name = "_".join(slug(part) for part in parts)
-    folder = (out / "cells" / name).absolute()
-    own = dataclasses.replace(
-        config,
+    folder = (draft.folder / name).absolute()
+    config = dataclasses.replace(
+        draft.config,
         out=folder / "run",
         labelled=labels,
         seed=seed,
-        label_draw=seed if suite.label_draw == "seed" else None,
+        label_draw=seed if label_draw == "seed" else None,
     )
-    scored = {"split": suite.split, "checkpoint": suite.checkpoint}
-    return Cell(name, folder, row, dataset, labels, seed, own, tests, scored, facts)
+    return dataclasses.replace(
+        draft, name=name, folder=folder, labels=labels, seed=seed, config=config
+    )
 
 
 def _refuse_other(cell: Cell) -> None:
@@ -253,14 +282,19 @@ def _refuse_other(cell: Cell) -> None:
     before, now = read_config(cell.run), cell.config.to_dict()
     before = RunConfig.from_dict(before).to_dict()
     changed = [key for key in now if key not in ELSEWHERE and before.get(key) != now[key]]
-    try:
-        data = read_facts(cell.run).get("data", {}).get("manifest")
-    except CrossvoxError:
-        data = None  # its own command says what is wrong with it
-    if data is not None and data != sha256(cell.config.data):
-        changed.append("the data set")
+    if _data_changed(cell):
+        changed.append("data set")
     if changed:
         raise UsageError(
             f"{cell.folder}: was run with another {', '.join(changed)} than the suite now asks "
             "for; remove that folder, or give another --out"
         )
+
+
+def _data_changed(cell: Cell) -> bool:
+    """Whether the manifest is another than when the run began."""
+    path = cell.config.data
+    if cell.derived is not None:
+        return path.exists() and load_manifest(path) != cell.derived
+    began = read_facts(cell.run).get("data", {}).get("manifest")
+    return began is not None and began != sha256(path)

@@ -132,9 +132,25 @@ def _made(report: Report) -> str:
         "bold, the second underlined. Averages are the mean of the listed classes, and of the "
         "modalities.",
     ]
+    settings = [f"All runs: {_written(about['settings'])}."] if about["settings"] else []
+    settings += [
+        f"{label}: {_written(own)}." for label, own in about["rows"].items() if len(own) > 1
+    ]
+    if settings:
+        lines.append("\n".join(f"* {line}" for line in settings))
     if len(about["seeds"]) == 1:
         lines.append("With one seed this is an observation, not a comparison.")
     return "\n\n".join(lines)
+
+
+def _written(values: Mapping[str, Any], prefix: str = "") -> str:
+    """Nested settings as `a.b=1`, one after the other."""
+    parts = [
+        _written(value, f"{prefix}{key}.") if isinstance(value, Mapping) else
+        f"`{prefix}{key}={value}`"
+        for key, value in values.items()
+    ]  # fmt: skip
+    return ", ".join(parts)
 
 
 def _warnings(report: Report) -> str:
@@ -143,7 +159,7 @@ def _warnings(report: Report) -> str:
     if len(done) < len(report.cells):
         lines.append(f"{len(done)} of {len(report.cells)} runs are done.")
     versions = dict.fromkeys(
-        f"crossvox {cell['crossvox']} {cell['commit'][:10]}".strip() + f", torch {cell['torch']}"
+        f"crossvox {cell['crossvox']}{_commit(cell['commit'])}, torch {cell['torch']}"
         for cell in done
     )
     if versions:
@@ -184,6 +200,11 @@ def _place(line: Line, axis: str) -> float | str | None:
     if axis == "given":
         return amount if kind == "given" else "all" if not kind else None
     return float(amount) if kind == axis else 0.0 if not kind else None
+
+
+def _commit(text: str) -> str:
+    changed = " and changes" if text.endswith("+") else ""
+    return f" (commit {text[:10]}{changed})" if text else ""
 
 
 def _count(labels: str) -> str:

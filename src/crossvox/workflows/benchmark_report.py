@@ -22,7 +22,7 @@ from crossvox.evaluation.scores import COLUMNS, WHOLE, read_cases
 from crossvox.files import atomic_write
 from crossvox.workflows.benchmark_cells import PLAIN, Cell
 from crossvox.workflows.benchmark_document import Report, draw, markdown, tables
-from crossvox.workflows.benchmark_suite import Suite
+from crossvox.workflows.benchmark_suite import MethodRow, Suite
 
 Line = dict[str, Any]
 
@@ -46,7 +46,9 @@ def collect(suite: Suite, cells: Sequence[Cell], out: Path) -> None:
     _write(out / "cases.csv", CASE_COLUMNS, cases)
     _write(out / "cells.csv", CELL_COLUMNS, [_cell_line(suite, cell, out) for cell in cells])
     keys = ("name", "title", "preset", "split", "checkpoint", "reference", "label_draw")
-    about = {key: getattr(suite, key) for key in keys} | {"seeds": list(suite.seeds)}
+    about: Line = {key: getattr(suite, key) for key in keys} | {"seeds": list(suite.seeds)}
+    about["settings"] = suite.set
+    about["rows"] = {row.label: _own(row) for row in suite.methods}
     atomic_write(out / "suite.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -127,6 +129,12 @@ def _cell_line(suite: Suite, cell: Cell, out: Path) -> Line:
         "commit": git.get("commit", "") + ("+" if git.get("changed") else ""),
         "log": cell.log.relative_to(out.absolute()) if cell.log.exists() else "",
     }
+
+
+def _own(row: MethodRow) -> Line:
+    """What sets a row apart from the bare method."""
+    only = {"only": row.only} if row.only else {}
+    return {"method": row.method, **row.options, **row.set, **only}
 
 
 def _place(suite: Suite, cell: Cell) -> Line:

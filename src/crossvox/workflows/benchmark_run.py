@@ -161,6 +161,8 @@ def _work(cell: Cell, share: Share, launch: Launch) -> str:
         cell.failure.unlink(missing_ok=True)
         text = yaml.safe_dump(cell.config.to_dict(), sort_keys=False, allow_unicode=True)
         atomic_write(cell.folder / "settings.yaml", text)
+        if cell.derived is not None and not cell.config.data.exists():
+            cell.derived.save(cell.config.data)
         for what, arguments in cell.commands():
             try:
                 spent = launch(arguments, cell.log, lock.fileno())

@@ -26,12 +26,15 @@ class MethodRow:
         method: its name.
         options: the method's own options.
         set: further settings of the run, over the suite's.
+        only: train and test on this modality's scans alone; "first" and "last" are those of the
+            data set.
     """
 
     label: str
     method: str
     options: dict[str, Any] = field(default_factory=dict)
     set: dict[str, Any] = field(default_factory=dict)
+    only: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,11 @@ def load_suite(path: Path, over: Mapping[str, Any] | None = None) -> Suite:
         raise UsageError(f"{where}: seed {odd[0]!r}; expected whole numbers from 0")
     _grid_free(where, values.get("set", {}))
     values["methods"] = tuple(_row(where, entry) for entry in values["methods"])
+    labels = [row.label for row in values["methods"]]
+    if values.get("reference", labels[0]) not in labels:
+        raise UsageError(
+            f"{where}: reference '{values['reference']}' is no row; choose from {', '.join(labels)}"
+        )
     values["labels"] = tuple(str(label) for label in values.get("labels", ["all"]))
     values["seeds"] = tuple(values.get("seeds", [0]))
     values["backbones"] = tuple(_backbone(where, b) for b in values.get("backbones", []))
