@@ -38,9 +38,9 @@ class InProcess:
 
     def __call__(self, arguments: Sequence[str], log: Path, lock: int) -> dict[str, float]:
         self.ran.append(list(arguments))
-        with open(log, "a") as file:
-            with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-                code = main(list(arguments))
+        out, err = contextlib.redirect_stdout, contextlib.redirect_stderr
+        with open(log, "a") as file, out(file), err(file):
+            code = main(list(arguments))
         if code:
             raise CommandError(code, " ".join(arguments))
         return {"wall": 1.0, "cpu": 2.0, "megabytes": 3.0}

@@ -114,5 +114,5 @@ def test_training_sees_the_moved_scan_of_the_other_modality(paired_files, tmp_pa
         if all(same is not None and bool(same.all()) for same in both):
             moved += not np.allclose(plain.images["mr"], other.images["mr"])
     assert moved
-    with pytest.raises(UsageError, match="'pet'.*ct, mr"):
+    with pytest.raises(UsageError, match=r"'pet'.*ct, mr"):
         views(Misalign("pet", shift=8))
