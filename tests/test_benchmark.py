@@ -222,3 +222,21 @@ def test_commands_are_processes_with_their_threads_output_and_cost(tmp_path):
         with pytest.raises(CommandError) as failed:
             Launcher(1)(["list", "nonsense"], log, lock.fileno())
     assert failed.value.code == 2 and "choose from" in log.read_text().splitlines()[-1]
+
+
+def test_sigterm_ends_the_benchmark_and_fails_no_cell(paired_files, tmp_path, monkeypatch):
+    """As at a cluster's time limit: what was done is in the tables, the rest goes on later."""
+    stopped = []
+
+    def terminate(self, command, log, lock):
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not stopped:
+            time.sleep(0.01)
+        raise CommandError(130, "train")
+
+    monkeypatch.setattr(Launcher, "__call__", terminate)
+    monkeypatch.setattr(Launcher, "stop", lambda self: stopped.append(True))
+    suite = write_suite(tmp_path / "s.yaml")
+    assert main(arguments(suite, paired_files.path, tmp_path / "out")) == 130
+    assert [cell["state"] for cell in read(tmp_path / "out" / "cells.csv")] == ["open", "open"]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

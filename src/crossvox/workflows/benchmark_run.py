@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -134,7 +135,8 @@ def run_cells(
     launcher = Launcher(share.threads)
     console = console or Console(file=sys.stderr, highlight=False)
     todo = [cell for cell in cells if cell.state != "done"]
-    with _bar(console, len(cells), len(cells) - len(todo)) as finished:
+    bar = _bar(console, len(cells), len(cells) - len(todo))
+    with _terminable(), bar as finished:
         pool = ThreadPoolExecutor(share.jobs)
         waiting = {pool.submit(_work, cell, share, launch or launcher): cell for cell in todo}
         try:
@@ -188,6 +190,23 @@ def _last_line(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
     said = [line.strip() for line in lines if line.strip() and not line.startswith("$ ")]
     return said[-1] if said else "no message"
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM, as at a cluster's time limit, ends the block as Ctrl-C does."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python lets only the main thread set handlers.
+        return
+    former = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 @contextlib.contextmanager
