@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rank-cases": ("rank", "order a data set's scans by how much labelling them helps"),
     "list": ("info", "list methods, backbones or presets"),
     "doctor": ("info", "show versions, devices and what is missing"),
+    "benchmark": ("benchmark", "compare methods on data sets, with tables and figures"),
     "bench": ("bench", "measure speed and memory of train, predict or load"),
 }
 """Command → (module of `crossvox.cli` that has a function of that name, one-line help)."""

@@ -8,12 +8,14 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
+from crossvox.cli.named import names
 from crossvox.cli.options import flag, new_parser, parse, required
 from crossvox.data.manifest import SPLITS
+from crossvox.data.misalign import Misalign
 from crossvox.errors import UsageError
 from crossvox.evaluation.scores import table
 from crossvox.workflows.dicom_input import nifti_images
-from crossvox.workflows.evaluate import evaluate
+from crossvox.workflows.evaluate import Given, evaluate
 from crossvox.workflows.outputs import Outputs
 from crossvox.workflows.predict import Options, predict_images, predict_split
 
@@ -56,6 +58,10 @@ def evaluate_command(argv: list[str]) -> int:
     """Score a trained run on a split: cases.csv, summary.json and a printed table."""
     parser = _parser("evaluate", evaluate_command.__doc__ or "")
     flag(parser, "overlays", "also draw truth and prediction of every case")
+    parser.add_argument("--modalities", type=str | None, metavar="A,B",
+                        help="show the method only these of each case")  # fmt: skip
+    group = parser.add_argument_group("misalign: move one modality's scans, to see what it does")
+    group.add_class_arguments(Misalign, "misalign", as_group=False)
     values = parse(parser, argv)
     required(values, "data", "split", "out")
     summary = evaluate(
@@ -64,6 +70,7 @@ def evaluate_command(argv: list[str]) -> int:
         values["split"],
         values["out"],
         run_options(values),
+        given=Given(names("--modalities", values["modalities"]), Misalign(**values["misalign"])),
         overlays=values["overlays"],
     )
     Console().print(table(summary))

@@ -14,6 +14,7 @@ from crossvox.batch import IGNORE, Batch, Task, View
 from crossvox.data.augment import Appearance, Augment, random_pose
 from crossvox.data.geometry import sample, voxel_map
 from crossvox.data.manifest import Case, Manifest
+from crossvox.data.misalign import Misalign
 from crossvox.data.sampling import (
     Sampling,
     common_position,
@@ -70,6 +71,7 @@ class CropDataset(Dataset[Batch]):
         augment: Augment,
         seed: int,
         needs: frozenset[str],
+        misalign: Misalign | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -84,6 +86,7 @@ class CropDataset(Dataset[Batch]):
             augment: strength of the variations.
             seed: of everything random here.
             needs: `unlabelled` and / or `companion`, as the method declares.
+            misalign: a motion imposed on one modality's scans.
             rank: of this process.
             world: number of processes.
 
@@ -98,6 +101,13 @@ class CropDataset(Dataset[Batch]):
                 )
         self.task, self.selection, self.sampling = task, selection, sampling
         self.augment, self.seed, self.needs = augment, seed, needs
+        self.misalign = misalign = misalign or Misalign()
+        self.misaligned = (misalign.modality or task.modalities[-1]) if misalign else None
+        if self.misaligned not in (None, *task.modalities):
+            raise UsageError(
+                f"misalign.modality: no modality '{self.misaligned}'; "
+                f"choose from {', '.join(task.modalities)}"
+            )
         self.rank, self.world = rank, world
         self._appearance = Appearance(augment)
         self.cases = {case.id: case for case in manifest.split("train")}
@@ -148,7 +158,7 @@ class CropDataset(Dataset[Batch]):
         same = {modality: True}
         if "companion" in self.needs and not dropped:
             for other in self._others(self.cases[name], modality):
-                entry = self.store.image(self.cases[name], other)
+                entry = self._scan(self.cases[name], other)
                 to_other = voxel_map(entry.grid, case.image.grid) @ matrix
                 if shows(entry, to_other, np.zeros(3), self.task.patch):
                     images[other], same[other] = self._image(entry, to_other, rng), True
@@ -167,26 +177,30 @@ class CropDataset(Dataset[Batch]):
             return self.cases[pick(self.selection.unlabelled[modality], number, key)]
 
         case, patch = drawn(anchor), self.task.patch
-        own = {m: self.store.image(case, m) for m in [anchor, *self._others(case, anchor)]}
+        own = {m: self._scan(case, m) for m in [anchor, *self._others(case, anchor)]}
         if len(own) > 1:
             partners = [own[m] for m in own if m != anchor]
             start = overlapping_start(own[anchor], partners, patch, rng)
             position = position_of(own[anchor], patch, start)
         else:
-            strangers = {m: self.store.image(drawn(m), m) for m in modalities if m != anchor}
+            strangers = {m: self._scan(drawn(m), m) for m in modalities if m != anchor}
             position = common_position([own[anchor], *strangers.values()], patch, rng.random(3))
             start = start_at(own[anchor], patch, position)
         pose = random_pose(self.augment, self.task, rng)
         matrix = self._about_centre(start, pose)
         images, same = {}, {}
         for m in modalities:
-            entry = own.get(m) or self.store.image(drawn(m), m)
+            entry = own.get(m) or self._scan(drawn(m), m)
             at = voxel_map(entry.grid, own[anchor].grid) @ matrix
             same[m] = m in own and shows(entry, at, np.zeros(3), patch)
             if not same[m]:
                 at = self._about_centre(start_at(entry, patch, position), pose)
             images[m] = self._image(entry, at, rng)
         return Row(images, same, None, (), f"{case.id}/{anchor}")
+
+    def _scan(self, case: Case, modality: str) -> StoredArray:
+        entry = self.store.image(case, modality)
+        return self.misalign.stored(case.id, entry) if modality == self.misaligned else entry
 
     def _others(self, case: Case, modality: str) -> list[str]:
         return [m for m in self.task.modalities if m in case.images and m != modality]
@@ -214,7 +228,7 @@ class CropDataset(Dataset[Batch]):
                 voxels.append(rng.permutation(found)[:VOXELS_PER_CLASS])
         annotated = case.annotated if case.annotated is not None else self.task.classes
         flags = (True, *(name in annotated for name in self.task.classes))
-        return LabelledCase(self.store.image(case, modality), label, tuple(voxels), flags)
+        return LabelledCase(self._scan(case, modality), label, tuple(voxels), flags)
 
     def _stack(self, rows: Sequence[Row]) -> View:
         modalities = [m for m in self.task.modalities if any(m in row.images for row in rows)]

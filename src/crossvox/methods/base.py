@@ -25,11 +25,14 @@ class Method(nn.Module):
         summary: one line for `crossvox list methods`.
         needs: what a batch must hold beside labelled crops: "unlabelled" crops, and the
             "companion" crops that other modalities have of the same subject.
+        adaptation: what was changed of a published method to make it work here (unpaired scans,
+            3-D, few labels), for the tables; empty if nothing.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
+    adaptation: ClassVar[str] = ""
 
     def __init__(self, task: Task, backbone: Backbone) -> None:
         super().__init__()
@@ -85,6 +88,11 @@ class Method(nn.Module):
     def n_parameters(self) -> int:
         """Number of values that are trained."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    @property
+    def uses_unlabelled(self) -> bool:
+        """Whether unlabelled images have a say in what is learnt, with the options given."""
+        return "unlabelled" in self.needs
 
     def _wanted(self, images: Mapping[str, Tensor], outputs: Sequence[str] | None) -> list[str]:
         """Check a request to `predict` and list what it is for."""

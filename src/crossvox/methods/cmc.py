@@ -40,6 +40,7 @@ class CMC(Method):
     name = "cmc"
     summary = "cross-modality collaboration: fused features, channel and anatomy consistency"
     needs = frozenset({"unlabelled", "companion"})
+    adaptation = "crops matched by position; one crop's fusion never holds another subject"
 
     # One keyword per choice of the method is what the command line and the paper's ablations
     # address; bundling them would only hide the number.
@@ -150,6 +151,11 @@ class CMC(Method):
         every = {m: f.new_ones(len(f), dtype=torch.bool) for m, f in aware.items()}
         present = every if self._fuses else {}
         return {m: self._decode(m, features[m], aware, present) for m in wanted}
+
+    @property
+    def uses_unlabelled(self) -> bool:
+        """Not without both consistencies; see `Method.uses_unlabelled`."""
+        return self.csc is not None or self.cac is not None
 
     def own_networks(self, modality: str) -> list[nn.Module]:
         """Encoder and decoder, unless the encoder is shared; see `Method.own_networks`."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crossvox.data.augment import Augment
+from crossvox.data.misalign import Misalign
 from crossvox.data.plan import Budget
 from crossvox.data.sampling import Sampling
 from crossvox.engine.compute import Compute
@@ -20,6 +21,7 @@ SECTIONS: dict[str, type] = {
     "budget": Budget,
     "sampling": Sampling,
     "augment": Augment,
+    "misalign": Misalign,
     "fit": Fit,
     "inference": Inference,
     "compute": Compute,
@@ -47,6 +49,7 @@ class RunConfig:
         budget: what the planning may spend.
         sampling: the crops of one step.
         augment: the random changes made to crops.
+        misalign: a motion imposed on one modality's training scans.
         fit: the training loop.
         inference: the sliding window.
         compute: device, precision, processes.
@@ -65,6 +68,7 @@ class RunConfig:
     budget: Budget = field(default_factory=Budget)
     sampling: Sampling = field(default_factory=Sampling)
     augment: Augment = field(default_factory=Augment)
+    misalign: Misalign = field(default_factory=Misalign)
     fit: Fit = field(default_factory=Fit)
     inference: Inference = field(default_factory=Inference)
     compute: Compute = field(default_factory=Compute)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,52 @@ import nibabel as nib
 import numpy as np
 
 from crossvox.data.check import check
+from crossvox.data.geometry import Grid
 from crossvox.data.manifest import Case, Manifest
-from crossvox.data.nifti import read_header, read_image, read_label
+from crossvox.data.misalign import Misalign
+from crossvox.data.nifti import Scan, Volume, read_header, read_image, read_label
 from crossvox.engine.record import read_facts
 from crossvox.errors import UsageError
 from crossvox.evaluation.metrics import score_case
 from crossvox.evaluation.scores import Summary, write_scores
 from crossvox.files import require_folder
+from crossvox.inference.ensemble import known_modalities
+from crossvox.inference.predictor import Prediction
 from crossvox.reporting.figures import overlay
 from crossvox.workflows.config import plain
 from crossvox.workflows.predict import Options, Predictor, cases_of, run_paths, timing
 from crossvox.workflows.prepare import Echo, refuse
 from crossvox.workflows.runs import Run
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a method is given of each case, and where it lies.
+
+    Args:
+        modalities: the only ones shown to it; None = all that a case has.
+        misalign: a motion imposed on one modality's scans before they are predicted together.
+    """
+
+    modalities: tuple[str, ...] | None = None
+    misalign: Misalign = field(default_factory=Misalign)
+
+    def limited(self, case: Case) -> Case:
+        """The case with these modalities only."""
+        if self.modalities is None:
+            return case
+        images = {m: path for m, path in case.images.items() if m in self.modalities}
+        labels = {m: path for m, path in case.labels.items() if m in images}
+        return replace(case, images=images, labels=labels)
+
+    def facts(self) -> dict[str, Any]:
+        """What is out of the ordinary, for the record."""
+        found: dict[str, Any] = {}
+        if self.modalities is not None:
+            found["given"] = list(self.modalities)
+        if self.misalign:
+            found["misalign"] = asdict(self.misalign)
+        return found
 
 
 def evaluate(
@@ -31,6 +66,7 @@ def evaluate(
     out: Path,
     options: Options,
     *,
+    given: Given = Given(),
     overlays: bool = False,
     echo: Echo = print,
 ) -> Summary:
@@ -42,6 +78,7 @@ def evaluate(
         split: train, val or test.
         out: folder for the files.
         options: checkpoint, overlap and device.
+        given: modalities left out and misalignments imposed, to see what they do.
         overlays: also write `overlays/<case>_<modality>.png`, prediction and truth on the scan.
         echo: takes the lines for the user.
 
@@ -56,29 +93,44 @@ def evaluate(
     paths = run_paths(paths)
     run = Run.load(paths[0])
     manifest, cases = cases_of(data, split)
-    cases = [case for case in cases if case.labels]
+    _same_problem(run, manifest)
+    asked = [*(given.modalities or ()), given.misalign.modality or run.task.modalities[-1]]
+    known_modalities(run.task, dict.fromkeys(asked))
+    cases = [limited for case in cases if (limited := given.limited(case)).labels]
     if not cases:
         raise UsageError(f"{data}: no case of split '{split}' has a label to compare with")
-    _same_problem(run, manifest)
     used = {(case.id, modality) for case in cases for modality in case.labels}
     refuse(check(manifest, used, splits=(split,)), echo)
     predictor = Predictor(*paths, options=options)
     rows = []
     for case in cases:
-        rows += _score(run, manifest, predictor, case, out if overlays else None, echo)
-    return write_scores(out, rows, _facts(predictor.runs, manifest, split, options))
+        prediction = _predict(predictor, case, given.misalign)
+        rows += _score(run, manifest, prediction, case, out if overlays else None, echo)
+    facts = _facts(predictor.runs, manifest, split, options)
+    return write_scores(out, rows, facts | given.facts())
+
+
+def _predict(predictor: Predictor, case: Case, misalign: Misalign) -> Prediction:
+    """The label maps of a case, one modality's scan at another place if so asked."""
+    scans: dict[str, Scan] = dict(case.images)
+    moved = misalign.modality or predictor.task.modalities[-1]
+    if misalign and moved in scans:
+        volume = read_image(case.images[moved])
+        # What the scan shows stays as it is, voxel by voxel, and so does its label.
+        motion = misalign.motion(case.id, volume.grid)
+        scans[moved] = Volume(volume.data, Grid(volume.grid.shape, motion @ volume.grid.affine))
+    return predictor.predict(scans)
 
 
 def _score(
     run: Run,
     manifest: Manifest,
-    predictor: Predictor,
+    prediction: Prediction,
     case: Case,
     pictures: Path | None,
     echo: Echo,
 ) -> list[dict[str, Any]]:
     """Rows of one case; also its pictures, if there is a folder for them."""
-    prediction = predictor.predict(case.images)
     rows: list[dict[str, Any]] = []
     # By the run's order of classes, whatever the manifest's is.
     ids = {name: manifest.labels[name] for name in run.task.classes}

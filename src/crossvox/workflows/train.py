@@ -182,6 +182,7 @@ def crops(run: Run, manifest: Manifest, store: Store, rank: int = 0, world: int 
         augment=run.config.augment,
         seed=run.config.seed,
         needs=METHODS[run.config.method["name"]].needs,
+        misalign=run.config.misalign,
         rank=rank,
         world=world,
     )

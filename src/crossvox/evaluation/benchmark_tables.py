@@ -1,0 +1,155 @@
+"""The tables of a benchmark: scores per organ with the best marked, and what each row costs."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from crossvox.evaluation.benchmark_scores import AVERAGE, OVERALL
+from crossvox.evaluation.layout import Cell, Mark, TextTable
+from crossvox.evaluation.scores import DECIMALS
+
+Line = Mapping[str, Any]
+
+TITLES = {"dice": "Dice", "assd_mm": "ASSD in mm"}
+
+CELL_COLUMNS = (
+    "suite", "data", "labels", "backbone", "row", "method", "seed", "state", "uses_unlabelled",
+    "pretrained_on", "adaptation", "parameters", "train_seconds", "cpu_seconds", "peak_mb",
+    "attempts", "jobs", "threads", "crossvox", "torch", "commit", "log",
+)  # fmt: skip
+"""Of `cells.csv`: a line is one run. `cpu_seconds` are the last attempt's, scoring included."""
+
+
+def score_table(lines: Sequence[Line], metric: str, reference: str, caption: str) -> TextTable:
+    """One metric of one table of the suite.
+
+    Args:
+        lines: of `crossvox.evaluation.benchmark_scores.score_lines`, of one group.
+        metric: "dice" or "assd_mm".
+        reference: the row that the others are compared with.
+        caption: what the table is of; the metric is put before it.
+
+    Returns:
+        A block of rows per modality and one of the mean over modalities: mean ± sd over seeds per
+        class and of the classes' mean, with the best two of a block marked.
+    """
+    own = [line for line in lines if line["metric"] == metric]
+    classes = list(dict.fromkeys(line["class"] for line in own if line["class"] != AVERAGE))
+    modalities = list(dict.fromkeys(line["modality"] for line in own))
+    modalities.sort(key=lambda modality: modality == OVERALL)
+    names = list(dict.fromkeys(line["row"] for line in own))
+    found = {(line["modality"], line["row"], line["class"]): line for line in own}
+    compared = any(line["difference"] is not None for line in own)
+    head = ["modality", "row", "seeds", *classes, f"mean of the {len(classes)}", "missed", "false"]
+    head += [f"Δ to {reference} [95 %]", "p"] if compared else []
+    rows: list[list[Cell]] = []
+    breaks = set()
+    for modality in modalities:
+        breaks.add(len(rows))
+        columns = [
+            _marked([found.get((modality, name, column)) for name in names], metric)
+            for column in (*classes, AVERAGE)
+        ]
+        for number, name in enumerate(names):
+            total = found.get((modality, name, AVERAGE))
+            if total is None:
+                continue
+            cells = [Cell(modality), Cell(name), Cell(str(total["seeds"]))]
+            cells += [column[number] for column in columns]
+            cells += [Cell(str(total["missed"])), Cell(str(total["false"]))]
+            rows.append(cells + (_difference(total, metric) if compared else []))
+    return TextTable(f"{TITLES[metric]}: {caption}", head, rows, 2, frozenset(breaks))
+
+
+def variant_table(lines: Sequence[Line], metric: str, caption: str) -> TextTable:
+    """The classes' mean of every row against the test's variants, a block per modality.
+
+    Args:
+        lines: as of `score_table`, of one group with all its variants.
+        metric: "dice" or "assd_mm".
+        caption: what the table is of.
+    """
+    own = [x for x in lines if x["metric"] == metric and x["class"] == AVERAGE]
+    variants = list(dict.fromkeys(line["variant"] for line in own))
+    modalities = list(dict.fromkeys(line["modality"] for line in own))
+    modalities.sort(key=lambda modality: modality == OVERALL)
+    names = list(dict.fromkeys(line["row"] for line in own))
+    found = {(line["modality"], line["row"], line["variant"]): line for line in own}
+    rows: list[list[Cell]] = []
+    breaks = set()
+    for modality in modalities:
+        breaks.add(len(rows))
+        columns = [_marked([found.get((modality, n, v)) for n in names], metric) for v in variants]
+        for number, name in enumerate(names):
+            cells = [Cell(modality), Cell(name), *(column[number] for column in columns)]
+            rows.append(cells)
+    head = ["modality", "row", *(_title(variant) for variant in variants)]
+    return TextTable(f"{TITLES[metric]} by test: {caption}", head, rows, 2, frozenset(breaks))
+
+
+def cost_table(cells: Sequence[Line], caption: str) -> TextTable:
+    """What each row uses and takes: means over its finished cells.
+
+    Args:
+        cells: mappings with the keys `CELL_COLUMNS`, of one data set and backbone.
+        caption: what the table is of.
+    """
+    head = ["row", "uses unlabelled", "pre-trained on", "adaptation", "parameters, M",
+            "train, min", "CPU, min", "peak memory, MB", "done"]  # fmt: skip
+    rows = []
+    for name in dict.fromkeys(cell["row"] for cell in cells):
+        own = [cell for cell in cells if cell["row"] == name]
+        done = [cell for cell in own if cell["state"] == "done"]
+        first = own[0]
+        rows.append([
+            Cell(name),
+            Cell(first["uses_unlabelled"]),
+            Cell(first["pretrained_on"] or "nothing"),
+            Cell(first["adaptation"] or "none"),
+            Cell(f"{float(first['parameters']) / 1e6:.2f}"),
+            Cell(_mean(done, "train_seconds", 60, 1)),
+            Cell(_mean(done, "cpu_seconds", 60, 1)),
+            Cell(_mean(done, "peak_mb", 1, 0)),
+            Cell(f"{len(done)} of {len(own)}"),
+        ])  # fmt: skip
+    return TextTable(caption, head, rows, left=4)
+
+
+def _title(variant: str) -> str:
+    kind, _, amount = variant.partition("=")
+    words = {"": "as it is", "shift": f"shift {amount} mm", "rotate": f"rotation {amount}°"}
+    return words.get(kind, f"{amount.replace('+', ' + ')} only")
+
+
+def _marked(column: Sequence[Line | None], metric: str) -> list[Cell]:
+    """The cells of one column of one block; what looks equal is marked alike."""
+    decimals = DECIMALS[metric]
+    means = [None if line is None or line["mean"] is None else line["mean"] for line in column]
+    shown = [None if mean is None else round(mean, decimals) for mean in means]
+    order = sorted({v for v in shown if v is not None}, reverse=metric == "dice")
+    marks: dict[float, Mark] = {}
+    if sum(v is not None for v in shown) > 1:
+        marks = dict(zip(order, ("best", "second"), strict=False))
+    cells = []
+    for line, mean, value in zip(column, means, shown, strict=True):
+        if line is None or mean is None or value is None:
+            cells.append(Cell("" if line is None else "–"))
+            continue
+        spread = "" if line["sd"] is None else f" ± {line['sd']:.{decimals}f}"
+        cells.append(Cell(f"{mean:.{decimals}f}{spread}", marks.get(value, "")))
+    return cells
+
+
+def _difference(line: Line, metric: str) -> list[Cell]:
+    if line["difference"] is None:
+        return [Cell(""), Cell("")]
+    values = (f"{line[key]:+.{DECIMALS[metric]}f}" for key in ("difference", "low", "high"))
+    difference, low, high = (value.replace("-", "−") for value in values)
+    return [Cell(f"{difference} [{low}, {high}]"), Cell(f"{line['p']:.3f}")]
+
+
+def _mean(cells: Sequence[Line], key: str, unit: float, decimals: int) -> str:
+    values = [float(cell[key]) for cell in cells if cell[key] not in ("", None)]
+    return f"{statistics.fmean(values) / unit:.{decimals}f}" if values else "–"

@@ -1,0 +1,246 @@
+"""What a benchmark compares: the YAML file of a suite."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from crossvox.data.manifest import SPLITS
+from crossvox.errors import UsageError
+from crossvox.workflows.presets import load_preset, merge, read_yaml
+from crossvox.workflows.runs import plugin
+
+GRID = ("data", "out", "store", "method", "labelled", "label_draw", "seed", "preset")
+"""Settings of a run that the grid decides on, so that no `set` may."""
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """A row of the tables: a method with its options.
+
+    Attributes:
+        label: what the tables call it.
+        method: its name.
+        options: the method's own options.
+        set: further settings of the run, over the suite's.
+        only: train and test on this modality's scans alone; "first" and "last" are those of the
+            data set.
+    """
+
+    label: str
+    method: str
+    options: dict[str, Any] = field(default_factory=dict)
+    set: dict[str, Any] = field(default_factory=dict)
+    only: str = ""
+
+
+@dataclass(frozen=True)
+class Variants:
+    """Tests of the same trained run beside the plain one.
+
+    Attributes:
+        subsets: show the method every subset of the modalities.
+        shift_mm: shifts of one modality's scans.
+        rotate_deg: rotations of one modality's scans.
+        modality: which one is moved; empty = the data set's last.
+    """
+
+    subsets: bool = False
+    shift_mm: tuple[float, ...] = ()
+    rotate_deg: tuple[float, ...] = ()
+    modality: str = ""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A grid of runs: data sets × label counts × backbones × methods × seeds.
+
+    Attributes:
+        name: of the suite.
+        title: one line for the report.
+        data: name → dataset.json; empty = whatever the command names.
+        methods: the rows of the tables.
+        labels: label counts, as `crossvox train --labelled` takes them.
+        seeds: of the runs.
+        label_draw: "first" takes the first labelled cases; "seed" draws others with each seed.
+        backbones: `{name, options …}` each; empty = the preset's.
+        preset: starting values of every run.
+        set: settings of every run, over the preset's.
+        split: scored.
+        checkpoint: scored: "last" or "best".
+        variants: further tests of every run.
+        reference: label of the row that the others are compared with.
+    """
+
+    name: str
+    methods: tuple[MethodRow, ...]
+    title: str = ""
+    data: dict[str, Path] = field(default_factory=dict)
+    labels: tuple[str, ...] = ("all",)
+    seeds: tuple[int, ...] = (0,)
+    label_draw: str = "first"
+    backbones: tuple[dict[str, Any], ...] = ()
+    preset: str = "cpu"
+    set: dict[str, Any] = field(default_factory=dict)
+    split: str = "test"
+    checkpoint: str = "last"
+    variants: Variants = Variants()
+    reference: str = "cmc"
+
+    def __post_init__(self) -> None:
+        named: tuple[tuple[str, list[Any]], ...] = (
+            ("data set", list(self.data)),
+            ("label of a method", [slug(row.label) for row in self.methods]),
+            ("label count", list(self.labels)),
+            ("seed", list(self.seeds)),
+            ("backbone", [backbone["name"] for backbone in self.backbones]),
+        )
+        for what, names in named:
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise UsageError(f"{self.name}: {what} '{twice[0]}' stands twice; name it once")
+        if not (self.methods and self.labels and self.seeds):
+            raise UsageError(f"{self.name}: needs a method, a label count and a seed at least")
+        _choice(self.name, "label_draw", self.label_draw, ("first", "seed"))
+        _choice(self.name, "split", self.split, SPLITS)
+        _choice(self.name, "checkpoint", self.checkpoint, ("last", "best"))
+        load_preset(self.preset)
+
+    def with_data(self, given: Mapping[str, Path]) -> Suite:
+        """The suite on these data sets, or with these paths in place of its own.
+
+        Raises:
+            UsageError: a name that the suite does not know, or no data set at all.
+        """
+        for name in given:
+            if self.data and name not in self.data:
+                raise UsageError(
+                    f"--data {name}: no such data set in {self.name}; "
+                    f"choose from {', '.join(self.data)}"
+                )
+        data = {**self.data, **given}
+        if not data:
+            raise UsageError(f"{self.name} names no data set; give --data NAME=DATASET.json")
+        return self._replaced(data=data)
+
+    def _replaced(self, **changes: Any) -> Suite:
+        return type(self)(**{**self.__dict__, **changes})
+
+
+def load_suite(path: Path, over: Mapping[str, Any] | None = None) -> Suite:
+    """Read the YAML file of a suite.
+
+    Args:
+        path: the file; paths of data sets in it are relative to its folder.
+        over: keys of the file with other values, as from the command line.
+
+    Raises:
+        UsageError: an unknown key, method, backbone or preset, with the names to choose from, or
+            a value that is not of the kind expected.
+    """
+    values = {"name": path.stem, **read_yaml(path), **(over or {})}
+    where = str(path)
+    _keys(where, values, Suite)
+    for key in ("labels", "seeds", "backbones", "methods"):
+        if key in values and not isinstance(values[key], list):
+            values[key] = [values[key]]
+    for key, kind in (("set", dict), ("data", dict), ("variants", dict)):
+        if not isinstance(values.get(key, {}), kind):
+            raise UsageError(f"{where}: '{key}' is {values[key]!r}; expected `key: value` lines")
+    if not values.get("methods"):
+        raise UsageError(f"{where}: no 'methods'; list those to compare")
+    if odd := [seed for seed in values.get("seeds", [0]) if type(seed) is not int or seed < 0]:
+        raise UsageError(f"{where}: seed {odd[0]!r}; expected whole numbers from 0")
+    _grid_free(where, values.get("set", {}))
+    values["methods"] = tuple(_row(where, entry) for entry in values["methods"])
+    labels = [row.label for row in values["methods"]]
+    if values.get("reference", labels[0]) not in labels:
+        raise UsageError(
+            f"{where}: reference '{values['reference']}' is no row; choose from {', '.join(labels)}"
+        )
+    values["labels"] = tuple(str(label) for label in values.get("labels", ["all"]))
+    values["seeds"] = tuple(values.get("seeds", [0]))
+    values["backbones"] = tuple(_backbone(where, b) for b in values.get("backbones", []))
+    values["variants"] = _variants(where, values.get("variants", {}))
+    values["data"] = {
+        str(name): path.parent / Path(str(file)).expanduser()
+        for name, file in values.get("data", {}).items()
+    }
+    return Suite(**values)
+
+
+def slug(label: str) -> str:
+    """A label as a part of a folder's name."""
+    return re.sub(r"[^\w.+-]+", "-", label).strip("-")
+
+
+def settings(suite: Suite, row: MethodRow, backbone: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What `--config` of `crossvox train` is given for a row, but for what varies by cell."""
+    given = merge(suite.set, row.set)
+    given = merge(given, {"method": {"name": row.method, **row.options}, "preset": suite.preset})
+    return merge(given, {"backbone": dict(backbone)}) if backbone else given
+
+
+def _row(where: str, entry: Any) -> MethodRow:
+    if isinstance(entry, str):
+        entry = {"method": entry}
+    if not isinstance(entry, dict) or "method" not in entry:
+        raise UsageError(f"{where}: method {entry!r}; expected a name, or `method: NAME` and more")
+    entry = {"label": entry["method"], **entry}
+    label = entry["label"] = str(entry["label"])
+    _keys(f"{where}, row '{label}'", entry, MethodRow)
+    for key in ("options", "set"):
+        if not isinstance(entry.get(key, {}), dict):
+            raise UsageError(f"{where}, row '{label}': '{key}' is {entry[key]!r}; expected a map")
+    try:
+        plugin("method", entry["method"])
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+    _grid_free(f"{where}, row '{label}'", entry.get("set", {}))
+    return MethodRow(**entry)
+
+
+def _backbone(where: str, entry: Any) -> dict[str, Any]:
+    backbone = {"name": entry} if isinstance(entry, str) else entry
+    if not isinstance(backbone, dict) or "name" not in backbone:
+        raise UsageError(f"{where}: backbone {entry!r}; expected a name, or `name:` and options")
+    try:
+        plugin("backbone", backbone["name"])
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+    return dict(backbone)
+
+
+def _variants(where: str, values: dict[str, Any]) -> Variants:
+    _keys(f"{where}, 'variants'", values, Variants)
+    for key in ("shift_mm", "rotate_deg"):
+        numbers = values.get(key, [])
+        if not isinstance(numbers, list) or not all(
+            isinstance(n, int | float) and n >= 0 for n in numbers
+        ):
+            raise UsageError(f"{where}: variants.{key} is {numbers!r}; expected numbers from 0")
+        values = {**values, key: tuple(float(n) for n in numbers if n)}
+    return Variants(**values)
+
+
+def _keys(where: str, values: Mapping[str, Any], kind: type) -> None:
+    known = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+    for key in values:
+        if key not in known:
+            raise UsageError(f"{where}: unknown key '{key}'; choose from {', '.join(known)}")
+
+
+def _grid_free(where: str, values: Mapping[str, Any]) -> None:
+    for key in values:
+        if key in GRID:
+            raise UsageError(
+                f"{where}: 'set' holds '{key}', which the suite's own keys decide on; "
+                "give it there, or as `options` of a method"
+            )
+
+
+def _choice(where: str, key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UsageError(f"{where}: {key} is {value!r}; choose from {', '.join(choices)}")

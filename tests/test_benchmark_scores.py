@@ -1,0 +1,114 @@
+"""From cases to lines and tables: means, spreads, marks, and what is compared with what."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import pytest
+
+from crossvox.evaluation.benchmark_scores import CASE_COLUMNS, score_lines
+from crossvox.evaluation.benchmark_tables import cost_table, score_table, variant_table
+from crossvox.evaluation.layout import to_markdown
+
+
+def case(row, seed, name, modality, organ, dice, variant="", **other):
+    line = dict.fromkeys(CASE_COLUMNS, 0) | {
+        "suite": "s", "data": "d", "labels": "2", "backbone": "unet", "variant": variant,
+        "row": row, "method": row, "seed": seed, "case": name, "modality": modality,
+        "class": organ, "dice": dice, "assd_mm": 10 * (1 - dice),
+    }  # fmt: skip
+    return line | other
+
+
+def grid(variant=""):
+    """Two rows, two seeds, two cases of two modalities and organs; dice by formula."""
+    gain = {"sup": 0.0, "cmc": 0.1}
+    return [
+        case(row, s, f"p{i}", m, k, 0.5 + gain[row] + 0.02 * s + 0.1 * i + 0.05 * (k == "b"),
+             variant)
+        for row in gain for s in (0, 1) for i in (0, 1) for m in ("ct", "mr") for k in "ab"
+    ]  # fmt: skip
+
+
+def line_of(lines, **keys):
+    (found,) = [x for x in lines if all(x[key] == value for key, value in keys.items())]
+    return found
+
+
+def test_means_are_over_cases_and_spreads_over_seeds():
+    lines = score_lines(grid(), "cmc")
+    organ = line_of(lines, row="sup", modality="ct", metric="dice", **{"class": "b"})
+    seeds = [0.6, 0.62]
+    assert organ["mean"] == pytest.approx(statistics.mean(seeds))
+    assert organ["sd"] == pytest.approx(statistics.stdev(seeds)) and organ["seeds"] == 2
+    total = line_of(lines, row="sup", modality="overall", metric="dice")
+    assert total["class"] == "average" and total["mean"] == pytest.approx(0.585)
+
+
+def test_averages_are_compared_with_the_reference_and_classes_are_not():
+    lines = score_lines(grid(), "cmc")
+    for modality in ("ct", "mr", "overall"):
+        found = line_of(lines, row="sup", modality=modality, metric="dice", **{"class": "average"})
+        assert found["difference"] == pytest.approx(-0.1) and found["cases"] == 2
+        assert found["p"] == 0.5
+    assert all(x["p"] is None for x in lines if x["row"] == "cmc" or x["class"] != "average")
+
+
+def test_a_row_of_one_modality_has_no_mean_over_both():
+    cases = grid() + [case("ct only", 0, "p0", "ct", k, 0.9) for k in "ab"]
+    lines = [x for x in score_lines(cases, "cmc") if x["row"] == "ct only"]
+    assert {x["modality"] for x in lines} == {"ct"}
+    table = score_table(score_lines(cases, "cmc"), "dice", "cmc", "d")
+    assert [row[1].text for row in table.rows if row[0].text == "overall"] == ["sup", "cmc"]
+
+
+def test_tables_mark_the_best_two_of_each_block_by_the_metrics_direction():
+    cases = grid() + [case("low", s, f"p{i}", m, k, 0.1) for s in (0, 1) for i in (0, 1)
+                      for m in ("ct", "mr") for k in "ab"]  # fmt: skip
+    lines = score_lines(cases, "cmc")
+    for metric in ("dice", "assd_mm"):
+        table = score_table(lines, metric, "cmc", "d")
+        marks = {row[1].text: row[5].mark for row in table.rows if row[0].text == "ct"}
+        assert marks == {"cmc": "best", "sup": "second", "low": ""}
+    assert "mean of the 2" in table.head and "Δ to cmc [95 %]" in table.head
+
+
+def test_equal_numbers_are_marked_alike_and_a_single_row_not_at_all():
+    same = [case(row, 0, "p0", "ct", "a", 0.5) for row in ("x", "y")]
+    table = score_table(score_lines(same, "none"), "dice", "none", "d")
+    assert {row[4].mark for row in table.rows} == {"best"} and "p" not in table.head
+    alone = score_table(score_lines(same[:1], "none"), "dice", "none", "d")
+    assert {cell.mark for row in alone.rows for cell in row} == {""}
+
+
+def test_a_score_that_does_not_exist_is_a_dash():
+    cases = [case("x", 0, "p0", "ct", "a", math.nan, n_both_empty=1),
+             case("x", 0, "p0", "ct", "b", 0.5)]  # fmt: skip
+    text = to_markdown(score_table(score_lines(cases, "x"), "dice", "x", "d"))
+    assert "| ct | x | 1 | – | 0.500 | 0.500 | 0 | 0 |" in text
+
+
+def test_variants_stand_side_by_side():
+    cases = grid() + grid("shift=10") + [
+        case(row, s, "p0", "ct", k, 0.3, "given=ct") for row in ("sup", "cmc") for s in (0, 1)
+        for k in "ab"
+    ]  # fmt: skip
+    table = variant_table(score_lines(cases, "cmc"), "dice", "d")
+    assert table.head == ["modality", "row", "as it is", "shift 10 mm", "ct only"]
+    cells = {(row[0].text, row[1].text): [c.text for c in row[2:]] for row in table.rows}
+    assert cells["ct", "sup"] == ["0.585 ± 0.014", "0.585 ± 0.014", "0.300 ± 0.000"]
+    assert cells["mr", "sup"][2] == ""
+
+
+def test_costs_are_means_over_finished_cells():
+    def cell(seed, state, seconds):
+        return {"row": "x", "state": state, "uses_unlabelled": "no", "pretrained_on": "",
+                "adaptation": "", "parameters": "1500000", "train_seconds": seconds,
+                "cpu_seconds": seconds, "peak_mb": "700", "seed": seed}  # fmt: skip
+
+    table = cost_table([cell(0, "done", "60"), cell(1, "done", "120"), cell(2, "failed", "")], "c")
+    (row,) = table.rows
+    assert [c.text for c in row] == [
+        "x", "no", "nothing", "none", "1.50", "1.5", "1.5", "700", "2 of 3"
+    ]  # fmt: skip
