@@ -109,7 +109,7 @@ def test_a_broken_manifest_and_its_scans_are_told_in_one_report(data: Manifest) 
     content["cases"] += [broken, dict(content["cases"][0], split="val")]
     data.path.write_text(json.dumps(content))
     image_of(data).unlink()
-    told = report(check_file(data.path))
+    told = report(check_file(data.path)[1])
     assert told.count("\n") == 4 and "4 errors" in told
     for words in ("unknown key 'remark'", '"trian"', "in the splits train and val", "train0 ct"):
         assert words in told
@@ -120,9 +120,9 @@ def test_a_manifest_without_a_sound_head_has_no_scans_to_look_at(data: Manifest)
     content = json.loads(data.path.read_text())
     data.path.write_text(json.dumps(content | {"labels": {}}))
     image_of(data).unlink()
-    only(check_file(data.path), "labels")
+    only(check_file(data.path)[1], "labels")
     data.path.write_text(json.dumps(content))
-    only(check_file(data.path), "train0 ct", "no such file")
+    only(check_file(data.path)[1], "train0 ct", "no such file")
 
 
 def test_classes_of_broken_cases_do_not_count_as_absent(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_classes_of_broken_cases_do_not_count_as_absent(tmp_path: Path) -> None:
         case["remark"] = "not a key"
     content["labels"]["tail"] = 99
     data.path.write_text(json.dumps(content))
-    told = check_file(data.path)
+    _, told = check_file(data.path)
     assert told and all("unknown key" in str(problem) for problem in told)
 
 
@@ -574,3 +574,9 @@ def test_one_image_given_for_two_modalities(data: Manifest) -> None:
 @pytest.mark.skipif(not SHARED.exists(), reason="the real data sets are not here")
 def test_the_real_heart_set_is_sound() -> None:
     assert check(load_manifest(SHARED / "heart" / "dataset.json")) == []
+
+
+def test_ids_of_classes_left_out_count_as_background(data: Manifest) -> None:
+    write_nifti(label_of(data), label(1, 4, 9))
+    only(check(data), "label ids 9", "as background")
+    assert check(dataclasses.replace(data, background=(9, 12))) == []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -264,3 +265,16 @@ def test_unreadable_files(tmp_path: Path) -> None:
 def test_the_schema_is_a_schema() -> None:
     Draft202012Validator.check_schema(schema())
     assert structural_problems(content()) == []
+
+
+def test_background_ids_and_source_survive_and_are_checked(tmp_path: Path) -> None:
+    data = load_manifest(write(tmp_path / "a.json", content() | {"background": [5, 9]}))
+    assert data.background == (5, 9)
+    dataclasses.replace(data, source="by hand").save(tmp_path / "b.json")
+    again = load_manifest(tmp_path / "b.json")
+    assert (again.background, again.source) == ((5, 9), "by hand")
+    taken = next(iter(content()["labels"].values()))
+    text = refusal(write(tmp_path / "c.json", content() | {"background": [taken]}))
+    assert f"background: the id {taken} belongs to" in text
+    text = refusal(write(tmp_path / "d.json", content() | {"background": [77], "ignore": 77}))
+    assert "unannotated" in text

@@ -12,6 +12,7 @@ from crossvox.data.plan import Budget
 from crossvox.files import atomic_write
 from crossvox.networks.backbone import BACKBONES
 from crossvox.workflows.config import section
+from crossvox.workflows.inspect import broken, draw, overlap_lines, overlap_problems, overlaps
 from crossvox.workflows.prepare import prepare
 from crossvox.workflows.presets import load_preset, merge, presets
 from crossvox.workflows.runs import crop_rule
@@ -22,13 +23,26 @@ def check_command(argv: list[str]) -> int:
     parser = new_parser("check", check_command.__doc__ or "")
     parser.add_argument("dataset", type=Path, help="the dataset.json")
     parser.add_argument("--json", type=Path | None, help="also write the problems to this file")
+    parser.add_argument(
+        "--overlay",
+        type=Path | None,
+        help="also draw every case with its labels, as CASE.png in this folder",
+    )
     values = parse(parser, argv)
-    problems = check_file(values["dataset"])
+    manifest, problems = check_file(values["dataset"])
+    faulty = broken(problems)
+    shared = overlaps(manifest, faulty) if manifest else []
+    problems += overlap_problems(shared)
     if values["json"] is not None:
-        rows = [_row(problem) for problem in problems]
-        text = json.dumps({"problems": rows}, indent=1, ensure_ascii=False)
+        content = {
+            "problems": [_row(problem) for problem in problems],
+            "overlaps": [dataclasses.asdict(pair) for pair in shared],
+        }
+        text = json.dumps(content, indent=1, ensure_ascii=False)
         atomic_write(values["json"], text + "\n")
-    print(report(problems))
+    print("\n".join([*overlap_lines(shared), report(problems)]))
+    if manifest and values["overlay"] is not None:
+        draw(manifest, values["overlay"], faulty)
     return int(any(problem.severity == "error" for problem in problems))
 
 

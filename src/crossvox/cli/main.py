@@ -12,12 +12,16 @@ from crossvox.version import __version__
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "train, predict and score on synthetic scans, in minutes"),
+    "convert": ("convert", "describe a data set, public or your own, by a dataset.json"),
+    "split": ("split", "draw train, val and test anew, or k folds"),
     "check": ("dataset", "report every problem of a data set"),
     "prepare": ("dataset", "orient, resample and normalise a data set's volumes"),
     "train": ("train", "train a method on a data set, or resume a run"),
     "predict": ("predict", "segment scans with a trained run"),
     "evaluate": ("predict", "score a trained run on a split of a data set"),
     "weights": ("weights", "show what a file of published weights is, or convert it"),
+    "export": ("export", "write a trained run as a MONAI bundle or as ONNX files"),
+    "rank-cases": ("rank", "order a data set's scans by how much labelling them helps"),
     "list": ("info", "list methods, backbones or presets"),
     "doctor": ("info", "show versions, devices and what is missing"),
     "bench": ("bench", "measure speed and memory of train, predict or load"),
@@ -64,7 +68,7 @@ def _run(name: str, arguments: list[str]) -> int:
     # Imported only now: most of these need torch, `crossvox --help` does not.
     module = importlib.import_module(f"crossvox.cli.{COMMANDS[name][0]}")
     try:
-        return getattr(module, f"{name}_command")(arguments)
+        return getattr(module, f"{name.replace('-', '_')}_command")(arguments)
     except SystemExit as done:  # how argparse ends after --help
         return int(done.code or 0)
 
@@ -75,7 +79,7 @@ def _overview() -> str:
         "",
         "usage: crossvox COMMAND …        crossvox COMMAND --help for its options",
         "",
-        *(f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items()),
+        *(f"  {name:<12}{text}" for name, (_, text) in COMMANDS.items()),
         "",
         "exit codes: 0 success, 1 failure, 2 wrong usage. Not for clinical use.",
     ]

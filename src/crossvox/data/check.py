@@ -9,10 +9,10 @@ from pathlib import Path
 from crossvox.data.check_files import (
     Finding,
     Header,
-    agreement_findings,
     inspect_file,
     inspect_header,
 )
+from crossvox.data.check_place import agreement_findings, registered_findings
 from crossvox.data.check_repeats import Use, repeated_content, repeated_paths
 from crossvox.data.check_values import count_labels, digest, image_findings, label_findings
 from crossvox.data.manifest import SPLITS, Case, Manifest, load_sound_part
@@ -75,18 +75,21 @@ def check(
     return run.problems
 
 
-def check_file(path: Path) -> list[Problem]:
+def check_file(path: Path) -> tuple[Manifest | None, list[Problem]]:
     """List what is wrong with a manifest, and with the scans of its cases that break no rule.
+
+    Returns:
+        The manifest with these cases, None if there are none, and the problems.
 
     Raises:
         DataError: the manifest is missing or not JSON.
     """
     manifest, broken = load_sound_part(path)
     if manifest and not broken:
-        return check(manifest)
+        return manifest, check(manifest)
     problems = [Problem("error", "", "", str(path), line, "", "") for line in broken]
     # Whether a class is absent cannot be told: the cases left out may show it.
-    return problems + (_look(manifest).problems if manifest else [])
+    return manifest, problems + (_look(manifest).problems if manifest else [])
 
 
 def _look(
@@ -176,17 +179,28 @@ class _Check:
         self.labels.append(use)
         header, voxels, findings = inspect_file(path)
         if header is not None and image is not None:
-            findings = findings + agreement_findings(header, image)
+            findings = findings + self._place(case, modality, header, image)
         if header is not None and voxels is not None:
             counts = count_labels(voxels, header)
             ids = self.manifest.labels
-            findings = findings + label_findings(counts, ids, self.manifest.ignore, case.annotated)
+            findings = findings + label_findings(
+                counts, ids, self.manifest.ignore, case.annotated, self.manifest.background
+            )
             if case.split == "train":
                 names = {name for name, number in ids.items() if counts.voxels[number]}
                 self.present.setdefault(modality, set()).update(names)
         elif case.split == "train":
             self.all_counted = False
         self._add(use, findings)
+
+    def _place(self, case: Case, modality: str, label: Header, image: Header) -> list[Finding]:
+        """Whether a label lies where its image does, or the case's others if these agree."""
+        findings = agreement_findings(label, image)
+        if not findings or self.manifest is None or not self.manifest.registered:
+            return findings
+        others = [path for m, path in case.images.items() if m != modality]
+        headers = [header for path in others if (header := inspect_header(path).header)]
+        return registered_findings(label, [image, *headers])
 
     def repeats(self) -> None:
         """Tell of files and scans that occur twice."""

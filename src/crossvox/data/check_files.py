@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import itertools
 import logging
 import math
 import os
@@ -18,12 +17,12 @@ import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 
+from crossvox.data.geometry import Grid
+
 MAX_VOXELS = 2**30
 """Larger volumes (4 GiB in single precision) are refused before memory is taken for them."""
 MAX_SHEAR = 2e-3
 """Largest cosine between two voxel axes: 0.11°, 0.8 mm at the end of a 400 mm axis."""
-MAX_SHIFT = 0.1
-"""How far the corners of a label may lie from its image's, in sizes of the smallest voxel edge."""
 CHUNK = 1 << 20
 # Deflate cannot compress better than this, so a header that announces more is false.
 MAX_DEFLATE_RATIO = 1032
@@ -63,6 +62,12 @@ class Header:
     offset: int
     scaling: tuple[float, float] | None
 
+    @property
+    def grid(self) -> Grid:
+        """The grid of its first three axes."""
+        x, y, z = self.shape[:3]
+        return Grid((x, y, z), self.affine)
+
 
 class Inspection(NamedTuple):
     """One file: its header and flat stored voxels as far as they can be had, and its faults."""
@@ -99,26 +104,6 @@ def inspect_file(path: Path) -> Inspection:
             return Inspection(header, _voxels(file, header, path), findings)
     except _FileError as error:
         return Inspection(header, None, [*findings, error.finding])
-
-
-def agreement_findings(label: Header, image: Header) -> list[Finding]:
-    """Where a label map does not lie on its image's grid."""
-    if label.shape[:3] != image.shape[:3]:
-        fix = "resample the label onto the image: nibabel.processing.resample_from_to, order=0"
-        wanted = f"{_times(image.shape[:3])}, as the image"
-        return [Finding("error", f"shape {_times(label.shape[:3])}", wanted, fix)]
-    ends = [(0, n - 1) for n in image.shape[:3]]
-    corners = np.array([(*corner, 1) for corner in itertools.product(*ends)]).T
-    shift = np.linalg.norm(((label.affine - image.affine) @ corners)[:3], axis=0).max()
-    limit = MAX_SHIFT * np.linalg.norm(image.affine[:3, :3], axis=0).min()
-    if shift <= limit or not np.isfinite(shift - limit):  # the latter is told of the file itself
-        return []
-    found = f"corners up to {shift:.4g} mm from the image's"
-    fix = (
-        "if it was drawn on this image, copy the image's geometry (fslcpgeom IMAGE LABEL), else "
-        "resample it onto the image"
-    )
-    return [Finding("error", found, f"at most {limit:.2g} mm, {MAX_SHIFT} voxel", fix)]
 
 
 class _FileError(Exception):
@@ -222,7 +207,7 @@ def _voxels(file: IO[bytes], header: Header, path: Path) -> np.ndarray:
 def _size_findings(header: Header) -> list[Finding]:
     """An error here means that the voxels are not worth reading, or not to be read."""
     shape, again = header.shape, "export the scan again"
-    found = f"{len(shape)}-D, shape {_times(shape)}"
+    found = f"{len(shape)}-D, shape {times(shape)}"
     if min(shape, default=0) < 1:
         return [Finding("error", found, "at least one voxel along each axis", again)]
     if len(shape) < 3:
@@ -236,7 +221,7 @@ def _size_findings(header: Header) -> list[Finding]:
         return [Finding("error", found, "a 3-D volume", fix)]
     if math.prod(shape) > MAX_VOXELS:
         fix = "crop or resample the scan; if it is smaller than that, its header is damaged"
-        return [Finding("error", f"shape {_times(shape)}", f"at most {MAX_VOXELS} voxels", fix)]
+        return [Finding("error", f"shape {times(shape)}", f"at most {MAX_VOXELS} voxels", fix)]
     if header.dtype.kind not in "iuf":
         found = f"voxels of type {header.dtype}"
         fix = "save one real number per voxel (RGB: convert to grey; complex: take the magnitude)"
@@ -272,7 +257,8 @@ def _geometry_findings(header: Header) -> list[Finding]:
     return []
 
 
-def _times(shape: tuple[int, ...]) -> str:
+def times(shape: tuple[int, ...]) -> str:
+    """A shape as text."""
     return "×".join(map(str, shape))
 
 

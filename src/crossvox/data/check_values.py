@@ -80,6 +80,7 @@ def label_findings(
     ids: Mapping[str, int],
     ignore: int | None = None,
     annotated: Collection[str] | None = None,
+    background: Collection[int] = (),
 ) -> list[Finding]:
     """What is wrong with a label map.
 
@@ -88,6 +89,7 @@ def label_findings(
         ids: class name → id.
         ignore: id of unannotated voxels.
         annotated: the classes outlined in the case; None = all.
+        background: further ids that count as background.
     """
     findings = []
     if counts.bad:
@@ -97,12 +99,15 @@ def label_findings(
         found = f"{counts.fractional} voxels with fractional values such as {counts.example:g}"
         fix = "resample the label map again, with nearest neighbour (probabilities: threshold them)"
         findings.append(Finding("error", found, "whole numbers", fix))
-    if unknown := sorted(set(counts.voxels) - {0, ignore, *ids.values()}):
+    if unknown := sorted(set(counts.voxels) - {0, ignore, *ids.values(), *background}):
         listed = [f"{number} ({counts.voxels[number]} voxels)" for number in unknown[:8]]
         listed += [f"and {len(unknown) - 8} more"] * (len(unknown) > 8)
         known = [f"{number} {name}" for name, number in {"background": 0, **ids}.items()]
         known += [f"{ignore} unannotated"] * (ignore is not None)
-        fix = "list them in the manifest's labels (unannotated voxels: as ignore), or set them to 0"
+        fix = (
+            "list them in the manifest's labels (unannotated voxels: as ignore; classes left out: "
+            "as background), or set them to 0"
+        )
         findings.append(
             Finding("error", f"label ids {', '.join(listed)}", f"only {', '.join(known)}", fix)
         )

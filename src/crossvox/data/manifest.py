@@ -46,6 +46,9 @@ class Manifest:
         cases: all subjects, in the order in which they are labelled.
         registered: the images of a subject agree voxel by voxel in world space.
         ignore: id of unannotated voxels in the label files.
+        background: further ids that the label files hold and that count as background, such as
+            those of classes left out.
+        source: how the manifest came to be (converter, split, seeds), for the reader only.
         path: the file it was read from.
     """
 
@@ -55,6 +58,8 @@ class Manifest:
     cases: tuple[Case, ...]
     registered: bool = False
     ignore: int | None = None
+    background: tuple[int, ...] = ()
+    source: str = ""
     path: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -87,8 +92,10 @@ class Manifest:
         atomic_write(path, text + "\n")
 
     def _to_dict(self, root: Path | None) -> dict[str, Any]:
-        content: dict[str, Any] = {
-            "name": self.name,
+        content: dict[str, Any] = {"name": self.name}
+        if self.source:
+            content["source"] = self.source
+        content |= {
             "modalities": {name: {"kind": kind} for name, kind in self.modalities.items()},
             "labels": dict(self.labels),
         }
@@ -96,6 +103,8 @@ class Manifest:
             content["registered"] = self.registered
         if self.ignore is not None:
             content["ignore"] = self.ignore
+        if self.background:
+            content["background"] = list(self.background)
         content["cases"] = [_case_to_dict(case, root) for case in self.cases]
         return content
 
@@ -146,6 +155,8 @@ def _manifest(content: Mapping[str, Any], path: Path) -> Manifest:
         cases=tuple(_case_from_dict(case, root) for case in content["cases"]),
         registered=content.get("registered", False),
         ignore=int(content["ignore"]) if "ignore" in content else None,
+        background=tuple(int(id) for id in content.get("background", ())),
+        source=content.get("source", ""),
         path=path.absolute(),
     )
 

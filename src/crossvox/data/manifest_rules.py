@@ -91,6 +91,15 @@ def _class_problems(content: Mapping[str, Any]) -> Iterator[str]:
     if isinstance(ignore, int | float) and ignore in holders:
         owners = _names(holders[ignore])
         yield f"ignore: the id {ignore} belongs to the class {owners}; give one of them another"
+    background = content.get("background")
+    for number in background if isinstance(background, list) else ():
+        if not isinstance(number, int | float):
+            continue
+        if number in holders:
+            owners = _names(holders[number])
+            yield f"background: the id {number} belongs to the class {owners}; keep one of the two"
+        elif number == ignore:
+            yield f"background: the id {number} is that of unannotated voxels; keep one of the two"
 
 
 def _id_problems(content: Mapping[str, Any]) -> Iterator[str]:

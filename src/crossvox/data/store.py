@@ -15,6 +15,7 @@ import numpy as np
 from crossvox.data.geometry import Grid
 from crossvox.data.manifest import Case
 from crossvox.data.nifti import read_header, read_image, read_label
+from crossvox.data.placement import agree
 from crossvox.data.preprocess import Preprocessing
 from crossvox.errors import DataError, UsageError
 from crossvox.files import atomic_path, atomic_write, sha256
@@ -96,8 +97,11 @@ class Store:
     def label(
         self, case: Case, modality: str, ids: Mapping[str, int], ignore: int | None
     ) -> StoredArray:
-        """The prepared label, as class indices; prepared first where need be."""
-        coding = {"ids": dict(ids), "ignore": ignore}
+        """The prepared label, as class indices on its image's prepared grid; see `image`."""
+        coding: dict[str, Any] = {"ids": dict(ids), "ignore": ignore}
+        grid = read_header(case.images[modality])
+        if not agree(read_header(case.labels[modality]), grid):
+            coding["grid"] = grid.to_dict()  # the result depends on the image's grid, too
         return self._entry("labels", case.id, modality, case.labels[modality], coding)
 
     def has(self, source: Path) -> bool:
@@ -151,8 +155,9 @@ class Store:
             # The body box is in voxels of the prepared grid.
             meta.update(grid=prepared.grid.to_dict(), fill=prepared.fill, box=prepared.box.tolist())
         else:
-            indices = read_label(source, coding["ids"], coding["ignore"])
-            array = self.preprocessing.label(indices, read_header(source))
+            grid = Grid.from_dict(coding["grid"]) if "grid" in coding else read_header(source)
+            indices = read_label(source, coding["ids"], coding["ignore"], grid)
+            array = self.preprocessing.label(indices, grid)
         _write(file, array, meta)
 
 

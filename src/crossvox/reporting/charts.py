@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from crossvox.reporting.style import COLOURS, modality_style, save, tidy
+from crossvox.palette import COLOURS
+from crossvox.reporting.style import modality_style, save, tidy
 
 Rows = Iterable[Mapping[str, Any]]
 

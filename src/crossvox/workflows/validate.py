@@ -45,9 +45,11 @@ class Validation:
         for case in self.cases:
             prepared = {m: _prepared(self.store, case, m) for m in case.images}
             native = {m: read_header(path) for m, path in case.images.items()}
-            labels = predictor.predict_prepared(prepared, native).labels
+            labels = predictor.predict_prepared(prepared, native)
             for modality, path in case.labels.items():
-                truth = read_label(path, self.manifest.labels, self.manifest.ignore)
+                truth = read_label(
+                    path, self.manifest.labels, self.manifest.ignore, native[modality]
+                )
                 for name, value in self._dice(case, labels[modality], truth):
                     found.setdefault((modality, name), []).append(value)
         return self._summary(found)

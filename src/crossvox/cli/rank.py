@@ -1,0 +1,41 @@
+"""`crossvox rank-cases`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crossvox.cli.options import new_parser, parse, required
+from crossvox.errors import UsageError
+from crossvox.inference.ranking import Strategy
+from crossvox.workflows.predict import Options
+from crossvox.workflows.rank import rank_cases
+
+
+def rank_cases_command(argv: list[str]) -> int:
+    """Order the train scans that a run used without labels by how much labelling them helps."""
+    parser = new_parser("rank-cases", rank_cases_command.__doc__ or "")
+    parser.add_argument("run", type=Path, help="run directory of `crossvox train`")
+    parser.add_argument("--data", type=Path | None, help="a dataset.json")
+    parser.add_argument("--out", type=Path | None, help="CSV file to write")
+    parser.add_argument(
+        "--strategy",
+        type=Strategy,
+        default="both",
+        help="uncertainty: where the run is least sure first; diverse: what resembles no labelled "
+        "scan; both: their sum; random: as a control",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the strategy random")
+    parser.add_class_arguments(Options, None, as_group=False)
+    values = parse(parser, argv)
+    required(values, "data", "out")
+    if values["out"].is_dir():
+        raise UsageError(f"--out {values['out']} is a folder; name a CSV file")
+    rank_cases(
+        values["run"],
+        values["data"],
+        values["out"],
+        Options(**{name: values[name] for name in Options.__dataclass_fields__}),
+        strategy=values["strategy"],
+        seed=values["seed"],
+    )
+    return 0

@@ -1,0 +1,53 @@
+"""AMOS 2022 (Ji et al., NeurIPS 2022): abdominal CT and MR of different patients, 15 organs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from crossvox.data.convert.layout import Found, Subject, nothing_found, require_source, volumes
+
+LABELS = {
+    "spleen": 1,
+    "right kidney": 2,
+    "left kidney": 3,
+    "gall bladder": 4,
+    "esophagus": 5,
+    "liver": 6,
+    "stomach": 7,
+    "aorta": 8,
+    "postcava": 9,
+    "pancreas": 10,
+    "right adrenal gland": 11,
+    "left adrenal gland": 12,
+    "duodenum": 13,
+    "bladder": 14,
+    "prostate or uterus": 15,
+}
+FOLDERS = {"train": "Tr", "val": "Va", "test": "Ts"}
+LAST_CT = 500
+"""Scans up to this number are CT, the others MR (the data set's readme)."""
+
+
+def find_amos(source: Path) -> Found:
+    """The scans `images{Tr,Va,Ts}/amos_0001.nii.gz` with labels of the same name in `labels…`."""
+    source = require_source(source)
+    subjects = []
+    for split, part in FOLDERS.items():
+        labels = volumes(source / f"labels{part}")
+        for name, image in volumes(source / f"images{part}").items():
+            number = re.fullmatch(r"amos_(\d+)", name)
+            if number is None:
+                continue
+            modality = "ct" if int(number[1]) <= LAST_CT else "mr"
+            label = {modality: labels[name]} if name in labels else {}
+            subjects.append(Subject(name, {modality: image}, label, split))
+    if not subjects:
+        raise nothing_found(source, "imagesTr/amos_0001.nii.gz and the like")
+    return Found(
+        "AMOS 2022",
+        {"ct": "ct", "mr": "mr"},
+        LABELS,
+        tuple(subjects),
+        sizes={(modality,): {"train": 40, "val": 20} for modality in ("ct", "mr")},
+    )

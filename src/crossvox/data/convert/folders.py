@@ -1,0 +1,143 @@
+"""Any tree of NIfTI files whose paths follow a pattern."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from crossvox.data.convert.layout import Found, Subject, natural, require_source
+from crossvox.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """How to read a tree.
+
+    Attributes:
+        images: path of a scan below the source, with `{case}` and, where there is more than one,
+            `{modality}`; `*` stands for any text without a slash, `**` for any folders.
+        labels: likewise of a label map; without `{modality}`, one serves all images of a case.
+        kinds: modality → kind; names that are not listed are no modality.
+        ids: class name → id in the label files.
+        registered: see `Manifest`.
+        unpaired: cases of one name are different subjects in each modality.
+    """
+
+    images: str
+    kinds: Mapping[str, str]
+    ids: Mapping[str, int]
+    labels: str | None = None
+    registered: bool = False
+    unpaired: bool = False
+
+
+def find_folders(source: Path, patterns: Patterns) -> Found:
+    """The scans and label maps of a tree.
+
+    Raises:
+        UsageError: a pattern cannot be read, finds nothing, or finds two files for one scan.
+    """
+    source = require_source(source)
+    labels: dict[tuple[str, str], Path] = {}
+    if patterns.labels is not None:
+        labels = _matches(source, patterns.labels, patterns, "--labels-pattern")
+        if not labels:
+            raise UsageError(
+                f"{source}: no file matches --labels-pattern {patterns.labels!r}; correct it, or "
+                "leave it out where nothing is labelled"
+            )
+    # {case}.nii.gz fits a_seg.nii.gz, too.
+    images = _matches(source, patterns.images, patterns, "--pattern", set(labels.values()))
+    if not images:
+        raise _nothing(source, patterns)
+    cases: dict[str, Subject] = {}
+    for (case, modality), file in images.items():
+        label = labels.get((case, modality), labels.get((case, "")))
+        id = f"{modality}_{case}" if patterns.unpaired else case
+        known = cases.get(id, Subject(id, {}, {}))
+        cases[id] = Subject(
+            id,
+            {**known.images, modality: file},
+            {**known.labels, modality: label} if label else known.labels,
+        )
+    return Found(
+        source.name,
+        dict(patterns.kinds),
+        dict(patterns.ids),
+        tuple(_in_order(case, patterns) for case in cases.values()),
+        patterns.registered,
+    )
+
+
+def _in_order(subject: Subject, patterns: Patterns) -> Subject:
+    """A subject whose modalities stand in the manifest's order, whatever the files' is."""
+    images, labels = (
+        {m: files[m] for m in patterns.kinds if m in files}
+        for files in (subject.images, subject.labels)
+    )
+    return Subject(subject.id, images, labels)
+
+
+def _matches(
+    source: Path, pattern: str, patterns: Patterns, option: str, without: Container[Path] = ()
+) -> dict[tuple[str, str], Path]:
+    """(case, modality) → file, modality empty if the pattern has none and there are several."""
+    expression = re.compile(_expression(pattern, list(patterns.kinds), option))
+    only = next(iter(patterns.kinds)) if len(patterns.kinds) == 1 else ""
+    if not only and option == "--pattern" and "{modality}" not in pattern:
+        raise UsageError(
+            f"{option} {pattern!r} has no {{modality}}, but there are {', '.join(patterns.kinds)}"
+        )
+    found: dict[tuple[str, str], Path] = {}
+    for file in natural(_files(source)):
+        match = expression.fullmatch(file.relative_to(source).as_posix())
+        if match is None or file in without:
+            continue
+        key = (match["case"], match.groupdict().get("modality") or only)
+        if key in found:
+            raise UsageError(
+                f"{option} {pattern!r}: {found[key]} and {file} are both case {key[0]!r}"
+                f"{f' in {key[1]}' if key[1] else ''}; make the pattern tell them apart"
+            )
+        found[key] = file
+    return found
+
+
+def _files(source: Path) -> Iterator[Path]:
+    for file in source.rglob("*"):
+        if not file.name.startswith(".") and file.is_file():
+            yield file
+
+
+def _expression(pattern: str, modalities: list[str], option: str) -> str:
+    """The pattern as a regular expression."""
+    parts = re.split(r"(\{case\}|\{modality\}|\*\*/|\*)", pattern)
+    if any(re.search(r"[{}]", part) for part in parts[::2]) or "{case}" not in parts:
+        raise UsageError(
+            f"{option} {pattern!r}: expected a path with {{case}} and, for several modalities, "
+            "{modality}, such as {modality}/images/{case}.nii.gz"
+        )
+    # Longer names first: t1c must not be read as t1.
+    names = "|".join(re.escape(name) for name in sorted(modalities, key=len, reverse=True))
+    pieces = {"**/": "(?:[^/]+/)*", "*": "[^/]*"}
+    groups = {"{case}": ("case", "[^/]+"), "{modality}": ("modality", names)}
+    written = ""
+    for part in parts:
+        if part in groups:
+            name, content = groups[part]
+            # A name that stands twice, as in {case}/{case}_ct.nii.gz, is the same both times.
+            written += f"(?P={name})" if f"(?P<{name}>" in written else f"(?P<{name}>{content})"
+        else:
+            written += pieces.get(part, re.escape(part))
+    return written
+
+
+def _nothing(source: Path, patterns: Patterns) -> UsageError:
+    examples = [file.relative_to(source).as_posix() for file in natural(_files(source))[:3]]
+    held = f"the first files are {', '.join(examples)}" if examples else "the folder is empty"
+    return UsageError(
+        f"{source}: no file matches --pattern {patterns.images!r} with the modalities "
+        f"{', '.join(patterns.kinds)}; {held}"
+    )

@@ -1,0 +1,164 @@
+"""Train, validation and test split, or folds: drawn by seed, alike in every group of modalities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from crossvox.data.manifest import Case, Manifest
+from crossvox.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """How many cases a split gets: from 1 on a number of cases, below 1 a share.
+
+    Only a case with a label for each of its images is drawn for validation and test, since
+    others cannot be scored; a share is one of these. All other cases, the unlabelled ones among
+    them, are for training.
+
+    Attributes:
+        val: for validation.
+        test: for the test; None leaves the cases that are in that split already there.
+        train: for training, the rest is left out; None takes all of them.
+    """
+
+    val: float = 0.2
+    test: float | None = None
+    train: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("val", "test", "train"):
+            value = getattr(self, name)
+            if value is None or 0 <= value < 1:
+                continue
+            if not (math.isfinite(value) and value == int(value) >= 1):
+                raise UsageError(f"{name} is {value:g}; give a number of cases or a share below 1")
+
+
+def resplit(manifest: Manifest, amounts: Amounts, seed: int) -> Manifest:
+    """A data set with its cases drawn anew for train, val and test.
+
+    Each group of cases with the same modalities contributes in proportion to its size. The
+    cases keep the manifest's order, and what was drawn is noted in `Manifest.source`.
+
+    Raises:
+        UsageError: there are not as many labelled cases.
+    """
+    fixed = [] if amounts.test is not None else manifest.split("test")
+    held = {case.id for case in fixed}
+    free = [case for case in manifest.cases if case.id not in held]
+    drawn = draw_splits(free, amounts, seed)
+    cases = tuple(
+        replace(case, split=split)
+        for case in manifest.cases
+        if (split := "test" if case.id in held else drawn.get(case.id))
+    )
+    asked = {"val": amounts.val, "test": amounts.test, "train": amounts.train}
+    words = " ".join(f"{name} {value:g}" for name, value in asked.items() if value is not None)
+    source = _noted(manifest.source, f"split: {words}, seed {seed}")
+    return replace(manifest, cases=cases, source=source, path=None)
+
+
+def folds(manifest: Manifest, number: int, seed: int) -> list[Manifest]:
+    """A data set for each of `number` folds, whose cases are that data set's validation.
+
+    The cases of the train and val splits that are labelled in each of their modalities are dealt
+    out; the others are for training in every fold, and the test split stays as it is.
+
+    Raises:
+        UsageError: fewer than two folds, or more than there are labelled cases.
+    """
+    if number < 2:
+        raise UsageError(f"{number} folds asked for; give at least 2")
+    free = [case for case in manifest.cases if case.split != "test"]
+    dealt = [case.id for group in _groups(free, seed) for case in group if scorable(case)]
+    if len(dealt) < number:
+        raise UsageError(
+            f"{number} folds asked for, but {len(dealt)} cases are labelled in all of their "
+            "modalities; ask for fewer folds"
+        )
+    # Going round without a break between the groups keeps the folds equal within one case.
+    fold_of = {id: position % number for position, id in enumerate(dealt)}
+
+    def of_fold(case: Case, fold: int) -> Case:
+        if case.split == "test":
+            return case
+        return replace(case, split="val" if fold_of.get(case.id) == fold else "train")
+
+    return [
+        replace(
+            manifest,
+            cases=tuple(of_fold(case, fold) for case in manifest.cases),
+            source=_noted(manifest.source, f"split: fold {fold} of {number}, seed {seed}"),
+            path=None,
+        )
+        for fold in range(number)
+    ]
+
+
+def draw_splits(cases: Sequence[Case], amounts: Amounts, seed: int) -> dict[str, str]:
+    """Case id → split; a case that is left out is not in it. Raises `UsageError`."""
+    groups = _groups(cases, seed)
+    able = [[case for case in group if scorable(case)] for group in groups]
+    total = sum(map(len, able))
+    split_of: dict[str, str] = {}
+    for split, amount in (("val", amounts.val), ("test", amounts.test or 0)):
+        wanted = _number(amount, total)
+        left = [[case for case in group if case.id not in split_of] for group in able]
+        if wanted > sum(map(len, left)):
+            raise UsageError(
+                f"{split}: {wanted} cases asked for, but {sum(map(len, left))} of {len(cases)} "
+                "are labelled in all of their modalities and not taken yet; ask for fewer"
+            )
+        for group, share in zip(left, _apportion(wanted, list(map(len, left))), strict=True):
+            split_of.update({case.id: split for case in group[:share]})
+    rest = [[case for case in group if case.id not in split_of] for group in groups]
+    sizes = list(map(len, rest))
+    wanted = sum(sizes) if amounts.train is None else _number(amounts.train, len(cases))
+    if wanted > sum(sizes):
+        raise UsageError(f"train: {wanted} cases asked for, {sum(sizes)} are left; ask for fewer")
+    for group, share in zip(rest, _apportion(wanted, sizes), strict=True):
+        split_of.update({case.id: "train" for case in group[:share]})
+    return split_of
+
+
+def scorable(case: Case) -> bool:
+    """Whether each image of a case has a label."""
+    return set(case.images) == set(case.labels)
+
+
+def shuffled(cases: Iterable[Case], seed: int) -> list[Case]:
+    """The cases in an order drawn by seed."""
+    cases = list(cases)
+    return [cases[i] for i in np.random.default_rng(seed).permutation(len(cases))]
+
+
+def _groups(cases: Sequence[Case], seed: int) -> list[list[Case]]:
+    """The cases by the set of their modalities, in a drawn order."""
+    groups: dict[tuple[str, ...], list[Case]] = {}
+    for case in cases:
+        groups.setdefault(tuple(sorted(case.images)), []).append(case)
+    return [shuffled(groups[key], seed) for key in sorted(groups)]
+
+
+def _number(amount: float, total: int) -> int:
+    # Half up, so that a share of 0.5 is not now less and now more than half.
+    return int(amount) if amount >= 1 else math.floor(amount * total + 0.5)
+
+
+def _apportion(number: int, sizes: Sequence[int]) -> list[int]:
+    """`number` in proportion to `sizes` (largest remainder), none above its size."""
+    exact = [number * size / max(1, sum(sizes)) for size in sizes]
+    shares = [math.floor(share) for share in exact]
+    by_rest = sorted(range(len(sizes)), key=lambda i: (shares[i] - exact[i], i))
+    for i in by_rest[: number - sum(shares)]:
+        shares[i] += 1
+    return shares
+
+
+def _noted(source: str, note: str) -> str:
+    return f"{source}; {note}" if source else note
