@@ -24,7 +24,7 @@ CLASSES = 16
 def main() -> None:
     """Build, measure, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--backbone", choices=("universal_unet", "sam_med3d"), required=True)
+    parser.add_argument("--backbone", choices=sorted(set(BACKBONES) - {"unet"}), required=True)
     parser.add_argument("--size", type=int, default=96, help="voxels along each axis")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--threads", type=int)

@@ -17,6 +17,7 @@ PATCH = (16, 16, 8)
 TINY: dict[str, dict[str, object]] = {
     "unet": {"width": 4, "convs": (1, 1, 1)},
     "universal_unet": {"width": 4, "norm": "batch"},
+    "universal_swinunetr": {"feature_size": 12},
     "sam_med3d": {
         "patch_size": 4,
         "embed": 12,
@@ -30,6 +31,10 @@ TINY: dict[str, dict[str, object]] = {
     },
 }
 """Backbone → options that make it small; a new backbone is tested by being entered here too."""
+
+CUBE = (16, 16, 16)
+CROPS: dict[str, Triple] = {"universal_swinunetr": (64, 32, 32)}
+"""Backbone → a small crop that it takes, where it does not take a `CUBE`."""
 
 
 def make_task(

@@ -13,7 +13,17 @@ from safetensors.torch import load_file, save_file
 from crossvox.batch import Batch, Task, View
 from crossvox.methods import METHODS, Method
 from crossvox.networks.backbone import BACKBONES
-from helpers_methods import awake, crops, gradients, labels, make_batch, make_method, make_task
+from helpers_methods import (
+    CROPS,
+    CUBE,
+    awake,
+    crops,
+    gradients,
+    labels,
+    make_batch,
+    make_method,
+    make_task,
+)
 
 TASKS = {
     "unpaired": make_task(),
@@ -22,17 +32,26 @@ TASKS = {
     "three": make_task(("t1", "t1.c", "flair"), paired=True),
     "one": make_task(("ct",)),
 }
-CUBES = {
-    "unpaired": make_task(patch=(16, 16, 16)),
-    "paired": make_task(paired=True, patch=(16, 16, 16)),
-}
+
+
+def tasks(backbone: str) -> dict[str, Task]:
+    """The tasks to test a backbone with: all, or a few with a crop that suits it."""
+    if backbone == "unet":
+        return TASKS
+    patch = CROPS.get(backbone, CUBE)
+    return {
+        "unpaired": make_task(patch=patch),
+        "paired": make_task(paired=True, patch=patch),
+    }
+
+
 pairs = pytest.mark.parametrize(
     ("name", "task", "backbone"),
     [
         pytest.param(n, t, b, id=f"{n}-{k}-{b}")
         for b in BACKBONES
         for n in METHODS
-        for k, t in (TASKS if b == "unet" else CUBES).items()
+        for k, t in tasks(b).items()
     ],
 )
 

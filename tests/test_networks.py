@@ -13,7 +13,7 @@ from crossvox.networks.blocks import InstanceNorm, Pointwise
 from crossvox.networks.fusion import Fusion
 from crossvox.networks.mia import MIA, make_mia
 from crossvox.networks.unet import UNetBackbone
-from helpers_methods import PATCH, TINY, crops, make_task
+from helpers_methods import CROPS, CUBE, PATCH, TINY, crops, make_task
 
 
 def task_with(strides: tuple[Triple, ...], patch: Triple = PATCH) -> Task:
@@ -124,8 +124,8 @@ def test_unet_rows_do_not_see_each_other() -> None:
 
 
 def test_every_registered_backbone_keeps_the_contract() -> None:
-    patch = (16, 16, 16)
     for name, kind in BACKBONES.items():
+        patch = CROPS.get(name, CUBE)
         backbone = kind(make_task(patch=patch), **TINY[name])
         encoder, decoder = backbone.encoder(), backbone.decoder(3)
         features = encoder(crops(2, 0, patch))

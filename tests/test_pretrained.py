@@ -136,7 +136,11 @@ FAST = {
     "image_encoder.neck.0.weight": torch.zeros(8, 8, 1, 1, 1),
     "image_encoder.blocks.3.attn.qkv.weight": torch.zeros(24, 8),
 }
-SWIN = {"module.swinViT.patch_embed.proj.weight": torch.zeros(48, 1, 2, 2, 2)}
+SWIN = {
+    "module.swinViT.patch_embed.proj.weight": torch.zeros(48, 1, 2, 2, 2),
+    "module.encoder10.layer.conv1.conv.weight": torch.zeros(8, 8, 3, 3, 3),
+}
+HEADED = {**SWIN, "module.out.conv.conv.weight": torch.zeros(14, 48, 1, 1, 1)}
 
 
 @pytest.mark.parametrize(
@@ -201,7 +205,8 @@ def test_a_runs_own_checkpoint_is_no_publication(tmp_path):
     [
         (SAM2D, "sam_med3d", ["SAM, for 2-D", "sam_med3d_turbo.pth"]),
         (FAST, "sam_med3d", ["FastSAM3D", "sam_med3d_turbo.pth"]),
-        (SWIN, "universal_unet", ["SwinUNETR", "unet.pth"]),
+        (SWIN, "universal_unet", ["SwinUNETR", "--backbone universal_swinunetr"]),
+        (HEADED, "universal_swinunetr", ["not the Universal Model's", "own file"]),
         (None, "unet", ["'unet'", "--backbone universal_unet"]),
         (None, "sam_med3d", ["'sam_med3d'", "--backbone universal_unet"]),
     ],

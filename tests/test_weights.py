@@ -215,7 +215,12 @@ def test_inspect_says_what_a_file_is(unet, tmp_path, capsys):
     for words in ("Universal Model, U-Net", "under 'net'", "'module.backbone.'", "mis-shaped",
                   "CC BY-NC-ND", "AMOS", "--backbone universal_unet --weights"):  # fmt: skip
         assert words in text
-    torch.save({"swinViT.patch_embed.proj.weight": torch.zeros(48, 1, 2, 2, 2)}, tmp_path / "s.pth")
+    other = {
+        "swinViT.patch_embed.proj.weight": torch.zeros(48, 1, 2, 2, 2),
+        "encoder10.layer.conv1.conv.weight": torch.zeros(8, 8, 3, 3, 3),
+        "out.conv.conv.weight": torch.zeros(14, 48, 1, 1, 1),
+    }
+    torch.save(other, tmp_path / "s.pth")
     assert main(["weights", "inspect", str(tmp_path / "s.pth")]) == 0
     assert "no backbone takes it" in capsys.readouterr().out
     name = "down_tr64.ops.0.conv1.weight"

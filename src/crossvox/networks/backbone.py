@@ -11,6 +11,7 @@ from torch.func import functional_call
 from crossvox.batch import Triple
 from crossvox.networks.sam_med3d import SamMed3DBackbone
 from crossvox.networks.unet import UNetBackbone
+from crossvox.networks.universal_swinunetr import UniversalSwinUNETRBackbone
 from crossvox.networks.universal_unet import UniversalUNetBackbone
 
 __all__ = ["BACKBONES", "Backbone", "Encoder", "deepest_grid"]
@@ -60,6 +61,7 @@ class Backbone(Protocol):
 BACKBONES: dict[str, type] = {
     "unet": UNetBackbone,
     "universal_unet": UniversalUNetBackbone,
+    "universal_swinunetr": UniversalSwinUNETRBackbone,
     "sam_med3d": SamMed3DBackbone,
 }
 

@@ -14,6 +14,7 @@ from crossvox.version import __version__
 
 _NEEDED_FOR = {
     "monai": "sliding windows and scores",
+    "einops": "the universal_swinunetr backbone",
     "lightning-fabric": "training",
     "nibabel": "reading scans",
     "numpy": "everything",

@@ -208,6 +208,5 @@ def _seen(runs: Sequence[Run]) -> dict[str, str]:
 
 def _joined(values: Sequence[Any]) -> Any:
     """The value that all share, or all values as text."""
-    return (
-        values[0] if all(value == values[0] for value in values) else " + ".join(map(str, values))
-    )
+    same = all(value == values[0] for value in values)
+    return values[0] if same else " + ".join(map(str, values))
