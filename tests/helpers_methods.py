@@ -33,8 +33,8 @@ TINY: dict[str, dict[str, object]] = {
 """Backbone → options that make it small; a new backbone is tested by being entered here too."""
 
 CUBE = (16, 16, 16)
-CROPS: dict[str, Triple] = {"universal_swinunetr": (64, 32, 32)}
-"""Backbone → a small crop that it takes, where it does not take a `CUBE`."""
+CROPS: dict[str, Triple] = {"universal_swinunetr": (64, 64, 64)}
+"""Backbone → the smallest crop that CMC can compare channels over, where that is no `CUBE`."""
 
 
 def make_task(

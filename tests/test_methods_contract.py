@@ -48,7 +48,7 @@ def tasks(backbone: str) -> dict[str, Task]:
 pairs = pytest.mark.parametrize(
     ("name", "task", "backbone"),
     [
-        pytest.param(n, t, b, id=f"{n}-{k}-{b}")
+        pytest.param(n, t, b, id=f"{n}-{k}-{b}", marks=[pytest.mark.slow] if b in CROPS else [])
         for b in BACKBONES
         for n in METHODS
         for k, t in tasks(b).items()
