@@ -6,13 +6,18 @@ import re
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from crossvox.networks.pretrained import fill, read_weights
 from crossvox.networks.sam_mask_decoder import ClassMaskDecoder, MaskDecoder
+from crossvox.networks.sam_med3d import SamMed3DBackbone
 from crossvox.networks.sam_prompts import PromptEncoder
 from helpers_golden import Golden, golden, rule_input, rule_state
+from helpers_methods import make_task
 
 TOLERANCE = 1e-4
+SMALL = {"patch_size": 8, "embed": 12, "depth": 1, "heads": 2, "out_channels": 48,
+         "decoder": "mask"}  # fmt: skip
 
 
 def inputs(fixture: Golden) -> dict[str, Tensor]:
@@ -148,3 +153,20 @@ def test_all_but_what_is_of_one_class_is_named_as_in_the_publication():
     assert all(state[name].shape == whole[name].shape for name in names)
     own = {name.split(".")[1] for name in set(state) - set(names)}
     assert own == {"mask_tokens", "output_hypernetworks_mlps"}
+
+
+@pytest.mark.parametrize("prefix", ["image_encoder.", ""])
+def test_a_published_file_fills_it_but_for_its_classes(tmp_path, prefix):
+    backbone = SamMed3DBackbone(make_task(patch=(16, 16, 16)), **SMALL)
+    encoder, net = backbone.encoder(), backbone.decoder(3)
+    own = encoder.state_dict()
+    state = rule_state("s", {prefix + n: own[n] for n in encoder.published_names()}, "")
+    parts = nn.ModuleDict({"prompt_encoder": PromptEncoder(48), "mask_decoder": MaskDecoder(48)})
+    state |= rule_state("s", parts.state_dict(), "")
+    torch.save({"model_state_dict": state}, tmp_path / "a.pth")
+    before = {n: t.clone() for n, t in net.state_dict().items()}
+    report = fill([encoder, net], read_weights(tmp_path / "a.pth"))
+    assert not (report.missing or report.misshaped or report.unexpected)
+    shared = set(net.published_names())
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(tensor, state[name] if name in shared else before[name]), name

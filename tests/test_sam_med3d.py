@@ -72,16 +72,36 @@ def test_freezes_what_is_loaded_unless_told_otherwise(options, form):
     assert trained == {n for n, p in encoder.named_parameters() if p.requires_grad}
 
 
-@pytest.mark.parametrize("freeze", ["paper", "all_but_adapter", "none"])
-def test_trains_with_cmc_and_leaves_what_is_frozen(freeze):
+def test_the_mask_decoder_gives_logits_at_the_crops_size_too():
+    backbone = tiny(decoder="mask", out_channels=48, patch_size=8)
+    encoder, decoder = backbone.encoder(), backbone.decoder(5)
+    features = encoder(image(16, 16, 16))
+    assert [f.shape[1] for f in features] == encoder.channels == [1, 48]
+    assert decoder(features).shape == (2, 5, 16, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("freeze", "options"),
+    [
+        ("paper", {}),
+        ("all_but_adapter", {}),
+        ("none", {}),
+        ("none", {"decoder": "mask", "out_channels": 48}),
+    ],
+)
+def test_trains_with_cmc_and_leaves_what_is_frozen(freeze, options):
     task = make_task(paired=True, registered=True)
-    backbone = tiny(task, textbook_rel_pos=True, freeze=freeze)
+    backbone = tiny(task, textbook_rel_pos=True, freeze=freeze, **options)
     method, batch = METHODS["cmc"](task, backbone), make_batch(task)
     before = {n: p.detach().clone() for n, p in method.named_parameters()}
     optimiser = torch.optim.AdamW(method.parameter_groups(), lr=0.01, weight_decay=0.1)
     reached: set[str] = set()
     trained = {n for n, p in before.items() if method.get_parameter(n).requires_grad}
-    assert trained < set(before) or freeze == "none"
+    fixed = set(before) - trained
+    if freeze == "none":  # but for biases of the mask decoder that can have no effect
+        assert all(name.endswith("k_proj.bias") for name in fixed)
+    else:
+        assert fixed
     for step in range(3):
         optimiser.zero_grad()
         method(batch, step / 3)["loss"].backward()
@@ -129,6 +149,9 @@ def test_names_the_crops_that_it_takes():
         ({"patch_size": 6}, "take 4 or 8"),
         ({"patch_size": 1}, "take 2 or 4"),
         ({"embed": 13}, "nearest is 12"),
+        ({"decoder": "some"}, "choose one of pyramid, mask"),
+        ({"decoder": "mask", "out_channels": 80}, "nearest is 96"),
+        ({"decoder": "mask"}, "nearest is 48"),
         ({"freeze": "some"}, "auto, paper, all_but_adapter, none"),
         ({"image_size": 30}, "image_size 30"),
         ({"heads": 0}, "backbone.heads"),

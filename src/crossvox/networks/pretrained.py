@@ -21,7 +21,8 @@ class Weights:
     Attributes:
         path: of the file.
         key: of the model in `PUBLISHED`.
-        tensors: name without prefix → tensor; what the model's backbone may take.
+        tensors: name without prefix → tensor; what the model's backbone may take, with the parts
+            beside its encoder by their whole names.
         wrapper: the key that the weights lay under, "" if under none.
         prefix: what stood before the names.
         others: number of tensors in the file without that prefix.
@@ -93,7 +94,9 @@ def read_weights(path: Path) -> Weights:
         )
     key, prefix = found
     own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-    return Weights(path, key, own, wrapper, module + prefix, len(tensors) - len(own))
+    others = len(tensors) - len(own)
+    own |= {n: t for n, t in tensors.items() if n.startswith(PUBLISHED[key].beside)}
+    return Weights(path, key, own, wrapper, module + prefix, others)
 
 
 def require_backbone(weights: Weights, backbone: str) -> None:
@@ -125,7 +128,8 @@ def compare(networks: Iterable[nn.Module], weights: Weights) -> LoadReport:
             else:
                 report.matched.add(name)
     asked = report.matched | set(report.misshaped)
-    report.unexpected = set(weights.tensors) - asked
+    beside = weights.model.beside
+    report.unexpected = {n for n in set(weights.tensors) - asked if not n.startswith(beside)}
     return report
 
 

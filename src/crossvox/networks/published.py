@@ -19,6 +19,7 @@ class Published:
         marks: tensor → number of its axes; what all whole files of this model have.
         absent: tensors that no file of it has.
         prefixes: what may stand before these names in a file; the first that fits counts.
+        beside: beginnings of other parts' names, which a decoder may ask for by their whole names.
         backbone: the backbone that takes these weights; None = none does.
         licence: of the weights.
         saw: the data that the weights were trained on, as far as it matters for scores.
@@ -29,6 +30,7 @@ class Published:
     marks: Mapping[str, int]
     absent: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ("",)
+    beside: tuple[str, ...] = ()
     backbone: str | None = None
     licence: str = "unknown; see where the file comes from"
     saw: str = "unknown; see where the file comes from"
@@ -61,6 +63,7 @@ PUBLISHED: dict[str, Published] = {
         "SAM-Med3D (ViT-B)",
         {"pos_embed": 5, "patch_embed.proj.weight": 5, "blocks.0.attn.rel_pos_d": 2},
         prefixes=_SAM,
+        beside=("prompt_encoder.", "mask_decoder."),
         backbone="sam_med3d",
         licence="Apache-2.0",
         saw="many public sets with their labels; its authors list AMOS 2022 first, not saying "

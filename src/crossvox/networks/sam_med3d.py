@@ -1,4 +1,4 @@
-"""The backbone of SAM-Med3D: its image encoder with adapters, and a decoder over its blocks."""
+"""The backbone of SAM-Med3D: its image encoder with adapters, and a decoder of either kind."""
 
 from __future__ import annotations
 
@@ -6,21 +6,25 @@ import inspect
 from math import ceil
 from typing import Any, Literal, get_args
 
+from torch import nn
+
 from crossvox.batch import CropRule, Task
 from crossvox.errors import require
 from crossvox.networks.pyramid import PyramidDecoder
+from crossvox.networks.sam_mask_decoder import CHANNELS_STEP, ClassMaskDecoder
 from crossvox.networks.vit import FreezeForm, SamMed3DEncoder, ViTSize
 
 Freeze = Literal["auto", "paper", "all_but_adapter", "none"]
+Decoder = Literal["pyramid", "mask"]
 
 
 class SamMed3DBackbone:
     """SAM-Med3D's image encoder with adapters (93 million parameters); takes its published weights.
 
     The defaults are the published ViT-B. Smaller ones (say patch_size 8, embed 96, depth 4,
-    heads 4) train from scratch on a CPU. The decoder takes skips from blocks: resolutions halve
-    from the image to the tokens, one skip each, at patch size 16 and depth 12 from the blocks 3,
-    6, 9 and 12.
+    heads 4) train from scratch on a CPU. The pyramid decoder takes skips from blocks: resolutions
+    halve from the image to the tokens, one skip each, at patch size 16 and depth 12 from the blocks
+    3, 6, 9 and 12. The mask decoder, SAM-Med3D's own with a mask token per class, takes none.
 
     Raises:
         ValueError: if the task's crop does not fit, or sizes do not fit together.
@@ -46,6 +50,7 @@ class SamMed3DBackbone:
         textbook_rel_pos: bool = False,
         adapter_reduction: int = 16,
         freeze: Freeze = "auto",
+        decoder: Decoder = "pyramid",
         width: int = 16,
         pretrained: bool = False,
     ) -> None:
@@ -60,7 +65,7 @@ class SamMed3DBackbone:
             mlp_ratio: hidden channels of a block's perceptron, as a multiple of `embed`.
             window: side of the attention windows in tokens; 0 makes all blocks global.
             global_every: every n-th block attends to all tokens; 0 is none.
-            out_channels: of the deepest feature.
+            out_channels: of the deepest feature; a multiple of 48 for the mask decoder.
             image_size: side of the crop that position grid and tables are made for, resampled for
                 other crops; 0 is the published 128 with published weights, else the task's crop.
             textbook_rel_pos: relative positions as in the textbook and for crops of any shape, not
@@ -69,7 +74,9 @@ class SamMed3DBackbone:
             freeze: what stays as it was loaded: "paper" (patch embedding, position grid,
                 attention), "all_but_adapter" (of the encoder), "none", or "auto" ("paper" with
                 published weights, else "none").
-            width: decoder channels at the image's size, doubled with every halving of it.
+            decoder: "pyramid", from the image and blocks to fine borders, or "mask", SAM-Med3D's
+                mask decoder without a prompt, whose borders are a quarter of a patch fine.
+            width: the pyramid's channels at the image's size, doubled with every halving of it.
             pretrained: published weights will be loaded.
         """
         _check(patch_size, embed, heads)
@@ -81,6 +88,16 @@ class SamMed3DBackbone:
             require(f"backbone.{name}", value, bound)
         if freeze not in get_args(Freeze):
             raise ValueError(f"freeze is {freeze!r}; choose one of {', '.join(get_args(Freeze))}")
+        if decoder not in get_args(Decoder):
+            raise ValueError(
+                f"decoder is {decoder!r}; choose one of {', '.join(get_args(Decoder))}"
+            )
+        if decoder == "mask" and out_channels % CHANNELS_STEP:
+            near = max(1, round(out_channels / CHANNELS_STEP)) * CHANNELS_STEP
+            raise ValueError(
+                f"out_channels {out_channels} is no multiple of {CHANNELS_STEP}, as decoder mask "
+                f"needs; nearest is {near}"
+            )
         self.size = ViTSize(
             image=image_size or (ViTSize.image if pretrained else max(task.patch)),
             patch=patch_size,
@@ -97,7 +114,9 @@ class SamMed3DBackbone:
         if self.size.image % patch_size:
             raise ValueError(f"image_size {image_size} is no multiple of patch_size {patch_size}")
         halvings = patch_size.bit_length() - 1
-        self.taps = tuple(ceil(depth * i / halvings) for i in range(1, halvings + 1))
+        taps = tuple(ceil(depth * i / halvings) for i in range(1, halvings + 1))
+        self.taps = taps if decoder == "pyramid" else ()
+        self.form: Decoder = decoder
         self.widths = [width * 2**i for i in range(halvings + 1)]
         self.reduction = adapter_reduction
         loaded: FreezeForm = "paper" if pretrained else "none"
@@ -128,8 +147,10 @@ class SamMed3DBackbone:
         encoder.freeze(self.freeze)
         return encoder
 
-    def decoder(self, n_classes: int) -> PyramidDecoder:
+    def decoder(self, n_classes: int) -> nn.Module:
         """A new decoder to `n_classes` logits (background included), own random weights."""
+        if self.form == "mask":
+            return ClassMaskDecoder(self.size.channels_out, n_classes)
         tokens = [self.size.embed] * len(self.taps)
         channels = [self.size.channels_in, *tokens, self.size.channels_out]
         return PyramidDecoder(channels, self.widths, n_classes)
