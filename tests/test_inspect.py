@@ -10,7 +10,7 @@ from matplotlib.image import imread
 
 from crossvox.cli.main import main
 from crossvox.data.manifest import load_manifest
-from crossvox.reporting.style import class_colour
+from crossvox.palette import class_colour
 from crossvox.workflows.inspect import draw, overlap_lines, overlap_problems, overlaps
 from helpers_data import label, scan, write_dataset, write_nifti
 

@@ -40,6 +40,11 @@ def required(values: dict[str, Any], *names: str) -> None:
             raise UsageError(f"--{name} is missing; see --help")
 
 
+def flag(parser: ArgumentParser, name: str, text: str) -> None:
+    """Add a switch `--name`, off by default; it takes no value, so a run may follow it."""
+    parser.add_argument(f"--{name}", action="store_true", help=text)
+
+
 def choices(parser: ArgumentParser) -> list[str]:
     """Every long option of the parser, without the dashes."""
     return [name[2:] for name in parser._option_string_actions if name.startswith("--")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,9 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from crossvox.palette import COLOURS, class_colour
 from crossvox.reporting.slices import SlicePlan, plan_slices
-from crossvox.reporting.style import COLOURS, class_colour, save
+from crossvox.reporting.style import save
 
 MISTAKES = {"missed": COLOURS[6], "extra": COLOURS[5], "wrong class": COLOURS[4]}
 """The end of the palette: the colours that the first classes do not have."""
@@ -48,8 +49,23 @@ def overlay(
     """
     masks = {"truth": truth, "prediction": prediction}
     labels = {name: np.asarray(mask) for name, mask in masks.items() if mask is not None}
+    save(overlay_figure(image, spacing, labels, classes, title, orientation), path)
+
+
+def overlay_figure(
+    image: np.ndarray,
+    spacing: Sequence[float],
+    labels: Mapping[str, np.ndarray],
+    classes: Sequence[str],
+    title: str = "",
+    orientation: str = "RAS",
+) -> Figure:
+    """The figure of `overlay`, with a row for each of `labels` (name → class indices).
+
+    Where there are a "truth" and a "prediction", a row with the difference is added.
+    """
     plan = plan_slices(image, spacing, list(labels.values()), orientation)
-    rows = ["image", *labels, *(["error"] if len(labels) == 2 else [])]
+    rows = ["image", *labels, *(["error"] if {"truth", "prediction"} <= set(labels) else [])]
     height = 0.9 + len(rows) * (min(4.0, 2.95 * plan.height_to_width) + 0.08)
     figure = Figure(figsize=(9.4, height), layout="constrained", facecolor="white")
     axes = figure.subplots(len(rows), len(plan.indices), squeeze=False)
@@ -74,7 +90,7 @@ def overlay(
         )
     if title:
         figure.suptitle(title, fontsize=13)
-    save(figure, path)
+    return figure
 
 
 def _patch(name: str, colour: str) -> Patch:

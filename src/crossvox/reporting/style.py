@@ -9,16 +9,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from crossvox.files import atomic_path
-
-COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")
-"""The colours of Okabe and Ito, without black; they repeat after seven."""
+from crossvox.palette import COLOURS
 
 MARKERS = "osD^vP*"
-
-
-def class_colour(index: int) -> str:
-    """Colour of foreground class `index` (from 1)."""
-    return COLOURS[(index - 1) % len(COLOURS)]
 
 
 def modality_style(number: int) -> tuple[str, str]:

@@ -57,7 +57,7 @@ def evaluate(
     cases = [case for case in cases if case.labels]
     if not cases:
         raise UsageError(f"{data}: no case of split '{split}' has a label to compare with")
-    _same_problem(run, manifest)
+    same_problem(run, manifest)
     used = {(case.id, modality) for case in cases for modality in case.labels}
     refuse(check(manifest, used, splits=(split,)), echo)
     predictor = load_predictor(run, options)
@@ -111,7 +111,8 @@ def _draw(
     )
 
 
-def _same_problem(run: Run, manifest: Manifest) -> None:
+def same_problem(run: Run, manifest: Manifest) -> None:
+    """Raise `UsageError` unless a manifest has the classes and modalities of a run."""
     for what, own, found in (
         ("classes", run.task.classes, manifest.labels),
         ("modalities", run.task.modalities, manifest.modalities),
