@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 import yaml
@@ -157,6 +158,18 @@ def test_list_has_one_line_for_each(what, names, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(names)
     assert all(len(line.split()) > 2 for line in lines)
+
+
+def test_doctor_says_what_optional_packages_are_for(monkeypatch, capsys):
+    def version(package):
+        if package == "highdicom":
+            raise metadata.PackageNotFoundError
+        return "1.2.3"
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert main(["doctor"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "highdicom" in line]
+    assert "only needed for DICOM SEG" in line and "crossvox[dicom]" in line
 
 
 def test_doctor_names_versions_and_what_is_missing(capsys):

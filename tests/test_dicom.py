@@ -80,12 +80,12 @@ def test_dicom_and_nifti_of_one_scan_are_the_same(tmp_path, turn, slope, interce
     found = read(tmp_path / "dicom")
     np.testing.assert_array_equal(found.data, wanted.data)
     np.testing.assert_allclose(found.grid.affine, wanted.grid.affine, atol=1e-4)
-    with nifti_images({"ct": tmp_path / "dicom", "mr": tmp_path / "scan.nii.gz"}) as files:
-        assert files["mr"] == tmp_path / "scan.nii.gz"
-        written = read_image(files["ct"])
+    with nifti_images({"ct": tmp_path / "dicom", "mr": tmp_path / "scan.nii.gz"}) as given:
+        assert given.files["mr"] == tmp_path / "scan.nii.gz"
+        written = read_image(given.files["ct"])
         np.testing.assert_array_equal(written.data, wanted.data)
         np.testing.assert_allclose(written.grid.affine, wanted.grid.affine, atol=1e-4)
-    assert not files["ct"].exists()
+    assert not given.files["ct"].exists()
 
 
 def test_slices_scaled_one_by_one_as_in_pet(tmp_path: Path) -> None:
@@ -128,8 +128,8 @@ def test_of_several_series_one_must_be_named(tmp_path: Path) -> None:
     assert choose_series(tmp_path, second).uid == second
     with pytest.raises(UsageError, match=r"no series 1\.2 in it"):
         choose_series(tmp_path, "1.2")
-    with nifti_images({"ct": Path(f"{tmp_path}#{second}")}) as files:
-        np.testing.assert_array_equal(read_image(files["ct"]).data, values(2)[:, :, :4])
+    with nifti_images({"ct": Path(f"{tmp_path}#{second}")}) as given:
+        np.testing.assert_array_equal(read_image(given.files["ct"]).data, values(2)[:, :, :4])
 
 
 @pytest.mark.parametrize("gone, words", [([2], ["1 slice missing", "after slice 2", "5 mm"]),
@@ -244,5 +244,5 @@ def test_without_pydicom_the_extra_is_named(folder: Path, monkeypatch) -> None:
 
 @pytest.mark.parametrize("name", ["nowhere", "nowhere#1.2.3", "file#name.nii.gz"])
 def test_names_of_files_are_passed_on(tmp_path: Path, name: str) -> None:
-    with nifti_images({"ct": tmp_path / name}) as files:
-        assert files == {"ct": tmp_path / name}
+    with nifti_images({"ct": tmp_path / name}) as given:
+        assert given.files == {"ct": tmp_path / name} and given.series == {}

@@ -2,15 +2,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import highdicom
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 
 from crossvox.cli.main import main
 from crossvox.data.manifest import Manifest
 from crossvox.data.nifti import read_image
 from helpers_dicom import SECRET, in_order, write_series
-from helpers_run import trained
+from helpers_run import refused, trained
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def test_a_series_is_segmented_as_the_nifti_file_of_it(
     for out, image in images.items():
         arguments = ["predict", str(run), "--image", image, "--out", str(tmp_path / out)]
         assert main(arguments) == 0
-    (dicom,) = (tmp_path / "d").iterdir()
+    (dicom,) = (tmp_path / "d").glob("*.nii.gz")
     assert dicom.name == "Studie 1 ü_ct.nii.gz"
     found, wanted = nib.load(dicom), nib.load(tmp_path / "n" / "scan_ct.nii.gz")
     np.testing.assert_allclose(found.affine, wanted.affine, atol=1e-4)
@@ -69,3 +71,21 @@ def test_a_folder_without_the_series_is_refused(run, tmp_path, capsys) -> None:
     write_series(folder, np.zeros((4, 4, 3)), np.eye(4), intercept=0.0)
     assert "no series 1.2 in it" in answer(f"ct={folder}#1.2", 2)
     assert not (tmp_path / "o").exists()
+
+
+def test_a_series_comes_back_as_dicom_seg(run, unpaired_files, tmp_path, capsys) -> None:
+    scan = read_image(unpaired_files.case("ct6").images["ct"])
+    folder, out = tmp_path / "series", tmp_path / "out"
+    write_series(folder, np.rint(scan.data), scan.grid.affine)
+    arguments = ["predict", str(run), "--image", f"ct={folder}", "--out", str(out), "--dicom-seg"]
+    assert main(arguments) == 0
+    ids = np.asarray(nib.load(out / "series_ct.nii.gz").dataobj)
+    seg = highdicom.seg.segread(out / "series_ct.seg.dcm")
+    uids = [pydicom.dcmread(file).SOPInstanceUID for file in in_order(folder)]
+    frames = seg.get_pixels_by_source_instance(uids, combine_segments=True)
+    assert np.array_equal(np.array([0, 3, 9])[frames], ids.transpose(2, 1, 0)) and ids.any()
+    nifti = f"ct={unpaired_files.case('ct6').images['ct']}"
+    line = refused(capsys, "predict", run, "--image", nifti, "--out", out, "--dicom-seg")
+    assert "no scan is a DICOM series" in line
+    data = ["--data", unpaired_files.path, "--split", "test", "--out", out]
+    assert "are NIfTI files" in refused(capsys, "predict", run, *data, "--dicom-seg")

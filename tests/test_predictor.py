@@ -11,6 +11,7 @@ from torch import nn
 from crossvox.batch import Task
 from crossvox.data.nifti import read_image
 from crossvox.data.preprocess import Preprocessing
+from crossvox.inference.ensemble import Ensemble
 from crossvox.inference.predictor import Inference, Predictor
 from helpers_methods import make_method, make_task
 
@@ -37,9 +38,8 @@ class Threshold(nn.Module):
 
 def predictor(method, batch=1):
     kinds = {"ct": "ct", "mr": "ct"}
-    return Predictor(
-        method, Preprocessing(np.eye(3), (2.0, 2.0, 4.0), kinds), Inference(0.25, batch)
-    )
+    preprocessing = Preprocessing(np.eye(3), (2.0, 2.0, 4.0), kinds)
+    return Ensemble([Predictor(method, preprocessing, Inference(0.25, batch))])
 
 
 def write(path, shape=(30, 26, 12), spacing=(2.0, 2.0, 4.0), order=(0, 1, 2), origin=(0, 0, 0)):

@@ -133,7 +133,7 @@ def test_train_resume_predict_and_evaluate_from_published_weights(
     for folder in ("one", "two"):
         words = ["predict", str(out), f"--image=ct={scan}", "--out", str(places / folder)]
         assert main(words) == 0
-    (one,), (two,) = ((places / folder).iterdir() for folder in ("one", "two"))
+    (one,), (two,) = ((places / folder).glob("*.nii.gz") for folder in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
     scores = places / f"{backbone} scores"
     words = ["evaluate", str(out), "--data", str(data), "--split", "val", "--out", str(scores)]

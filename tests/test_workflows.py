@@ -162,7 +162,10 @@ def test_predict_writes_label_maps_on_the_scans_own_grids(run, tmp_path, paired_
     words = [f"--image={m}={path}" for m, path in images.items()]
     assert main(["predict", str(run), *words, "--out", str(out)]) == 0
     assert "network" in capsys.readouterr().out
-    assert {path.name for path in out.iterdir()} == {"s6 ctü_ct.nii.gz", "s6 mrü_mr.nii.gz"}
+    assert {path.name for path in out.iterdir()} == {
+        *("s6 ctü_ct.nii.gz", "s6 mrü_mr.nii.gz"),
+        *("labels.ctbl", "labels.itksnap.txt", "volumes.csv"),
+    }
     for modality, path in images.items():
         scan, found = nib.load(path), nib.load(out / f"s6 {modality}ü_{modality}.nii.gz")
         assert found.shape == scan.shape and (found.affine == scan.affine).all()
@@ -192,7 +195,7 @@ def test_predict_a_split_opens_no_label(run, tmp_path, paired_files):
         file.unlink()
     argv = ["predict", str(run), "--data", str(data / "dataset.json"), "--split", "test"]
     assert main([*argv, "--out", str(tmp_path / "out")]) == 0
-    names = {path.name for path in (tmp_path / "out").iterdir()}
+    names = {path.name for path in (tmp_path / "out").glob("*.nii.gz")}
     assert names == {"s6_ct.nii.gz", "s6_mr.nii.gz"}
 
 

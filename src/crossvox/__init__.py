@@ -1,6 +1,86 @@
-"""Semi-supervised, multi-modality 3-D medical image segmentation."""
+"""Semi-supervised, multi-modality 3-D medical image segmentation.
 
-from crossvox.data.manifest import Case, Manifest, load_manifest
+Names are imported when they are first asked for, so that `import crossvox` does not wait for
+torch. docs/library.md shows how they are used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from crossvox.version import __version__
 
-__all__ = ["Case", "Manifest", "__version__", "load_manifest"]
+if TYPE_CHECKING:
+    from crossvox.batch import Batch, Task, View
+    from crossvox.data.manifest import Case, Manifest, load_manifest
+    from crossvox.data.nifti import Volume
+    from crossvox.errors import CrossvoxError, DataError, UsageError
+    from crossvox.inference.predictor import Prediction
+    from crossvox.losses.cac import CACLoss
+    from crossvox.losses.csc import CSCLoss
+    from crossvox.losses.supervised import supervised_loss
+    from crossvox.methods.base import Method
+    from crossvox.methods.cmc import CMC
+    from crossvox.networks.fusion import Fusion
+    from crossvox.networks.mia import MIA
+    from crossvox.networks.unet import UNetBackbone
+    from crossvox.workflows.predict import Options, Predictor
+    from crossvox.workflows.show import show
+
+__all__ = [
+    "CMC",
+    "MIA",
+    "Batch",
+    "CACLoss",
+    "CSCLoss",
+    "Case",
+    "CrossvoxError",
+    "DataError",
+    "Fusion",
+    "Manifest",
+    "Method",
+    "Options",
+    "Prediction",
+    "Predictor",
+    "Task",
+    "UNetBackbone",
+    "UsageError",
+    "View",
+    "Volume",
+    "__version__",
+    "load_manifest",
+    "show",
+    "supervised_loss",
+]
+
+_HOMES = {
+    "batch": ("Batch", "Task", "View"),
+    "data.manifest": ("Case", "Manifest", "load_manifest"),
+    "data.nifti": ("Volume",),
+    "errors": ("CrossvoxError", "DataError", "UsageError"),
+    "inference.predictor": ("Prediction",),
+    "losses.cac": ("CACLoss",),
+    "losses.csc": ("CSCLoss",),
+    "losses.supervised": ("supervised_loss",),
+    "methods.base": ("Method",),
+    "methods.cmc": ("CMC",),
+    "networks.fusion": ("Fusion",),
+    "networks.mia": ("MIA",),
+    "networks.unet": ("UNetBackbone",),
+    "workflows.predict": ("Options", "Predictor"),
+    "workflows.show": ("show",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            value = getattr(importlib.import_module(f"crossvox.{module}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'crossvox' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -8,12 +8,11 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from crossvox.cli.options import new_parser, parse
-from crossvox.cli.predict import image_files
+from crossvox.cli.predict import add_run_options, image_files, run_options
 from crossvox.cli.run_options import parse_run, run_config
 from crossvox.cli.train import add_label_options, add_weights_option
 from crossvox.errors import UsageError
 from crossvox.workflows.bench import Figures, bench_config, bench_load, bench_predict, bench_train
-from crossvox.workflows.predict import Options
 
 
 def bench_command(argv: list[str]) -> int:
@@ -47,13 +46,12 @@ def _predict(argv: list[str]) -> Figures:
     parser.add_argument("run", type=Path, help="run directory of `crossvox train`")
     parser.add_argument("--image", type=str, action="append", metavar="MODALITY=FILE",
                         help="several are one subject's")  # fmt: skip
-    parser.add_class_arguments(Options, None, as_group=False)
+    add_run_options(parser)
     values = parse(parser, argv)
-    options = Options(**{name: values[name] for name in Options.__dataclass_fields__})
     images = image_files(values["image"] or [])
     if not images:
         raise UsageError("--image is missing; see --help")
-    return bench_predict(values["run"], images, options)
+    return bench_predict(values["run"], images, run_options(values))
 
 
 def _values(command: str, description: str, argv: list[str]) -> dict[str, Any]:

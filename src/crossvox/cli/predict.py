@@ -8,12 +8,13 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from crossvox.cli.options import new_parser, parse, required
+from crossvox.cli.options import flag, new_parser, parse, required
 from crossvox.data.manifest import SPLITS
 from crossvox.errors import UsageError
 from crossvox.evaluation.scores import table
 from crossvox.workflows.dicom_input import nifti_images
 from crossvox.workflows.evaluate import evaluate
+from crossvox.workflows.outputs import Outputs
 from crossvox.workflows.predict import Options, predict_images, predict_split
 
 
@@ -27,25 +28,34 @@ def predict_command(argv: list[str]) -> int:
         help="modality=FILE, or a folder with a DICOM series; several are one subject's",
         metavar="MODALITY=FILE",
     )
+    flag(parser, "save-probabilities", "also write each class's probability, one 4-D file a scan")
+    flag(parser, "save-uncertainty", "also write the entropy of these probabilities, 0 to 1")
+    flag(parser, "dicom-seg", "also write DICOM SEG, for scans given as a DICOM series")
     values = parse(parser, argv)
     images = image_files(values["image"] or [])
     required(values, "out")
     if bool(images) == (values["data"] is not None):
         raise UsageError("give either --image MODALITY=FILE or --data DATASET.json --split NAME")
+    outputs = Outputs(values["save_probabilities"], values["save_uncertainty"])
+    options = run_options(values)
     if images:
-        with nifti_images(images) as files:
-            predict_images(values["run"], files, values["out"], _options(values))
+        with nifti_images(images) as given:
+            series = given.series if values["dicom_seg"] else {}
+            if values["dicom_seg"] and not series:
+                raise UsageError("--dicom-seg: no scan is a DICOM series; give --image ct=FOLDER")
+            predict_images(values["run"], given.files, values["out"], options, outputs, series)
         return 0
+    if values["dicom_seg"]:
+        raise UsageError("--dicom-seg: the scans of a data set are NIfTI files; give --image")
     required(values, "split")
-    predict_split(values["run"], values["data"], values["split"], values["out"], _options(values))
+    predict_split(values["run"], values["data"], values["split"], values["out"], options, outputs)
     return 0
 
 
 def evaluate_command(argv: list[str]) -> int:
     """Score a trained run on a split: cases.csv, summary.json and a printed table."""
     parser = _parser("evaluate", evaluate_command.__doc__ or "")
-    parser.add_argument("--overlays", type=bool, nargs="?", const=True, default=False,
-                        help="also draw truth and prediction of every case")  # fmt: skip
+    flag(parser, "overlays", "also draw truth and prediction of every case")
     values = parse(parser, argv)
     required(values, "data", "split", "out")
     summary = evaluate(
@@ -53,7 +63,7 @@ def evaluate_command(argv: list[str]) -> int:
         values["data"],
         values["split"],
         values["out"],
-        _options(values),
+        run_options(values),
         overlays=values["overlays"],
     )
     Console().print(table(summary))
@@ -63,15 +73,23 @@ def evaluate_command(argv: list[str]) -> int:
 
 def _parser(command: str, description: str) -> ArgumentParser:
     parser = new_parser(command, description)
-    parser.add_argument("run", type=Path, help="run directory of `crossvox train`")
+    parser.add_argument("run", type=Path, nargs="+",
+                        help="run directory of `crossvox train`; several are averaged")  # fmt: skip
     parser.add_argument("--data", type=Path | None, help="a dataset.json")
     parser.add_argument("--split", type=str | None, help=f"one of {', '.join(SPLITS)}")
     parser.add_argument("--out", type=Path | None, help="folder for the results")
-    parser.add_class_arguments(Options, None, as_group=False)
+    add_run_options(parser)
     return parser
 
 
-def _options(values: dict[str, Any]) -> Options:
+def add_run_options(parser: ArgumentParser) -> None:
+    """The options of `Options`: how a run is used."""
+    parser.add_class_arguments(Options, None, as_group=False, skip={"tta"})
+    flag(parser, "tta", "average over mirror images, where no left and right class change places")
+
+
+def run_options(values: dict[str, Any]) -> Options:
+    """The `Options` among parsed values."""
     return Options(**{name: values[name] for name in Options.__dataclass_fields__})
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from crossvox.cli.options import new_parser, parse, required
+from crossvox.cli.predict import add_run_options, run_options
 from crossvox.data.manifest import SPLITS
-from crossvox.workflows.predict import Options
 from crossvox.workflows.report import Source, report
 
 
@@ -23,10 +23,9 @@ def report_command(argv: list[str]) -> int:
                         help="evaluate folder: predict only what is shown")  # fmt: skip
     parser.add_argument("--show", type=int, default=2,
                         help="worst and best scans per modality to show; 0: no image")  # fmt: skip
-    parser.add_class_arguments(Options, None, as_group=False)
+    add_run_options(parser)
     values = parse(parser, argv)
     required(values, "out")
     source = Source(**{name: values[name] for name in Source.__dataclass_fields__})
-    options = Options(**{name: values[name] for name in Options.__dataclass_fields__})
-    report(values["path"], values["out"], source, options)
+    report(values["path"], values["out"], source, run_options(values))
     return 0

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.nifti1 import Nifti1Extension
+from nibabel.openers import ImageOpener
 
 from crossvox.batch import IGNORE
 from crossvox.data.geometry import Grid, resample
+from crossvox.data.label_tables import label_extension
 from crossvox.data.placement import agree
 from crossvox.errors import DataError
 from crossvox.files import atomic_path
+
+FRACTIONS = 65535
+"""Steps between 0 and 1 in files of probabilities."""
+
+_GEOMETRY = (
+    *("qform_code", "sform_code", "pixdim", "quatern_b", "quatern_c", "quatern_d"),
+    *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
+)
 
 
 @dataclass(frozen=True)
@@ -22,6 +35,28 @@ class Volume:
 
     data: np.ndarray
     grid: Grid
+
+
+Scan = Path | str | Volume | tuple[np.ndarray, np.ndarray]
+"""A NIfTI file, a `Volume`, or an (X, Y, Z) array with its (4, 4) affine."""
+
+
+def as_volume(scan: Scan) -> Volume:
+    """A scan in whichever form it was given; raises `DataError` if it cannot be used."""
+    if isinstance(scan, Path | str):
+        return read_image(Path(scan))
+    if isinstance(scan, Volume):
+        return scan
+    data, affine = np.asarray(scan[0], dtype=np.float32), np.asarray(scan[1], dtype=np.float64)
+    if data.ndim != 3 or affine.shape != (4, 4):
+        raise DataError(
+            f"array of shape {data.shape} with affine of shape {affine.shape}; "
+            "expected (X, Y, Z) and (4, 4)"
+        )
+    finite = np.isfinite(data).all() and np.isfinite(affine).all()
+    if not finite or abs(np.linalg.det(affine)) < 1e-9:
+        raise DataError("array with values or an affine that are no numbers; repair them first")
+    return Volume(data, Grid(data.shape, affine))
 
 
 def read_header(path: Path) -> Grid:
@@ -67,45 +102,90 @@ def read_label(
     return indices
 
 
-def write_label(path: Path, indices: np.ndarray, ids: Mapping[str, int], like: Path) -> None:
+def write_label(path: Path, indices: np.ndarray, ids: Mapping[str, int], like: Path | Grid) -> None:
     """Write class indices as a label map of `like`'s header, affine and codes.
+
+    Names and colours of the classes go into the header (`label_tables.label_extension`).
 
     Args:
         path: file to write (.nii or .nii.gz), as a whole or not at all.
         indices: (X, Y, Z) class indices on `like`'s grid.
         ids: class name → id to write.
-        like: the scan whose geometry the label map takes, bit for bit.
+        like: the scan whose geometry the label map takes, bit for bit; or the grid, of a scan
+            that is no NIfTI file.
     """
     table = np.array([0, *ids.values()])
     dtype = np.uint8 if table.min() >= 0 and table.max() < 256 else np.int16
     if table.max() > np.iinfo(np.int16).max:
         dtype = np.int32
-    source = _load(like)
+    source = _pattern(like)
+    header = _header_like(source, dtype)
+    header.extensions.append(label_extension(ids))
+    data = table.astype(dtype)[indices].reshape(source.shape)
+    image = source.__class__(data, None, header)
+    # The constructor would recompute the qform from the affine; the header's own bytes stay.
+    for key in _GEOMETRY:
+        image.header[key] = source.header[key]
+    with atomic_path(path) as temporary:
+        nib.save(image, temporary)
+
+
+@contextlib.contextmanager
+def fraction_writer(
+    path: Path, like: Path | Grid, names: Sequence[str] = ()
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """Write values in [0, 1] on `like`'s grid: one map, or one per name along a fourth axis.
+
+    They are stored as 16-bit integers with a scale of 1/65535, which NIfTI readers apply: half
+    the size of floats, and zeros stay zeros. Nothing is kept in memory.
+
+    Args:
+        path: file to write (.nii or .nii.gz), as a whole or not at all.
+        like: the scan or grid whose geometry the file takes, as in `write_label`.
+        names: of the maps, recorded as JSON in a comment extension; without any, a 3-D file.
+
+    Yields:
+        A function that takes the next (X, Y, Z) map.
+    """
+    source = _pattern(like)
+    header = _header_like(source, np.uint16)
+    header.set_slope_inter(1 / FRACTIONS, 0)
+    if names:
+        header.set_data_shape((*source.shape[:3], len(names)))
+        note = json.dumps({"classes": list(names)}, ensure_ascii=False)
+        header.extensions.append(Nifti1Extension("comment", note.encode()))
+    for key in _GEOMETRY:
+        header[key] = source.header[key]
+    with atomic_path(path) as temporary, ImageOpener(str(temporary), "wb") as file:
+        header.write_to(file)
+        file.write(b"\0" * (header.get_data_offset() - file.tell()))
+
+        def write(values: np.ndarray) -> None:
+            stored = np.round(np.clip(values, 0, 1) * FRACTIONS)
+            file.write(stored.astype(header.get_data_dtype()).tobytes("F"))
+
+        yield write
+
+
+def _pattern(like: Path | Grid) -> nib.Nifti1Image:
+    """An image with the geometry to write; its voxels are of no account."""
+    if isinstance(like, Path):
+        return _load(like)
+    image = nib.Nifti1Image(np.broadcast_to(np.uint8(0), like.shape), like.affine)
+    image.set_sform(like.affine, "scanner")
+    image.set_qform(like.affine, "scanner")
+    image.header.set_xyzt_units("mm")
+    return image
+
+
+def _header_like(source: nib.Nifti1Image, dtype: type) -> nib.Nifti1Header:
+    """`source`'s header for values of another type and meaning."""
     header = source.header.copy()
     header.set_data_dtype(dtype)
     header.set_slope_inter(1, 0)
     header["cal_min"], header["cal_max"] = 0, 0
     header.extensions.clear()
-    data = table.astype(dtype)[indices].reshape(source.shape)
-    image = source.__class__(data, None, header)
-    # The constructor would recompute the qform from the affine; the header's own bytes stay.
-    for key in (
-        "qform_code",
-        "sform_code",
-        "pixdim",
-        "quatern_b",
-        "quatern_c",
-        "quatern_d",
-        "qoffset_x",
-        "qoffset_y",
-        "qoffset_z",
-        "srow_x",
-        "srow_y",
-        "srow_z",
-    ):
-        image.header[key] = source.header[key]
-    with atomic_path(path) as temporary:
-        nib.save(image, temporary)
+    return header
 
 
 def write_volume(path: Path, data: np.ndarray, grid: Grid) -> None:

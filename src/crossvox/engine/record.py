@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-import crossvox
 from crossvox.errors import DataError, UsageError
 from crossvox.files import atomic_write
+from crossvox.version import __version__
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -204,7 +204,7 @@ def read_facts(out: Path) -> dict[str, Any]:
 
 
 def _software() -> dict[str, Any]:
-    versions = {"crossvox": crossvox.__version__, "python": platform.python_version()}
+    versions = {"crossvox": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
@@ -213,7 +213,7 @@ def _software() -> dict[str, Any]:
 
 def _git_state() -> dict[str, Any] | None:
     """Commit of the source tree and whether it was changed since; None if it is no checkout."""
-    source = Path(crossvox.__file__).parent
+    source = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(source), *arguments]

@@ -1,11 +1,11 @@
-"""One subject's scans in, label maps on the scans' own grids out."""
+"""One trained method: class probabilities of one subject's prepared scans."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -13,10 +13,10 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor
 
 from crossvox.batch import Task
-from crossvox.data.geometry import Grid, orient, resample
-from crossvox.data.nifti import read_image
+from crossvox.data.geometry import Grid, resample
 from crossvox.data.preprocess import Prepared, Preprocessing
 from crossvox.errors import require
+from crossvox.inference.channels import Stream, most_probable, native_channels
 from crossvox.methods.base import Method
 
 
@@ -27,10 +27,13 @@ class Inference:
     Attributes:
         overlap: part of a window that its neighbour sees again, per axis.
         batch: windows at a time; more may be faster and change no result.
+        tta: average over the window's mirror images, along axes on which no left and right
+            class change places; 2, 4 or 8 times the time.
     """
 
     overlap: float = 0.5
     batch: int = 1
+    tta: bool = False
 
     def __post_init__(self) -> None:
         require("inference.overlap", self.overlap, 0, 0.95)
@@ -42,11 +45,13 @@ class Prediction:
     """Result for one subject.
 
     Attributes:
-        labels: modality → (X, Y, Z) class indices on that scan's own grid.
+        labels: modality → (X, Y, Z) int16 class indices on that scan's own grid.
+        affines: modality → (4, 4) from that scan's voxel indices to world mm (RAS+).
         seconds: stage → wall time.
     """
 
     labels: dict[str, np.ndarray] = field(default_factory=dict)
+    affines: dict[str, np.ndarray] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def clock(self, stage: str, start: float) -> float:
@@ -66,7 +71,7 @@ class Predictor:
         inference: Inference,
         device: torch.device | str = "cpu",
     ) -> None:
-        """Move `method` to `device`; `predict` puts it in evaluation mode while it runs."""
+        """Move `method` to `device`; it is put in evaluation mode while it predicts."""
         self.method = method.to(device)
         self.preprocessing = preprocessing
         self.inference = inference
@@ -77,52 +82,26 @@ class Predictor:
         """What the method segments."""
         return self.method.task
 
-    def predict(self, images: Mapping[str, Path]) -> Prediction:
-        """Segment the scans of one subject.
-
-        Args:
-            images: modality → NIfTI file; any non-empty subset of the task's modalities, each
-                on its own grid.
-
-        Returns:
-            One label map per scan given.
-
-        Raises:
-            DataError: a file cannot be read.
-        """
-        result = Prediction()
-        start = time.perf_counter()
-        prepared, native = {}, {}
-        for modality, path in images.items():
-            volume = read_image(path)
-            start = result.clock("read", start)
-            prepared[modality] = self.preprocessing.image(volume.data, volume.grid, modality)
-            native[modality] = volume.grid
-            start = result.clock("prepare", start)
-        return self.predict_prepared(prepared, native, result)
-
     def predict_prepared(
-        self,
-        prepared: Mapping[str, Prepared],
-        native: Mapping[str, Grid],
-        result: Prediction | None = None,
-    ) -> Prediction:
-        """`predict` for scans that are prepared already, `native` being their files' grids."""
-        result = result or Prediction()
+        self, prepared: Mapping[str, Prepared], native: Mapping[str, Grid]
+    ) -> dict[str, np.ndarray]:
+        """Label maps of one subject's prepared scans on `native`, the grids of their files."""
+        return {m: most_probable(self.channels(prepared, m, native[m])) for m in prepared}
+
+    def channels(self, prepared: Mapping[str, Prepared], output: str, native: Grid) -> Stream:
+        """Probabilities of `output` on its file's grid `native`, (X, Y, Z) class by class.
+
+        The network has done its work when this returns; each class is resampled when its turn
+        comes.
+        """
         training = self.method.training
         self.method.eval()
         try:
-            for modality in prepared:
-                start = time.perf_counter()
-                probabilities = self.probabilities(prepared, modality)
-                start = result.clock("network", start)
-                result.labels[modality] = self._to_native(
-                    probabilities, prepared[modality].grid, native[modality]
-                )
-                result.clock("resample", start)
+            probabilities = self.probabilities(prepared, output)
         finally:
             self.method.train(training)
-        return result
+        grid, frame = prepared[output].grid, self.preprocessing.frame
+        return native_channels(probabilities, grid, native, frame)
 
     @torch.no_grad()
     def probabilities(self, prepared: Mapping[str, Prepared], output: str) -> Tensor:
@@ -171,22 +150,23 @@ class Predictor:
         for pattern in present.unique(dim=0):
             rows = (present == pattern).all(1)
             given = {name: images[rows, k : k + 1] for k, name in enumerate(names) if pattern[k]}
-            logits = self.method.predict(given, [names[0]])[names[0]]
+            found = self._mirrored_mean(given, names[0])
             if result is None:
-                result = logits.new_empty((len(images), *logits.shape[1:]), dtype=torch.float32)
-            result[rows] = logits.float().softmax(1)
+                result = found.new_empty((len(images), *found.shape[1:]))
+            result[rows] = found
         assert result is not None  # a batch has at least one row
         return result
 
-    def _to_native(self, probabilities: Tensor, grid: Grid, native: Grid) -> np.ndarray:
-        """Most probable class per voxel of the scan's own grid; one class at a time in memory."""
-        labels = np.zeros(native.shape, dtype=np.int16)
-        view, oriented = orient(labels, native, self.preprocessing.frame)
-        best = np.full(oriented.shape, -1.0, dtype=np.float32)
-        for index, channel in enumerate(probabilities):
-            # The prepared grid may end half a voxel short of the scan: its border continues.
-            values = resample(channel.numpy(), grid, oriented, fill=None)
-            larger = values > best
-            view[larger] = index
-            np.copyto(best, values, where=larger)
-        return labels
+    def _mirrored_mean(self, given: Mapping[str, Tensor], output: str) -> Tensor:
+        """Probabilities, with `tta` the mean over all mirrorings that the task allows."""
+        axes = [axis + 2 for axis in self.task.flips] if self.inference.tta else []
+        mirrorings = [c for n in range(len(axes) + 1) for c in combinations(axes, n)]
+        total: Tensor | None = None
+        for dims in mirrorings:
+            # Also a flip over no axis would copy.
+            images = {m: x.flip(dims) for m, x in given.items()} if dims else given
+            found = self.method.predict(images, [output])[output].float().softmax(1)
+            found = found.flip(dims) if dims else found
+            total = found if total is None else total + found
+        assert total is not None  # the first mirroring is none
+        return total / len(mirrorings) if axes else total

@@ -78,14 +78,14 @@ class Viewer:
 
     Attributes:
         scans: what `crossvox.reporting.scans.embed` returned.
-        classes: name → colour as #RRGGBB, in the order of the class indices 1, 2, …
-        mistakes: kind → colour, "missed", "extra" and "wrong class".
+        classes: name and colour (#RRGGBB) of class index 1, 2, …
+        mistakes: kind and colour of "missed", "extra" and "wrong class".
     """
 
     kind: ClassVar[str] = "viewer"
     scans: Sequence[Any]
-    classes: dict[str, str]
-    mistakes: dict[str, str]
+    classes: Sequence[tuple[str, str]]
+    mistakes: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from crossvox.data.store import Store
 from crossvox.engine.record import read_metrics
 from crossvox.methods import METHODS
 from crossvox.workflows.config import RunConfig
-from crossvox.workflows.predict import Options, load_predictor
+from crossvox.workflows.predict import Options, Predictor
 from crossvox.workflows.prepare import Echo
 from crossvox.workflows.runs import Run, build_method, crop_rule
 from crossvox.workflows.train import crops, store_path, train
@@ -95,8 +95,7 @@ def bench_load(config: RunConfig, steps: int) -> Figures:
 
 def bench_predict(path: Path, images: Mapping[str, Path], options: Options) -> Figures:
     """Segment one subject's scans, writing nothing; the times include reading the files."""
-    run = Run.load(path)
-    predictor = load_predictor(run, options)
+    predictor = Predictor(path, options=options)
     start = time.perf_counter()
     prediction = predictor.predict(images)
     total = time.perf_counter() - start

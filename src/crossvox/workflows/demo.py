@@ -94,7 +94,7 @@ def _run(out: Path, data: Path, method: str, settings: Demo, echo: Echo) -> Summ
     echo(f"--- {method} ---")
     run = out / "runs" / method
     train(_config(data, run, method, settings), echo)
-    predict_split(run, data, "test", out / "predictions" / method, Options(), echo)
+    predict_split(run, data, "test", out / "predictions" / method, echo=echo)
     scores = out / "scores" / method
     summary = evaluate(run, data, "test", scores, Options(), overlays=True, echo=echo)
     Console().print(table(summary))

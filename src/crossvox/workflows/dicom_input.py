@@ -6,14 +6,28 @@ import contextlib
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from crossvox.data.dicom import choose_series, read_series
 from crossvox.data.nifti import write_volume
 
 
+@dataclass(frozen=True)
+class Given:
+    """The scans of one subject as they were given.
+
+    Attributes:
+        files: modality → NIfTI file.
+        series: modality → the DICOM files that the scan came from, where it did.
+    """
+
+    files: dict[str, Path] = field(default_factory=dict)
+    series: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+
+
 @contextlib.contextmanager
-def nifti_images(images: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
+def nifti_images(images: Mapping[str, Path]) -> Iterator[Given]:
     """The same scans, each DICOM folder as a NIfTI file that lives as long as the block.
 
     A folder, or `FOLDER#UID` for one of several series in it, becomes `<folder's name>.nii` on
@@ -27,16 +41,17 @@ def nifti_images(images: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
         DataError: a series that forms no regular volume.
     """
     with tempfile.TemporaryDirectory(prefix="crossvox-") as temporary:
-        files = {}
+        given = Given()
         for modality, path in images.items():
             folder, uid = _folder(path)
             if folder is None:
-                files[modality] = path
+                given.files[modality] = path
                 continue
             stack = read_series(choose_series(folder, uid))
-            files[modality] = Path(temporary) / modality / f"{folder.resolve().name}.nii"
-            write_volume(files[modality], stack.data, stack.grid)
-        yield files
+            file = Path(temporary) / modality / f"{folder.resolve().name}.nii"
+            write_volume(file, stack.data, stack.grid)
+            given.files[modality], given.series[modality] = file, stack.files
+        yield given
 
 
 def _folder(path: Path) -> tuple[Path | None, str | None]:

@@ -28,6 +28,15 @@ _NEEDED_FOR = {
     "pydicom": "reading DICOM",
 }
 
+_OPTIONAL = {
+    "highdicom": ("DICOM SEG", "dicom"),
+    "onnxscript": ("ONNX files", "onnx"),
+    "onnxruntime": ("checking ONNX files", "onnx"),
+    "fire": ("running MONAI bundles", "bundle"),
+    "ipyniivue": ("viewing scans in notebooks", "notebook"),
+}
+"""Package → what it is good for and the extra that brings it."""
+
 
 def diagnose() -> Iterator[str]:
     """One line per fact, then one per missing thing with the feature that needs it."""
@@ -40,6 +49,12 @@ def diagnose() -> Iterator[str]:
             yield f"{package:<17}{metadata.version(package)}"
         except metadata.PackageNotFoundError:
             missing.append(f"missing: {package}, needed for {feature}; pip install {package}")
+    for package, (feature, extra) in _OPTIONAL.items():
+        try:
+            yield f"{package:<17}{metadata.version(package)}"
+        except metadata.PackageNotFoundError:
+            advice = f"pip install 'crossvox[{extra}]'"
+            yield f"{package:<17}not installed, only needed for {feature}; {advice}"
     yield f"cores            {_usable_cores()} usable of {os.cpu_count()}"
     yield f"memory           {_memory()}"
     yield f"free disk here   {shutil.disk_usage('.').free / 2**30:.1f} GiB"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,14 @@ from crossvox.errors import UsageError
 from crossvox.evaluation.metrics import score_case
 from crossvox.evaluation.scores import Summary, write_scores
 from crossvox.files import require_folder
-from crossvox.inference.predictor import Predictor
 from crossvox.reporting.figures import overlay
-from crossvox.workflows.predict import Options, cases_of, load_predictor, timing
+from crossvox.workflows.predict import Options, Predictor, cases_of, run_paths, timing
 from crossvox.workflows.prepare import Echo, refuse
 from crossvox.workflows.runs import Run
 
 
 def evaluate(
-    path: Path,
+    paths: Path | Sequence[Path],
     data: Path,
     split: str,
     out: Path,
@@ -36,7 +36,7 @@ def evaluate(
     """Predict the labelled cases of a split and write `cases.csv` and `summary.json`.
 
     Args:
-        path: the run directory.
+        paths: the run directory, or several to average.
         data: the dataset.json; its classes and modalities must be the run's.
         split: train, val or test.
         out: folder for the files.
@@ -52,7 +52,8 @@ def evaluate(
         DataError: scans or labels have errors; nothing is written then.
     """
     require_folder(out)
-    run = Run.load(path)
+    paths = run_paths(paths)
+    run = Run.load(paths[0])
     manifest, cases = cases_of(data, split)
     cases = [case for case in cases if case.labels]
     if not cases:
@@ -60,11 +61,11 @@ def evaluate(
     same_problem(run, manifest)
     used = {(case.id, modality) for case in cases for modality in case.labels}
     refuse(check(manifest, used, splits=(split,)), echo)
-    predictor = load_predictor(run, options)
+    predictor = Predictor(*paths, options=options)
     rows = []
     for case in cases:
         rows += _score(run, manifest, predictor, case, out if overlays else None, echo)
-    return write_scores(out, rows, _facts(run, manifest, split, options))
+    return write_scores(out, rows, _facts(predictor.runs, manifest, split, options))
 
 
 def _score(
@@ -123,20 +124,35 @@ def same_problem(run: Run, manifest: Manifest) -> None:
             )
 
 
-def _facts(run: Run, manifest: Manifest, split: str, options: Options) -> dict[str, Any]:
+def _facts(runs: Sequence[Run], manifest: Manifest, split: str, options: Options) -> dict[str, Any]:
     """What the scores are of; all but method and seed must agree for runs to be averaged."""
-    config = run.config
-    # Scores of a network that has seen the test's labels before say so wherever they go.
-    weights = read_facts(run.path).get("weights") or {}
-    seen = {place: f"{facts['model']}; saw {facts['saw']}" for place, facts in weights.items()}
-    return {
-        "method": config.method["name"],
-        "seed": config.seed,
+    configs = [run.config for run in runs]
+    facts = {
+        "method": _joined([config.method["name"] for config in configs]),
+        "seed": _joined([config.seed for config in configs]),
         "data": manifest.name,
         "split": split,
-        "labelled": config.labelled,
-        "label_draw": config.label_draw,
-        "preset": config.preset,
+        "labelled": _joined([config.labelled for config in configs]),
+        "label_draw": _joined([config.label_draw for config in configs]),
+        "preset": _joined([config.preset for config in configs]),
         "checkpoint": options.checkpoint,
-        **({"weights": seen} if seen else {}),
     }
+    if seen := _seen(runs):
+        facts["weights"] = seen
+    if len(runs) > 1:
+        facts["ensemble"] = len(runs)
+    return {**facts, "tta": True} if options.tta else facts
+
+
+def _seen(runs: Sequence[Run]) -> dict[str, str]:
+    """Place → what the published weights that the runs started from there had seen before."""
+    seen: dict[str, list[str]] = {}
+    for run in runs:
+        for place, facts in (read_facts(run.path).get("weights") or {}).items():
+            seen.setdefault(place, []).append(f"{facts['model']}; saw {facts['saw']}")
+    return {place: " / ".join(dict.fromkeys(texts)) for place, texts in seen.items()}
+
+
+def _joined(values: Sequence[Any]) -> Any:
+    """The value that all share, or all values as text."""
+    return values[0] if len(set(values)) == 1 else " + ".join(map(str, values))

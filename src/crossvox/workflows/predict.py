@@ -10,16 +10,21 @@ from pathlib import Path
 from typing import Literal
 
 from crossvox.data.check import check, check_images
+from crossvox.data.dicom_seg import require_dicom
 from crossvox.data.manifest import Case, Manifest, load_manifest
-from crossvox.data.nifti import write_label
 from crossvox.engine.checkpoint import load_weights
 from crossvox.engine.compute import Accelerator, Compute
 from crossvox.engine.compute import fabric as launch
 from crossvox.errors import UsageError
 from crossvox.files import require_folder
-from crossvox.inference.predictor import Prediction, Predictor
+from crossvox.inference.ensemble import Ensemble, known_modalities
+from crossvox.inference.predictor import Prediction
+from crossvox.inference.predictor import Predictor as Member
+from crossvox.workflows.outputs import LABELS_ONLY, Outputs, Target, predict_to_files
 from crossvox.workflows.prepare import Echo, refuse
 from crossvox.workflows.runs import Run, build_method
+
+Checkpoint = Literal["best", "last"]
 
 
 @dataclass(frozen=True)
@@ -29,17 +34,19 @@ class Options:
     Args:
         checkpoint: the weights with the highest validation score, or the last ones.
         overlap: of the sliding windows; None = as the run's configuration says.
+        tta: average over mirror images, along axes on which no left and right class change places.
         accelerator: "auto" takes a GPU where there is one.
         threads: CPU threads; None leaves the choice to torch.
     """
 
-    checkpoint: Literal["best", "last"] = "best"
+    checkpoint: Checkpoint = "best"
     overlap: float | None = None
+    tta: bool = False
     accelerator: Accelerator = "auto"
     threads: int | None = None
 
 
-def load_predictor(run: Run, options: Options) -> Predictor:
+def load_predictor(run: Run, options: Options) -> Member:
     """The run's method with a checkpoint's weights, ready to predict.
 
     Raises:
@@ -54,60 +61,127 @@ def load_predictor(run: Run, options: Options) -> Predictor:
     inference = run.config.inference
     if options.overlap is not None:
         inference = dataclasses.replace(inference, overlap=options.overlap)
-    return Predictor(method, run.preprocessing, inference, device)
+    if options.tta and not run.task.flips:
+        raise UsageError(
+            f"{run.path}: left and right classes forbid mirroring along every axis; leave --tta out"
+        )
+    inference = dataclasses.replace(inference, tta=options.tta or inference.tta)
+    return Member(method, run.preprocessing, inference, device)
+
+
+class Predictor(Ensemble):
+    """One trained run, or several whose class probabilities are averaged.
+
+    `Predictor("runs/first").predict({"ct": "scan.nii.gz"}).labels["ct"]` is an (X, Y, Z) int16
+    array of class indices on the scan's own grid, 0 background, k the k-th of `classes`.
+
+    Attributes:
+        runs: the descriptions of the run directories.
+        ids: class name → id in label files, those of the first run.
+    """
+
+    def __init__(self, *paths: Path | str, options: Options = Options()) -> None:
+        """Load the weights.
+
+        Args:
+            paths: run directories of `crossvox train`, one or more.
+            options: checkpoint, overlap, mirroring and device.
+
+        Raises:
+            UsageError: no run or checkpoint there, or runs of different problems.
+            DataError: a run's files are damaged.
+        """
+        if not paths:
+            raise UsageError("no run; give one run directory at least")
+        self.runs = tuple(Run.load(Path(path)) for path in paths)
+        self.ids = self.runs[0].labels
+        super().__init__([load_predictor(run, options) for run in self.runs])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of class 1, 2, …"""
+        return self.task.classes
 
 
 def predict_images(
-    path: Path, images: Mapping[str, Path], out: Path, options: Options, echo: Echo = print
+    paths: Path | Sequence[Path],
+    images: Mapping[str, Path],
+    out: Path,
+    options: Options = Options(),
+    outputs: Outputs = LABELS_ONLY,
+    series: Mapping[str, Sequence[Path]] | None = None,
+    echo: Echo = print,
 ) -> list[Path]:
     """Segment the scans of one subject and write `<file name>_<modality>.nii.gz` for each.
 
     Args:
-        path: the run directory.
+        paths: the run directory, or several to average.
         images: modality → scan; a run on unpaired data looks at each of them alone.
         out: folder for the label maps, on the scans' own grids and with the original ids.
-        options: checkpoint, overlap and device.
+        options: checkpoint, overlap, mirroring and device.
+        outputs: what to write beside them.
+        series: modality → the DICOM files that its scan was read from; its label map is written
+            as DICOM SEG too, `<file name>_<modality>.seg.dcm`.
         echo: takes the lines for the user.
 
     Returns:
-        The files written.
+        The label maps written.
 
     Raises:
-        UsageError: a modality that the run does not know, or no checkpoint.
+        UsageError: a modality that the run does not know, no checkpoint, or an extra is missing.
         DataError: a scan has errors; nothing is written then.
     """
     require_folder(out)
-    run = Run.load(path)
-    _known(run, images)
+    if series:
+        require_dicom()
+    paths = run_paths(paths)
+    known_modalities(Run.load(paths[0]).task, images)
     refuse(check_images(images), echo)
-    outputs = {m: out / f"{_stem(image)}_{m}.nii.gz" for m, image in images.items()}
+    files = {m: out / f"{_stem(image)}_{m}.nii.gz" for m, image in images.items()}
     inputs = {image.resolve() for image in images.values()}
-    for file in outputs.values():
+    for file in files.values():
         if file.resolve() in inputs:
             raise UsageError(f"{file}: would overwrite the scan of that name; give another --out")
-    predictor = load_predictor(run, options)
-    return _predict(run, predictor, images, outputs, echo)
+    predictor = Predictor(*paths, options=options)
+    target = Target(_stem(next(iter(images.values()))), images, files, series or {})
+    return _predict(predictor, target, outputs, echo)
 
 
 def predict_split(
-    path: Path, data: Path, split: str, out: Path, options: Options, echo: Echo = print
+    paths: Path | Sequence[Path],
+    data: Path,
+    split: str,
+    out: Path,
+    options: Options = Options(),
+    outputs: Outputs = LABELS_ONLY,
+    echo: Echo = print,
 ) -> list[Path]:
     """Segment all cases of a split and write `<case>_<modality>.nii.gz`; no label is opened.
 
     Raises and returns as `predict_images`, and `UsageError` for a split without cases.
     """
     require_folder(out)
-    run = Run.load(path)
+    paths = run_paths(paths)
+    task = Run.load(paths[0]).task
     manifest, cases = cases_of(data, split)
     for case in cases:
-        _known(run, case.images)
+        known_modalities(task, case.images)
     refuse(check(manifest, (), splits=(split,)), echo)
-    predictor = load_predictor(run, options)
+    predictor = Predictor(*paths, options=options)
     written = []
     for case in cases:
-        outputs = {m: out / f"{case.id}_{m}.nii.gz" for m in case.images}
-        written += _predict(run, predictor, case.images, outputs, echo)
+        files = {m: out / f"{case.id}_{m}.nii.gz" for m in case.images}
+        written += _predict(predictor, Target(case.id, case.images, files), outputs, echo)
     return written
+
+
+def run_paths(paths: Path | Sequence[Path]) -> tuple[Path, ...]:
+    """The run directories, each of them once; raises `UsageError` for one given twice."""
+    given = (paths,) if isinstance(paths, Path | str) else tuple(paths)
+    for path in given:
+        if given.count(path) > 1:
+            raise UsageError(f"{path} is given twice; an ensemble is of different runs")
+    return tuple(Path(path) for path in given)
 
 
 def cases_of(data: Path, split: str) -> tuple[Manifest, Sequence[Case]]:
@@ -127,29 +201,12 @@ def timing(prediction: Prediction) -> str:
     return f"{sum(prediction.seconds.values()):.1f} s ({stages})"
 
 
-def _predict(
-    run: Run,
-    predictor: Predictor,
-    images: Mapping[str, Path],
-    outputs: Mapping[str, Path],
-    echo: Echo,
-) -> list[Path]:
-    prediction = predictor.predict(images)
+def _predict(predictor: Predictor, target: Target, outputs: Outputs, echo: Echo) -> list[Path]:
     start = time.perf_counter()
-    for modality, file in outputs.items():
-        write_label(file, prediction.labels[modality], run.labels, images[modality])
-    prediction.clock("write", start)
-    echo(f"{', '.join(str(file) for file in outputs.values())}: {timing(prediction)}")
-    return list(outputs.values())
-
-
-def _known(run: Run, modalities: Mapping[str, Path]) -> None:
-    for modality in modalities:
-        if modality not in run.task.modalities:
-            raise UsageError(
-                f"modality '{modality}' is none of this run's; "
-                f"choose from {', '.join(run.task.modalities)}"
-            )
+    prediction = predict_to_files(predictor, target, predictor.ids, outputs)
+    prediction.clock("write", start + sum(prediction.seconds.values()))
+    echo(f"{', '.join(str(file) for file in target.files.values())}: {timing(prediction)}")
+    return list(target.files.values())
 
 
 def _stem(path: Path) -> str:

@@ -19,7 +19,7 @@ from crossvox.reporting.scans import UNKNOWN, ShownScan, embed
 from crossvox.reporting.score_blocks import case_table, score_plots, summary_table, volume_table
 from crossvox.version import __version__
 from crossvox.workflows.evaluate import same_problem
-from crossvox.workflows.predict import Options, cases_of, load_predictor
+from crossvox.workflows.predict import Options, Predictor, cases_of
 from crossvox.workflows.prepare import Echo
 from crossvox.workflows.report_benchmark import benchmark_sections, holds_benchmark
 from crossvox.workflows.report_run import (
@@ -122,13 +122,13 @@ def _run_page(run: Run, source: Source, options: Options, echo: Echo) -> Page:
     if scans:
         viewer = Viewer(
             [embed(scan) for scan in scans],
-            {name: class_colour(k) for k, name in enumerate(run.task.classes, start=1)},
-            MISTAKES,
+            [(name, class_colour(k)) for k, name in enumerate(run.task.classes, start=1)],
+            list(MISTAKES.items()),
         )
         sections.append(Section("Worst and best scans", [viewer]))
     sections.append(Section("How to repeat this", reproduction(run, sys.argv)))
     images = IMAGES.format(len(scans)) if scans else NO_IMAGES
-    title = f"{run.config.method['name']} on {run.config.data.parent.name}"
+    title = f"{run.config.method['name']}, run {run.path.resolve().name}"
     return Page(title, sections, _subtitle(), [images, CAUTION])
 
 
@@ -145,7 +145,7 @@ def _look(
         raise UsageError(f"the viewer takes at most {UNKNOWN - 1} classes; give --show 0")
     gallery = Gallery(source.show, len(run.task.modalities))
     if source.scores is None:
-        predictor = load_predictor(run, options)
+        predictor = Predictor(run.path, options=options)
         rows = predict_scans(run, manifest, predictor, cases, gallery, echo)
         return manifest, rows, gallery.scans()
     known = read_scores(source.scores, run, source.split, options.checkpoint)
@@ -157,7 +157,7 @@ def _look(
         )
     if wanted:
         chosen = [case for case in cases if case.id in wanted]
-        predict_scans(run, manifest, load_predictor(run, options), chosen, gallery, echo)
+        predict_scans(run, manifest, Predictor(run.path, options=options), chosen, gallery, echo)
     return manifest, known, gallery.scans()
 
 

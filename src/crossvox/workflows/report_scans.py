@@ -14,8 +14,8 @@ from crossvox.data.geometry import Grid, orient, resample, respaced, smooth_for
 from crossvox.data.manifest import Case, Manifest
 from crossvox.data.nifti import Volume, read_image, read_label
 from crossvox.evaluation.metrics import score_case
-from crossvox.inference.channels import Entropy, most_probable, native_channels
-from crossvox.inference.predictor import Predictor
+from crossvox.inference.channels import Entropy
+from crossvox.inference.ensemble import Ensemble
 from crossvox.reporting.scans import ShownScan, shown_spacing, to_grey
 from crossvox.reporting.score_blocks import grouped, mean
 from crossvox.reporting.slices import foreground_crop, grey_window
@@ -70,7 +70,7 @@ class Gallery:
 def predict_scans(
     run: Run,
     manifest: Manifest,
-    predictor: Predictor,
+    ensemble: Ensemble,
     cases: Sequence[Case],
     gallery: Gallery,
     echo: Echo,
@@ -91,10 +91,11 @@ def predict_scans(
     ids = {name: manifest.labels[name] for name in run.task.classes}
     for case in cases:
         volumes = {modality: read_image(path) for modality, path in case.images.items()}
-        predicted = _predict(predictor, volumes, tuple(case.labels))
-        for modality, (labels, entropy) in predicted.items():
-            volume = volumes[modality]
-            truth = read_label(case.labels[modality], ids, manifest.ignore, volume.grid)
+        entropies = {modality: Entropy() for modality in case.labels}
+        predicted = ensemble.predict(volumes, {m: [entropy] for m, entropy in entropies.items()})
+        for modality, path in case.labels.items():
+            volume, labels = volumes[modality], predicted.labels[modality]
+            truth = read_label(path, ids, manifest.ignore, volume.grid)
             spacing = volume.grid.spacing
             scores = score_case(labels, truth, spacing, run.task.classes, case.annotated)
             own = [{"case": case.id, "modality": modality, **score} for score in scores]
@@ -103,7 +104,7 @@ def predict_scans(
             rows += own
             echo(f"{case.id} {modality}: mean Dice {score:.3f}")
             if gallery.wants(modality, score):
-                shown = view(volume, truth, labels, entropy, gallery.voxels)
+                shown = view(volume, truth, labels, entropies[modality].map, gallery.voxels)
                 gallery.add(case.id, modality, score, shown)
     return rows
 
@@ -154,24 +155,6 @@ def view(
         spacing=tuple(target.spacing.tolist()),
         note=_note(grid, target, bool(foreground.any()), window),
     )
-
-
-def _predict(
-    predictor: Predictor, volumes: Mapping[str, Volume], outputs: Sequence[str]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Modality → class indices and predictive entropy, on the scans' own grids."""
-    way = predictor.preprocessing
-    prepared = {m: way.image(volume.data, volume.grid, m) for m, volume in volumes.items()}
-    predictor.method.eval()
-    found = {}
-    for modality in outputs:
-        probabilities = predictor.probabilities(prepared, modality)
-        entropy = Entropy()
-        stream = native_channels(
-            probabilities, prepared[modality].grid, volumes[modality].grid, way.frame
-        )
-        found[modality] = most_probable(stream, [entropy]), entropy.map
-    return found
 
 
 def _cropped(grid: Grid, box: tuple[slice, ...]) -> Grid:

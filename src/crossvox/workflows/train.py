@@ -114,8 +114,8 @@ def resume(path: Path, echo: Echo = print) -> Trained:
     _refuse_changed(run, {"manifest": sha256(run.config.data)})
     # A run that came to no checkpoint begins again; any other needs its own weights only.
     begun = (run.path / "checkpoints" / "last.safetensors").exists()
-    files = {} if begun else read_files(run.config, manifest.modalities)
-    _refuse_other_weights(run, files)
+    files = None if begun else read_files(run.config, manifest.modalities)
+    _refuse_other_weights(run, files or {})
     parts = _assemble(fabric, run, manifest, echo, files)
     _refuse_changed(run, _hashes(run, manifest, parts.store))
     with RunRecord(run.path, resume=True, active=fabric.is_global_zero) as record:
@@ -132,13 +132,15 @@ class _Parts:
     validation: Validation
 
 
-def _assemble(fabric: Fabric, run: Run, manifest: Manifest, echo: Echo, files: Files) -> _Parts:
+def _assemble(
+    fabric: Fabric, run: Run, manifest: Manifest, echo: Echo, files: Files | None
+) -> _Parts:
     """Make the method with its first weights, and prepare the volumes it will look at."""
     config = run.config
     seed_all(config.seed)
     # First of all, since it may refuse its options.
     method = build_method(run.task, config)
-    start(method, files, echo)  # on resuming, the checkpoint then overwrites it all
+    start(method, files, echo)
     store = Store(store_path(config, manifest, run.plan), run.preprocessing)
     echo(
         f"method       {config.method['name']} on {config.backbone['name']}, "

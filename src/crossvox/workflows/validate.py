@@ -45,7 +45,7 @@ class Validation:
         for case in self.cases:
             prepared = {m: _prepared(self.store, case, m) for m in case.images}
             native = {m: read_header(path) for m, path in case.images.items()}
-            labels = predictor.predict_prepared(prepared, native).labels
+            labels = predictor.predict_prepared(prepared, native)
             for modality, path in case.labels.items():
                 truth = read_label(
                     path, self.manifest.labels, self.manifest.ignore, native[modality]

@@ -111,14 +111,16 @@ def read_files(config: RunConfig, modalities: Mapping[str, object]) -> Files:
     return {place: read[path] for place, path in places.items()}
 
 
-def start(method: Method, files: Files, echo: Echo = print) -> None:
+def start(method: Method, files: Files | None, echo: Echo = print) -> None:
     """Fill a new method's networks from files, and let them share what is frozen and equal.
+
+    Without files (None) the networks are about to be filled from elsewhere.
 
     Raises:
         UsageError: a file per modality, but networks that several modalities pass through.
         DataError: too little of a file matches.
     """
-    for place, weights in files.items():
+    for place, weights in (files or {}).items():
         networks: list[nn.Module] = [method] if place == EVERY else method.own_networks(place)
         if not networks:
             raise UsageError(
@@ -129,7 +131,7 @@ def start(method: Method, files: Files, echo: Echo = print) -> None:
         to = "" if place == EVERY else f" for {place}"
         echo(f"weights      {weights.model.title}{to}: {report}")
         echo(f"             saw {weights.model.saw}")
-    if not files and any(published_networks(method)):
+    if files == {} and any(published_networks(method)):
         echo("weights      none given: all networks start from random numbers")
     share_frozen(published_networks(method))
 

@@ -2,12 +2,13 @@
 class Viewer {
   constructor(root) {
     this.root = root;
-    this.names = Object.keys(JSON.parse(root.dataset.classes));
-    this.hexes = Object.values(JSON.parse(root.dataset.classes));
+    const classes = JSON.parse(root.dataset.classes);
+    this.names = classes.map(([name]) => name);
+    this.hexes = classes.map(([, hex]) => hex);
     this.mistakes = JSON.parse(root.dataset.mistakes);
     this.colours = {
       classes: this.hexes.map(rgb),
-      mistakes: Object.fromEntries(Object.entries(this.mistakes).map(([k, v]) => [k, rgb(v)])),
+      mistakes: Object.fromEntries(this.mistakes.map(([k, v]) => [k, rgb(v)])),
     };
     this.facts = [...root.querySelectorAll(".scan-facts")].map((e) => JSON.parse(e.textContent));
     this.sources = [...root.querySelectorAll(".scan-data")];
@@ -179,7 +180,7 @@ class Viewer {
     this.root.querySelector(".status").textContent = `At the crosshair: ${parts.join(", ")}`;
     const entries = this.names.map((label, n) => [label, this.hexes[n]]);
     if (this.toggles.error.checked && this.scan.truth) {
-      for (const [kind, hex] of Object.entries(this.mistakes)) entries.push([`error: ${kind}`, hex]);
+      for (const [kind, hex] of this.mistakes) entries.push([`error: ${kind}`, hex]);
     }
     if (this.toggles.uncertainty.checked) {
       for (const [label, v] of [["a little unsure", 0.2], ["no idea", 1]]) {

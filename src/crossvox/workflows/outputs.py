@@ -1,0 +1,112 @@
+"""What a prediction leaves in its folder."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from crossvox.data.dicom_seg import write_dicom_seg
+from crossvox.data.label_tables import write_label_tables
+from crossvox.data.nifti import fraction_writer, write_label
+from crossvox.evaluation.volumes import append_volumes, read_volumes, volumes
+from crossvox.inference.channels import Consumer, Entropy
+from crossvox.inference.ensemble import Ensemble
+from crossvox.inference.predictor import Prediction
+
+VOLUMES = "volumes.csv"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What to write beside the label maps.
+
+    Attributes:
+        probabilities: a 4-D file per scan, the classes along its last axis.
+        uncertainty: the normalised entropy of the class probabilities, 0 to 1.
+    """
+
+    probabilities: bool = False
+    uncertainty: bool = False
+
+
+LABELS_ONLY = Outputs()
+
+
+@dataclass(frozen=True)
+class Target:
+    """One subject's scans and where their results go.
+
+    Attributes:
+        case: name in the table of volumes.
+        images: modality → scan.
+        files: modality → label map to write, ending in .nii.gz; other files are named after it.
+        series: modality → the DICOM files that its scan was read from; such a scan's label map
+            is written as DICOM SEG too.
+    """
+
+    case: str
+    images: Mapping[str, Path]
+    files: Mapping[str, Path]
+    series: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+
+    @property
+    def table(self) -> Path:
+        """The table of volumes beside the label maps."""
+        return next(iter(self.files.values())).parent / VOLUMES
+
+    def beside(self, modality: str, ending: str) -> Path:
+        """The file of another kind that goes with the label map of `modality`."""
+        file = self.files[modality]
+        return file.with_name(file.name.removesuffix(".nii.gz") + ending)
+
+
+def predict_to_files(
+    ensemble: Ensemble, target: Target, ids: Mapping[str, int], outputs: Outputs
+) -> Prediction:
+    """Segment one subject and write label maps, names, volumes and what else was asked for.
+
+    Args:
+        ensemble: what predicts.
+        target: scans and files.
+        ids: class name → id in the label maps, in the order of the classes.
+        outputs: what to write beside the label maps.
+
+    Raises:
+        UsageError, DataError: as `Ensemble.predict`; or `volumes.csv` there is another table.
+    """
+    if target.table.exists():
+        read_volumes(target.table)  # another's table of that name is refused before any work
+    entropies = {m: Entropy() for m in target.images} if outputs.uncertainty else {}
+    consumers: dict[str, list[Consumer]] = {m: [e] for m, e in entropies.items()}
+    with contextlib.ExitStack() as files:
+        if outputs.probabilities:
+            names = ["background", *ensemble.task.classes]
+            for m in target.images:
+                writer = fraction_writer(
+                    target.beside(m, "_probabilities.nii.gz"), target.images[m], names
+                )
+                consumers.setdefault(m, []).append(files.enter_context(writer))
+        prediction = ensemble.predict(target.images, consumers)
+        for m, entropy in entropies.items():
+            path = target.beside(m, "_uncertainty.nii.gz")
+            write = files.enter_context(fraction_writer(path, target.images[m]))
+            write(entropy.map)
+        _write_labels(target, prediction, ids)
+    return prediction
+
+
+def _write_labels(target: Target, prediction: Prediction, ids: Mapping[str, int]) -> None:
+    rows = []
+    for m, file in target.files.items():
+        labels, affine = prediction.labels[m], prediction.affines[m]
+        if m in target.series:
+            write_dicom_seg(
+                target.beside(m, ".seg.dcm"), labels, affine, list(ids), target.series[m]
+            )
+        write_label(file, labels, ids, target.images[m])
+        facts = {"file": file.name, "case": target.case, "modality": m}
+        rows += volumes(labels, affine, list(ids), **facts)
+        write_label_tables(file.parent, ids)
+    append_volumes(target.table, rows)

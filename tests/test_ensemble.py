@@ -1,0 +1,155 @@
+"""Several methods, mirror images and single methods go one way: averaged class probabilities."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from crossvox.batch import Task
+from crossvox.data.geometry import Grid
+from crossvox.data.nifti import Volume
+from crossvox.data.preprocess import Preprocessing
+from crossvox.errors import DataError, UsageError
+from crossvox.inference.channels import Entropy, mean_channels, most_probable
+from crossvox.inference.ensemble import Ensemble
+from crossvox.inference.predictor import Inference, Predictor
+
+SHAPE, AFFINE = (18, 14, 9), np.array([[0, 2, 0, 5], [-2, 0, 0, 7], [0, 0, 4, 1], [0, 0, 0, 1.0]])
+
+
+class Ramp(nn.Module):
+    """Class 1's logit is the image plus a ramp along one axis: not the same when mirrored."""
+
+    def __init__(self, slope=0.0, axis=0, classes=("a",), modalities=("ct", "mr"), flips=()):
+        super().__init__()
+        self.task = Task(
+            modalities, classes, (8, 8, 8), (2.0, 2.0, 4.0), ((1, 1, 1),), ((3, 3, 3),), flips=flips
+        )
+        self.slope, self.axis = slope, axis
+        self.shown = 0
+
+    def predict(self, images, outputs=None):
+        self.shown += 1
+        (name,) = outputs
+        x = images[name]
+        shape = [1] * 5
+        shape[self.axis + 2] = -1
+        ramp = torch.linspace(-1, 1, x.shape[self.axis + 2]).view(shape)
+        score = x + self.slope * ramp
+        return {name: torch.cat([torch.zeros_like(score), score], 1)}
+
+
+def member(method, spacing=(2.0, 2.0, 4.0), tta=False, frame=None):
+    kinds = {m: "mr" for m in method.task.modalities}
+    frame = np.eye(3) if frame is None else frame
+    return Predictor(method, Preprocessing(frame, spacing, kinds), Inference(0.25, 1, tta))
+
+
+def scan():
+    values = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+    return Volume(values, Grid(SHAPE, AFFINE))
+
+
+def channels(ensemble, image=None):
+    """(C, X, Y, Z) probabilities and the label map."""
+    seen: list[np.ndarray] = []
+    keep = {"ct": [lambda p: seen.append(p.copy())]}
+    labels = ensemble.predict({"ct": image or scan()}, keep).labels["ct"]
+    return np.stack(seen), labels
+
+
+def test_probabilities_lie_on_the_scans_own_grid_whatever_the_frame():
+    plain, labels = channels(Ensemble([member(Ramp())]))
+    assert plain.shape == (2, *SHAPE) and labels.dtype == np.int16
+    np.testing.assert_allclose(plain.sum(0), 1, atol=1e-5)
+    assert np.array_equal(labels, plain.argmax(0))
+    # Every other frame only re-orders the axes: nothing is blurred, all voxels stay.
+    for frame in (np.eye(3)[:, [2, 0, 1]], np.diag([1.0, -1.0, 1.0])):
+        spacing = (4.0, 2.0, 2.0) if frame[0, 0] == 0 else (2.0, 2.0, 4.0)
+        turned, _ = channels(Ensemble([member(Ramp(), spacing, frame=frame)]))
+        np.testing.assert_allclose(turned, plain, atol=1e-4)
+
+
+def test_an_ensemble_is_the_mean_of_its_members_probabilities():
+    members = [member(Ramp(2.0)), member(Ramp(-1.0, axis=1), (3.0, 3.0, 4.0))]
+    single = [channels(Ensemble([m]))[0] for m in members]
+    both, labels = channels(Ensemble(members))
+    np.testing.assert_allclose(both, (single[0] + single[1]) / 2, atol=1e-6)
+    assert np.array_equal(labels, both.argmax(0))
+    assert (single[0].argmax(0) != single[1].argmax(0)).any()
+
+
+def test_mirror_images_are_averaged_along_the_tasks_axes_only():
+    image = Volume(np.ones(SHAPE, np.float32), Grid(SHAPE, np.diag([2.0, 2.0, 4.0, 1.0])))
+    image.data[4:9, 4:9, 3:6] = 2
+    method = Ramp(3.0, axis=0, flips=(0, 2))
+    plain, _ = channels(Ensemble([member(method)]), image)
+    windows = method.shown
+    mirrored, labels = channels(Ensemble([member(method, tta=True)]), image)
+    assert method.shown - windows == 4 * windows
+    assert np.array_equal(labels, mirrored.argmax(0))
+    # Averaging over both directions takes the ramp's one-sidedness away …
+    upside = channels(Ensemble([member(Ramp(-3.0, axis=0, flips=(0, 2)), tta=True)]), image)[0]
+    np.testing.assert_allclose(mirrored, upside, atol=1e-6)
+    assert np.abs(plain - mirrored).max() > 0.1
+    # … but not along an axis on which left and right would change places.
+    kept, _ = channels(Ensemble([member(Ramp(3.0, axis=1, flips=(0, 2)), tta=True)]), image)
+    sided, _ = channels(Ensemble([member(Ramp(3.0, axis=1))]), image)
+    np.testing.assert_allclose(kept, sided, atol=1e-6)
+
+
+def test_arrays_and_volumes_are_taken_as_files_are():
+    image = scan()
+    labels = channels(Ensemble([member(Ramp())]))[1]
+    result = Ensemble([member(Ramp())]).predict({"ct": (image.data, AFFINE)})
+    assert np.array_equal(result.labels["ct"], labels)
+    assert np.array_equal(result.affines["ct"], AFFINE)
+
+
+@pytest.mark.parametrize(
+    "array, affine, words",
+    [
+        (np.zeros((3, 4)), np.eye(4), "expected"),
+        (np.zeros((3, 4, 5)), np.eye(3), "expected"),
+        (np.full((3, 4, 5), np.nan), np.eye(4), "no numbers"),
+        (np.zeros((3, 4, 5)), np.zeros((4, 4)), "no numbers"),
+        (np.zeros((3, 4, 5)), np.full((4, 4), np.nan), "no numbers"),
+    ],
+)
+def test_arrays_that_are_no_scans_are_refused(array, affine, words):
+    with pytest.raises(DataError, match=words):
+        Ensemble([member(Ramp())]).predict({"ct": (array, affine)})
+
+
+def test_members_of_different_problems_are_refused():
+    with pytest.raises(UsageError, match="classes a in one, b in another"):
+        Ensemble([member(Ramp()), member(Ramp(classes=("b",)))])
+    with pytest.raises(UsageError, match="modalities"):
+        Ensemble([member(Ramp()), member(Ramp(modalities=("ct",)))])
+    turned = Ramp(modalities=("mr", "ct"))
+    assert len(Ensemble([member(Ramp()), member(turned)]).members) == 2
+
+
+def test_unknown_and_missing_modalities_are_refused():
+    ensemble = Ensemble([member(Ramp())])
+    with pytest.raises(UsageError, match="'pet' is none of this run's; choose from ct, mr"):
+        ensemble.predict({"pet": scan()})
+    with pytest.raises(UsageError, match="no image"):
+        ensemble.predict({})
+
+
+def test_entropy_runs_from_certain_to_no_idea():
+    entropy = Entropy()
+    rows = np.array([[1, 0, 0], [1 / 3] * 3, [0.5, 0.5, 0]], np.float32)
+    for p in rows.T:
+        entropy(p.reshape(1, 1, 3))
+    found = entropy.map.ravel()
+    np.testing.assert_allclose(found, [0, 1, np.log(2) / np.log(3)], atol=1e-6)
+
+
+def test_of_equally_probable_classes_the_first_wins():
+    stream = [np.full((1, 1, 2), v, np.float32) for v in (0.4, 0.4, 0.2)]
+    assert most_probable(iter(stream)).tolist() == [[[0, 0]]]
+    assert most_probable(mean_channels([iter(stream), iter(stream[::-1])])).max() == 1
