@@ -16,10 +16,10 @@ from crossvox.data.manifest import SPLITS, Manifest
 from crossvox.data.nifti import read_header
 from crossvox.engine.record import read_facts, read_metrics
 from crossvox.errors import DataError, UsageError
-from crossvox.evaluation.scores import read_cases, summarise
+from crossvox.evaluation.scores import DECIMALS, plus_minus, read_cases, summarise
 from crossvox.reporting.page import Cell, Code, Facts, Plots, Section, Table
 from crossvox.reporting.plots import dice_plot, loss_plot
-from crossvox.reporting.score_blocks import count
+from crossvox.reporting.score_blocks import TITLES, count
 from crossvox.reporting.series import series, validation_dice
 from crossvox.workflows.runs import Run
 
@@ -42,9 +42,8 @@ def overview(run: Run, rows: Sequence[Mapping[str, Any]]) -> Facts:
         found["published weights"] = ", ".join(str(w.get("model", "")) for w in weights.values())
     if rows:
         overall = summarise(rows)["overall"]
-        for name, metric, unit in (("mean Dice", "dice", ""), ("mean ASSD", "assd_mm", " mm")):
-            value = overall[metric]["mean"]
-            found[name] = "–" if value is None else f"{value:.3f}{unit}"
+        for name, (metric, digits) in zip(TITLES.values(), DECIMALS.items(), strict=True):
+            found[f"mean {name}"] = plus_minus(overall[metric], digits)
     return Facts("", {name: text for name, text in found.items() if text})
 
 
@@ -65,7 +64,9 @@ def card_of_data(run: Run, manifest: Manifest) -> list[Any]:
     for case in manifest.cases:
         for modality, path in case.images.items():
             grids[modality].append(read_header(path))
-    counts = [[m, kind, *_counts(run, manifest, m)] for m, kind in manifest.modalities.items()]
+    counts: list[list[Cell | str]] = [
+        [m, kind, *_counts(run, manifest, m)] for m, kind in manifest.modalities.items()
+    ]
     facts = {"name": manifest.name, **_task(run)}
     if manifest.source:
         facts["made by"] = manifest.source
