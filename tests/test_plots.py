@@ -13,9 +13,7 @@ def points(line) -> np.ndarray:
 def test_a_scale_maps_its_ends_and_its_ticks_lie_between():
     scale = Scale(0, 10, 100, 0)
     assert (scale(0), scale(10), scale(5)) == (100, 0, 50)
-    assert all(0 <= at <= 100 for at, _ in scale.ticks) and (
-        "0" in dict(map(reversed, scale.ticks))
-    )
+    assert all(0 <= at <= 100 for at, _ in scale.ticks) and scale.ticks[0] == (100, "0")
     logarithmic = Scale(0.1, 10, 0, 100, True)
     assert logarithmic(1) == 50
     assert {"0.1", "1", "10"} <= {text for _, text in logarithmic.ticks}
@@ -60,7 +58,8 @@ def test_boxes_are_quartiles_with_whiskers_of_one_and_a_half_boxes():
     plot = box_plot("Dice", {"liver": {"ct": values, "mr": [1.0]}, "spleen": {"mr": [0.2]}}, 1.0)
     first = plot.boxes[0]
     q1, median, q3 = np.percentile(values, [25, 50, 75])
-    assert (first.q1, first.median, first.q3) == (plot.x(q1), plot.x(median), plot.x(q3))
+    expected = [plot.x(q) for q in (q1, median, q3)]
+    assert [first.q1, first.median, first.q3] == pytest.approx(expected, abs=0.11)
     assert first.low == plot.x(0.4) and first.high == plot.x(0.6) and plot.x(0.0) in first.dots
     assert "n = 6" in first.text and [label for _, label in plot.rows] == ["liver", "spleen"]
     # A series keeps its colour and its line of a row where another has no value.

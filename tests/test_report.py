@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
+import shlex
+from html import unescape
 
 import numpy as np
 import pytest
@@ -32,9 +35,24 @@ def test_a_report_holds_curves_scores_scans_and_how_it_came_to_be(run, unpaired_
     assert "patient images: slices of 2 scans" in text
     assert [title.split(":")[0] for title in titles(text)] == ["ct, worst", "mr, worst"]
     assert text.count('class="scan-data"') == 2
-    for word in ("left ball", "csc", "validation Dice", "crossvox train", "ASSD", "torch"):
+    for word in ("left ball", "csc", "validation Dice", "ASSD", "torch"):
         assert word in text
-    assert "--labelled 2" in text
+    command = json.loads((run / "run.json").read_text(encoding="utf-8"))["command"]
+    assert shlex.join(command) in unescape(text)
+    assert (run / "config.yaml").read_text(encoding="utf-8").strip() in unescape(text)
+
+
+def test_a_case_of_any_name_is_only_text(run, unpaired_files, tmp_path):
+    data = ["--data", str(unpaired_files.path), "--split", "val"]
+    assert main(["evaluate", str(run), *data, "--out", str(tmp_path)]) == 0
+    # A manifest would refuse this id; a table of scores can be anyone's.
+    name, scores = "<script>alert(1)</script>", tmp_path / "cases.csv"
+    scores.write_text(scores.read_text().replace("ct5,", f"{name},"))
+    out = tmp_path / "report.html"
+    arguments = ["--scores", str(tmp_path), "--show", "0", "--out", str(out)]
+    assert main(["report", str(run), *data, *arguments]) == 0
+    text = out.read_text(encoding="utf-8")
+    assert name not in text and name in unescape(text) and text.count("<script>") == 1
 
 
 def test_the_scores_are_those_of_evaluate(run, unpaired_files, tmp_path):

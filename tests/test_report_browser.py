@@ -10,9 +10,8 @@ import pytest
 from crossvox.reporting.page import render
 from helpers_page import page
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 if CHROMIUM is None:
     pytest.skip("no Chromium is installed", allow_module_level=True)
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra `browser`")
@@ -66,7 +65,9 @@ def test_each_slider_changes_its_plane(tab):
 def test_each_toggle_changes_the_picture_and_back(tab, name):
     before = pictures(tab)
     tab.locator(f"input[name={name}]").click()
-    assert all(a != b for a, b in zip(pictures(tab), before, strict=True))
+    # In the sagittal plane prediction and truth agree.
+    planes = 2 if name == "error" else 3
+    assert all(a != b for a, b in zip(pictures(tab)[:planes], before, strict=False))
     tab.locator(f"input[name={name}]").click()
     assert pictures(tab) == before
 
@@ -86,7 +87,9 @@ def test_the_error_is_drawn_where_prediction_and_truth_differ(tab):
       const at = (n, total) => Math.floor(((n + 0.25) / total) * side);
       const margin = side * (1 - 20 / 24) / 2;
       const y = Math.floor(margin + (6.25 / 10) * (side * 20 / 24));
-      return [...canvas.getContext("2d").getImageData(at(x, 12), y, 1, 1).data].slice(0, 3);
+      const one = document.createElement("canvas").getContext("2d");
+      one.drawImage(canvas, -at(x, 12), -y);
+      return [...one.getImageData(0, 0, 1, 1).data].slice(0, 3);
     }"""
     tab.locator("input[name=truth]").click()
     tab.locator("input[name=prediction]").click()
@@ -113,14 +116,13 @@ def test_keys_move_and_toggle(tab):
 
 def test_a_click_moves_the_crosshair(tab):
     before = pictures(tab)
-    box = tab.locator("canvas").first.bounding_box()
-    tab.mouse.click(box["x"] + box["width"] * 0.9, box["y"] + box["height"] * 0.3)
+    tab.locator("canvas").first.click(position={"x": 300, "y": 100})
     assert pictures(tab)[1] != before[1] and pictures(tab)[2] != before[2]
 
 
 def test_an_unlabelled_scan_has_no_truth_to_show(tab):
     tab.locator("select").select_option("1")
-    tab.wait_for_function("document.querySelector('input[name=truth]').disabled")
+    tab.wait_for_selector("input[name=truth]:disabled")
     assert "truth" not in tab.locator(".status").inner_text()
 
 

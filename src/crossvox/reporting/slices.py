@@ -134,5 +134,7 @@ def grey_window(image: np.ndarray, foreground: np.ndarray) -> tuple[float, float
     if inside.size:
         # A CT spans air to bone; the organs' own contrast would vanish in the whole range.
         p5, p95 = np.percentile(inside, [5, 95])
-        low, high = max(low, p5 - 1.5 * (p95 - p5)), min(high, p95 + (p95 - p5))
+        # Of an organ that is all one grey value, nothing can be told apart anyway.
+        if p95 > p5:
+            low, high = max(low, p5 - 1.5 * (p95 - p5)), min(high, p95 + (p95 - p5))
     return (float(low), float(high)) if high > low else (float(low), float(low) + 1.0)
