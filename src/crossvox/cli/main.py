@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("train", "train a method on a data set, or resume a run"),
     "predict": ("predict", "segment scans with a trained run"),
     "evaluate": ("predict", "score a trained run on a split of a data set"),
+    "report": ("report", "write one HTML file to look at a run or a benchmark"),
     "weights": ("weights", "show what a file of published weights is, or convert it"),
     "export": ("export", "write a trained run as a MONAI bundle or as ONNX files"),
     "rank-cases": ("rank", "order a data set's scans by how much labelling them helps"),

@@ -210,7 +210,7 @@ def to_markdown(aggregate: Summary, metric: str = "dice") -> str:
 def _markdown_row(
     modality: str, method: str, result: Summary, cells: Sequence[Row | None], metric: str
 ) -> list[str]:
-    values = [_plus_minus(cell[metric], DECIMALS[metric]) if cell else "" for cell in cells]
+    values = [plus_minus(cell[metric], DECIMALS[metric]) if cell else "" for cell in cells]
     total = cells[-1] or {}
     counts = (str(total[key]) for key in ("n_missed", "n_false"))
     return [modality, method, str(len(result["seeds"])), *values, *counts]
@@ -254,10 +254,11 @@ def _means(cell: Row) -> Summary:
 
 
 def _shown(cell: Row) -> list[str]:
-    return [_plus_minus(cell[metric], decimals) for metric, decimals in DECIMALS.items()]
+    return [plus_minus(cell[metric], decimals) for metric, decimals in DECIMALS.items()]
 
 
-def _plus_minus(value: Row, decimals: int) -> str:
+def plus_minus(value: Row, decimals: int) -> str:
+    """A mean and, if there is one, its sd as text; a dash where there is no mean."""
     if value["mean"] is None:
         return "–"
     spread = "" if value["sd"] is None else f" ± {value['sd']:.{decimals}f}"

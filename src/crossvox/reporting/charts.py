@@ -15,6 +15,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from crossvox.palette import COLOURS
+from crossvox.reporting.series import (
+    needs_logarithm,
+    number,
+    running_mean,
+    series,
+    validation_dice,
+)
 from crossvox.reporting.style import modality_style, save, tidy
 
 Rows = Iterable[Mapping[str, Any]]
@@ -29,10 +36,9 @@ def learning_curves(path: Path | str, source: Path | str | Rows) -> None:
             `train/csc` are loss terms, `val/dice` and `val/dice/ct` validation Dice; others are
             left out, as are values that are not finite and lines that were cut short.
     """
-    series = _series(source)
-    losses = {name: s for name, s in series.items() if name.startswith("train/")}
-    dice = {n: s for n, s in series.items() if n.startswith("val/dice") and n.count("/") <= 2}
-    dice = dict(sorted(dice.items(), key=lambda item: item[0] == "val/dice"))
+    found = series(_rows(source))
+    losses = {name: s for name, s in found.items() if name.startswith("train/")}
+    dice = validation_dice(found)
     panels = len(losses) + bool(dice)
     columns = min(3, max(1, panels))
     lines = max(1, math.ceil(panels / columns))
@@ -42,8 +48,7 @@ def learning_curves(path: Path | str, source: Path | str | Rows) -> None:
         _draw_loss(ax, name.removeprefix("train/"), steps, values)
     if dice:
         ax = axes[len(losses)]
-        for k, (name, (steps, values)) in enumerate(dice.items()):
-            label = name.removeprefix("val/dice").lstrip("/") or "mean"
+        for k, (label, (steps, values)) in enumerate(dice.items()):
             colour, marker = ("black", "") if label == "mean" else modality_style(k)
             ax.plot(steps, values, label=label, color=colour, marker=marker, markersize=5)
         ax.set(title="validation", xlabel="step", ylabel="Dice", ylim=(0, 1))
@@ -70,7 +75,7 @@ def dice_bars(path: Path | str, rows: Rows, title: str = "") -> None:
     classes = list(dict.fromkeys(str(row["class"]) for row in rows))
     modalities = list(dict.fromkeys(str(row["modality"]) for row in rows))
     measures = {"dice": "Dice", "assd_mm": "ASSD (mm)"}
-    found = [m for m in measures if any(_number(row.get(m)) is not None for row in rows)]
+    found = [m for m in measures if any(number(row.get(m)) is not None for row in rows)]
     found = found or ["dice"]
     width = 2 + 0.6 * max(2, len(classes) * len(modalities))
     figure = Figure(
@@ -96,28 +101,18 @@ def dice_bars(path: Path | str, rows: Rows, title: str = "") -> None:
     save(figure, path)
 
 
-def _series(source: Path | str | Rows) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Name → (steps, values), names in order of appearance."""
-    if isinstance(source, Path | str):
-        with open(source, newline="", encoding="utf-8") as file:
-            return _series(list(csv.DictReader(file)))
-    found: dict[str, list[tuple[float, float]]] = {}
-    for row in source:
-        step, value = _number(row.get("step")), _number(row.get("value"))
-        if step is not None and value is not None and row.get("name"):
-            found.setdefault(str(row["name"]), []).append((step, value))
-    return {name: (*np.array(points).T,) for name, points in found.items()}
+def _rows(source: Path | str | Rows) -> Rows:
+    if not isinstance(source, Path | str):
+        return source
+    with open(source, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def _draw_loss(ax: Axes, name: str, steps: np.ndarray, values: np.ndarray) -> None:
     """Faint raw values under their running mean; logarithmic if they span a decade."""
     ax.plot(steps, values, color=COLOURS[6], alpha=0.3, linewidth=0.8)
-    width = min(len(values), max(1, len(values) // 15))
-    window = np.ones(width)
-    # At the ends the window holds fewer values; the mean is over those there are.
-    smooth = np.convolve(values, window, "same") / np.convolve(np.ones_like(values), window, "same")
-    ax.plot(steps, smooth, color=COLOURS[6], linewidth=1.8)
-    if values.min() > 0 and values.max() > 10 * values.min():
+    ax.plot(steps, running_mean(values), color=COLOURS[6], linewidth=1.8)
+    if needs_logarithm(values):
         ax.set_yscale("log")
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_major_formatter("{x:g}")
@@ -134,13 +129,13 @@ def _draw_dots(
     place: tuple[int, int],
 ) -> None:
     """One column of dots per class for modality number `place[0]` of `place[1]`."""
-    number, total = place
+    position, total = place
     width = 0.8 / total
-    colour, marker = modality_style(number)
+    colour, marker = modality_style(position)
     for k, name in enumerate(classes):
-        values = [_number(row.get(measure)) for row in rows if str(row["class"]) == name]
+        values = [number(row.get(measure)) for row in rows if str(row["class"]) == name]
         known = [value for value in values if value is not None]
-        middle = k + (number - (total - 1) / 2) * width
+        middle = k + (position - (total - 1) / 2) * width
         if not known:
             continue
         spread = np.linspace(-0.25, 0.25, len(known)) * width if len(known) > 1 else [0.0]
@@ -159,11 +154,3 @@ def _draw_dots(
         text = f"{mean:.2f}" if measure == "dice" else f"{mean:.1f}"
         top = ("data", "axes fraction")
         ax.annotate(text, (middle, 1.01), xycoords=top, color=colour, ha="center", va="bottom")
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None

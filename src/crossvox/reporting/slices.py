@@ -88,10 +88,10 @@ def plan_slices(
         indices=_indices(labels, image.shape[axis], axis, count),
         down=down,
         right=right,
-        crop=_crop(foreground, spacing),
+        crop=foreground_crop(foreground, spacing),
         flipped=flipped,
         spacing=tuple(float(s) for s in spacing),
-        window=_window(image, foreground),
+        window=grey_window(image, foreground),
         letters=edges,
     )
 
@@ -113,7 +113,8 @@ def _indices(labels: Sequence[np.ndarray], length: int, axis: int, count: int) -
     return tuple(int(index) for index in np.unique(np.searchsorted(share, wanted)))
 
 
-def _crop(foreground: np.ndarray, spacing: Sequence[float]) -> tuple[slice, ...]:
+def foreground_crop(foreground: np.ndarray, spacing: Sequence[float]) -> tuple[slice, ...]:
+    """The index ranges of a mask's foreground and 30 mm around; all of it if there is none."""
     ranges = []
     for axis, size in enumerate(foreground.shape):
         inside = np.flatnonzero(foreground.any(axis=tuple(a for a in range(3) if a != axis)))
@@ -123,7 +124,8 @@ def _crop(foreground: np.ndarray, spacing: Sequence[float]) -> tuple[slice, ...]
     return tuple(ranges)
 
 
-def _window(image: np.ndarray, foreground: np.ndarray) -> tuple[float, float]:
+def grey_window(image: np.ndarray, foreground: np.ndarray) -> tuple[float, float]:
+    """The grey values to draw black and white, spread around those of the foreground."""
     finite = image[np.isfinite(image)]
     if not finite.size:
         return 0.0, 1.0
@@ -132,5 +134,7 @@ def _window(image: np.ndarray, foreground: np.ndarray) -> tuple[float, float]:
     if inside.size:
         # A CT spans air to bone; the organs' own contrast would vanish in the whole range.
         p5, p95 = np.percentile(inside, [5, 95])
-        low, high = max(low, p5 - 1.5 * (p95 - p5)), min(high, p95 + (p95 - p5))
+        # Of an organ that is all one grey value, nothing can be told apart anyway.
+        if p95 > p5:
+            low, high = max(low, p5 - 1.5 * (p95 - p5)), min(high, p95 + (p95 - p5))
     return (float(low), float(high)) if high > low else (float(low), float(low) + 1.0)

@@ -93,7 +93,7 @@ def evaluate(
     paths = run_paths(paths)
     run = Run.load(paths[0])
     manifest, cases = cases_of(data, split)
-    _same_problem(run, manifest)
+    same_problem(run, manifest)
     asked = [*(given.modalities or ()), given.misalign.modality or run.task.modalities[-1]]
     known_modalities(run.task, dict.fromkeys(asked))
     cases = [limited for case in cases if (limited := given.limited(case)).labels]
@@ -165,7 +165,8 @@ def _draw(
     )
 
 
-def _same_problem(run: Run, manifest: Manifest) -> None:
+def same_problem(run: Run, manifest: Manifest) -> None:
+    """Raise `UsageError` unless a manifest has the classes and modalities of a run."""
     for what, own, found in (
         ("classes", run.task.classes, manifest.labels),
         ("modalities", run.task.modalities, manifest.modalities),

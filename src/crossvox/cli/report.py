@@ -1,0 +1,31 @@
+"""`crossvox report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crossvox.cli.options import new_parser, parse, required
+from crossvox.cli.predict import add_run_options, run_options
+from crossvox.data.manifest import SPLITS
+from crossvox.workflows.report import Source, report
+
+
+def report_command(argv: list[str]) -> int:
+    """Write one HTML file to look at a run or a benchmark: curves, scores, scans; opens offline."""
+    parser = new_parser("report", report_command.__doc__ or "")
+    parser.add_argument("path", type=Path, metavar="RUN|BENCHMARK",
+                        help="run directory, or folder of a benchmark")  # fmt: skip
+    parser.add_argument("--out", type=Path | None, help="HTML file to write")
+    parser.add_argument("--data", type=Path | None,
+                        help="dataset.json to score and show; none: the training only")  # fmt: skip
+    parser.add_argument("--split", type=str, default="val", help=f"one of {', '.join(SPLITS)}")
+    parser.add_argument("--scores", type=Path | None,
+                        help="evaluate folder: predict only what is shown")  # fmt: skip
+    parser.add_argument("--show", type=int, default=2,
+                        help="worst and best scans per modality to show; 0: no image")  # fmt: skip
+    add_run_options(parser)
+    values = parse(parser, argv)
+    required(values, "out")
+    source = Source(**{name: values[name] for name in Source.__dataclass_fields__})
+    report(values["path"], values["out"], source, run_options(values))
+    return 0
