@@ -25,7 +25,7 @@ class Method(nn.Module):
         summary: one line for `crossvox list methods`.
         needs: what a batch must hold beside labelled crops: "unlabelled" crops, and the
             "companion" crops that other modalities have of the same subject.
-        adaptation: what was changed of a published method to make it work here (unpaired scans,
+        adaptation: what was changed of a published method so that it works here (unpaired scans,
             3-D, few labels), for the tables; empty if nothing.
     """
 
