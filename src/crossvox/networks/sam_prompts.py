@@ -93,11 +93,11 @@ class PromptEncoder(NoPrompt):
             image: size of the image.
         """
         code = self.pe_layer((points + 0.5) / points.new_tensor(image))
-        outside, inside = self.point_embeddings
+        outside, inside = self.point_embeddings.parameters()
         nothing = self.not_a_point_embed.weight
         kind = labels[..., None]
         code = torch.where(kind < 0, nothing, code)
-        code = code + (kind == 0) * outside.weight + (kind == 1) * inside.weight
+        code = code + torch.where(kind == 0, outside, 0.0) + torch.where(kind == 1, inside, 0.0)
         return torch.cat([code, nothing.expand(len(code), 1, -1)], dim=1)
 
     def mask(self, logits: Tensor) -> Tensor:
