@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -94,11 +93,11 @@ class PromptEncoder(NoPrompt):
             image: size of the image.
         """
         code = self.pe_layer((points + 0.5) / points.new_tensor(image))
-        outside, inside = (cast(Tensor, e.weight) for e in self.point_embeddings)
+        outside, inside = self.point_embeddings.parameters()
         nothing = self.not_a_point_embed.weight
         kind = labels[..., None]
         code = torch.where(kind < 0, nothing, code)
-        code = code + (kind == 0) * outside + (kind == 1) * inside
+        code = code + torch.where(kind == 0, outside, 0.0) + torch.where(kind == 1, inside, 0.0)
         return torch.cat([code, nothing.expand(len(code), 1, -1)], dim=1)
 
     def mask(self, logits: Tensor) -> Tensor:
