@@ -179,7 +179,7 @@ def test_a_benchmark_s_tables_are_means_over_seeds(tmp_path):
     assert "data heart, labels 2, backbone unet" in text
     assert "0.450 ± 0.071" in text and "0.650 ± 0.071" in text and "2.50 ± 0.00" in text
     assert "&lt;b&gt;cmc&lt;/b&gt;" in text and "<b>cmc" not in text
-    assert "1 cells without a result" in text and "uamt/log.txt" in text
+    assert "Cells without a result: 1" in text and "uamt/log.txt" in text
 
 
 def test_a_damaged_benchmark_is_refused(tmp_path, capsys):

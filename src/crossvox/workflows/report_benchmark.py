@@ -56,7 +56,7 @@ def benchmark_sections(path: Path) -> list[Section]:
     failed = [cell for cell in cells if cell["state"] not in ("done", "")]
     if failed:
         text = "These are in none of the tables."
-        sections.insert(0, Section(f"{len(failed)} cells without a result",
+        sections.insert(0, Section(f"Cells without a result: {len(failed)}",
                                    [plain_table("", failed)], text))  # fmt: skip
     return [*sections, Section("Cells", [plain_table("", cells, "A line is one run of the grid.")])]
 
