@@ -77,15 +77,25 @@ def read_cases(path: Path | str) -> list[dict[str, Any]]:
     Raises:
         DataError: the file cannot be read, lacks a column or holds text where a number belongs.
     """
+    rows = read_table(path, COLUMNS)
+    return [_parsed(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
+
+
+def read_table(path: Path | str, needed: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of a CSV file as text, by column.
+
+    Raises:
+        DataError: the file cannot be read or lacks a column of `needed`.
+    """
     try:
         with open(path, encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not a readable table of scores ({error})") from error
-    if missing := [key for key in COLUMNS if key not in (reader.fieldnames or ())]:
+    if missing := [key for key in needed if key not in (reader.fieldnames or ())]:
         raise DataError(f"{path}: no column {', '.join(missing)}; is it the right file?")
-    return [_parsed(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
+    return rows
 
 
 def summarise(rows: Sequence[Row], run: Row | None = None) -> Summary:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from crossvox.errors import DataError
-from crossvox.evaluation.scores import DECIMALS, Summary, summarise
+from crossvox.evaluation.scores import DECIMALS, Summary, read_table, summarise
 from crossvox.reporting.page import Cell, Plots, Section, Table
 from crossvox.reporting.score_blocks import (
     TITLES,
@@ -42,10 +41,10 @@ def benchmark_sections(path: Path) -> list[Section]:
     Raises:
         DataError: a file cannot be read or lacks columns.
     """
-    rows = _read(path / CASES, NEEDED) if (path / CASES).exists() else []
+    rows = read_table(path / CASES, NEEDED) if (path / CASES).exists() else []
     for number, row in enumerate(rows, start=2):
         row.update(_numbers(row, f"{path / CASES}, line {number}"))
-    cells = _read(path / CELLS, ("row", "state"))
+    cells = read_table(path / CELLS, ("row", "state"))
     sections = []
     for group, own in grouped(rows, *GROUP).items():
         names = zip(GROUP, group, strict=True)
@@ -100,18 +99,6 @@ def _over(cells: Sequence[Summary], metric: str) -> dict[str, float | None]:
         "mean": statistics.fmean(means) if means else None,
         "sd": statistics.stdev(means) if len(means) > 1 else None,
     }
-
-
-def _read(path: Path, needed: Sequence[str]) -> list[dict[str, Any]]:
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a readable table ({error})") from error
-    if missing := [name for name in needed if name not in (reader.fieldnames or ())]:
-        raise DataError(f"{path}: no column {', '.join(missing)}; is it a benchmark's folder?")
-    return rows
 
 
 def _numbers(row: Row, where: str) -> dict[str, Any]:
