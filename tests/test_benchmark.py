@@ -240,3 +240,14 @@ def test_sigterm_ends_the_benchmark_and_fails_no_cell(paired_files, tmp_path, mo
     assert main(arguments(suite, paired_files.path, tmp_path / "out")) == 130
     assert [cell["state"] for cell in read(tmp_path / "out" / "cells.csv")] == ["open", "open"]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_page_begins_with_the_notes_and_reads_the_tables_out(finished, tmp_path, capsys):
+    notes, page = tmp_path / "notes.md", tmp_path / "page.md"
+    notes.write_text("What was looked into.", encoding="utf-8")
+    assert main(["benchmark", "--table", str(finished[1]), "--page", str(page),
+                 "--notes", str(notes)]) == 0  # fmt: skip
+    text = page.read_text(encoding="utf-8")
+    assert text.index("What was looked into.") < text.index("Tiny ü") < text.index(" is first with")
+    missing = refused(capsys, "benchmark", "--table", finished[1], "--notes", tmp_path / "no.md")
+    assert "no.md: cannot be read" in missing

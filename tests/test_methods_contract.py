@@ -229,6 +229,6 @@ def test_overfits_a_labelled_crop_of_each_modality(name: str) -> None:
             view.images[m] += 2 * view.label.unsqueeze(1) * same.view(-1, 1, 1, 1, 1)
     for _ in range(8):
         train(method, batch, steps=20, lr=0.02)
-        if (worst := min(dice_scores(method, batch))) > 0.9:
+        if (worst := min(dice_scores(method, batch))) > 0.95:
             break
-    assert worst > 0.9
+    assert worst > 0.95

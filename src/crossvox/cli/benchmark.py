@@ -25,10 +25,11 @@ def benchmark_command(argv: list[str]) -> int:
     """Compare methods on data sets: run a suite's grid, write tables and figures."""
     parser = _parser()
     values = parse(parser, argv)
+    notes = _notes(values["notes"])
     if values["table"]:
         if values["suite"] is not None:
             raise UsageError("--table makes tables of folders; give it no suite")
-        _tables([Path(folder) for folder in values["table"]], values["page"])
+        _tables([Path(folder) for folder in values["table"]], values["page"], notes)
         return 0
     required(values, "suite", "out")
     suite = load_suite(values["suite"], _over(values))
@@ -38,7 +39,7 @@ def benchmark_command(argv: list[str]) -> int:
         benchmark(suite, values["out"].absolute(), share, _settings)
     finally:
         if values["page"] is not None and (values["out"] / "cases.csv").exists():
-            write_page(values["page"], [values["out"]])
+            write_page(values["page"], [values["out"]], notes)
     return 0
 
 
@@ -60,16 +61,24 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--table", type=str, nargs="+", metavar="DIR",
                         help="run nothing, make the tables anew from the CSV files")  # fmt: skip
     parser.add_argument("--page", type=Path | None, help="also write the report as this file")
+    parser.add_argument("--notes", type=Path | None, help="text that the page begins with")
     return parser
 
 
-def _tables(folders: list[Path], page: Path | None) -> None:
+def _tables(folders: list[Path], page: Path | None, notes: str) -> None:
     for folder in folders:
         report(folder)
         print(folder / "tables.md")
     if page is not None:
-        write_page(page, folders)
+        write_page(page, folders, notes)
         print(page)
+
+
+def _notes(path: Path | None) -> str:
+    try:
+        return path.read_text(encoding="utf-8") if path else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--notes {path}: cannot be read ({error})") from None
 
 
 def _settings(file: Path) -> RunConfig:

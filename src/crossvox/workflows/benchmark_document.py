@@ -12,6 +12,7 @@ from crossvox.evaluation.benchmark_tables import TITLES, cost_table, score_table
 from crossvox.evaluation.comparison import METHOD
 from crossvox.evaluation.layout import TextTable
 from crossvox.evaluation.metrics import POLICY
+from crossvox.evaluation.reading import reading
 from crossvox.evaluation.scores import DECIMALS
 from crossvox.reporting.benchmark_charts import Point, score_lines_chart
 
@@ -53,6 +54,12 @@ class Report:
 
 def tables(report: Report) -> Iterator[tuple[str, list[TextTable]]]:
     """Heading → tables, for each data set, backbone and label count, and each one's costs."""
+    for heading, found, _ in sections(report):
+        yield heading, found
+
+
+def sections(report: Report) -> Iterator[tuple[str, list[TextTable], list[str]]]:
+    """As `tables`, each with what its tables say in sentences."""
     reference = report.about["reference"]
     for data in report.datasets:
         own = [line for line in report.lines if line["data"] == data]
@@ -63,12 +70,12 @@ def tables(report: Report) -> Iterator[tuple[str, list[TextTable]]]:
             found = [score_table(plain, metric, reference, what) for metric in DECIMALS]
             if len(plain) < len(group):
                 found += [variant_table(group, metric, what) for metric in DECIMALS]
-            yield what, found
+            yield what, found, reading(group, reference)
         cells = [cell for cell in report.cells if cell["data"] == data]
         for backbone in dict.fromkeys(cell["backbone"] for cell in cells):
             part = [cell for cell in cells if cell["backbone"] == backbone]
             caption = f"What the rows use and take: {data}, {backbone}; means over finished runs"
-            yield f"{data}, {backbone}: costs", [cost_table(part, caption)]
+            yield f"{data}, {backbone}: costs", [cost_table(part, caption)], []
 
 
 def draw(report: Report, folder: Path, prefix: str = "") -> dict[str, Path]:
@@ -111,8 +118,10 @@ def markdown(
     mark = "#" * level
     parts = [f"{mark} {about['title'] or about['name']}", _made(report), _warnings(report)]
     parts.append(f"{POLICY} {METHOD}")
-    for heading, found in tables(report):
-        parts += [f"{mark}# {heading}", *(render(table) for table in found)]
+    for heading, found, said in sections(report):
+        parts.append(f"{mark}# {heading}")
+        parts.append("\n".join(f"* {sentence}" for sentence in said))
+        parts += [render(table) for table in found]
     join = "" if figures.endswith("-") else "/"
     for name, (data, _, axis, metric) in _figures(report).items():
         parts.append(f"![{TITLES[metric]} against {AXES[axis]}, {data}]({figures}{join}{name})")
@@ -158,6 +167,9 @@ def _warnings(report: Report) -> str:
     done = [cell for cell in report.cells if cell["state"] == "done"]
     if len(done) < len(report.cells):
         lines.append(f"{len(done)} of {len(report.cells)} runs are done.")
+    hours = sum(float(cell["cpu_seconds"] or 0) for cell in done) / 3600
+    if hours:
+        lines.append(f"All runs together took {hours:.1f} core-hours.")
     versions = dict.fromkeys(
         f"crossvox {cell['crossvox']}{_commit(cell['commit'])}, torch {cell['torch']}"
         for cell in done

@@ -70,9 +70,18 @@ def report(out: Path) -> Report:
     return found
 
 
-def write_page(page: Path, folders: Sequence[Path]) -> None:
-    """Write one Markdown page of several benchmarks, their figures in a folder beside it."""
-    parts = []
+def write_page(page: Path, folders: Sequence[Path], notes: str = "") -> None:
+    """Write one Markdown page of several benchmarks, their figures in a folder beside it.
+
+    Args:
+        page: the file.
+        folders: of the benchmarks, in the page's order.
+        notes: text to stand first, such as what was found on looking into the numbers.
+
+    Raises:
+        UsageError: a folder holds no benchmark.
+    """
+    parts = [notes] if notes else []
     for folder in folders:
         found = _read_report(folder)
         figures = page.parent / page.stem
