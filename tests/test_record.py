@@ -60,12 +60,23 @@ def test_resuming_needs_a_run(tmp_path):
         RunRecord(tmp_path, resume=True)
 
 
+def test_one_process_at_a_time_writes_a_run(tmp_path):
+    with RunRecord(tmp_path, CONFIG):
+        before = (tmp_path / "run.json").read_bytes()
+        with pytest.raises(UsageError, match="another process trains this run; wait for it"):
+            RunRecord(tmp_path, resume=True)
+        assert (tmp_path / "run.json").read_bytes() == before
+        RunRecord(tmp_path, resume=True, active=False).close()
+    RunRecord(tmp_path, resume=True).close()
+
+
 def test_resuming_keeps_configuration_facts_and_timings(tmp_path):
     first = RunRecord(tmp_path, CONFIG)
     first.note(seed=3)
     with first.stage("fit"):
         pass
     first.note(timings={"fit": 100.0})
+    first.close()
     again = RunRecord(tmp_path, resume=True)
     assert again.config_hash == first.config_hash
     with again.stage("fit"):

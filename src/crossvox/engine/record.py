@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from crossvox.errors import DataError, UsageError
 from crossvox.files import atomic_write
@@ -53,7 +54,8 @@ class RunRecord:
         active: False writes nothing, for all processes but the first.
 
     Raises:
-        UsageError: `out` holds a run and `resume` is False, or holds none and `resume` is True.
+        UsageError: `out` holds a run and `resume` is False, or holds none and `resume` is True,
+            or another process is writing it.
     """
 
     def __init__(
@@ -68,8 +70,10 @@ class RunRecord:
         self._active = active
         self._writer: SummaryWriter | None = None
         self._purge: int | None = None
+        self._lock = FileLock(self.out / ".lock")
         if resume:
             self.config = read_config(self.out)
+            self._own()
             self._facts = read_facts(self.out)
             again = {"at": _now(), "command": _command(), **_software()}
             self.note(resumed=[*self._facts.get("resumed", []), again])
@@ -77,6 +81,7 @@ class RunRecord:
         # Processes beside the first may come late, when the first has written already.
         if active and holds_run(self.out):
             raise UsageError(f"{out} holds a run; use --resume {out} or another --out")
+        self._own()
         self.config = _plain(config or {})
         self._facts = {"started": _now(), "command": _command(), **_software(), "timings": {}}
         if active:
@@ -148,7 +153,8 @@ class RunRecord:
         atomic_write(path, text.getvalue())
 
     def close(self) -> None:
-        """Flush and close TensorBoard's file."""
+        """Flush and close TensorBoard's file, and let other processes have the directory."""
+        self._lock.release()
         if self._writer:
             self._writer.close()
             self._writer = None
@@ -163,6 +169,18 @@ class RunRecord:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _own(self) -> None:
+        """Keep other processes from writing here; the system lets go when this one ends."""
+        if not self._active:
+            return
+        self.out.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise UsageError(
+                f"{self.out}: another process trains this run; wait for it, or stop it"
+            ) from None
 
     def _tensorboard(self) -> SummaryWriter:
         if self._writer is None:
