@@ -1,10 +1,20 @@
 """Training methods, one file each, behind the `Method` interface."""
 
 from crossvox.methods.base import Method
+from crossvox.methods.bcp import BCP
 from crossvox.methods.cmc import CMC
+from crossvox.methods.cml import CML
 from crossvox.methods.sup import Sup, SupJoint
+from crossvox.methods.uamt import UAMT
 
-METHODS: dict[str, type[Method]] = {"cmc": CMC, "sup": Sup, "sup_joint": SupJoint}
+METHODS: dict[str, type[Method]] = {
+    "bcp": BCP,
+    "cmc": CMC,
+    "cml": CML,
+    "sup": Sup,
+    "sup_joint": SupJoint,
+    "uamt": UAMT,
+}
 """Name on the command line → class; a new method is entered here."""
 
 __all__ = ["METHODS", "Method"]

@@ -1,0 +1,151 @@
+"""CML: contrastive mutual learning and pseudo-label re-learning (Zhang et al., MedIA 2023)."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import torch
+from torch import Tensor, nn
+
+from crossvox.batch import Batch, Task, View
+from crossvox.errors import require
+from crossvox.losses.cac import CACLoss
+from crossvox.losses.schedules import ramp_up
+from crossvox.methods.sup import Sup
+from crossvox.networks.backbone import Backbone
+from crossvox.networks.teacher import Teacher
+
+SCHEDULED = 81 / 200
+"""How far the published ramp of the mutual term (200 epochs) comes in its 81 epochs."""
+
+
+class CML(Sup):
+    """One network per modality; what they predict of the same crop is to be alike.
+
+    First stage: Sup + contrast·ASC + mutual·MSE on unlabelled crops, where ASC contrasts the areas
+    predicted in two modalities (an InfoNCE over Dice similarities) and the squared distance is
+    only between crops whose voxels correspond. Second stage: the networks also re-learn the soft
+    labels of a teacher, a moving average, of their own modality or, of registered crops, of all.
+    """
+
+    name = "cml"
+    summary = "mutual learning of modalities by area similarity, then soft pseudo-labels (CML)"
+    needs = frozenset({"unlabelled"})
+    adaptation = (
+        "crops matched by position; no squared distance and no pseudo-labels across modalities "
+        "unless registered; moving-average teachers, labels kept in the second stage"
+    )
+
+    # One keyword per number of the method is what the command line addresses.
+    def __init__(  # noqa: PLR0913
+        self,
+        task: Task,
+        backbone: Backbone,
+        *,
+        balance: float = 0.5,
+        contrast: float = 0.4,
+        mutual: float = 1.0,
+        relearn: float = 0.62,
+        share: float = 0.1,
+        decay: float = 0.99,
+        passes: int = 4,
+    ) -> None:
+        """Build one network per modality and its teacher.
+
+        Args:
+            task: what to segment.
+            backbone: makes the encoders and decoders.
+            balance: how much cross-entropy favours small classes, 0 (not) to 1.
+            contrast: weight of ASC (published: 3.5 beside 10·CE + 7·Dice).
+            mutual: weight of the squared distance before its ramp.
+            relearn: share of the training after which the second stage begins.
+            share: of ASC in the second stage's loss; the rest compares with the soft labels.
+            decay: of the teachers' moving average.
+            passes: of the teacher, each with noise of its own; their mean is the soft label.
+        """
+        super().__init__(task, backbone, balance=balance)
+        for name, value in (("contrast", contrast), ("mutual", mutual)):
+            require(f"method.{name}", value, 0)
+        for name, value in (("relearn", relearn), ("share", share), ("decay", decay)):
+            require(f"method.{name}", value, 0, 1)
+        require("method.passes", passes, 1)
+        self.teachers = nn.ModuleList(Teacher(net, decay) for net in self.nets)
+        self.area = CACLoss(tau=1.0)
+        self.contrast, self.mutual, self.relearn = contrast, mutual, relearn
+        self.share, self.passes = share, passes
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Losses "sup", "asc", "mutual" and "relearn", 0 where they do not apply."""
+        sup = super().forward(batch, progress)["sup"]
+        parts = {"sup": sup}
+        terms = [sup]
+        if batch.unlabelled is not None:
+            view = batch.unlabelled
+            logits = {m: self._net(m)(view.images[m]) for m in self.task.modalities}
+            registered = self._registered(view)
+            parts |= self._alike(logits, registered)
+            late = progress >= self.relearn
+            parts["relearn"] = (
+                self._relearn(view, logits, registered) if late else sup.new_zeros(())
+            )
+            ramp = ramp_up("squared", SCHEDULED * progress)
+            weights = {"asc": self.contrast, "mutual": self.mutual * ramp, "relearn": 1.0}
+            terms += [weight * parts[name] for name, weight in weights.items()]
+        return {"loss": self._total(terms), **parts}
+
+    def after_step(self) -> None:
+        """Let the teachers follow."""
+        for teacher, net in zip(self.teachers, self.nets, strict=True):
+            teacher.update(net)  # type: ignore[operator]
+
+    def _registered(self, view: View) -> Tensor:
+        """(B,) bool, whether a row's voxels correspond across all modalities."""
+        together = torch.stack([view.same[m] for m in self.task.modalities]).all(dim=0)
+        return together & self.task.registered
+
+    def _alike(self, logits: dict[str, Tensor], registered: Tensor) -> dict[str, Tensor]:
+        """ASC and the squared distance between the modalities."""
+        first = next(iter(logits.values()))
+        parts = {"asc": first.new_zeros(()), "mutual": first.new_zeros(())}
+        if len(logits) > 1:
+            parts["asc"] = self.area(list(logits.values()), registered)
+        if len(logits) > 1 and bool(registered.any()):
+            found = [x[registered].float().softmax(dim=1) for x in logits.values()]
+            pairs = [(p - q).square().mean() for p, q in combinations(found, 2)]
+            parts["mutual"] = torch.stack(pairs).mean()
+        return parts
+
+    def _relearn(self, view: View, logits: dict[str, Tensor], registered: Tensor) -> Tensor:
+        """The distance to soft labels, and the likeness to them against other crops."""
+        soft = {
+            m: teacher.mean(view.images[m], self.passes)  # type: ignore[operator]
+            for m, teacher in zip(self.task.modalities, self.teachers, strict=True)
+        }
+        common = torch.stack(list(soft.values())).mean(dim=0)
+        terms = []
+        for m, found in logits.items():
+            rows = registered.view(-1, 1, 1, 1, 1)
+            target = torch.where(rows, common, soft[m])
+            # Both are of one scan, so their voxels correspond.
+            alike = self.area([found, target.clamp_min(1e-6).log()], True)
+            terms.append(self.share * alike + (1 - self.share) * soft_loss(found, target))
+        return torch.stack(terms).mean()
+
+
+def soft_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy + Dice with soft labels: −Σ q·log p, and 1 − 2Σpq/(Σp² + Σq²).
+
+    Args:
+        logits: (B, K + 1, X, Y, Z).
+        target: probabilities q of the same shape.
+
+    Returns:
+        The mean over voxels of the one plus the mean over rows and foreground classes that the
+        target holds (a mean of 0.1 % at least) of the other.
+    """
+    log_p = logits.float().log_softmax(dim=1)
+    ce = -(target * log_p).sum(dim=1).mean()
+    p, q = log_p.exp()[:, 1:].flatten(2), target[:, 1:].flatten(2)
+    score = 2 * (p * q).sum(2) / (p.square().sum(2) + q.square().sum(2)).clamp_min(1e-6)
+    there = q.mean(dim=2) > 1e-3
+    return ce + ((1 - score) * there).sum() / there.sum().clamp_min(1)
