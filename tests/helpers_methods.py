@@ -29,11 +29,17 @@ TINY: dict[str, dict[str, object]] = {
         "width": 4,
         "freeze": "paper",
     },
+    "vnet": {"width": 2},
+    "vnet_ssl": {"width": 2},
 }
 """Backbone → options that make it small; a new backbone is tested by being entered here too."""
 
 CUBE = (16, 16, 16)
-CROPS: dict[str, Triple] = {"universal_swinunetr": (64, 64, 64)}
+CROPS: dict[str, Triple] = {
+    "universal_swinunetr": (64, 64, 64),
+    "vnet": (32, 32, 32),
+    "vnet_ssl": (32, 32, 32),
+}
 """Backbone → the smallest crop that CMC can compare channels over, where that is no `CUBE`."""
 
 
