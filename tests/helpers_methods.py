@@ -42,6 +42,9 @@ CROPS: dict[str, Triple] = {
 }
 """Backbone → the smallest crop that CMC can compare channels over, where that is no `CUBE`."""
 
+OWN_NETWORKS = {"mmformer"}
+"""Methods that do not use the backbone, which then need no test with each of them."""
+
 
 def make_task(
     modalities: tuple[str, ...] = ("ct", "mr"),

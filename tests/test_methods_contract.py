@@ -16,6 +16,7 @@ from crossvox.networks.backbone import BACKBONES
 from helpers_methods import (
     CROPS,
     CUBE,
+    OWN_NETWORKS,
     awake,
     crops,
     gradients,
@@ -56,6 +57,7 @@ pairs = pytest.mark.parametrize(
         for b in BACKBONES
         for n in METHODS
         for k, t in tasks(b).items()
+        if b == "unet" or n not in OWN_NETWORKS
     ],
 )
 
@@ -219,6 +221,7 @@ def test_the_same_seed_gives_the_same_losses_and_weights(name: str) -> None:
     task = make_task(paired=True)
     one, two = (make_method(name, task) for _ in range(2))
     for method in (one, two):
+        torch.manual_seed(3)
         train(method, make_batch(task), steps=2, lr=0.01)
     for (n, a), (_, b) in zip(one.state_dict().items(), two.state_dict().items(), strict=True):
         assert torch.equal(a, b), n

@@ -2,9 +2,15 @@
 
 from crossvox.methods.base import Method
 from crossvox.methods.cmc import CMC
+from crossvox.methods.mmformer import MMFormerMethod
 from crossvox.methods.sup import Sup, SupJoint
 
-METHODS: dict[str, type[Method]] = {"cmc": CMC, "sup": Sup, "sup_joint": SupJoint}
+METHODS: dict[str, type[Method]] = {
+    "cmc": CMC,
+    "mmformer": MMFormerMethod,
+    "sup": Sup,
+    "sup_joint": SupJoint,
+}
 """Name on the command line → class; a new method is entered here."""
 
 __all__ = ["METHODS", "Method"]
