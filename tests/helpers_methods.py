@@ -29,12 +29,21 @@ TINY: dict[str, dict[str, object]] = {
         "width": 4,
         "freeze": "paper",
     },
+    "vnet": {"width": 2},
+    "vnet_ssl": {"width": 2},
 }
 """Backbone → options that make it small; a new backbone is tested by being entered here too."""
 
 CUBE = (16, 16, 16)
-CROPS: dict[str, Triple] = {"universal_swinunetr": (64, 64, 64)}
+CROPS: dict[str, Triple] = {
+    "universal_swinunetr": (64, 64, 64),
+    "vnet": (32, 32, 32),
+    "vnet_ssl": (32, 32, 32),
+}
 """Backbone → the smallest crop that CMC can compare channels over, where that is no `CUBE`."""
+
+OWN_NETWORKS = {"mmformer"}
+"""Methods that do not use the backbone, which then need no test with each of them."""
 
 
 def make_task(

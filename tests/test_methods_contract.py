@@ -16,6 +16,7 @@ from crossvox.networks.backbone import BACKBONES
 from helpers_methods import (
     CROPS,
     CUBE,
+    OWN_NETWORKS,
     awake,
     crops,
     gradients,
@@ -45,13 +46,18 @@ def tasks(backbone: str) -> dict[str, Task]:
     }
 
 
+def large(task: Task) -> bool:
+    return math.prod(task.patch) > 32**3
+
+
 pairs = pytest.mark.parametrize(
     ("name", "task", "backbone"),
     [
-        pytest.param(n, t, b, id=f"{n}-{k}-{b}", marks=[pytest.mark.slow] if b in CROPS else [])
+        pytest.param(n, t, b, id=f"{n}-{k}-{b}", marks=[pytest.mark.slow] if large(t) else [])
         for b in BACKBONES
         for n in METHODS
         for k, t in tasks(b).items()
+        if b == "unet" or n not in OWN_NETWORKS
     ],
 )
 
@@ -152,8 +158,9 @@ def test_refuses_requests_it_cannot_meet(name: str, task: Task, backbone: str) -
 def test_a_prediction_does_not_depend_on_other_subjects(
     name: str, task: Task, backbone: str
 ) -> None:
-    method = awake(make_method(name, task, backbone=backbone)).eval()
-    images = {m: crops(3, i, task.patch) for i, m in enumerate(task.modalities)}
+    # In double precision: many norms in a row blow up the rounding of single precision.
+    method = awake(make_method(name, task, backbone=backbone)).eval().double()
+    images = {m: crops(3, i, task.patch).double() for i, m in enumerate(task.modalities)}
     with torch.no_grad():
         together = method.predict(images)
         alone = method.predict({m: x[1:2] for m, x in images.items()})

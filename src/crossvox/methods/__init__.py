@@ -4,6 +4,7 @@ from crossvox.methods.base import Method
 from crossvox.methods.bcp import BCP
 from crossvox.methods.cmc import CMC
 from crossvox.methods.cml import CML
+from crossvox.methods.mmformer import MMFormerMethod
 from crossvox.methods.sup import Sup, SupJoint
 from crossvox.methods.uamt import UAMT
 
@@ -11,6 +12,7 @@ METHODS: dict[str, type[Method]] = {
     "bcp": BCP,
     "cmc": CMC,
     "cml": CML,
+    "mmformer": MMFormerMethod,
     "sup": Sup,
     "sup_joint": SupJoint,
     "uamt": UAMT,

@@ -13,6 +13,8 @@ from crossvox.networks.sam_med3d import SamMed3DBackbone
 from crossvox.networks.unet import UNetBackbone
 from crossvox.networks.universal_swinunetr import UniversalSwinUNETRBackbone
 from crossvox.networks.universal_unet import UniversalUNetBackbone
+from crossvox.networks.vnet import VNetBackbone
+from crossvox.networks.vnet_ssl import VNetSSLBackbone
 
 __all__ = ["BACKBONES", "Backbone", "Encoder", "deepest_grid"]
 
@@ -63,6 +65,8 @@ BACKBONES: dict[str, type] = {
     "universal_unet": UniversalUNetBackbone,
     "universal_swinunetr": UniversalSwinUNETRBackbone,
     "sam_med3d": SamMed3DBackbone,
+    "vnet": VNetBackbone,
+    "vnet_ssl": VNetSSLBackbone,
 }
 
 

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from crossvox.batch import Task, Triple
 from crossvox.networks.blocks import Pointwise, conv_norm_act, fast_layout
+from crossvox.networks.strides import check_size, total_stride
 
 
 class UNetBackbone:
@@ -50,7 +51,7 @@ class UNetBackbone:
         levels = range(len(task.strides))
         self.channels = [min(width * 2**i, max_width) for i in levels]
         self.convs = [convs[min(i, len(convs) - 1)] for i in levels]
-        _check_size(task.patch, _cumulative(task.strides))
+        check_size(task.patch, total_stride(task.strides))
 
     def encoder(self) -> UNetEncoder:
         """A new encoder with its own random weights."""
@@ -77,7 +78,7 @@ class UNetEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.channels = channels
-        self.factor = _cumulative(strides)
+        self.factor = total_stride(strides)
         self.levels = nn.ModuleList()
         inputs = 1
         for outputs, stride, kernel, n in zip(channels, strides, kernels, convs, strict=True):
@@ -86,7 +87,7 @@ class UNetEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Features of every level."""
-        _check_size(tuple(x.shape[2:]), self.factor)
+        check_size(x.shape[2:], self.factor)
         x = fast_layout(x)
         features = []
         for level in self.levels:
@@ -136,20 +137,3 @@ def _level(
 ) -> nn.Sequential:
     first = conv_norm_act(inputs, outputs, kernel, stride)
     return nn.Sequential(first, *(conv_norm_act(outputs, outputs, kernel) for _ in range(n - 1)))
-
-
-def _cumulative(strides: tuple[Triple, ...]) -> Triple:
-    total = [1, 1, 1]
-    for stride in strides:
-        total = [t * s for t, s in zip(total, stride, strict=True)]
-    return (total[0], total[1], total[2])
-
-
-def _check_size(size: tuple[int, ...], factor: Triple) -> None:
-    if any(n % f for n, f in zip(size, factor, strict=True)):
-        raise ValueError(f"a crop of {size} voxels is no multiple of the strides' product {factor}")
-    if size == factor:
-        raise ValueError(
-            f"a crop of {size} voxels is a single one at the deepest level (strides' product "
-            f"{factor}), which instance norm cannot use; take a larger patch or fewer levels"
-        )
