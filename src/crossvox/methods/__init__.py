@@ -4,18 +4,22 @@ from crossvox.methods.base import Method
 from crossvox.methods.bcp import BCP
 from crossvox.methods.cmc import CMC
 from crossvox.methods.cml import CML
+from crossvox.methods.efcd import EFCD
 from crossvox.methods.mmformer import MMFormerMethod
 from crossvox.methods.sup import Sup, SupJoint
 from crossvox.methods.uamt import UAMT
+from crossvox.methods.umml import UMML
 
 METHODS: dict[str, type[Method]] = {
     "bcp": BCP,
     "cmc": CMC,
     "cml": CML,
+    "efcd": EFCD,
     "mmformer": MMFormerMethod,
     "sup": Sup,
     "sup_joint": SupJoint,
     "uamt": UAMT,
+    "umml": UMML,
 }
 """Name on the command line → class; a new method is entered here."""
 

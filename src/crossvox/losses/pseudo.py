@@ -1,0 +1,41 @@
+"""Pseudo-labels that give every class the same share of its voxels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from crossvox.batch import IGNORE
+
+
+@torch.no_grad()
+def class_balanced_labels(p: Tensor, fraction: float) -> Tensor:
+    """The most probable class where it is among the surest `fraction` of its class, else `IGNORE`.
+
+    One threshold for all classes would leave small organs, of which networks are less sure, out
+    (class-balanced self-training, Zou et al., ECCV 2018). Ranked over all rows together.
+
+    Args:
+        p: (B, K, X, Y, Z) probabilities.
+        fraction: share of each class's voxels to keep, above 0 and at most 1; at least one voxel
+            of each class found is kept, and with equal confidence more than asked for.
+
+    Returns:
+        (B, X, Y, Z) int64 class indices.
+
+    Raises:
+        ValueError: the fraction is out of range.
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction is {fraction}; must be above 0 and at most 1")
+    confidence, label = p.max(dim=1)
+    kept = torch.full_like(label, IGNORE)
+    for c in range(p.shape[1]):
+        mine = label == c
+        values = confidence[mine]
+        if len(values):
+            # The k-th largest is the (n − k + 1)-th smallest.
+            k = max(1, round(fraction * len(values)))
+            threshold = values.kthvalue(len(values) - k + 1).values
+            kept = torch.where(mine & (confidence >= threshold), c, kept)
+    return kept

@@ -1,0 +1,116 @@
+"""Evidence from distances to prototypes, and its discounting by source and class."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+CAP = 0.99
+"""The most belief one prototype can give: with 1 a single one could rule out a class for good."""
+
+ALPHA, GAMMA, REACH = 0.9, math.sqrt(0.5), 2.0
+"""Initial belief at a prototype, inverse width of its neighbourhood, distance from the origin."""
+
+GAIN = 4.0
+"""Steepness of reliability in its parameter, which else would hardly move in a short training."""
+
+
+class EvidentialLayer(nn.Module):
+    """Features → log contour function over the classes (Denœux, IEEE Trans. SMC A 30, 2000).
+
+    Prototype i activates by s_i = α_i exp(−γ_i² ½‖x − w_i‖²) and gives class k the mass u_ik s_i,
+    the rest to ignorance Ω. Dempster's rule over all prototypes has the closed form
+
+        q_k = Π_i (1 − s_i (1 − u_ik)),   q_Ω = Π_i (1 − s_i),   N = Σ_k q_k − (K − 1) q_Ω,
+
+    contour pl(k) = m_k + m_Ω = q_k / N and m_Ω = q_Ω / N, evaluated in logarithms.
+
+    Prototypes start near the axes of the feature space, each believing in its axis's class, so
+    that the features mean from the first step what a network's logits would. Drawn at random far
+    from features that are still small they would all be equally far, and tell nothing.
+
+    Args:
+        classes: K, the background included; also the number of features.
+        prototypes: I.
+    """
+
+    def __init__(self, classes: int, prototypes: int) -> None:
+        super().__init__()
+        axis = F.one_hot(torch.arange(prototypes) % classes, classes).float()
+        noise = 0.1 * torch.randn(prototypes, classes)
+        self.prototypes = nn.Parameter(REACH * axis + noise)
+        self.memberships = nn.Parameter(axis + 0.1 * torch.rand(prototypes, classes) + 0.1)
+        self.alpha = nn.Parameter(torch.full((prototypes,), math.log(ALPHA / (CAP - ALPHA))))
+        self.gamma = nn.Parameter(torch.full((prototypes,), GAMMA))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Combine the evidence of all prototypes.
+
+        Args:
+            features: (B, K, X, Y, Z).
+
+        Returns:
+            log pl, (B, K, X, Y, Z), and log m_Ω, (B, X, Y, Z).
+        """
+        x = features.float().movedim(1, -1)
+        far = x.square().sum(-1, keepdim=True) + self.prototypes.square().sum(1)
+        distance = (far / 2 - x @ self.prototypes.T).clamp_min(0)
+        s = CAP * self.alpha.sigmoid() * (-self.gamma.square() * distance).exp()
+        u = self.memberships.square()
+        u = u / u.sum(1, keepdim=True)
+        log_q = torch.stack([_log_product(s, 1 - column) for column in u.unbind(1)], dim=1)
+        log_omega = torch.log1p(-s).sum(-1)
+        top = log_q.amax(1)
+        q = (log_q - top.unsqueeze(1)).exp()
+        # Every q_k ≥ q_Ω and the largest is 1, so this sum of what exceeds q_Ω is at least 1.
+        omega = (log_omega - top).exp()
+        log_n = top + (q.sum(1) - (q.shape[1] - 1) * omega).log()
+        return log_q - log_n.unsqueeze(1), log_omega - log_n
+
+
+class ContextualDiscounting(nn.Module):
+    """Takes each source as far as it is reliable for each class (Huang et al., MICCAI 2022).
+
+    pl'(k) = 1 − β_k + β_k pl(k), with a reliability β per source and class: at 0 the source says
+    nothing of the class, at 1 it is taken as it is. The product of discounted contours of several
+    sources is, up to its sum, Dempster's fusion of them.
+
+    Args:
+        sources: H, the number of modalities.
+        classes: K, the background included.
+        reliability: β at the start, between 0 and 1.
+    """
+
+    def __init__(self, sources: int, classes: int, reliability: float) -> None:
+        super().__init__()
+        start = math.log(reliability / (1 - reliability)) / GAIN
+        self.logits = nn.Parameter(torch.full((sources, classes), start))
+
+    @property
+    def reliability(self) -> Tensor:
+        """β, (H, K)."""
+        return (GAIN * self.logits).sigmoid()
+
+    def forward(self, log_contour: Tensor, source: int) -> Tensor:
+        """log pl' of one source's log pl, both (B, K, X, Y, Z)."""
+        logit = GAIN * self.logits[source].view(1, -1, 1, 1, 1)
+        return torch.logaddexp(F.logsigmoid(-logit), F.logsigmoid(logit) + log_contour)
+
+
+def _log_product(s: Tensor, doubt: Tensor) -> Tensor:
+    """Σ_i log(1 − s_i doubt_i) over the last axis.
+
+    What lies between takes prototypes × classes numbers per voxel, so it is worked out again for
+    the gradient instead of being kept.
+    """
+
+    def product(s: Tensor, doubt: Tensor) -> Tensor:
+        return torch.log1p(-s * doubt).sum(-1)
+
+    if not torch.is_grad_enabled():
+        return product(s, doubt)
+    return checkpoint(product, s, doubt, use_reentrant=False, preserve_rng_state=False)
