@@ -128,12 +128,12 @@ class MMFormerMethod(Method):
             rows = exists[:, index].nonzero().squeeze(1)
             if not len(rows):
                 continue
-            found = self.net.encode(index, view.images[modality][rows])
-            features[index] = [_spread(f, rows, len(exists)) for f in found]
+            # Absent rows come along as zeros and are masked below: whole batches run fastest.
+            features[index] = self.net.encode(index, view.images[modality])
             # Where scans are not registered, the label is the anchor's alone.
             if index == own or self.task.registered:
-                share = len(rows) / len(exists)
-                separate.append(share * self._compare(self.net.separate(found), view, rows))
+                logits = self.net.separate([f[rows] for f in features[index]])
+                separate.append(len(rows) / len(exists) * self._compare(logits, view, rows))
         present = draw_subsets(exists, None if self.task.registered else own)
         placed = present.clone()
         if not self.task.registered:
@@ -185,10 +185,3 @@ def draw_subsets(exists: Tensor, keep: int | None = None) -> Tensor:
     # The n-th of the modalities that a row has is in if the number's n-th bit is set.
     nth = (exists.long().cumsum(dim=1) - 1).clamp_min(0)
     return exists & ((number[:, None] >> nth) & 1).bool()
-
-
-def _spread(x: Tensor, rows: Tensor, n: int) -> Tensor:
-    """Put the rows of x to their places among n, the others zero."""
-    if len(rows) == n:
-        return x
-    return x.new_zeros(n, *x.shape[1:]).index_copy(0, rows, x)

@@ -75,7 +75,9 @@ class MMFormer(nn.Module):
         block = size.embed, size.heads, size.mlp_ratio, size.dropout
         self.within = nn.ModuleList(TokenBlock(*block) for _ in range(n))
         self.across = TokenBlock(*block)
-        self.leave = nn.Conv3d(n * size.embed, n * channels[-1], 1, bias=False)
+        self.leave = Pointwise(n * size.embed, n * channels[-1])
+        # The fusion's norm would subtract its bias again.
+        self.leave.register_parameter("bias", None)
         self.fusions = nn.ModuleList(
             fusion_block(c, n, kernel) for c, kernel in zip(channels, kernels, strict=True)
         )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crossvox.batch import Triple
-from crossvox.networks.blocks import InstanceNorm, conv, fast_layout
+from crossvox.networks.blocks import InstanceNorm, Pointwise, conv, fast_layout
 
 SLOPE = 0.2
 POINT: Triple = (1, 1, 1)
@@ -55,8 +56,9 @@ class ConvEncoder(nn.Module):
 class UpPath(nn.Module):
     """Features, shallow to deep → decoded features of every level, shallow to deep.
 
-    The deepest is passed on as it is. Towards the image: trilinear resizing, a convolution,
-    concatenation with the skip, a convolution, and one of 1³.
+    The deepest is passed on as it is. Towards the image: a convolution, trilinear resizing,
+    concatenation with the skip, a convolution, and one of 1³. The original resizes first, and its
+    first convolution then costs eight times as much.
 
     Args:
         channels: per level.
@@ -67,8 +69,9 @@ class UpPath(nn.Module):
         super().__init__()
         self.reduce = nn.ModuleList()
         self.join = nn.ModuleList()
-        for width, deeper, kernel in zip(channels, channels[1:], kernels, strict=False):
-            self.reduce.append(norm_act_conv(deeper, width, kernel))
+        for i, (width, deeper) in enumerate(pairwise(channels)):
+            kernel = kernels[i]
+            self.reduce.append(norm_act_conv(deeper, width, kernels[i + 1]))
             self.join.append(
                 nn.Sequential(
                     norm_act_conv(2 * width, width, kernel), norm_act_conv(width, width, POINT)
@@ -80,7 +83,7 @@ class UpPath(nn.Module):
         decoded = [features[-1]]
         for level in reversed(range(len(self.reduce))):
             skip = features[level]
-            x = self.reduce[level](resize(decoded[0], skip.shape[2:]))
+            x = resize(self.reduce[level](decoded[0]), skip.shape[2:])
             decoded.insert(0, self.join[level](torch.cat([x, skip], dim=1)))
         return decoded
 
@@ -160,6 +163,7 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
 
 def _unbiased(inputs: int, outputs: int, kernel: Triple, stride: Triple) -> nn.Conv3d:
     """A convolution whose bias the next level's norm would subtract again, hence without."""
-    made = conv(inputs, outputs, kernel, stride)
+    point = kernel == POINT and stride == POINT
+    made = Pointwise(inputs, outputs) if point else conv(inputs, outputs, kernel, stride)
     made.register_parameter("bias", None)
     return made
