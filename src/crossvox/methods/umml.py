@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,17 +26,22 @@ FIRST, LAST = 0.2, 0.8
 
 @dataclass
 class _Group:
-    """One modality's images of a step, and the two views that the networks have of them."""
+    """One modality's crops of a step, labelled ones first, and what the networks see in them.
+
+    `chosen` are the rows that are translated, `other` the target's network's view of these;
+    `translated_labels` of them, the first ones, carry a label.
+    """
 
     images: Tensor
     view: View | None
+    labelled: int
+    chosen: list[int]
     own: Tensor
     other: Tensor | None = None
 
     @property
-    def labelled(self) -> int:
-        """How many of the first rows carry a label."""
-        return 0 if self.view is None else len(self.view.images[next(iter(self.view.images))])
+    def translated_labels(self) -> int:
+        return sum(row < self.labelled for row in self.chosen)
 
 
 class UMML(Method):
@@ -57,8 +63,8 @@ class UMML(Method):
         backbone: Backbone,
         *,
         width: int = 8,
-        blocks: int = 2,
-        gan_lr: float = 1e-3,
+        translated: float = 0.5,
+        gan_lr: float = 5e-3,
         consistency: float = 0.1,
         cotraining: float = 0.1,
         balance: float = 0.5,
@@ -69,23 +75,26 @@ class UMML(Method):
             task: what to segment.
             backbone: makes the encoders and decoders.
             width: channels of translators and discriminators.
-            blocks: residual blocks of a translator.
-            gan_lr: learning rate of translators and discriminators.
+            translated: share of a step's labelled and of its unlabelled crops that are
+                translated, at least one of each; 1 is the original, and takes half as long again.
+            gan_lr: learning rate of translators and discriminators; suits some hundred steps,
+                CycleGAN's 2e-4 many thousands.
             consistency: weight at the end of training of the agreement between predictions of an
                 image and of its translation.
             cotraining: weight at the end of training of pseudo-labels on unlabelled crops.
             balance: how much cross-entropy favours small classes, 0 (not) to 1.
         """
         super().__init__(task, backbone)
-        for option, value, least in (("width", width, 1), ("blocks", blocks, 1)):
-            require(f"method.{option}", value, least)
+        require("method.width", width, 1)
         for option, weight in (
             ("gan_lr", gan_lr),
             ("consistency", consistency),
             ("cotraining", cotraining),
         ):
             require(f"method.{option}", weight, 0)
+        require("method.translated", translated, 0.01, 1)
         require("method.balance", balance, 0, 1)
+        self.translated = translated
         self.gan_lr = gan_lr
         self.weights = {"consistency": consistency, "cotraining": cotraining}
         self.balance = balance
@@ -94,7 +103,7 @@ class UMML(Method):
             for _ in task.modalities
         )
         several = len(task.modalities) > 1
-        self.translation = CycleTranslation(task, width, blocks) if several else None
+        self.translation = CycleTranslation(task, width) if several else None
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """All losses in one graph; see `Method.forward`."""
@@ -104,7 +113,7 @@ class UMML(Method):
         parts: dict[str, Tensor] = {}
         weights = {"sup": 1.0, "sup_translated": 1.0}
         if self.translation is not None:
-            images = {m: group.images for m, group in groups.items()}
+            images = {m: group.images[group.chosen] for m, group in groups.items()}
             fakes, parts = self.translation(images)
             weights |= self.translation.WEIGHTS
             for m, fake in fakes.items():
@@ -141,7 +150,7 @@ class UMML(Method):
         return self.translation is not None or self.weights["cotraining"] > 0
 
     def _groups(self, batch: Batch) -> dict[str, _Group]:
-        """Per modality its labelled crops, then its unlabelled ones, and their predictions."""
+        """The crops of every modality that has any, and its network's predictions."""
         groups = {}
         for m in self.task.modalities:
             view = batch.labelled.get(m)
@@ -150,8 +159,13 @@ class UMML(Method):
             images = [] if view is None else [view.images[m]]
             if batch.unlabelled is not None:
                 images.append(batch.unlabelled.images[m])
-            if images and len(rows := torch.cat(images)):
-                groups[m] = _Group(rows, view, self._net(m)(rows))
+            if not images or not len(rows := torch.cat(images)):
+                continue
+            n = 0 if view is None else len(view.images[m])
+            # Rows are drawn at random, so the first ones are as good as any.
+            first, second = (math.ceil(self.translated * k) for k in (n, len(rows) - n))
+            chosen = [*range(first), *range(n, n + second)]
+            groups[m] = _Group(rows, view, n, chosen, self._net(m)(rows))
         return groups
 
     def _segmentation(self, groups: dict[str, _Group], progress: float) -> dict[str, Tensor]:
@@ -159,21 +173,27 @@ class UMML(Method):
         terms: dict[str, list[Tensor]] = {}
         fraction = FIRST + (LAST - FIRST) * progress
         for group in groups.values():
-            n = group.labelled
-            for name, logits in (("sup", group.own), ("sup_translated", group.other)):
-                if n and logits is not None:
-                    terms.setdefault(name, []).append(self._supervised(logits[:n], group.view))
+            n, first = group.labelled, group.translated_labels
+            views = [group.own[n:]]
+            if n:
+                terms.setdefault("sup", []).append(self._supervised(group.own[:n], group.view))
             if group.other is not None:
-                agreement = symmetric_kl(group.own, group.other)
-                terms.setdefault("consistency", []).append(agreement)
-            views = [x[n:] for x in (group.own, group.other) if x is not None]
+                own = group.own[group.chosen]
+                views = [own[first:], group.other[first:]]
+                terms.setdefault("consistency", []).append(symmetric_kl(own, group.other))
+            if group.other is not None and first:
+                translated = self._supervised(group.other[:first], group.view)
+                terms.setdefault("sup_translated", []).append(translated)
             if len(views[0]):
                 terms.setdefault("cotraining", []).append(self._cotraining(views, fraction))
         return {name: torch.stack(values).mean() for name, values in terms.items()}
 
     def _supervised(self, logits: Tensor, view: View | None) -> Tensor:
+        """The loss of the view's first rows, as many as there are logits."""
         assert view is not None and view.label is not None
-        return supervised_loss(logits, view.label, view.annotated, balance=self.balance)
+        n = len(logits)
+        annotated = None if view.annotated is None else view.annotated[:n]
+        return supervised_loss(logits, view.label[:n], annotated, balance=self.balance)
 
     def _cotraining(self, views: list[Tensor], fraction: float) -> Tensor:
         """Cross-entropy of each view with pseudo-labels from the mean of all."""

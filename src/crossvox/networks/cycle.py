@@ -23,20 +23,19 @@ class CycleTranslation(nn.Module):
     Args:
         task: names the modalities; at least two.
         width: channels of translators and discriminators.
-        blocks: residual blocks of a translator.
     """
 
     WEIGHTS: ClassVar[dict[str, float]] = {"gan": 0.1, "discriminator": 0.1, "cycle": 1.0}
     """CycleGAN's 1 : 10, at a tenth, so that segmentation keeps its say when gradients are clipped.
     An adaptive optimiser steps the translators as far whatever the scale."""
 
-    def __init__(self, task: Task, width: int, blocks: int) -> None:
+    def __init__(self, task: Task, width: int) -> None:
         super().__init__()
         self.modalities = task.modalities
         n = len(task.modalities)
         ways = {(i, (i + 1) % n) for i in range(n)} | {((i + 1) % n, i) for i in range(n)}
         self.translators = nn.ModuleDict(
-            {f"{i}_{j}": Translator(task, width, blocks) for i, j in sorted(ways)}
+            {f"{i}_{j}": Translator(task, width) for i, j in sorted(ways)}
         )
         self.discriminators = nn.ModuleList(Discriminator(task, width) for _ in range(n))
 

@@ -12,39 +12,40 @@ from crossvox.networks.blocks import (
     conv,
     conv_norm_act,
     fast_layout,
-    zero_pointwise,
 )
 
 KERNEL = (3, 3, 3)
+BLOCKS = 2
 
 
 class Translator(nn.Module):
     """(B, 1, X, Y, Z) → (B, 1, X, Y, Z) in another modality's appearance.
 
-    Context is gathered at reduced resolution by residual blocks with instance norm (after the
+    Context is gathered at reduced resolution by two residual blocks with instance norm (after the
     generator of CycleGAN, Zhu et al., ICCV 2017); what it says joins each voxel's own value in a
     small pointwise network, which is thus a tone curve chosen by context. The edges of the image
-    need not pass through the coarse grid, and cannot move. The result is the image plus a change
-    that starts at nothing.
+    need not pass through the coarse grid, and cannot move.
+
+    There is no skip from image to translation: one that starts as the identity has a perfect cycle
+    from the first step, and then never leaves it for what the discriminator asks.
 
     Args:
         task: its patch and spacing decide which axes are reduced.
         width: channels of the tone curve; the coarse grid has twice as many.
-        blocks: residual blocks.
     """
 
-    def __init__(self, task: Task, width: int, blocks: int) -> None:
+    def __init__(self, task: Task, width: int) -> None:
         super().__init__()
         stride = reduction(task)
         inner = 2 * width
         self.enter = conv_norm_act(1, inner, KERNEL, stride)
         self.blocks = nn.ModuleList(
             nn.Sequential(conv_norm_act(inner, inner), conv_norm_act(inner, inner))
-            for _ in range(blocks)
+            for _ in range(BLOCKS)
         )
         self.leave = nn.ConvTranspose3d(inner, width, stride, stride)
         self.tone = nn.Sequential(
-            Pointwise(width + 1, width), nn.LeakyReLU(SLOPE), zero_pointwise(width, 1)
+            Pointwise(width + 1, width), nn.LeakyReLU(SLOPE), Pointwise(width, 1)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,7 +54,8 @@ class Translator(nn.Module):
         context = self.enter(x)
         for block in self.blocks:
             context = context + block(context)
-        return x + self.tone(torch.cat([self.leave(context), x], dim=1))
+        translation: Tensor = self.tone(torch.cat([self.leave(context), x], dim=1))
+        return translation
 
 
 class Discriminator(nn.Module):

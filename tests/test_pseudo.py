@@ -1,0 +1,51 @@
+"""Class-balanced pseudo-labels, and the agreement of two predictions."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from crossvox.batch import IGNORE
+from crossvox.losses.agreement import symmetric_kl
+from crossvox.losses.pseudo import class_balanced_labels
+
+
+def line(*p: float) -> Tensor:
+    """Two classes along a line, from the probability of the second."""
+    second = torch.tensor(p)
+    return torch.stack([1 - second, second]).view(1, 2, -1, 1, 1)
+
+
+def test_each_class_keeps_its_surest_voxels() -> None:
+    # Class 0 is found with confidences 0.9, 0.8, 0.7, 0.95, class 1 with 0.55 and 0.6; half of
+    # each are the 0.9 and 0.95, and the 0.6, though every voxel of class 0 is surer than that.
+    found = class_balanced_labels(line(0.1, 0.2, 0.3, 0.05, 0.55, 0.6), 0.5)
+    assert found.flatten().tolist() == [0, IGNORE, IGNORE, 0, IGNORE, 1]
+
+
+@pytest.mark.parametrize(("fraction", "kept"), [(1.0, 100), (0.8, 80), (0.2, 20), (0.001, 1)])
+def test_keeps_the_fraction_asked_for_and_never_nothing(fraction: float, kept: int) -> None:
+    p = line(*(0.001 * torch.arange(100) + 0.6).tolist())
+    assert int((class_balanced_labels(p, fraction) != IGNORE).sum()) == kept
+
+
+def test_gives_no_gradient() -> None:
+    p = line(0.1, 0.7).requires_grad_()
+    assert not class_balanced_labels(p, 1.0).requires_grad
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.1])
+def test_refuses_other_fractions(fraction: float) -> None:
+    with pytest.raises(ValueError, match="fraction"):
+        class_balanced_labels(line(0.1), fraction)
+
+
+def test_symmetric_kl_by_hand() -> None:
+    # p = (0.75, 0.25), q = (0.5, 0.5): ½ [0.25 ln 1.5 − 0.25 ln 0.5] = 0.125 ln 3.
+    a, b = line(0.25).log(), line(0.5).log()
+    assert float(symmetric_kl(a, b)) == pytest.approx(0.125 * math.log(3))
+    assert float(symmetric_kl(b, a)) == pytest.approx(0.125 * math.log(3))
+    assert float(symmetric_kl(a, a + 7)) == pytest.approx(0, abs=1e-7)
