@@ -84,6 +84,11 @@ class BCP(Sup):
         for teacher, net in zip(self.teachers, self.nets, strict=True):
             teacher.update(net)  # type: ignore[operator]
 
+    @property
+    def uses_unlabelled(self) -> bool:
+        """Not without a second stage; see `Method.uses_unlabelled`."""
+        return self.pretrain < 1
+
     def _among_labelled(self, modality: str, view: View) -> Tensor:
         """Each labelled crop with a box of the next one pasted in."""
         assert view.label is not None

@@ -98,6 +98,13 @@ class CML(Sup):
         for teacher, net in zip(self.teachers, self.nets, strict=True):
             teacher.update(net)  # type: ignore[operator]
 
+    @property
+    def uses_unlabelled(self) -> bool:
+        """Not without a term that applies; see `Method.uses_unlabelled`."""
+        several = len(self.task.modalities) > 1
+        mutual = self.mutual > 0 and self.task.registered
+        return self.relearn < 1 or (several and (self.contrast > 0 or mutual))
+
     def _registered(self, view: View) -> Tensor:
         """(B,) bool, whether a row's voxels correspond across all modalities."""
         together = torch.stack([view.same[m] for m in self.task.modalities]).all(dim=0)

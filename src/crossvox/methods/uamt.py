@@ -77,6 +77,11 @@ class UAMT(Sup):
         for teacher, net in zip(self.teachers, self.nets, strict=True):
             teacher.update(net)  # type: ignore[operator]
 
+    @property
+    def uses_unlabelled(self) -> bool:
+        """Not without a weight; see `Method.uses_unlabelled`."""
+        return self.weight > 0
+
     def _consistency(self, modality: str, images: Tensor, progress: float) -> tuple[Tensor, Tensor]:
         teacher = self.teachers[self.task.modalities.index(modality)]
         target = teacher.mean(images, self.passes, self.noise)  # type: ignore[operator]
