@@ -7,10 +7,12 @@ import math
 import pytest
 import torch
 
+from crossvox.batch import View
 from crossvox.errors import UsageError
 from crossvox.losses.agreement import symmetric_kl
 from crossvox.losses.pseudo import class_balanced_labels
 from crossvox.losses.supervised import supervised_loss
+from crossvox.methods import Method
 from helpers_methods import awake, crops, gradients, make_batch, make_method, make_task
 
 TASK = make_task()
@@ -144,15 +146,22 @@ def test_overfits_one_labelled_case() -> None:
     assert view.label is not None
     view.images["ct"] += 3 * view.label.unsqueeze(1)
     optimiser = torch.optim.AdamW(method.parameter_groups(), lr=6e-3)
-    for step in range(70):
+    worst = 0.0
+    for step in range(80):
         optimiser.zero_grad()
-        method(batch, step / 70)["loss"].backward()
+        method(batch, step / 80)["loss"].backward()
         optimiser.step()
+        if step % 10 == 9 and (worst := min(dice_scores(method, view))) > 0.95:
+            break
+    assert worst > 0.95
+
+
+def dice_scores(method: Method, view: View) -> list[float]:
+    assert view.label is not None
     with torch.no_grad():
         found = method.predict(view.images, outputs=["ct"])["ct"].argmax(1)
-    for c in (1, 2):
-        a, b = found == c, view.label == c
-        assert 2 * float((a & b).sum()) / float(a.sum() + b.sum()) > 0.95
+    masks = [(found == c, view.label == c) for c in (1, 2)]
+    return [2 * float((a & b).sum()) / float(a.sum() + b.sum()) for a, b in masks]
 
 
 @pytest.mark.parametrize(
