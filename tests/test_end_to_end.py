@@ -41,7 +41,10 @@ def test_cmc_finds_the_organs(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method, paired", [("cmc", True), ("sup", False), ("sup_joint", False)])
+@pytest.mark.parametrize(
+    "method, paired",
+    [("cmc", True), ("mmformer", False), ("mmformer", True), ("sup", False), ("sup_joint", False)],
+)
 def test_so_does_every_method(tmp_path, method, paired):
     found = scores(tmp_path, method, **SIZE, **SUBJECTS, paired=paired)
     assert found["ct"]["average"] > 0.4 and found["mr"]["average"] > 0.4, found

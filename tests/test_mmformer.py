@@ -203,6 +203,17 @@ def test_unpaired_modalities_teach_the_parts_they_share():
         assert not any(g for n, g in found.items() if n.startswith(f"net.{part}.1"))
 
 
+def test_a_view_need_not_name_what_no_row_has():
+    task = make_task()
+    method, batch = small(task), make_batch(task)
+    named = method(batch, 0.0)
+    for anchor, view in batch.labelled.items():
+        batch.labelled[anchor] = View(
+            {anchor: view.images[anchor]}, {anchor: view.same[anchor]}, view.label
+        )
+    torch.testing.assert_close(method(batch, 0.0)["loss"], named["loss"])
+
+
 def test_it_takes_other_crops_than_the_tasks():
     method = small(make_task())
     assert method.predict({"ct": crops(1, 0, (24, 16, 16))})["ct"].shape == (1, 3, 24, 16, 16)

@@ -122,7 +122,9 @@ class MMFormerMethod(Method):
     def _losses(self, anchor: str, view: View) -> dict[str, Tensor]:
         """The parts of the loss on the crops whose label belongs to one modality."""
         own = self._index(anchor)
-        exists = torch.stack([view.same[m] for m in self.task.modalities], dim=1)
+        none = torch.zeros_like(view.same[anchor])
+        # A view need not name a modality that no row has.
+        exists = torch.stack([view.same.get(m, none) for m in self.task.modalities], dim=1)
         features, separate = {}, []
         for index, modality in enumerate(self.task.modalities):
             rows = exists[:, index].nonzero().squeeze(1)
