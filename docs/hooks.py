@@ -1,4 +1,4 @@
-"""What MkDocs calls while it builds the site: the reference pages, and folders in the navigation."""
+"""What MkDocs calls while it builds the site: reference pages, folders in the navigation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def expand(nav: list[Any], pages: list[str]) -> list[Any]:
     found: list[Any] = []
     for entry in nav:
         if isinstance(entry, dict):
-            found.append({t: expand(v, pages) if isinstance(v, list) else v for t, v in entry.items()})
+            (title, part), *_ = entry.items()
+            found.append({title: expand(part, pages) if isinstance(part, list) else part})
         elif entry.endswith("/*.md"):
             found += [page for page in pages if page.startswith(entry[: -len("*.md")])]
         else:
@@ -71,7 +72,12 @@ def help_of(*words: str) -> str:
 def api_page() -> str:
     """The public names of `import crossvox`, from their docstrings."""
     names = sorted((n for n in crossvox.__all__ if not n.startswith("_")), key=str.lower)
-    lines = ["# Python", "", "What `import crossvox` offers; [library.md](library.md) shows it at work.", ""]
+    lines = [
+        "# Python",
+        "",
+        "What `import crossvox` offers; [library.md](library.md) shows it at work.",
+        "",
+    ]
     return "\n".join([*lines, *(f"::: crossvox.{name}\n" for name in names)])
 
 

@@ -36,7 +36,7 @@ def prose(page: Path) -> str:
 
 
 def command_lines(text: str) -> list[list[str]]:
-    """The words of every `crossvox …` in a block of shell lines, joined where a `\\` ends a line."""
+    """The words of every `crossvox …` in a block of shell lines; a `\\` goes on in the next."""
     found = []
     for line in text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
