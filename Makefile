@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv demo test test-slow lint format clean
+.PHONY: help venv demo test test-slow lint docs format clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -39,6 +39,12 @@ lint: venv ## style, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The notice that it switches off is about the future of MkDocs, not about these pages.
+docs: export NO_MKDOCS_2_WARNING = 1
+
+docs: venv ## build the documentation into build/site; any warning fails
+	$(BIN)/mkdocs build --strict --quiet
 
 format: venv ## bring the code into shape
 	$(BIN)/ruff check --fix .

@@ -57,5 +57,10 @@ def test_the_guide_names_what_exists() -> None:
     makefile = (root / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"\bmake ([a-z-]+)\b", text):
         assert re.search(rf"^{target}:", makefile, re.M), f"make {target}"
+    extras = (
+        (root / "pyproject.toml").read_text(encoding="utf-8").split("optional-dependencies]")[1]
+    )
+    for extra in re.findall(r"^([a-z]+) = \[", extras.split("\n[")[0], re.M):
+        assert re.search(rf"^\|.*`{extra}`.*\|.*\|$", text, re.M), f"extra {extra}"
     for path in re.findall(r"`((?:src|tests|\.ci)/[\w/.]+)`", text):
         assert (root / path).exists() or path.endswith("entropy.py"), path

@@ -96,6 +96,7 @@ def test_what_has_errors_is_not_drawn_and_said(tmp_path: Path, capsys) -> None:
     text = capsys.readouterr().out
     assert "train0: ct not drawn because of errors" in text
     assert "train1: ct, mr not drawn" in text
+    assert text.endswith(f"{out}: 1 picture\n")
     assert [p.name for p in out.iterdir()] == ["train0.png"]
 
 

@@ -105,6 +105,7 @@ def draw(
     Scans and labels with an error are left out, and it is said which.
     """
     require_folder(folder)
+    drawn = 0
     quiet = not sys.stdout.isatty()
     for case in track(manifest.cases, "drawing", disable=quiet, transient=True):
         sound = [m for m in case.images if (case.id, m) not in without]
@@ -113,6 +114,8 @@ def draw(
             echo(f"{case.id}: {left_out} not drawn because of errors")
         if sound:
             _draw(manifest, case, sound, folder / f"{case.id}.png")
+            drawn += 1
+    echo(f"{folder}: {drawn} {'picture' if drawn == 1 else 'pictures'}")
 
 
 def _draw(manifest: Manifest, case: Case, modalities: Sequence[str], path: Path) -> None:

@@ -1,0 +1,62 @@
+"""Time and size of a report of twenty large scans, predicted and scored, or scored before.
+
+    python benchmarks/report.py --out /tmp/report
+
+The scans are phantoms of 256 × 256 × 100 voxels. The run is a tiny network on a coarse grid, so that
+what is measured is the report's own work; a network's time per scan comes on top.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from crossvox.data.phantom import write_phantom
+from crossvox.workflows.config import RunConfig
+from crossvox.workflows.evaluate import evaluate
+from crossvox.workflows.predict import Options
+from crossvox.workflows.presets import load_preset, merge
+from crossvox.workflows.report import Source, report
+from crossvox.workflows.train import train
+
+SHAPE = (256, 256, 100)
+
+
+def main() -> None:
+    """Generate, train for a moment, report twice, print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder for everything; new")
+    parser.add_argument("--cases", type=int, default=20, help="half of them CT, half MR")
+    arguments = parser.parse_args()
+    out, half = arguments.out, arguments.cases // 2
+    run = tiny_run(out)
+    data = write_phantom(out / "large", train=0, val=0, test=half, shape=SHAPE)
+    scores, options = out / "scores", Options()
+    evaluate(run, data, "test", scores, options)
+    for name, source in {
+        "predicted": Source(data, "test"),
+        "scored before": Source(data, "test", scores),
+    }.items():
+        began = time.perf_counter()
+        file = report(run, out / f"{name.split()[0]}.html", source, options, echo=lambda _: None)
+        seconds = time.perf_counter() - began
+        size = file.stat().st_size / 1e6
+        print(f"{2 * half} scans, {name:<14} {seconds:6.1f} s  {size:6.1f} MB")
+
+
+def tiny_run(out: Path) -> Path:
+    """A run of ten steps on small phantoms."""
+    given = {
+        "data": write_phantom(out / "small", train=3, val=1, test=0),
+        "out": out / "run",
+        "labelled": "2",
+        "backbone": {"width": 4},
+        "fit": {"steps": 10, "validations": 1, "save_every": 10},
+    }
+    train(RunConfig.from_dict(merge(load_preset("cpu"), given)), echo=lambda _: None)
+    return out / "run"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""What MkDocs calls while it builds the site: reference pages, folders in the navigation."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from typing import Any
+
+import crossvox
+from crossvox.cli.main import COMMANDS, main
+from crossvox.data.convert import LAYOUTS
+
+PARTS = {
+    "convert": [*LAYOUTS, "folders"],
+    "weights": ["inspect", "convert"],
+}
+"""Commands whose next word chooses the options."""
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add the pages that are written by the code, and expand `folder/*.md` in the navigation."""
+    from mkdocs.structure.files import File
+
+    for name, text in {"commands.md": commands_page(), "api.md": api_page()}.items():
+        files.append(File.generated(config, name, content=text))
+    pages = sorted(file.src_uri for file in files.documentation_pages())
+    config.nav = expand(config.nav, pages)
+    return files
+
+
+def expand(nav: list[Any], pages: list[str]) -> list[Any]:
+    """`nav` with the pages of a folder, sorted, in the place of its `folder/*.md`."""
+    found: list[Any] = []
+    for entry in nav:
+        if isinstance(entry, dict):
+            (title, part), *_ = entry.items()
+            found.append({title: expand(part, pages) if isinstance(part, list) else part})
+        elif entry.endswith("/*.md"):
+            found += [page for page in pages if page.startswith(entry[: -len("*.md")])]
+        else:
+            found.append(entry)
+    return found
+
+
+def commands_page() -> str:
+    """Every command with what its parser says of it."""
+    lines = ["# Commands", "", "What `crossvox COMMAND --help` prints.", ""]
+    for command, (_, text) in COMMANDS.items():
+        lines += [f"## crossvox {command}", "", f"{text[0].upper()}{text[1:]}.", ""]
+        lines += _help_block(command)
+        for part in PARTS.get(command, ()):
+            lines += [f"### crossvox {command} {part}", "", *_help_block(command, part)]
+    return "\n".join(lines)
+
+
+def help_of(*words: str) -> str:
+    """What a command prints for --help, 100 columns wide, whatever the terminal is."""
+    columns, os.environ["COLUMNS"] = os.environ.get("COLUMNS"), "100"
+    try:
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            code = main([*words, "--help"])
+    finally:
+        del os.environ["COLUMNS"]
+        if columns is not None:
+            os.environ["COLUMNS"] = columns
+    if code:
+        raise RuntimeError(f"crossvox {' '.join(words)} --help ended with {code}")
+    return out.getvalue()
+
+
+def api_page() -> str:
+    """The public names of `import crossvox`, from their docstrings."""
+    names = sorted((n for n in crossvox.__all__ if not n.startswith("_")), key=str.lower)
+    lines = [
+        "# Python",
+        "",
+        "What `import crossvox` offers; [library.md](library.md) shows it at work.",
+        "",
+    ]
+    return "\n".join([*lines, *(f"::: crossvox.{name}\n" for name in names)])
+
+
+def _help_block(*words: str) -> list[str]:
+    return ["```text", help_of(*words).rstrip(), "```", ""]
