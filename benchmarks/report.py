@@ -2,8 +2,8 @@
 
     python benchmarks/report.py --out /tmp/report
 
-The scans are phantoms of 256 × 256 × 100 voxels. The run is a tiny network on a coarse grid, so that
-what is measured is the report's own work; a network's time per scan comes on top.
+The scans are phantoms of 256 × 256 × 100 voxels. The run is a tiny network on a coarse grid, so
+that the report's own work is measured; a network's time per scan comes on top.
 """
 
 from __future__ import annotations
