@@ -35,7 +35,7 @@ def overview(run: Run, rows: Sequence[Mapping[str, Any]]) -> Facts:
         "seed": str(config.seed),
         "preset": config.preset or "",
         "device": str(facts.get("device", "")),
-        "begun": str(facts.get("started", ""))[:16].replace("T", " ") + " UTC",
+        "begun (UTC)": str(facts.get("started", ""))[:16].replace("T", " "),
         "training": _duration(facts.get("timings", {}).get("fit")),
     }
     if weights := facts.get("weights"):
