@@ -40,11 +40,11 @@ lint: venv ## style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The notice that it switches off is about the future of MkDocs, not about these pages.
+# The notice that it switches off is about the future of MkDocs. No --quiet: it hides warnings from --strict.
 docs: export NO_MKDOCS_2_WARNING = 1
 
 docs: venv ## build the documentation into build/site; any warning fails
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict
 
 format: venv ## bring the code into shape
 	$(BIN)/ruff check --fix .

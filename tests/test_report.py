@@ -13,6 +13,7 @@ from crossvox.cli.main import main
 from crossvox.data.geometry import Grid
 from crossvox.data.nifti import Volume
 from crossvox.evaluation.scores import COLUMNS
+from crossvox.reporting.page import Facts, Page, Section, render
 from crossvox.workflows.report_benchmark import GROUP
 from crossvox.workflows.report_scans import Gallery, view, worst_and_best
 from helpers_run import refused, trained
@@ -189,3 +190,17 @@ def test_a_damaged_benchmark_is_refused(tmp_path, capsys):
     arguments = ["--data", "d.json", "--out", tmp_path / "x.html"]
     assert "is a benchmark" in refused(capsys, "report", folder, *arguments)
     assert not (tmp_path / "x.html").exists()
+
+
+def test_the_total_loss_is_drawn_before_its_terms(run, tmp_path):
+    out = tmp_path / "training.html"
+    assert main(["report", str(run), "--out", str(out)]) == 0
+    text = out.read_text(encoding="utf-8")
+    drawn = [text.index(f">{name}<") for name in ("validation Dice", "loss", "cac")]
+    assert drawn == sorted(drawn)
+
+
+def test_only_long_facts_take_a_row_of_their_own():
+    page = Page("t", [Section("s", [Facts("", {"short": "x", "long": "x" * 61})])], "", [])
+    rows = re.findall(r"<div( class=\"wide\")?><dt>(\w+)</dt>", render(page))
+    assert rows == [("", "short"), (' class="wide"', "long")]

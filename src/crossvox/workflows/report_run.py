@@ -35,7 +35,7 @@ def overview(run: Run, rows: Sequence[Mapping[str, Any]]) -> Facts:
         "seed": str(config.seed),
         "preset": config.preset or "",
         "device": str(facts.get("device", "")),
-        "begun": str(facts.get("started", "")),
+        "begun (UTC)": str(facts.get("started", ""))[:16].replace("T", " "),
         "training": _duration(facts.get("timings", {}).get("fit")),
     }
     if weights := facts.get("weights"):
@@ -95,11 +95,10 @@ def training(run: Run) -> Section:
     plots: list[Any] = []
     if dice := validation_dice(found):
         plots.append(dice_plot("validation Dice", dice))
-    plots += [
-        loss_plot(name.removeprefix("train/"), values)
-        for name, values in found.items()
-        if name.startswith("train/")
-    ]
+    recorded = [name for name in found if name.startswith("train/")]
+    # The total before its terms: what one looks for first.
+    for name in sorted(recorded, key=lambda name: name != "train/loss"):
+        plots.append(loss_plot(name.removeprefix("train/"), found[name]))
     if not plots:
         return Section("Training", [], "Nothing was recorded.")
     text = (
@@ -113,7 +112,7 @@ def reproduction(run: Run, command: Sequence[str]) -> list[Any]:
     """Commands, software, times and configuration."""
     facts = read_facts(run.path)
     git = facts.get("git") or {}
-    commit = git.get("commit", "")
+    commit = git.get("commit", "")[:12]
     if commit and git.get("changed"):
         commit += ", with changes"
     environment = {
