@@ -21,7 +21,14 @@ from crossvox.data.selection import select
 from crossvox.engine.record import ELSEWHERE, read_config, read_facts
 from crossvox.errors import UsageError
 from crossvox.files import sha256
-from crossvox.workflows.benchmark_suite import MethodRow, Suite, Variants, settings, slug
+from crossvox.workflows.benchmark_suite import (
+    MethodRow,
+    Suite,
+    Variants,
+    settings,
+    slug,
+    table_backbone,
+)
 from crossvox.workflows.config import RunConfig
 from crossvox.workflows.evaluate import Given, cases_of
 from crossvox.workflows.runs import build_method, crop_rule
@@ -50,7 +57,7 @@ class Cell:
     Attributes:
         name: unique in the grid; also its folder's.
         folder: of all its files.
-        row, dataset, labels, seed: its place in the grid.
+        row, dataset, labels, seed, backbone: its place in the grid.
         config: every setting of the run.
         tests: variant → further options of `crossvox evaluate`.
         scored: split and checkpoint.
@@ -64,6 +71,7 @@ class Cell:
     dataset: str
     labels: str
     seed: int
+    backbone: str
     config: RunConfig
     tests: Mapping[str, Sequence[str]]
     scored: Mapping[str, str]
@@ -157,6 +165,7 @@ def grid(suite: Suite, out: Path, parse: Parse) -> list[Cell]:
                 dataset=name,
                 labels="",
                 seed=0,
+                backbone=table_backbone(suite, backbone),
                 config=config,
                 tests=_tests(suite.variants, own),
                 scored={"split": suite.split, "checkpoint": suite.checkpoint},
@@ -259,8 +268,7 @@ def _planned(
 
 def _cell(draft: Cell, labels: str, seed: int, label_draw: str) -> Cell:
     """The cell of a label count and a seed."""
-    backbone = draft.config.backbone["name"]
-    parts = [draft.dataset, draft.row.label, backbone, f"labels-{labels}", f"seed-{seed}"]
+    parts = [draft.dataset, draft.row.label, draft.backbone, f"labels-{labels}", f"seed-{seed}"]
     name = "_".join(slug(part) for part in parts)
     folder = (draft.folder / name).absolute()
     config = dataclasses.replace(

@@ -151,7 +151,7 @@ def _place(suite: Suite, cell: Cell) -> Line:
         "suite": suite.name,
         "data": cell.dataset,
         "labels": cell.labels,
-        "backbone": cell.config.backbone["name"],
+        "backbone": cell.backbone,
         "row": cell.row.label,
         "seed": cell.seed,
         "variant": PLAIN,
