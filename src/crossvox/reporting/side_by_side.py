@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -93,7 +94,7 @@ def predictions_figure(
     names = list(planes)
     bands = [names[k : k + COLUMNS] for k in range(0, len(names), COLUMNS)]
     columns = 1 + max(len(band) for band in bands)
-    figure, axes = _panels(shown, 2 * len(bands), columns)
+    figure, axes = _panels(shown, 2 * len(bands), columns, titles=0.45)
     truth = shown.turned(shown.plane(shown.truth))
     for row, band in enumerate(bands):
         upper, lower = axes[2 * row], axes[2 * row + 1]
@@ -129,12 +130,12 @@ def attention_figure(
         overlaid: those maps that are drawn over the scan, the truth's outline with them.
     """
     names = list(next(iter(maps.values())))
-    figure, axes = _panels(shown, len(maps), 1 + len(names))
+    figure, axes = _panels(shown, len(maps), 1 + len(names), titles=0.05)
     truth = shown.turned(shown.plane(shown.truth))
     for own, (method, planes) in zip(axes, maps.items(), strict=True):
         shown.grey(own[0])
         draw_classes(own[0], truth)
-        own[0].set_ylabel(method, fontsize=11)
+        own[0].set_ylabel(textwrap.fill(method, 20), fontsize=10)
         for name, ax in zip(names, own[1:], strict=True):
             _draw_heat(ax, shown, shown.turned(planes[name]), name in overlaid, truth)
     for name, ax in zip(["ground truth", *names], axes[0], strict=True):
@@ -153,12 +154,15 @@ def _draw_heat(ax: Axes, shown: Slice, heat: np.ndarray, overlaid: bool, truth: 
     # Where nothing is, the scan shows through.
     alpha = 0.75 * np.clip(2 * scaled, 0, 1) if overlaid else np.ones_like(scaled)
     ax.imshow(scaled, cmap=HEAT, vmin=0, vmax=1, alpha=alpha, aspect=shown.plan.aspect)
+    if overlaid and not heat.any():
+        ax.text(0.5, 0.03, "zero here", color="white", ha="center", transform=ax.transAxes)
     if overlaid and (truth > 0).any():
         ax.contour(truth > 0, levels=[0.5], colors="#56B4E9", linewidths=0.8)
 
 
-def _panels(shown: Slice, rows: int, columns: int) -> tuple[Figure, np.ndarray]:
-    height = 1.2 + rows * (0.45 + min(4.0, 2.3 * shown.plan.height_to_width))
+def _panels(shown: Slice, rows: int, columns: int, titles: float) -> tuple[Figure, np.ndarray]:
+    """An empty figure; `titles` are inches above each row."""
+    height = 1.2 + rows * (titles + min(4.0, 2.3 * shown.plan.height_to_width))
     figure = Figure(figsize=(2.4 * columns + 0.8, height), layout="constrained", facecolor="white")
     figure.suptitle(f"{shown.title}, slice {shown.index}", fontsize=12)
     axes = figure.subplots(rows, columns, squeeze=False)

@@ -303,6 +303,19 @@ def _data_changed(cell: Cell) -> bool:
     """Whether the manifest is another than when the run began."""
     path = cell.config.data
     if cell.derived is not None:
-        return path.exists() and load_manifest(path) != cell.derived
+        return path.exists() and _resolved(load_manifest(path)) != _resolved(cell.derived)
     began = read_facts(cell.run).get("data", {}).get("manifest")
     return began is not None and began != sha256(path)
+
+
+def _resolved(manifest: Manifest) -> Manifest:
+    """The same with each path in one form: a file that is written has them relative to itself."""
+    cases = (
+        dataclasses.replace(
+            case,
+            images={m: path.resolve() for m, path in case.images.items()},
+            labels={m: path.resolve() for m, path in case.labels.items()},
+        )
+        for case in manifest.cases
+    )
+    return dataclasses.replace(manifest, cases=tuple(cases))
