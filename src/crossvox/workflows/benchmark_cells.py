@@ -173,7 +173,7 @@ def grid(suite: Suite, out: Path, parse: Parse) -> list[Cell]:
                 derived=own if row.only else None,
             )
             cells += [
-                _cell(draft, labels, seed, suite.label_draw)
+                _cell(draft, labels, seed, suite)
                 for labels, seed in itertools.product(suite.labels, suite.seeds)
             ]
     # So that what is done when time runs out is complete for the first seeds.
@@ -266,9 +266,12 @@ def _planned(
     return config, Facts(method.n_parameters, method.uses_unlabelled, method.adaptation)
 
 
-def _cell(draft: Cell, labels: str, seed: int, label_draw: str) -> Cell:
+def _cell(draft: Cell, labels: str, seed: int, suite: Suite) -> Cell:
     """The cell of a label count and a seed."""
-    parts = [draft.dataset, draft.row.label, draft.backbone, f"labels-{labels}", f"seed-{seed}"]
+    own = draft.config.backbone["name"]
+    # A row that keeps its own is run for the table of each backbone.
+    backbone = f"{own}-{draft.backbone}" if suite.backbones and own != draft.backbone else own
+    parts = [draft.dataset, draft.row.label, backbone, f"labels-{labels}", f"seed-{seed}"]
     name = "_".join(slug(part) for part in parts)
     folder = (draft.folder / name).absolute()
     config = dataclasses.replace(
@@ -276,7 +279,7 @@ def _cell(draft: Cell, labels: str, seed: int, label_draw: str) -> Cell:
         out=folder / "run",
         labelled=labels,
         seed=seed,
-        label_draw=seed if label_draw == "seed" else None,
+        label_draw=seed if suite.label_draw == "seed" else None,
     )
     return dataclasses.replace(
         draft, name=name, folder=folder, labels=labels, seed=seed, config=config
