@@ -123,5 +123,19 @@ def test_table_2_adds_one_part_after_the_other(paired_files, tmp_path):
     assert [cell.facts.uses_unlabelled for cell in cells] == [False, False, True, True]
 
 
+@pytest.mark.parametrize(("backbones", "tables"), [([], ["unet"]), (["unet", "sam_med3d"],) * 2])
+def test_a_row_keeps_the_backbone_it_names_and_stands_beside_the_others(
+    backbones, tables, paired_files, tmp_path
+):
+    own = {"label": "own", "method": "sup", "set": {"backbone": {"name": "universal_unet"}}}
+    file = write_suite(tmp_path / "s.yaml", methods=["sup", own], backbones=backbones, set={})
+    suite = load_suite(file).with_data({"t": paired_files.path})
+    cells = grid(suite, tmp_path, _settings)
+    assert [c.backbone for c in cells if c.row.label == "own"] == tables
+    assert [c.config.backbone["name"] for c in cells if c.row.label == "sup"] == tables
+    assert {c.config.backbone["name"] for c in cells if c.row.label == "own"} == {"universal_unet"}
+    assert len({cell.name for cell in cells}) == len(cells)
+
+
 def test_slugs_are_names_of_folders():
     assert slug("+ CCL (CAC), ü/..") == "+-CCL-CAC-ü-.."

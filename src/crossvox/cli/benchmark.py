@@ -56,6 +56,8 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--labels", type=str | None, help="instead of the suite's: 1,2,all")
     parser.add_argument("--preset", type=str | None, help="instead of the suite's")
     parser.add_argument("--split", type=str | None, help="instead of the suite's")
+    parser.add_argument("--cases", type=str | None, metavar="CASE,CASE",
+                        help="cases to draw: truth, predictions and errors")  # fmt: skip
     parser.add_argument("--set", type=str, action="append", metavar="KEY=VALUE",
                         help="a setting of all runs, such as fit.steps=100")  # fmt: skip
     parser.add_argument("--table", type=str, nargs="+", metavar="DIR",
@@ -94,6 +96,9 @@ def _over(values: dict[str, Any]) -> dict[str, Any]:
         over["labels"] = list(labels)
     if (seeds := names("--seeds", values["seeds"])) is not None:
         over["seeds"] = [int(s) if s.isdecimal() else s for s in seeds]
+    if (cases := names("--cases", values["cases"])) is not None:
+        shown = read_yaml(values["suite"]).get("pictures") or {}
+        over["pictures"] = merge(shown if isinstance(shown, dict) else {}, {"cases": list(cases)})
     if values["set"]:
         changes: dict[str, Any] = {}
         for key, text in _pairs("--set", values["set"]):

@@ -150,15 +150,18 @@ class Predictor:
         for pattern in present.unique(dim=0):
             rows = (present == pattern).all(1)
             given = {name: images[rows, k : k + 1] for k, name in enumerate(names) if pattern[k]}
-            found = self._mirrored_mean(given, names[0])
+            found = self._answer(given, names[0])
             if result is None:
                 result = found.new_empty((len(images), *found.shape[1:]))
             result[rows] = found
         assert result is not None  # a batch has at least one row
         return result
 
-    def _mirrored_mean(self, given: Mapping[str, Tensor], output: str) -> Tensor:
-        """Probabilities, with `tta` the mean over all mirrorings that the task allows."""
+    def _answer(self, given: Mapping[str, Tensor], output: str) -> Tensor:
+        """Of a batch of windows, (B, C, X, Y, Z) that is laid over the scan: probabilities.
+
+        With `tta` the mean over all mirrorings that the task allows.
+        """
         axes = [axis + 2 for axis in self.task.flips] if self.inference.tta else []
         mirrorings = [c for n in range(len(axes) + 1) for c in combinations(axes, n)]
         total: Tensor | None = None

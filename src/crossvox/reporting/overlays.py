@@ -72,17 +72,17 @@ def overlay_figure(
     for row, name in enumerate(rows):
         axes[row, 0].set_ylabel(name, fontsize=12)
         for ax, index in zip(axes[row], plan.indices, strict=True):
-            _draw_grey(ax, plan, image, index)
+            draw_grey(ax, plan, image, index)
             if name in labels:
-                _draw_classes(ax, plan.cut(labels[name], index))
+                draw_classes(ax, plan.cut(labels[name], index))
             elif name == "error":
-                _draw_mistakes(ax, *(plan.cut(labels[k], index) for k in ("truth", "prediction")))
+                draw_mistakes(ax, *(plan.cut(labels[k], index) for k in ("truth", "prediction")))
     for ax, index in zip(axes[0], plan.indices, strict=True):
         ax.set_title(f"slice {index}", fontsize=10)
-    _annotate(axes[0, 0], plan)
-    handles = [_patch(name, class_colour(k)) for k, name in enumerate(classes, start=1)]
+    annotate(axes[0, 0], plan)
+    handles = [patch(name, class_colour(k)) for k, name in enumerate(classes, start=1)]
     if "error" in rows:
-        handles += [_patch(f"error: {name}", colour) for name, colour in MISTAKES.items()]
+        handles += [patch(f"error: {name}", colour) for name, colour in MISTAKES.items()]
     if labels and handles:
         columns = int(9 / (0.6 + 0.08 * max(len(str(handle.get_label())) for handle in handles)))
         figure.legend(
@@ -93,11 +93,13 @@ def overlay_figure(
     return figure
 
 
-def _patch(name: str, colour: str) -> Patch:
+def patch(name: str, colour: str) -> Patch:
+    """A legend's entry."""
     return Patch(facecolor=(*to_rgba(colour)[:3], 0.45), edgecolor=colour, label=name)
 
 
-def _draw_grey(ax: Axes, plan: SlicePlan, image: np.ndarray, index: int) -> None:
+def draw_grey(ax: Axes, plan: SlicePlan, image: np.ndarray, index: int) -> None:
+    """Draw slice `index` of a scan (X, Y, Z)."""
     low, high = plan.window
     ax.imshow(
         plan.cut(image, index),
@@ -110,12 +112,14 @@ def _draw_grey(ax: Axes, plan: SlicePlan, image: np.ndarray, index: int) -> None
     ax.set(xticks=[], yticks=[])
 
 
-def _draw_classes(ax: Axes, label: np.ndarray) -> None:
+def draw_classes(ax: Axes, label: np.ndarray) -> None:
+    """Fill and outline each class of a slice that is cut already, over what is drawn."""
     for index in np.unique(label[label > 0]):
-        _fill(ax, label == index, class_colour(int(index)))
+        fill(ax, label == index, class_colour(int(index)))
 
 
-def _draw_mistakes(ax: Axes, truth: np.ndarray, prediction: np.ndarray) -> None:
+def draw_mistakes(ax: Axes, truth: np.ndarray, prediction: np.ndarray) -> None:
+    """Draw where two cut slices differ, in the colours of `MISTAKES`."""
     known = truth >= 0
     kinds = {
         "missed": known & (truth > 0) & (prediction == 0),
@@ -123,10 +127,10 @@ def _draw_mistakes(ax: Axes, truth: np.ndarray, prediction: np.ndarray) -> None:
         "wrong class": (truth > 0) & (prediction > 0) & (truth != prediction),
     }
     for kind, mask in kinds.items():
-        _fill(ax, mask, MISTAKES[kind], alpha=0.75)
+        fill(ax, mask, MISTAKES[kind], alpha=0.75)
 
 
-def _fill(ax: Axes, mask: np.ndarray, colour: str, alpha: float = 0.4) -> None:
+def fill(ax: Axes, mask: np.ndarray, colour: str, alpha: float = 0.4) -> None:
     """Fill `mask` and draw its outline along the voxels' edges."""
     if not mask.any():
         return
@@ -141,7 +145,7 @@ def _fill(ax: Axes, mask: np.ndarray, colour: str, alpha: float = 0.4) -> None:
     ax.add_collection(LineCollection(upright + level, colors=colour, linewidths=1.1))
 
 
-def _annotate(ax: Axes, plan: SlicePlan) -> None:
+def annotate(ax: Axes, plan: SlicePlan) -> None:
     """Mark the patient's sides and a length of 5 cm."""
     for x, letter, align in zip((0.02, 0.98), plan.letters, ("left", "right"), strict=True):
         ax.text(x, 0.5, letter, ha=align, va="center", color="white", transform=ax.transAxes)

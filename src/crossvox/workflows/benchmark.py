@@ -10,6 +10,7 @@ from rich.console import Console
 from crossvox.errors import CrossvoxError
 from crossvox.files import require_folder
 from crossvox.workflows.benchmark_cells import Parse, grid
+from crossvox.workflows.benchmark_pictures import draw_pictures, subjects
 from crossvox.workflows.benchmark_report import collect, report
 from crossvox.workflows.benchmark_run import Launch, Share, run_cells
 from crossvox.workflows.benchmark_suite import Suite
@@ -26,7 +27,7 @@ def benchmark(
     echo: Echo = print,
     console: Console | None = None,
 ) -> None:
-    """Run what is missing of a suite's grid, then write tables and figures of all that is done.
+    """Run what is missing of a suite's grid, then write tables and pictures of all that is done.
 
     Args:
         suite: with its data sets.
@@ -43,12 +44,14 @@ def benchmark(
     """
     require_folder(out)
     cells = grid(suite, out, parse)
+    scans = subjects(suite)
     own = share.of(cells)
     try:
         run_cells(own, share, launch, echo, console)
     finally:
         collect(suite, cells, out)
         report(out)
+    draw_pictures(suite, cells, scans, out / "pictures", echo)
     states = Counter(cell.state for cell in cells)
     counts = ", ".join(f"{states[name]} {name}" for name in ("done", "failed", "open"))
     echo(f"{len(cells)} cells: {counts}")

@@ -21,7 +21,14 @@ from crossvox.data.selection import select
 from crossvox.engine.record import ELSEWHERE, read_config, read_facts
 from crossvox.errors import UsageError
 from crossvox.files import sha256
-from crossvox.workflows.benchmark_suite import MethodRow, Suite, Variants, settings, slug
+from crossvox.workflows.benchmark_suite import (
+    MethodRow,
+    Suite,
+    Variants,
+    settings,
+    slug,
+    table_backbone,
+)
 from crossvox.workflows.config import RunConfig
 from crossvox.workflows.evaluate import Given, cases_of
 from crossvox.workflows.runs import build_method, crop_rule
@@ -50,7 +57,7 @@ class Cell:
     Attributes:
         name: unique in the grid; also its folder's.
         folder: of all its files.
-        row, dataset, labels, seed: its place in the grid.
+        row, dataset, labels, seed, backbone: its place in the grid.
         config: every setting of the run.
         tests: variant → further options of `crossvox evaluate`.
         scored: split and checkpoint.
@@ -64,6 +71,7 @@ class Cell:
     dataset: str
     labels: str
     seed: int
+    backbone: str
     config: RunConfig
     tests: Mapping[str, Sequence[str]]
     scored: Mapping[str, str]
@@ -157,6 +165,7 @@ def grid(suite: Suite, out: Path, parse: Parse) -> list[Cell]:
                 dataset=name,
                 labels="",
                 seed=0,
+                backbone=table_backbone(suite, backbone),
                 config=config,
                 tests=_tests(suite.variants, own),
                 scored={"split": suite.split, "checkpoint": suite.checkpoint},
@@ -164,7 +173,7 @@ def grid(suite: Suite, out: Path, parse: Parse) -> list[Cell]:
                 derived=own if row.only else None,
             )
             cells += [
-                _cell(draft, labels, seed, suite.label_draw)
+                _cell(draft, labels, seed, suite)
                 for labels, seed in itertools.product(suite.labels, suite.seeds)
             ]
     # So that what is done when time runs out is complete for the first seeds.
@@ -257,9 +266,11 @@ def _planned(
     return config, Facts(method.n_parameters, method.uses_unlabelled, method.adaptation)
 
 
-def _cell(draft: Cell, labels: str, seed: int, label_draw: str) -> Cell:
+def _cell(draft: Cell, labels: str, seed: int, suite: Suite) -> Cell:
     """The cell of a label count and a seed."""
-    backbone = draft.config.backbone["name"]
+    own = draft.config.backbone["name"]
+    # A row that keeps its own is run for the table of each backbone.
+    backbone = f"{own}-{draft.backbone}" if suite.backbones and own != draft.backbone else own
     parts = [draft.dataset, draft.row.label, backbone, f"labels-{labels}", f"seed-{seed}"]
     name = "_".join(slug(part) for part in parts)
     folder = (draft.folder / name).absolute()
@@ -268,7 +279,7 @@ def _cell(draft: Cell, labels: str, seed: int, label_draw: str) -> Cell:
         out=folder / "run",
         labelled=labels,
         seed=seed,
-        label_draw=seed if label_draw == "seed" else None,
+        label_draw=seed if suite.label_draw == "seed" else None,
     )
     return dataclasses.replace(
         draft, name=name, folder=folder, labels=labels, seed=seed, config=config
@@ -295,6 +306,19 @@ def _data_changed(cell: Cell) -> bool:
     """Whether the manifest is another than when the run began."""
     path = cell.config.data
     if cell.derived is not None:
-        return path.exists() and load_manifest(path) != cell.derived
+        return path.exists() and _resolved(load_manifest(path)) != _resolved(cell.derived)
     began = read_facts(cell.run).get("data", {}).get("manifest")
     return began is not None and began != sha256(path)
+
+
+def _resolved(manifest: Manifest) -> Manifest:
+    """The same with each path in one form: a file that is written has them relative to itself."""
+    cases = (
+        dataclasses.replace(
+            case,
+            images={m: path.resolve() for m, path in case.images.items()},
+            labels={m: path.resolve() for m, path in case.labels.items()},
+        )
+        for case in manifest.cases
+    )
+    return dataclasses.replace(manifest, cases=tuple(cases))

@@ -23,7 +23,6 @@ from crossvox.files import atomic_write
 from crossvox.workflows.benchmark_cells import PLAIN, Cell
 from crossvox.workflows.benchmark_document import Report, draw, markdown, tables
 from crossvox.workflows.benchmark_suite import MethodRow, Suite
-from crossvox.workflows.presets import load_preset, merge
 
 Line = dict[str, Any]
 
@@ -152,19 +151,11 @@ def _place(suite: Suite, cell: Cell) -> Line:
         "suite": suite.name,
         "data": cell.dataset,
         "labels": cell.labels,
-        "backbone": _table(suite, cell),
+        "backbone": cell.backbone,
         "row": cell.row.label,
         "seed": cell.seed,
         "variant": PLAIN,
     }
-
-
-def _table(suite: Suite, cell: Cell) -> str:
-    """The backbone of the table that a cell is in: a row with a backbone of its own joins those
-    that have the suite's."""
-    if suite.backbones or "backbone" not in cell.row.set:
-        return cell.config.backbone["name"]
-    return merge(load_preset(suite.preset), suite.set)["backbone"]["name"]
 
 
 def _spent(path: Path) -> Line:

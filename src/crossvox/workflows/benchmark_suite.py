@@ -55,6 +55,20 @@ class Variants:
 
 
 @dataclass(frozen=True)
+class Pictures:
+    """What is drawn of the trained runs of the first seed.
+
+    Attributes:
+        cases: ids of cases whose predictions are drawn side by side.
+        attention: draw feature maps and Grad-CAM too, of these cases or, without any, of each
+            modality's first.
+    """
+
+    cases: tuple[str, ...] = ()
+    attention: bool = False
+
+
+@dataclass(frozen=True)
 class Suite:
     """A grid of runs: data sets × label counts × backbones × methods × seeds.
 
@@ -72,6 +86,7 @@ class Suite:
         split: scored.
         checkpoint: scored: "last" or "best".
         variants: further tests of every run.
+        pictures: what is drawn of some cases.
         reference: label of the row that the others are compared with.
     """
 
@@ -88,6 +103,7 @@ class Suite:
     split: str = "test"
     checkpoint: str = "last"
     variants: Variants = Variants()
+    pictures: Pictures = Pictures()
     reference: str = "cmc"
 
     def __post_init__(self) -> None:
@@ -146,7 +162,7 @@ def load_suite(path: Path, over: Mapping[str, Any] | None = None) -> Suite:
     for key in ("labels", "seeds", "backbones", "methods"):
         if key in values and not isinstance(values[key], list):
             values[key] = [values[key]]
-    for key, kind in (("set", dict), ("data", dict), ("variants", dict)):
+    for key, kind in (("set", dict), ("data", dict), ("variants", dict), ("pictures", dict)):
         if not isinstance(values.get(key, {}), kind):
             raise UsageError(f"{where}: '{key}' is {values[key]!r}; expected `key: value` lines")
     if not values.get("methods"):
@@ -164,6 +180,7 @@ def load_suite(path: Path, over: Mapping[str, Any] | None = None) -> Suite:
     values["seeds"] = tuple(values.get("seeds", [0]))
     values["backbones"] = tuple(_backbone(where, b) for b in values.get("backbones", []))
     values["variants"] = _variants(where, values.get("variants", {}))
+    values["pictures"] = _pictures(where, values.get("pictures", {}))
     values["data"] = {
         str(name): path.parent / Path(str(file)).expanduser()
         for name, file in values.get("data", {}).items()
@@ -180,7 +197,22 @@ def settings(suite: Suite, row: MethodRow, backbone: Mapping[str, Any] | None) -
     """What `--config` of `crossvox train` is given for a row, but for what varies by cell."""
     given = merge(suite.set, row.set)
     given = merge(given, {"method": {"name": row.method, **row.options}, "preset": suite.preset})
-    return merge(given, {"backbone": dict(backbone)}) if backbone else given
+    if backbone is None or _names_backbone(row.set):
+        return given
+    return merge(given, {"backbone": dict(backbone)})
+
+
+def table_backbone(suite: Suite, backbone: Mapping[str, Any] | None) -> str:
+    """The backbone that a table is of: a row that names one of its own stands beside the others."""
+    if backbone is not None:
+        return backbone["name"]
+    shared = merge(load_preset(suite.preset), suite.set).get("backbone", {})
+    return shared if isinstance(shared, str) else shared.get("name", "unet")
+
+
+def _names_backbone(values: Mapping[str, Any]) -> bool:
+    own = values.get("backbone", {})
+    return isinstance(own, str) or "name" in own
 
 
 def _row(where: str, entry: Any) -> MethodRow:
@@ -223,6 +255,16 @@ def _variants(where: str, values: dict[str, Any]) -> Variants:
             raise UsageError(f"{where}: variants.{key} is {numbers!r}; expected numbers from 0")
         values = {**values, key: tuple(float(n) for n in numbers if n)}
     return Variants(**values)
+
+
+def _pictures(where: str, values: dict[str, Any]) -> Pictures:
+    _keys(f"{where}, 'pictures'", values, Pictures)
+    cases, attention = values.get("cases", []), values.get("attention", False)
+    if not isinstance(cases, list | tuple):
+        raise UsageError(f"{where}: pictures.cases is {cases!r}; expected a list of cases")
+    if not isinstance(attention, bool):
+        raise UsageError(f"{where}: pictures.attention is {attention!r}; expected true or false")
+    return Pictures(tuple(str(case) for case in cases), attention)
 
 
 def _keys(where: str, values: Mapping[str, Any], kind: type) -> None:
