@@ -120,6 +120,8 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
     expected = "a .nii or .nii.gz file"
     if os.path.isdir(path):
         raise _FileError("a folder", expected, "name the file in it")
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for without end
+        raise _FileError("no regular file", expected, "copy what it holds into one")
     name = path.name.lower()
     try:
         with open(path, "rb") as file:

@@ -137,9 +137,12 @@ def load_sound_part(path: Path | str) -> tuple[Manifest | None, list[str]]:
     problems = repeated + structural_problems(content)
     if not problems:
         return _manifest(content, path), []
+    if not isinstance(content, dict):
+        return None, problems
     head = {key: content[key] for key in schema()["properties"] if key in content}
     sound: dict[str, Any] = {}
-    for case in head.pop("cases", None) or ():
+    cases = head.pop("cases", None)
+    for case in cases if isinstance(cases, list) else ():
         if not structural_problems({**head, "cases": [case]}):
             sound.setdefault(case["id"], case)
     part = _manifest({**head, "cases": list(sound.values())}, path) if sound else None
@@ -211,7 +214,7 @@ def _read_json(path: Path) -> tuple[Any, list[str]]:
         raise DataError(f"{path}: no such file; give the path of a dataset.json") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: unreadable ({error}); expected a UTF-8 JSON file") from error
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits among them
         raise DataError(f"{path}: not JSON ({error}); correct the file there") from error
     # JSON keeps the last of two equal keys, which would lose a modality or class without a word.
     return content, [f"the key {key!r} stands twice in one object; keep one" for key in repeated]

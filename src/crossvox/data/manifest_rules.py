@@ -129,7 +129,12 @@ def _case_problems(content: Mapping[str, Any]) -> Iterator[str]:
         images = _mapping(case.get("images"))
         labels = _mapping(case.get("labels"))
         for kind, files in (("images", images), ("labels", labels)):
-            for modality in files:
+            for modality, file in files.items():
+                if isinstance(file, str) and not _can_be_a_path(file):
+                    yield (
+                        f"{name}, {kind}.{modality}: {_short(file)[1:-1]!a} holds a character that "
+                        "no path can have; correct it"
+                    )
                 if modalities and modality not in modalities:
                     yield (
                         f"{name}, {kind}: modality {modality!r} is not in the manifest; "
@@ -148,6 +153,11 @@ def _case_problems(content: Mapping[str, Any]) -> Iterator[str]:
                     f"{name}, annotated: class {unknown!r} is not in the manifest; "
                     f"its labels are {', '.join(classes)}"
                 )
+
+
+def _can_be_a_path(text: str) -> bool:
+    """Neither a NUL nor a lone surrogate, which only the manifest of a broken program has."""
+    return "\0" not in text and not any("\ud800" <= sign <= "\udfff" for sign in text)
 
 
 def _cases(content: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]:

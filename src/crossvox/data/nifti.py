@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import os
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +17,7 @@ from nibabel.nifti1 import Nifti1Extension
 from nibabel.openers import ImageOpener
 
 from crossvox.batch import IGNORE
+from crossvox.data.check_files import COPY_AGAIN, MAX_DEFLATE_RATIO, MAX_VOXELS
 from crossvox.data.geometry import Grid, resample
 from crossvox.data.label_tables import label_extension
 from crossvox.data.placement import agree
@@ -69,8 +73,10 @@ def read_image(path: Path) -> Volume:
     image = _load(path)
     try:
         data = image.get_fdata(dtype=np.float32, caching="unchanged")
-    except (OSError, EOFError, ValueError) as error:
-        raise DataError(f"{path}: unreadable ({error}); copy or export the file again") from error
+    # Colours cannot be cast, and damaged gzip streams fail in ways of their own.
+    except (OSError, EOFError, ValueError, TypeError, OverflowError, zlib.error) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: unreadable ({reason}); {COPY_AGAIN}") from error
     return Volume(data.reshape(image.shape[:3]), _grid(image))
 
 
@@ -202,12 +208,15 @@ def write_volume(path: Path, data: np.ndarray, grid: Grid) -> None:
 
 
 def _load(path: Path) -> nib.Nifti1Image:
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for without end
+        raise DataError(f"{path}: no regular file; name a .nii or .nii.gz file")
     try:
         image = nib.load(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; check the manifest's path") from error
     except Exception as error:
-        raise DataError(f"{path}: not a readable NIfTI file ({error})") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: not a readable NIfTI file ({reason}); {COPY_AGAIN}") from error
     if not isinstance(image, nib.Nifti1Image):
         raise DataError(f"{path}: {type(image).__name__}, not NIfTI; convert it to .nii.gz")
     if len(image.shape) < 3 or any(n != 1 for n in image.shape[3:]):
@@ -215,7 +224,22 @@ def _load(path: Path) -> nib.Nifti1Image:
             f"{path}: {len(image.shape)}-D of shape {image.shape}, expected 3-D; "
             "split it into one file per volume"
         )
+    _refuse_impossible_size(path, image)
     return image
+
+
+def _refuse_impossible_size(path: Path, image: nib.Nifti1Image) -> None:
+    """Believe no header that promises more than the file can hold, before memory is taken."""
+    voxels = math.prod(int(n) for n in image.shape)
+    promised = voxels * image.header.get_data_dtype().itemsize
+    held = path.stat().st_size * (MAX_DEFLATE_RATIO if path.suffix.lower() == ".gz" else 1)
+    if voxels < 1 or min(image.shape) < 1:
+        raise DataError(f"{path}: no voxels (shape {image.shape}); {COPY_AGAIN}")
+    if promised > held or voxels > MAX_VOXELS:
+        raise DataError(
+            f"{path}: its header claims {voxels:.3g} voxels (shape {image.shape}), more than the "
+            f"file can hold or crossvox takes; {COPY_AGAIN}"
+        )
 
 
 def _grid(image: nib.Nifti1Image) -> Grid:

@@ -106,7 +106,7 @@ class Run:
 def plugin(part: str, name: Any) -> type:
     """The class that a `method` or `backbone` names; raises `UsageError` with the choices."""
     choices = REGISTRIES[part]
-    if name not in choices:
+    if not isinstance(name, str) or name not in choices:
         raise UsageError(f"unknown {part} '{name}'; choose from {', '.join(choices)}")
     return choices[name]
 
