@@ -56,7 +56,7 @@ class EvidentialLayer(nn.Module):
         Returns:
             log pl, (B, K, X, Y, Z), and log m_Ω, (B, X, Y, Z).
         """
-        x = features.float().movedim(1, -1)
+        x = features.to(self.prototypes.dtype).movedim(1, -1)
         far = x.square().sum(-1, keepdim=True) + self.prototypes.square().sum(1)
         distance = (far / 2 - x @ self.prototypes.T).clamp_min(0)
         s = CAP * self.alpha.sigmoid() * (-self.gamma.square() * distance).exp()
