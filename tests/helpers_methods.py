@@ -109,6 +109,8 @@ def make_batch(
             there = torch.full((labelled,), m == anchor)
             if task.paired and companions:
                 there[0] = True
+            if not there.any():
+                continue  # as in a real batch, a modality that no row has is not named
             row = crops(labelled, 100 * seed + 10 * i + j, task.patch)
             images[m] = row * there.view(-1, 1, 1, 1, 1)
             same[m] = there

@@ -115,7 +115,8 @@ class CML(Sup):
         first = next(iter(logits.values()))
         parts = {"asc": first.new_zeros(()), "mutual": first.new_zeros(())}
         if len(logits) > 1:
-            parts["asc"] = self.area(list(logits.values()), registered)
+            voxels = registered if self.task.registered else False
+            parts["asc"] = self.area(list(logits.values()), voxels)
         if len(logits) > 1 and bool(registered.any()):
             found = [x[registered].float().softmax(dim=1) for x in logits.values()]
             pairs = [(p - q).square().mean() for p, q in combinations(found, 2)]
