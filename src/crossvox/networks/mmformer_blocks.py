@@ -33,6 +33,7 @@ class ConvEncoder(nn.Module):
     ) -> None:
         super().__init__()
         # The image itself is not normalised before its first convolution.
+        self.channels = list(channels)
         self.enter = nn.ModuleList([_unbiased(1, channels[0], kernels[0], strides[0])])
         for i in range(1, len(channels)):
             entrance = norm_act_conv(channels[i - 1], channels[i], kernels[i], strides[i])
