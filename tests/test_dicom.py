@@ -206,6 +206,13 @@ def test_slices_that_are_of_no_use(folder: Path, attributes, words) -> None:
     assert words in reason(folder)
 
 
+@pytest.mark.parametrize("turn", [[0, 0, 0, 0, 0, 0], [2, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0.5, 0]])
+def test_directions_that_are_not_of_length_one(folder: Path, turn) -> None:
+    for file in in_order(folder):
+        change(file, ImageOrientationPatient=turn)
+    assert "no directions" in reason(folder)
+
+
 def test_a_single_slice_is_no_volume(folder: Path) -> None:
     for file in in_order(folder)[1:]:
         file.unlink()

@@ -108,12 +108,20 @@ def test_arrays_and_volumes_are_taken_as_files_are():
     assert np.array_equal(result.affines["ct"], AFFINE)
 
 
+def test_what_is_no_scan_is_refused() -> None:
+    for one in (None, 3, (np.zeros((3, 4, 5)),), (np.zeros((3, 4, 5)), None)):
+        with pytest.raises(DataError, match=r"array with its affine|expected"):
+            Ensemble([member(Ramp())]).predict({"ct": one})
+
+
 @pytest.mark.parametrize(
     "array, affine, words",
     [
         (np.zeros((3, 4)), np.eye(4), "expected"),
         (np.zeros((3, 4, 5)), np.eye(3), "expected"),
         (np.full((3, 4, 5), np.nan), np.eye(4), "no numbers"),
+        ("scan", "affine", "array with its affine"),
+        ([[[1, 2], [3]]], np.eye(4), "array with its affine"),
         (np.zeros((3, 4, 5)), np.zeros((4, 4)), "no numbers"),
         (np.zeros((3, 4, 5)), np.full((4, 4), np.nan), "no numbers"),
     ],

@@ -13,6 +13,8 @@ from crossvox.errors import DataError
 
 MAX_TURN = 1e-3
 """Largest difference between direction cosines of slices that count as parallel."""
+MAX_LENGTH = 1e-2
+"""How far the length of a direction may be from one, as rounded numbers are."""
 MAX_TILT = 2e-3
 """Largest tangent of the angle between the slices' normal and the way from slice to slice."""
 MAX_DRIFT = 0.1
@@ -49,6 +51,12 @@ def stack_grid(slices: Iterable[Slice], folder: Path) -> tuple[list[int], Grid]:
         raise DataError(f"{folder}: one slice only; expected a series of parallel slices")
     first = slices[0]
     _refuse_mixture(slices, folder)
+    lengths = np.linalg.norm([first.along_row, first.down_column], axis=1)
+    if not (np.abs(lengths - 1) < MAX_LENGTH).all():
+        raise DataError(
+            f"{folder}: ImageOrientationPatient holds no directions, lengths {lengths[0]:.4g} and "
+            f"{lengths[1]:.4g} instead of 1; export the series again"
+        )
     normal = np.cross(first.along_row, first.down_column)
     if abs(first.along_row @ first.down_column) > MAX_TILT:
         raise DataError(f"{folder}: rows and columns at no right angle; export the series again")

@@ -51,7 +51,12 @@ def as_volume(scan: Scan) -> Volume:
         return read_image(Path(scan))
     if isinstance(scan, Volume):
         return scan
-    data, affine = np.asarray(scan[0], dtype=np.float32), np.asarray(scan[1], dtype=np.float64)
+    try:
+        data, affine = np.asarray(scan[0], dtype=np.float32), np.asarray(scan[1], dtype=np.float64)
+    except (TypeError, ValueError, IndexError) as error:
+        raise DataError(
+            f"no scan ({error}); give a file, a Volume or an array with its affine"
+        ) from error
     if data.ndim != 3 or affine.shape != (4, 4):
         raise DataError(
             f"array of shape {data.shape} with affine of shape {affine.shape}; "
