@@ -9,7 +9,17 @@ import pytest
 from crossvox.methods import METHODS
 from crossvox.workflows.demo import Demo, demo
 
-REACHED = {"cmc": 0.6, "sup": 0.6, "sup_joint": 0.6}
+REACHED = {
+    "bcp": 0.15,
+    "cmc": 0.6,
+    "cml": 0.35,
+    "efcd": 0.3,
+    "mmformer": 0.6,
+    "sup": 0.35,
+    "sup_joint": 0.35,
+    "uamt": 0.35,
+    "umml": 0.35,
+}
 """Method → the mean Dice that it must reach; a new method is tested by being entered here."""
 
 
