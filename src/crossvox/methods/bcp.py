@@ -5,17 +5,16 @@ from __future__ import annotations
 import numpy as np
 import torch
 from scipy import ndimage
-from torch import Tensor, nn
+from torch import Tensor
 
 from crossvox.batch import IGNORE, Batch, Task, Triple, View
 from crossvox.errors import require
 from crossvox.losses.supervised import supervised_loss
-from crossvox.methods.sup import Sup
+from crossvox.methods.taught import Taught
 from crossvox.networks.backbone import Backbone
-from crossvox.networks.teacher import Teacher
 
 
-class BCP(Sup):
+class BCP(Taught):
     """One network per modality, trained on crops with a box of other crops pasted in.
 
     At first labelled crops are pasted into labelled ones. Then labelled into unlabelled and the
@@ -50,12 +49,10 @@ class BCP(Sup):
             box: side of the pasted box, as a share of the crop's.
             decay: of the teachers' moving average.
         """
-        super().__init__(task, backbone, balance=balance)
+        super().__init__(task, backbone, balance=balance, decay=decay)
         require("method.pretrain", pretrain, 0, 1)
         require("method.unlabelled", unlabelled, 0)
         require("method.box", box, 0, 1)
-        require("method.decay", decay, 0, 1)
-        self.teachers = nn.ModuleList(Teacher(net, decay) for net in self.nets)
         self.pretrain, self.unlabelled, self.box = pretrain, unlabelled, box
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
@@ -79,11 +76,6 @@ class BCP(Sup):
         loss = self._total([sup, self.unlabelled * pseudo])
         return {"loss": loss, "sup": sup, "pseudo": pseudo}
 
-    def after_step(self) -> None:
-        """Let the teachers follow."""
-        for teacher, net in zip(self.teachers, self.nets, strict=True):
-            teacher.update(net)  # type: ignore[operator]
-
     @property
     def uses_unlabelled(self) -> bool:
         """Not without a second stage; see `Method.uses_unlabelled`."""
@@ -106,8 +98,7 @@ class BCP(Sup):
         assert view.label is not None
         label, own = view.label, view.images[modality]
         others = unlabelled[torch.arange(len(own), device=own.device) % len(unlabelled)]
-        teacher = self.teachers[self.task.modalities.index(modality)]
-        guess = largest_components(teacher(others).argmax(dim=1))
+        guess = largest_components(self._teacher(modality)(others).argmax(dim=1))
         inside = random_box(self.task.patch, self.box, own.device)
         labelled, pseudo = [], []
         for pasted in (inside, ~inside):

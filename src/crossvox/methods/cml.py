@@ -5,21 +5,20 @@ from __future__ import annotations
 from itertools import combinations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from crossvox.batch import Batch, Task, View
 from crossvox.errors import require
 from crossvox.losses.cac import CACLoss
 from crossvox.losses.schedules import ramp_up
-from crossvox.methods.sup import Sup
+from crossvox.methods.taught import Taught
 from crossvox.networks.backbone import Backbone
-from crossvox.networks.teacher import Teacher
 
 SCHEDULED = 81 / 200
 """How far the published ramp of the mutual term (200 epochs) comes in its 81 epochs."""
 
 
-class CML(Sup):
+class CML(Taught):
     """One network per modality; what they predict of the same crop is to be alike.
 
     First stage: Sup + contrast·ASC + mutual·MSE on unlabelled crops, where ASC contrasts the areas
@@ -63,13 +62,12 @@ class CML(Sup):
             decay: of the teachers' moving average.
             passes: of the teacher, each with noise of its own; their mean is the soft label.
         """
-        super().__init__(task, backbone, balance=balance)
+        super().__init__(task, backbone, balance=balance, decay=decay)
         for name, value in (("contrast", contrast), ("mutual", mutual)):
             require(f"method.{name}", value, 0)
-        for name, value in (("relearn", relearn), ("share", share), ("decay", decay)):
+        for name, value in (("relearn", relearn), ("share", share)):
             require(f"method.{name}", value, 0, 1)
         require("method.passes", passes, 1)
-        self.teachers = nn.ModuleList(Teacher(net, decay) for net in self.nets)
         self.area = CACLoss(tau=1.0)
         self.contrast, self.mutual, self.relearn = contrast, mutual, relearn
         self.share, self.passes = share, passes
@@ -92,11 +90,6 @@ class CML(Sup):
             weights = {"asc": self.contrast, "mutual": self.mutual * ramp, "relearn": 1.0}
             terms += [weight * parts[name] for name, weight in weights.items()]
         return {"loss": self._total(terms), **parts}
-
-    def after_step(self) -> None:
-        """Let the teachers follow."""
-        for teacher, net in zip(self.teachers, self.nets, strict=True):
-            teacher.update(net)  # type: ignore[operator]
 
     @property
     def uses_unlabelled(self) -> bool:
@@ -125,10 +118,7 @@ class CML(Sup):
 
     def _relearn(self, view: View, logits: dict[str, Tensor], registered: Tensor) -> Tensor:
         """The distance to soft labels, and the likeness to them against other crops."""
-        soft = {
-            m: teacher.mean(view.images[m], self.passes)  # type: ignore[operator]
-            for m, teacher in zip(self.task.modalities, self.teachers, strict=True)
-        }
+        soft = {m: self._teacher(m).mean(view.images[m], self.passes) for m in self.task.modalities}
         common = torch.stack(list(soft.values())).mean(dim=0)
         terms = []
         for m, found in logits.items():

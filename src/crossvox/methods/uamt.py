@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from crossvox.batch import Batch, Task
 from crossvox.errors import require
 from crossvox.losses.schedules import ramp_up
-from crossvox.methods.sup import Sup
+from crossvox.methods.taught import Taught
 from crossvox.networks.backbone import Backbone
-from crossvox.networks.teacher import Teacher
 
 
-class UAMT(Sup):
+class UAMT(Taught):
     """One network per modality, drawn to its own moving average where that is sure.
 
     Loss = Sup + λ·consistency, the squared distance between the probabilities of the student and of
@@ -51,12 +50,10 @@ class UAMT(Sup):
             passes: of the teacher, for its uncertainty.
             noise: standard deviation of the noise on the images that the teacher is shown.
         """
-        super().__init__(task, backbone, balance=balance)
+        super().__init__(task, backbone, balance=balance, decay=decay)
         require("method.consistency", consistency, 0)
-        require("method.decay", decay, 0, 1)
         require("method.passes", passes, 1)
         require("method.noise", noise, 0)
-        self.teachers = nn.ModuleList(Teacher(net, decay) for net in self.nets)
         self.weight, self.passes, self.noise = consistency, passes, noise
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
@@ -72,19 +69,13 @@ class UAMT(Sup):
         loss = self._total([sup, weight * consistency])
         return {"loss": loss, "sup": sup, "consistency": consistency, "certain": certain}
 
-    def after_step(self) -> None:
-        """Let the teachers follow."""
-        for teacher, net in zip(self.teachers, self.nets, strict=True):
-            teacher.update(net)  # type: ignore[operator]
-
     @property
     def uses_unlabelled(self) -> bool:
         """Not without a weight; see `Method.uses_unlabelled`."""
         return self.weight > 0
 
     def _consistency(self, modality: str, images: Tensor, progress: float) -> tuple[Tensor, Tensor]:
-        teacher = self.teachers[self.task.modalities.index(modality)]
-        target = teacher.mean(images, self.passes, self.noise)  # type: ignore[operator]
+        target = self._teacher(modality).mean(images, self.passes, self.noise)
         sure = certain(target, progress)
         found = self._net(modality)(images).float().softmax(dim=1)
         return certain_distance(found, target, sure), sure.float().mean()

@@ -1,0 +1,30 @@
+"""What methods share that let a moving average teach each modality's network."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import nn
+
+from crossvox.batch import Task
+from crossvox.errors import require
+from crossvox.methods.sup import Sup
+from crossvox.networks.backbone import Backbone
+from crossvox.networks.teacher import Teacher
+
+
+class Taught(Sup):
+    """One network per modality, and a teacher that follows each; predictions are the networks'."""
+
+    def __init__(self, task: Task, backbone: Backbone, *, balance: float, decay: float) -> None:
+        super().__init__(task, backbone, balance=balance)
+        require("method.decay", decay, 0, 1)
+        self.teachers = nn.ModuleList(Teacher(net, decay) for net in self.nets)
+
+    def after_step(self) -> None:
+        """Let the teachers follow."""
+        for modality in self.task.modalities:
+            self._teacher(modality).update(self._net(modality))
+
+    def _teacher(self, modality: str) -> Teacher:
+        return cast(Teacher, self.teachers[self.task.modalities.index(modality)])
