@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from crossvox.cli.main import main
+from crossvox.locks import Lock
 from crossvox.workflows.benchmark_run import CommandError, Launcher
 from helpers_benchmark import TINY, InProcess, read, write_suite
 from helpers_run import refused, same, weights
@@ -207,8 +207,8 @@ def test_a_cell_at_work_elsewhere_is_left_alone(paired_files, tmp_path, ran, cap
     suite = write_suite(tmp_path / "s.yaml", methods=["sup"])
     folder = tmp_path / "out" / "cells" / "tiny_sup_unet_labels-2_seed-0"
     folder.mkdir(parents=True)
-    with open(folder / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with Lock(folder / "lock") as lock:
+        assert lock.acquire()
         assert main(arguments(suite, paired_files.path, tmp_path / "out")) == 0
     assert ran == [] and "left to another process" in capsys.readouterr().out
 

@@ -20,14 +20,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from filelock import FileLock, Timeout
 
 from crossvox.errors import DataError, UsageError
 from crossvox.files import atomic_write
+from crossvox.locks import Lock
 from crossvox.version import __version__
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+    from crossvox.engine.events import EventFile
 
 HEADER = ("step", "name", "value")
 ELSEWHERE = frozenset({"compute", "data", "store", "out", "weights"})
@@ -37,7 +37,7 @@ PACKAGES = ("torch", "monai", "lightning-fabric", "numpy", "scipy", "nibabel", "
 
 def holds_run(out: Path) -> bool:
     """Whether `out` holds a run, finished or not."""
-    return any((out / name).exists() for name in ("config.yaml", "run.json", "checkpoints"))
+    return any((out / name).exists() for name in ("config.yaml", "checkpoints"))
 
 
 class RunRecord:
@@ -50,6 +50,8 @@ class RunRecord:
         out: the directory; made if need be.
         config: the run's whole configuration as plain values; not asked for on resuming, where
             the stored one counts.
+        facts: what else `run.json` is to say from the beginning (seed, device, data hashes …).
+        files: what else belongs to a run from its beginning: name → text.
         resume: continue the record of a run instead of beginning one.
         active: False writes nothing, for all processes but the first.
 
@@ -62,15 +64,17 @@ class RunRecord:
         self,
         out: Path,
         config: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] | None = None,
         *,
+        files: Mapping[str, str] | None = None,
         resume: bool = False,
         active: bool = True,
     ) -> None:
         self.out = Path(out)
         self._active = active
-        self._writer: SummaryWriter | None = None
+        self._events: EventFile | None = None
         self._purge: int | None = None
-        self._lock = FileLock(self.out / ".lock")
+        self._lock: Lock | None = None
         if resume:
             self.config = read_config(self.out)
             self._own()
@@ -84,10 +88,13 @@ class RunRecord:
         self._own()
         self.config = _plain(config or {})
         self._facts = {"started": _now(), "command": _command(), **_software(), "timings": {}}
+        self.note(**(facts or {}))
         if active:
+            for name, text in (files or {}).items():
+                atomic_write(self.out / name, text)
+            # Last, since it is what makes a run of the directory: none lacks the rest.
             text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True, width=100)
             atomic_write(self.out / "config.yaml", text)
-        self.note()
 
     @property
     def last(self) -> Path:
@@ -106,7 +113,7 @@ class RunRecord:
         return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
     def note(self, **facts: Any) -> None:
-        """Add JSON-able facts (seed, device, data hashes …) to `run.json`."""
+        """Add JSON-able facts to `run.json`."""
         self._facts.update(_plain(facts))
         if self._active:
             text = json.dumps(self._facts, indent=2, ensure_ascii=False)
@@ -134,9 +141,7 @@ class RunRecord:
         )
         with open(self.out / "metrics.csv", "a", encoding="utf-8", newline="") as file:
             file.write(text.getvalue())
-        writer = self._tensorboard()
-        for name, value in values.items():
-            writer.add_scalar(name, value, step)
+        self._event_file().add(step, values)
 
     def rewind(self, step: int) -> None:
         """Forget all numbers logged after `step`, as if the run had stopped right then."""
@@ -153,11 +158,12 @@ class RunRecord:
         atomic_write(path, text.getvalue())
 
     def close(self) -> None:
-        """Flush and close TensorBoard's file, and let other processes have the directory."""
-        self._lock.release()
-        if self._writer:
-            self._writer.close()
-            self._writer = None
+        """Close TensorBoard's file, and let other processes have the directory."""
+        if self._lock:
+            self._lock.release()
+        if self._events:
+            self._events.close()
+            self._events = None
 
     def __enter__(self) -> RunRecord:
         return self
@@ -171,25 +177,23 @@ class RunRecord:
         self.close()
 
     def _own(self) -> None:
-        """Keep other processes from writing here; the system lets go when this one ends."""
+        """Keep other processes from writing here."""
         if not self._active:
             return
         self.out.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
+        self._lock = Lock(self.out / ".lock")
+        if not self._lock.acquire():
             raise UsageError(
                 f"{self.out}: another process trains this run; wait for it, or stop it"
-            ) from None
+            )
 
-    def _tensorboard(self) -> SummaryWriter:
-        if self._writer is None:
-            # Imported here: it takes seconds, which commands that do not train need not wait.
-            from torch.utils.tensorboard import SummaryWriter
+    def _event_file(self) -> EventFile:
+        if self._events is None:
+            # Imported here: it takes a second, which commands that do not train need not wait.
+            from crossvox.engine.events import EventFile
 
-            folder = str(self.out / "tensorboard")
-            self._writer = SummaryWriter(folder, purge_step=self._purge, flush_secs=30)
-        return self._writer
+            self._events = EventFile(self.out / "tensorboard", self._purge)
+        return self._events
 
 
 def read_config(out: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -23,6 +22,7 @@ from rich.console import Console
 
 from crossvox.errors import UsageError, require
 from crossvox.files import atomic_write
+from crossvox.locks import Lock
 from crossvox.workflows.benchmark_cells import Cell
 from crossvox.workflows.prepare import Echo
 
@@ -155,10 +155,8 @@ def run_cells(
 def _work(cell: Cell, share: Share, launch: Launch) -> str:
     """Do what is missing of a cell; returns why it failed or was left alone, or nothing."""
     cell.folder.mkdir(parents=True, exist_ok=True)
-    with open(cell.folder / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+    with Lock(cell.folder / "lock") as lock:
+        if not lock.acquire():
             return f"{cell.name}: left to another process that is at it"
         cell.failure.unlink(missing_ok=True)
         text = yaml.safe_dump(cell.config.to_dict(), sort_keys=False, allow_unicode=True)
@@ -167,7 +165,7 @@ def _work(cell: Cell, share: Share, launch: Launch) -> str:
             cell.derived.save(cell.config.data)
         for what, arguments in cell.commands():
             try:
-                spent = launch(arguments, cell.log, lock.fileno())
+                spent = launch(arguments, cell.log, lock.handle)
             except CommandError as error:
                 note = {"what": str(error), "code": error.code, "says": _last_line(cell.log)}
                 # One that was stopped is none that failed: it goes on next time.

@@ -20,7 +20,7 @@ from crossvox.errors import UsageError
 from crossvox.files import atomic_write
 from crossvox.version import __version__
 from crossvox.workflows.predict import Checkpoint
-from crossvox.workflows.runs import Run, build_method
+from crossvox.workflows.runs import PLAN, Run, build_method
 
 INFERENCE: dict[str, Any] = {
     "imports": [
@@ -117,7 +117,8 @@ def _write_model(run: Run, weights: Path, folder: Path) -> None:
     text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
     atomic_write(folder / "config.yaml", text)
     nobody: dict[str, tuple[str, ...]] = {modality: () for modality in run.task.modalities}
-    dataclasses.replace(run, path=folder, selection=Selection(nobody, nobody)).save()
+    anonymous = dataclasses.replace(run, selection=Selection(nobody, nobody))
+    atomic_write(folder / PLAN, anonymous.document())
     if published:
         _write_json(folder / "run.json", {"weights": published})
 

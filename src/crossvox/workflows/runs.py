@@ -14,7 +14,6 @@ from crossvox.data.preprocess import Preprocessing
 from crossvox.data.selection import Selection
 from crossvox.engine.record import read_config
 from crossvox.errors import DataError, UsageError
-from crossvox.files import atomic_write
 from crossvox.methods import METHODS
 from crossvox.methods.base import Method
 from crossvox.networks.backbone import BACKBONES
@@ -65,8 +64,8 @@ class Run:
             )
         return path
 
-    def save(self) -> None:
-        """Write `plan.json`; the configuration is the engine's to keep."""
+    def document(self) -> str:
+        """The text of `plan.json`; the configuration is the engine's to keep."""
         plan = {
             "task": self.task.to_dict(),
             "preprocessing": self.plan.preprocessing.to_dict(),
@@ -76,7 +75,7 @@ class Run:
             },
             "labels": self.labels,
         }
-        atomic_write(self.path / PLAN, json.dumps(plan, indent=1, ensure_ascii=False) + "\n")
+        return json.dumps(plan, indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
     def load(cls, path: Path) -> Run:

@@ -35,7 +35,7 @@ from crossvox.workflows.prepare import (
     fill,
     refuse,
 )
-from crossvox.workflows.runs import Run, build_method, crop_rule
+from crossvox.workflows.runs import PLAN, Run, build_method, crop_rule
 from crossvox.workflows.validate import Validation
 from crossvox.workflows.weights import Files, describe, read_files, start
 
@@ -84,19 +84,18 @@ def train(config: RunConfig, echo: Echo = print) -> Trained:
         parts = _assemble(fabric, run, manifest, echo, files)
     weights = describe(files)
     del files  # hundreds of megabytes that the training can use
+    facts = {
+        "seed": config.seed,
+        "device": str(fabric.device),
+        "processes": fabric.world_size,
+        "threads": torch.get_num_threads(),
+        "data": _hashes(run, manifest, parts.store),
+        "weights": weights,
+        "timings": stages.seconds,
+    }
     # Not before here: a run that is refused leaves nothing behind.
-    if fabric.is_global_zero:
-        run.save()
-    with RunRecord(config.out, config.to_dict(), active=fabric.is_global_zero) as record:
-        record.note(
-            seed=config.seed,
-            device=str(fabric.device),
-            processes=fabric.world_size,
-            threads=torch.get_num_threads(),
-            data=_hashes(run, manifest, parts.store),
-            weights=weights,
-            timings=stages.seconds,
-        )
+    own, active = {PLAN: run.document()}, fabric.is_global_zero
+    with RunRecord(config.out, config.to_dict(), facts, files=own, active=active) as record:
         return _fit(fabric, run, parts, record, echo)
 
 
