@@ -11,19 +11,26 @@ from pathlib import Path
 
 from crossvox.errors import UsageError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path that becomes `path` when the block succeeds and vanishes if not.
 
     The temporary file lies in the same folder (so that the final rename is atomic) and ends as
-    `path` does (so that writers that look at the suffix still work).
+    `path` does (so that writers that look at the suffix still work). What a killed process left
+    of the same `path` is removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".tmp-", suffix="".join(path.suffixes), dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    prefix = f".tmp-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]}-"
+    for left in path.parent.glob(prefix + "*"):
+        _remove_if_abandoned(left)
+    handle, temporary = _begin(path, prefix)
     try:
         yield temporary
         with open(temporary, "rb") as written:
@@ -31,6 +38,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     finally:
+        if handle is not None:
+            os.close(handle)
         temporary.unlink(missing_ok=True)
 
 
@@ -53,6 +62,36 @@ def sha256(path: Path | str) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _begin(path: Path, prefix: str) -> tuple[int | None, Path]:
+    """A new file beside `path`, and the lock by which others know that it is being written."""
+    suffix = "".join(path.suffixes)
+    while True:
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=path.parent)
+        if fcntl is None:
+            os.close(handle)
+            return None, Path(name)
+        # A file system without locks fails here; its leftovers stay, as nobody can lock them.
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if Path(name).exists():
+            return handle, Path(name)
+        os.close(handle)  # removed by another before it was locked
+
+
+def _remove_if_abandoned(temporary: Path) -> None:
+    """Remove a temporary file unless a process is writing it."""
+    with contextlib.suppress(OSError):
+        if fcntl is None:
+            temporary.unlink()  # which Windows refuses while the file is open
+            return
+        handle = os.open(temporary, os.O_RDWR)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            temporary.unlink()
+        finally:
+            os.close(handle)
 
 
 def _umask() -> int:
