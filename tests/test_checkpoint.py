@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors import safe_open
@@ -139,15 +142,17 @@ def test_weights_of_another_model_change_nothing(tmp_path):
 
 
 def test_failed_save_leaves_the_former_checkpoint(tmp_path, monkeypatch):
-    def full_disk(tensors, path, metadata):
-        path.write_bytes(b"half")
-        raise OSError("no space left on device")
+    def full_disk(path, data):
+        with open(path, "wb") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     path = tmp_path / "last.safetensors"
     checkpoint.save_weights(path, ToyMethod(), step=1)
-    monkeypatch.setattr(checkpoint, "save_file", full_disk)
-    with pytest.raises(OSError, match="no space"):
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space") as caught:
+        patch.setattr(Path, "write_bytes", full_disk)
         checkpoint.save_weights(path, ToyMethod(), step=2)
+    assert caught.value.filename == str(path)
     assert checkpoint.load(path)[1]["step"] == 1
     assert [file.name for file in tmp_path.iterdir()] == ["last.safetensors"]
 

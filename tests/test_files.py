@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from crossvox.files import atomic_path, atomic_write
+from crossvox.errors import failed_file
+from crossvox.files import atomic_path, atomic_write, require_folder
 
 FORK = multiprocessing.get_context("fork")
 
@@ -63,6 +65,29 @@ def test_the_temporary_file_ends_as_the_whole_one(tmp_path):
     with atomic_path(tmp_path / "a.nii.gz") as temporary:
         assert temporary.name.endswith(".nii.gz")
         temporary.write_bytes(b"")
+
+
+def test_errors_of_the_system_name_the_file_and_what_to_do(tmp_path):
+    path = tmp_path / "a.txt"
+    with pytest.raises(OSError) as caught, atomic_path(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert failed_file(caught.value) == (
+        f"{path}: No space left on device; free some space there, or choose another folder; "
+        "then give the command again"
+    )
+    with pytest.raises(OSError) as caught, atomic_path(path):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "scan.nii.gz")
+    assert failed_file(caught.value) == "scan.nii.gz: No such file or directory"
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_any_work(tmp_path, monkeypatch):
+    require_folder(tmp_path / "new" / "folder")
+    assert not (tmp_path / "new").exists()
+    asked = []
+    monkeypatch.setattr(os, "access", lambda path, mode: asked.append(path))
+    with pytest.raises(PermissionError) as caught:
+        require_folder(tmp_path / "new" / "folder")
+    assert asked == [tmp_path] and "choose a folder that can be" in failed_file(caught.value)
 
 
 def test_a_name_as_long_as_a_file_system_allows(tmp_path):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 
 import pytest
@@ -43,6 +45,37 @@ def test_a_run_is_not_written_over(tmp_path):
         RunRecord(tmp_path, {"seed": 4})
     assert read_config(tmp_path)["seed"] == 3
     assert (tmp_path / "run.json").read_bytes() == before
+
+
+def test_a_run_refused_leaves_the_files_of_the_one_that_is_there(tmp_path):
+    with RunRecord(tmp_path, CONFIG, files={"plan.json": "first"}), pytest.raises(UsageError):
+        RunRecord(tmp_path, CONFIG, files={"plan.json": "second"})
+    assert (tmp_path / "plan.json").read_text() == "first"
+
+
+def test_a_directory_is_a_run_only_when_it_holds_all_of_its_beginning(tmp_path, monkeypatch):
+    """Killed before that, it can be begun again; killed after, it knows its data's hashes."""
+    moved = []
+    with monkeypatch.context() as patch:
+        replace = os.replace
+        patch.setattr(os, "replace", lambda a, b: (moved.append(b.name), replace(a, b)))
+        RunRecord(tmp_path, CONFIG, {"data": {"manifest": "abc"}}, files={"plan.json": "{}"})
+    assert moved == ["run.json", "plan.json", "config.yaml"]
+    (tmp_path / "config.yaml").unlink()
+    RunRecord(tmp_path, CONFIG)
+
+
+def test_an_error_of_the_disk_names_the_log(tmp_path, monkeypatch):
+    record = RunRecord(tmp_path, CONFIG)
+
+    def full(self, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    record.log(1, {"loss": 1.0})
+    monkeypatch.setattr("crossvox.engine.events.RecordWriter.write", full)
+    with pytest.raises(OSError) as caught:
+        record.log(2, {"loss": 1.0})
+    assert "tfevents" in caught.value.filename
 
 
 def test_a_folder_with_other_files_can_take_a_run(tmp_path):

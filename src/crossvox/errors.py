@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import math
 
+_SPACE = "free some space there, or choose another folder; then give the command again"
+_ELSEWHERE = "choose a folder that can be written, or let this user write there"
+_REMEDIES = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EFBIG: "let files be larger (ulimit -f), or choose another file system",
+    errno.EROFS: _ELSEWHERE,
+    errno.EACCES: _ELSEWHERE,
+    errno.EPERM: _ELSEWHERE,
+}
 
 class CrossvoxError(Exception):
     """A failure the user can act on; the command line prints it as one line and exits with 1."""
@@ -19,6 +30,13 @@ class UsageError(CrossvoxError):
 
 class DataError(CrossvoxError):
     """A file or a manifest is not usable as it is."""
+
+
+def failed_file(error: OSError) -> str:
+    """What the system says of a file, in one line: which, what is wrong, what to do."""
+    where = f"{error.filename}: " if error.filename else ""
+    remedy = _REMEDIES.get(error.errno or 0)
+    return f"{where}{error.strerror or error}{f'; {remedy}' if remedy else ''}"
 
 
 def require(name: str, value: float, least: float, most: float = math.inf) -> None:

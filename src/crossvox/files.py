@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import tempfile
@@ -16,6 +17,9 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+TEMPORARY = ".tmp-"
+"""How the name of a file begins that is not whole yet."""
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
@@ -26,21 +30,37 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     of the same `path` is removed.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".tmp-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]}-"
-    for left in path.parent.glob(prefix + "*"):
-        _remove_if_abandoned(left)
-    handle, temporary = _begin(path, prefix)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        prefix = f"{TEMPORARY}{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]}-"
+        for left in path.parent.glob(prefix + "*"):
+            _remove_if_abandoned(left)
+        handle, temporary = _begin(path, prefix)
+        try:
+            yield temporary
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            os.replace(temporary, path)
+        finally:
+            if handle is not None:
+                os.close(handle)
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """Let an error of the system while `path` is written name it.
+
+    A full disk, for one, is reported without a name, or with the temporary file's.
+    """
     try:
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
-    finally:
-        if handle is not None:
-            os.close(handle)
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        name = error.filename
+        if error.errno and (name is None or Path(os.fsdecode(name)).name.startswith(TEMPORARY)):
+            error.filename = str(path)
+        raise
 
 
 def atomic_write(path: Path | str, data: bytes | str) -> None:
@@ -50,9 +70,25 @@ def atomic_write(path: Path | str, data: bytes | str) -> None:
 
 
 def require_folder(path: Path | str) -> None:
-    """Raise `UsageError` if a file stands where a folder is to be written."""
+    """Look before any work whether results can be written to a folder, which need not exist yet.
+
+    Raises:
+        UsageError: a file stands there.
+        OSError: it cannot be written, or made.
+    """
     if Path(path).exists() and not Path(path).is_dir():
         raise UsageError(f"{path} is a file; --out must name a folder")
+    require_writable(path)
+
+
+def require_writable(path: Path | str) -> None:
+    """Raise `OSError` if a folder cannot be written, or made where there is none."""
+    place = Path(path).absolute()
+    there = next(folder for folder in (place, *place.parents) if folder.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        read_only = hasattr(os, "statvfs") and os.statvfs(there).f_flag & os.ST_RDONLY
+        number = errno.EROFS if read_only else errno.EACCES
+        raise OSError(number, os.strerror(number), str(path))
 
 
 def sha256(path: Path | str) -> str:

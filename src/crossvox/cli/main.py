@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from crossvox.errors import CrossvoxError, UsageError
+from crossvox.errors import CrossvoxError, UsageError, failed_file
 from crossvox.version import __version__
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -56,8 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         # The disk is full, a folder is read-only, a file stands where a folder should …
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"crossvox: error: {where}{error.strerror or error}", file=sys.stderr)
+        print(f"crossvox: error: {failed_file(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("crossvox: interrupted", file=sys.stderr)

@@ -18,7 +18,7 @@ from crossvox.data.nifti import read_header, read_image, read_label
 from crossvox.data.placement import agree
 from crossvox.data.preprocess import Preprocessing
 from crossvox.errors import DataError, UsageError
-from crossvox.files import atomic_path, atomic_write, sha256
+from crossvox.files import atomic_write, sha256
 
 CHUNK = 48
 
@@ -188,16 +188,14 @@ def _is_of(
 
 
 def _write(file: Path, array: np.ndarray, meta: dict[str, Any]) -> None:
-    with atomic_path(file) as temporary:
-        temporary.unlink()  # blosc2 refuses to create over an existing file
-        stored = blosc2.asarray(
-            np.ascontiguousarray(array),
-            urlpath=str(temporary),
-            chunks=tuple(min(CHUNK, n) for n in array.shape),
-            cparams={"codec": blosc2.Codec.ZSTD, "clevel": 3, "nthreads": 1},
-        )
-        stored.schunk.vlmeta["crossvox"] = json.dumps(meta)
-        del stored
+    stored = blosc2.asarray(
+        np.ascontiguousarray(array),
+        chunks=tuple(min(CHUNK, n) for n in array.shape),
+        cparams={"codec": blosc2.Codec.ZSTD, "clevel": 3, "nthreads": 1},
+    )
+    stored.schunk.vlmeta["crossvox"] = json.dumps(meta)
+    # As bytes: blosc2's own writing says nothing of why it failed, such as a full disk.
+    atomic_write(file, stored.to_cframe())
 
 
 def _read(file: Path) -> StoredArray | None:

@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from crossvox.errors import DataError
-from crossvox.files import atomic_path
+from crossvox.files import atomic_write
 
 FORMAT = 1
 
@@ -29,8 +29,8 @@ def save(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) ->
     """Write tensors and a JSON-able state to `path`, as a whole or not at all."""
     stored, aliases = _once(tensors)
     document = json.dumps({"format": FORMAT, "aliases": aliases, **state})
-    with atomic_path(path) as temporary:
-        save_file(_unshared(stored), temporary, metadata={"crossvox": document})
+    # As bytes: safetensors' own writing makes a temporary file that a killed process leaves behind.
+    atomic_write(path, to_bytes(_unshared(stored), metadata={"crossvox": document}))
 
 
 def load(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:

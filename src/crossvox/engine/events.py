@@ -16,6 +16,8 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from crossvox.files import naming
+
 
 class EventFile:
     """One file of events in a folder that TensorBoard looks at.
@@ -29,23 +31,17 @@ class EventFile:
         folder.mkdir(parents=True, exist_ok=True)
         # TensorBoard knows them by the beginning of their name and reads them in its order.
         name = f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}"
-        self._file = open(folder / name, "wb")  # noqa: SIM115
-        self._records = RecordWriter(self._file)
-        self._write(Event(file_version="brain.Event:2"))
+        self._path = folder / name
+        self._append(Event(file_version="brain.Event:2"))
         if purge is not None:
-            self._write(Event(step=purge, session_log=SessionLog(status=SessionLog.START)))
-        self._file.flush()
+            self._append(Event(step=purge, session_log=SessionLog(status=SessionLog.START)))
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Write the numbers of a step; with the system when this returns."""
+        """Write the numbers of a step; the system has them when this returns."""
         numbers = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-        self._write(Event(step=step, summary=Summary(value=numbers)))
-        self._file.flush()
+        self._append(Event(step=step, summary=Summary(value=numbers)))
 
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def _write(self, event: Event) -> None:
+    def _append(self, event: Event) -> None:
         event.wall_time = time.time()
-        self._records.write(event.SerializeToString())
+        with naming(self._path), open(self._path, "ab") as file:
+            RecordWriter(file).write(event.SerializeToString())

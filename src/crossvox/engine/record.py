@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from crossvox.errors import DataError, UsageError
-from crossvox.files import atomic_write
+from crossvox.files import atomic_write, naming
 from crossvox.locks import Lock
 from crossvox.version import __version__
 
@@ -139,7 +139,8 @@ class RunRecord:
         csv.writer(text, lineterminator="\n").writerows(
             (step, name, format(value, ".9g")) for name, value in values.items()
         )
-        with open(self.out / "metrics.csv", "a", encoding="utf-8", newline="") as file:
+        path = self.out / "metrics.csv"
+        with naming(path), open(path, "a", encoding="utf-8", newline="") as file:
             file.write(text.getvalue())
         self._event_file().add(step, values)
 
@@ -158,12 +159,9 @@ class RunRecord:
         atomic_write(path, text.getvalue())
 
     def close(self) -> None:
-        """Close TensorBoard's file, and let other processes have the directory."""
+        """Let other processes have the directory."""
         if self._lock:
             self._lock.release()
-        if self._events:
-            self._events.close()
-            self._events = None
 
     def __enter__(self) -> RunRecord:
         return self

@@ -281,11 +281,11 @@ def _describe(found: Fingerprint, run: Run) -> list[str]:
 
 def _on_first(fabric: Fabric, work: Callable[[], None]) -> None:
     """Do `work` in the first process while the others wait; its error ends them all."""
-    error: CrossvoxError | None = None
+    error: CrossvoxError | OSError | None = None
     if fabric.is_global_zero:
         try:
             work()
-        except CrossvoxError as raised:
+        except (CrossvoxError, OSError) as raised:
             error = raised
     error = fabric.broadcast(error)
     if error is not None:

@@ -1,0 +1,95 @@
+"""Commands in processes of their own, which may be killed or find that they can write no more."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from crossvox.cli.main import main
+
+FORK = multiprocessing.get_context("fork")
+
+Before = Callable[[], object]
+"""What is done in the new process before its command."""
+
+
+def run(arguments: list[str], before: Before = int, seconds: float = 300) -> tuple[int, str]:
+    """Run a command in a process of its own: its exit code, and what it said on standard error.
+
+    After `seconds` it is killed, its exit code then is `-signal.SIGKILL`.
+    """
+    read, write = os.pipe()
+    process = FORK.Process(target=_child, args=(arguments, write, before))
+    process.start()
+    os.close(write)
+    process.join(seconds)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    with open(read, encoding="utf-8") as said:
+        return process.exitcode or 0, said.read()
+
+
+def attempt(arguments: list[str], seconds: float = 300, before: Before = int) -> bool:
+    """Run a command that is killed after a time, if not otherwise; True if it was killed."""
+    code, said = run(arguments, before, seconds)
+    assert code in (0, -signal.SIGKILL), f"{arguments} ended with {code}: {said}"
+    return code != 0
+
+
+def killed_at(number: int, after: bool) -> Before:
+    """Kill the process when it moves its `number`-th file into place: just before, or after."""
+    return _when_moving(number, after, lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def full_after(number: int) -> Before:
+    """Let the process write to no file any more once it has moved `number` files into place."""
+
+    def full() -> None:
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+
+    return _when_moving(number, True, full) if number else full
+
+
+def contents(folder: Path, *but: str) -> dict[str, bytes]:
+    """Every file below a folder, without those whose path contains one of `but`."""
+    return {
+        name: path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and not any(part in (name := str(path.relative_to(folder))) for part in but)
+    }
+
+
+def _when_moving(number: int, after: bool, act: Callable[[], object]) -> Before:
+    def patch() -> None:
+        replace, count = os.replace, 0
+
+        def counted(*arguments: str | Path) -> None:
+            nonlocal count
+            count += 1
+            if count == number and not after:
+                act()
+            replace(*arguments)
+            if count == number and after:
+                act()
+
+        os.replace = counted
+
+    return patch
+
+
+def _child(arguments: list[str], write: int, before: Before) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(write, 2)
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+    before()
+    code = main(arguments)
+    sys.stderr.flush()
+    os._exit(code)
