@@ -59,11 +59,11 @@ def full_after(number: int) -> Before:
 
 def contents(folder: Path, *but: str) -> dict[str, bytes]:
     """Every file below a folder, without those whose path contains one of `but`."""
+    files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*"))}
     return {
         name: path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and not any(part in (name := str(path.relative_to(folder))) for part in but)
+        for name, path in files.items()
+        if path.is_file() and not any(part in name for part in but)
     }
 
 

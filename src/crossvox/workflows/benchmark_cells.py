@@ -20,7 +20,7 @@ from crossvox.data.plan import make_plan
 from crossvox.data.selection import select
 from crossvox.engine.record import ELSEWHERE, read_config, read_facts
 from crossvox.errors import UsageError
-from crossvox.files import sha256
+from crossvox.files import naming, sha256
 from crossvox.workflows.benchmark_suite import (
     MethodRow,
     Suite,
@@ -224,7 +224,8 @@ def _tests(variants: Variants, manifest: Manifest) -> dict[str, list[str]]:
 def _parsed(values: dict[str, Any], parse: Parse, where: str) -> RunConfig:
     with tempfile.TemporaryDirectory(prefix="crossvox-benchmark-") as folder:
         file = Path(folder) / "settings.yaml"
-        file.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
+        with naming(file):
+            file.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
         try:
             return parse(file)
         except UsageError as error:

@@ -21,7 +21,7 @@ from rich import progress
 from rich.console import Console
 
 from crossvox.errors import UsageError, require
-from crossvox.files import atomic_write
+from crossvox.files import atomic_write, naming
 from crossvox.locks import Lock
 from crossvox.workflows.benchmark_cells import Cell
 from crossvox.workflows.prepare import Echo
@@ -57,7 +57,7 @@ class Launcher:
         command = [str(Path(sys.executable).with_name("crossvox")), *arguments]
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
         environment = os.environ | dict.fromkeys(names, str(self.threads))
-        with open(log, "a", encoding="utf-8") as file:
+        with naming(log), open(log, "a", encoding="utf-8") as file:
             print(f"$ crossvox {' '.join(arguments)}", file=file, flush=True)
             began = time.perf_counter()
             process = subprocess.Popen(

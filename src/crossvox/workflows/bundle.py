@@ -17,7 +17,7 @@ from crossvox.data.selection import Selection
 from crossvox.engine.checkpoint import load_weights, save_weights
 from crossvox.engine.record import read_facts
 from crossvox.errors import UsageError
-from crossvox.files import atomic_write
+from crossvox.files import atomic_write, require_writable
 from crossvox.version import __version__
 from crossvox.workflows.predict import Checkpoint
 from crossvox.workflows.runs import PLAN, Run, build_method
@@ -83,6 +83,7 @@ def export_bundle(path: Path, out: Path, checkpoint: Checkpoint = "best") -> Pat
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: holds files already; give a new --bundle folder")
+    require_writable(out)
     run = Run.load(path)
     weights = run.checkpoint(checkpoint)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from crossvox.errors import DataError, UsageError
-from crossvox.files import atomic_path
+from crossvox.files import atomic_path, require_writable
 from crossvox.methods.base import Method
 from crossvox.networks.blocks import InstanceNorm
 from crossvox.version import __version__
@@ -54,6 +54,7 @@ def export_onnx(
     """
     for name in ("onnx", "onnxscript"):
         _require(name)
+    require_writable(out.parent)
     run = Run.load(path)
     options = Options(checkpoint=checkpoint, accelerator="cpu")
     method = load_predictor(run, options).method.eval()

@@ -19,6 +19,7 @@ from crossvox.data.fingerprint import Fingerprint, fingerprint
 from crossvox.data.manifest import Case, Manifest, load_manifest
 from crossvox.data.plan import Budget, Plan, make_plan
 from crossvox.data.store import Store
+from crossvox.files import require_folder
 
 Echo = Callable[[str], None]
 """Where the lines for the user go."""
@@ -65,6 +66,7 @@ def prepare(
         DataError: the data set has errors; nothing is written then.
         UsageError: the folder holds volumes prepared in another way.
     """
+    require_folder(out)
     manifest = load_manifest(data)
     refuse(check(manifest), echo)
     found = fingerprint(manifest)

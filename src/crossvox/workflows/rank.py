@@ -14,7 +14,7 @@ from crossvox.data.check import check
 from crossvox.data.manifest import Case
 from crossvox.data.nifti import read_image
 from crossvox.errors import UsageError
-from crossvox.files import atomic_write
+from crossvox.files import atomic_write, require_writable
 from crossvox.inference.predictor import Predictor
 from crossvox.inference.ranking import Candidate, Ranked, Strategy, describe, order, uncertainty
 from crossvox.workflows.predict import Options, cases_of, load_predictor
@@ -52,6 +52,7 @@ def rank_cases(
         UsageError: nothing is left to label, other modalities, no checkpoint.
         DataError: scans have errors; nothing is written then.
     """
+    require_writable(out.parent)
     run = Run.load(path)
     manifest, cases = cases_of(data, "train")
     for modality in manifest.modalities:

@@ -11,7 +11,7 @@ from typing import Any
 from crossvox.data.manifest import Manifest
 from crossvox.errors import UsageError
 from crossvox.evaluation.scores import summarise
-from crossvox.files import atomic_write
+from crossvox.files import atomic_write, require_writable
 from crossvox.palette import class_colour
 from crossvox.reporting.overlays import MISTAKES
 from crossvox.reporting.page import Page, Plots, Section, Viewer, render
@@ -84,6 +84,7 @@ def report(
     """
     if out.is_dir():
         raise UsageError(f"--out {out} is a folder; name an HTML file")
+    require_writable(out.parent)
     if source.show < 0:
         raise UsageError(f"--show is {source.show}; must be at least 0")
     if holds_benchmark(path):

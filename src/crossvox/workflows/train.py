@@ -22,7 +22,7 @@ from crossvox.engine.fit import fit
 from crossvox.engine.record import RunRecord, holds_run, read_facts
 from crossvox.engine.rng import seed_all
 from crossvox.errors import CrossvoxError, DataError, UsageError
-from crossvox.files import require_folder, sha256
+from crossvox.files import require_folder, require_writable, sha256
 from crossvox.methods import METHODS
 from crossvox.methods.base import Method
 from crossvox.workflows.config import RunConfig
@@ -106,6 +106,7 @@ def resume(path: Path, echo: Echo = print) -> Trained:
         UsageError: `path` holds no run, or its configuration was changed since.
         DataError: a file that the run looks at was changed since.
     """
+    require_writable(path)
     run = Run.load(path.absolute())
     fabric = launch(run.config.compute)
     echo = echo if fabric.is_global_zero else _silent
