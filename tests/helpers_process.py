@@ -88,7 +88,7 @@ def _when_moving(number: int, after: bool, act: Callable[[], object]) -> Before:
 def _child(arguments: list[str], write: int, before: Before) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(write, 2)
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
     before()
     code = main(arguments)
     sys.stderr.flush()

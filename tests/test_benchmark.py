@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,6 +119,34 @@ def test_other_settings_in_the_same_folder_are_refused(finished, paired_files, c
     suite, out = finished
     line = refused(capsys, *arguments(suite, paired_files.path, out, "--set", "fit.steps=5"))
     assert "another fit" in line and "another --out" in line
+
+
+def test_scores_of_other_tests_and_of_other_runs_are_not_taken_for_these(
+    paired_files, tmp_path, ran
+):
+    out = tmp_path / "out"
+    shift = {"shift_mm": [10]}
+
+    def again(name, **keys):
+        ran.clear()
+        suite = write_suite(tmp_path / "s.yaml", methods=["sup"], **keys)
+        assert main(arguments(suite, paired_files.path, out)) == 0, name
+        return [command[0] for command in ran]
+
+    assert again("first", variants=shift) == ["train", "evaluate", "evaluate"]
+    assert again("same", variants=shift) == []
+    # The same amount, of another modality.
+    assert again("moved", variants={**shift, "modality": "ct"}) == ["evaluate"]
+    assert "ct" in ran[0][ran[0].index("--misalign.modality") + 1]
+    # Without its run, a cell's scores are of nobody knows what.
+    (cell,) = (out / "cells").iterdir()
+    before = (cell / "scores" / "plain" / "cases.csv").read_bytes()
+    shutil.rmtree(cell / "run")
+    longer = TINY | {"fit": {"steps": 8, "save_every": 2, "validations": 0}}
+    assert again("gone", variants=shift, set=longer) == ["train", "evaluate", "evaluate"]
+    assert (cell / "scores" / "plain" / "cases.csv").read_bytes() != before
+    (cell / "scores" / "plain" / "summary.json").write_text("{")
+    assert again("damaged", variants=shift, set=longer) == ["evaluate"]
 
 
 def test_shards_are_disjoint_and_together_the_whole(paired_files, tmp_path, ran):

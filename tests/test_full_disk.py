@@ -1,4 +1,4 @@
-"""A disk that is full or read-only: one line that names the path, and what was there stays whole."""
+"""Disks that are full or read-only: one line names the path, and what was there stays whole."""
 
 from __future__ import annotations
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,6 @@ from crossvox.evaluation.scores import (
     summarise,
     table,
     to_markdown,
-    write_cases,
     write_scores,
 )
 
@@ -67,7 +68,7 @@ def same(first: list[dict], second: list[dict]) -> bool:
 
 def test_cases_survive_the_file(tmp_path: Path) -> None:
     rows = [*ROWS, row("fall 7, rechts", "mr", 'leber "links"', 2 / 3, 0.1)]
-    write_cases(tmp_path / "cases.csv", rows)
+    write_scores(tmp_path, rows)
     again = read_cases(tmp_path / "cases.csv")
     assert same(again, rows)
     assert list(again[0]) == list(COLUMNS)
@@ -80,8 +81,35 @@ def test_a_bad_row_leaves_no_file(tmp_path: Path) -> None:
     incomplete = {key: value for key, value in ROWS[0].items() if key != "dice"}
     for bad in (incomplete, dict(ROWS[0], surprise=1)):
         with pytest.raises(ValueError, match=r"dice|surprise"):
-            write_cases(tmp_path / "cases.csv", [ROWS[1], bad])
+            write_scores(tmp_path, [ROWS[1], bad])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_summary_lies_beside_the_cases_of_another(tmp_path: Path, monkeypatch: Any) -> None:
+    """As a process that is killed at any moment between the two files would leave it."""
+    write_scores(tmp_path, ROWS, {"split": "val"})
+    before = (tmp_path / "summary.json").read_text()
+    seen = []
+    replace = os.replace
+
+    def watched(source: Path, target: Path) -> None:
+        seen.append((tmp_path / "summary.json").exists())
+        replace(source, target)
+        seen.append((tmp_path / "summary.json").exists())
+
+    monkeypatch.setattr(os, "replace", watched)
+    write_scores(tmp_path, ROWS[:2], {"split": "test"})
+    assert seen == [False, False, False, True]
+    assert (tmp_path / "summary.json").read_text() != before
+
+    def full(self: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    kept = [path.read_bytes() for path in sorted(tmp_path.iterdir())]
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError):
+        write_scores(tmp_path, ROWS, {"split": "val"})
+    assert [path.read_bytes() for path in sorted(tmp_path.iterdir())] == kept
 
 
 def test_unfit_files_are_named(tmp_path: Path) -> None:
@@ -91,7 +119,7 @@ def test_unfit_files_are_named(tmp_path: Path) -> None:
     path.write_text("case,modality,dice\np1,ct,0.5\n")
     with pytest.raises(DataError, match="no column class"):
         read_cases(path)
-    write_cases(path, ROWS)
+    write_scores(tmp_path, ROWS)
     path.write_text(path.read_text().replace("0.7", "good"))
     with pytest.raises(DataError, match="row 3: dice is 'good'"):
         read_cases(path)

@@ -16,6 +16,7 @@ _REMEDIES = {
     errno.EPERM: _ELSEWHERE,
 }
 
+
 class CrossvoxError(Exception):
     """A failure the user can act on; the command line prints it as one line and exits with 1."""
 

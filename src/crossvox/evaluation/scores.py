@@ -19,7 +19,7 @@ from rich.table import Table
 
 from crossvox.errors import DataError, UsageError
 from crossvox.evaluation.metrics import POLICY
-from crossvox.files import atomic_write
+from crossvox.files import atomic_path
 
 DECIMALS = {"dice": 3, "assd_mm": 2}
 """The metrics that are averaged, and the digits after the point they are shown with."""
@@ -41,26 +41,30 @@ Summary = dict[str, Any]
 def write_scores(folder: Path | str, rows: Sequence[Row], run: Row | None = None) -> Summary:
     """Write `cases.csv` and `summary.json` into a folder and return the summary.
 
-    See `write_cases` and `summarise` for the arguments and what is raised.
-    """
-    summary = summarise(rows, run)
-    write_cases(Path(folder) / "cases.csv", rows)
-    text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
-    atomic_write(Path(folder) / "summary.json", text + "\n")
-    return summary
-
-
-def write_cases(path: Path | str, rows: Iterable[Row]) -> None:
-    """Write one line per case, modality and class; a score that does not exist is left empty.
+    At no time does a summary lie beside the cases of another.
 
     Args:
-        path: the CSV file, written as a whole or not at all.
-        rows: dictionaries with exactly the keys `COLUMNS`: those of
+        folder: where to; a score that does not exist is left empty in `cases.csv`.
+        rows: one per case, modality and class, with exactly the keys `COLUMNS`: those of
             `crossvox.evaluation.metrics.score_case`, `case` and `modality`.
+        run: see `summarise`.
 
     Raises:
         ValueError: a row has other keys.
+        UsageError: there are no rows.
     """
+    table, summary = _table(rows), summarise(rows, run)
+    text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
+    place = Path(folder) / "summary.json"
+    # The inner file is in place first.
+    with atomic_path(place) as whole, atomic_path(Path(folder) / "cases.csv") as cases:
+        cases.write_bytes(table.encode())
+        whole.write_bytes(f"{text}\n".encode())
+        place.unlink(missing_ok=True)
+    return summary
+
+
+def _table(rows: Iterable[Row]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -68,11 +72,11 @@ def write_cases(path: Path | str, rows: Iterable[Row]) -> None:
         if missing := [key for key in COLUMNS if key not in row]:
             raise ValueError(f"a row of scores lacks {', '.join(missing)}")
         writer.writerow({key: "" if _is_missing(value) else value for key, value in row.items()})
-    atomic_write(path, text.getvalue())
+    return text.getvalue()
 
 
 def read_cases(path: Path | str) -> list[dict[str, Any]]:
-    """Read what `write_cases` wrote; empty scores become NaN.
+    """Read the `cases.csv` of `write_scores`; empty scores become NaN.
 
     Raises:
         DataError: the file cannot be read, lacks a column or holds text where a number belongs.
@@ -102,7 +106,7 @@ def summarise(rows: Sequence[Row], run: Row | None = None) -> Summary:
     """Mean and sd over cases per modality and class, their averages, and the policy in words.
 
     Args:
-        rows: see `write_cases`; classes and modalities keep the order of their first row.
+        rows: see `write_scores`; classes and modalities keep the order of their first row.
         run: what the scores are of, kept as `summary["run"]`. `aggregate_runs` looks for
             `method` and `seed`; everything else in it (data, split …) is a condition that runs
             must share to be averaged, so leave out what differs between repetitions.

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +13,15 @@ import yaml
 
 from crossvox.data.fingerprint import fingerprint
 from crossvox.data.manifest import Manifest, load_manifest
+from crossvox.data.misalign import Misalign
 from crossvox.data.nifti import read_header
 from crossvox.data.plan import make_plan
 from crossvox.data.selection import select
 from crossvox.engine.record import ELSEWHERE, read_config, read_facts
 from crossvox.errors import UsageError
 from crossvox.files import naming, sha256
+from crossvox.workflows.benchmark_cell import PLAIN, Cell, Facts
 from crossvox.workflows.benchmark_suite import (
-    MethodRow,
     Suite,
     Variants,
     settings,
@@ -36,100 +35,6 @@ from crossvox.workflows.train import store_path
 
 Parse = Callable[[Path], RunConfig]
 """Reads the YAML file of a run as `crossvox train --config` does, with types and names checked."""
-
-PLAIN = ""
-"""The variant in which everything is as it is."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the tables say of a row."""
-
-    parameters: int
-    uses_unlabelled: bool
-    adaptation: str
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run of the grid, and the tests made of it.
-
-    Attributes:
-        name: unique in the grid; also its folder's.
-        folder: of all its files.
-        row, dataset, labels, seed, backbone: its place in the grid.
-        config: every setting of the run.
-        tests: variant → further options of `crossvox evaluate`.
-        scored: split and checkpoint.
-        facts: for the tables.
-        derived: the manifest of the row's own that is to be written first, if it has one.
-    """
-
-    name: str
-    folder: Path
-    row: MethodRow
-    dataset: str
-    labels: str
-    seed: int
-    backbone: str
-    config: RunConfig
-    tests: Mapping[str, Sequence[str]]
-    scored: Mapping[str, str]
-    facts: Facts
-    derived: Manifest | None = None
-
-    @property
-    def run(self) -> Path:
-        """The run directory."""
-        return self.folder / "run"
-
-    @property
-    def log(self) -> Path:
-        """What its commands said."""
-        return self.folder / "log.txt"
-
-    @property
-    def failure(self) -> Path:
-        """There if its last attempt failed."""
-        return self.folder / "failed.json"
-
-    @property
-    def trained(self) -> Path:
-        """There when it is trained: what that took."""
-        return self.folder / "trained.json"
-
-    def scores(self, variant: str) -> Path:
-        """The folder of a test's scores."""
-        return self.folder / "scores" / (slug(variant) or "plain")
-
-    def done(self, variant: str) -> bool:
-        """Whether a test was made, of the split and the checkpoint that are asked for now."""
-        summary = self.scores(variant) / "summary.json"
-        if not (self.trained.exists() and summary.exists()):
-            return False
-        run = json.loads(summary.read_text(encoding="utf-8"))["run"]
-        return all(run[key] == value for key, value in self.scored.items())
-
-    @property
-    def state(self) -> str:
-        """ "done", "failed" or "open"."""
-        if all(self.done(variant) for variant in self.tests):
-            return "done"
-        return "failed" if self.failure.exists() else "open"
-
-    def commands(self) -> Iterator[tuple[str, list[str]]]:
-        """What is still to do: ("trained" or a variant, arguments of `crossvox`)."""
-        if not self.trained.exists():
-            begun = (self.run / "config.yaml").exists()
-            fresh = ["--config", str(self.folder / "settings.yaml")]
-            yield "trained", ["train", *(["--resume", str(self.run)] if begun else fresh)]
-        for variant, options in self.tests.items():
-            if not self.done(variant):
-                yield variant, [
-                    "evaluate", str(self.run), "--data", str(self.config.data),
-                    "--split", self.scored["split"], "--checkpoint", self.scored["checkpoint"],
-                    "--out", str(self.scores(variant)), *options,
-                ]  # fmt: skip
 
 
 def grid(suite: Suite, out: Path, parse: Parse) -> list[Cell]:
@@ -201,23 +106,24 @@ def _draws(suite: Suite) -> Sequence[int | None]:
     return suite.seeds if suite.label_draw == "seed" else (None,)
 
 
-def _tests(variants: Variants, manifest: Manifest) -> dict[str, list[str]]:
-    """Variant → options of `crossvox evaluate`; the name says what is given or how it is moved."""
+def _tests(variants: Variants, manifest: Manifest) -> dict[str, Given]:
+    """Variant → what is given; its name says so too, but for which modality is moved."""
     modalities = list(manifest.modalities)
     if variants.modality and variants.modality not in modalities:
         raise UsageError(
             f"variants.modality: no modality '{variants.modality}' in {manifest.path}; "
             f"choose from {', '.join(modalities)}"
         )
-    tests: dict[str, list[str]] = {PLAIN: []}
+    tests = {PLAIN: Given()}
     if variants.subsets:
         for size in range(1, len(modalities)):
             for subset in itertools.combinations(modalities, size):
-                tests[f"given={'+'.join(subset)}"] = ["--modalities", ",".join(subset)]
-    which = ["--misalign.modality", variants.modality or modalities[-1]]
-    for kind, amounts in (("shift", variants.shift_mm), ("rotate", variants.rotate_deg)):
-        for amount in amounts:
-            tests[f"{kind}={amount:g}"] = [*which, f"--misalign.{kind}", f"{amount:g}"]
+                tests[f"given={'+'.join(subset)}"] = Given(subset)
+    which = variants.modality or modalities[-1]
+    for amount in variants.shift_mm:
+        tests[f"shift={amount:g}"] = Given(misalign=Misalign(which, shift=amount))
+    for amount in variants.rotate_deg:
+        tests[f"rotate={amount:g}"] = Given(misalign=Misalign(which, rotate=amount))
     return tests
 
 
@@ -289,7 +195,7 @@ def _cell(draft: Cell, labels: str, seed: int, suite: Suite) -> Cell:
 
 def _refuse_other(cell: Cell) -> None:
     """Raise `UsageError` if the folder holds a run of other settings or other data."""
-    if not (cell.run / "config.yaml").exists():
+    if not cell.begun:
         return
     before, now = read_config(cell.run), cell.config.to_dict()
     before = RunConfig.from_dict(before).to_dict()

@@ -20,7 +20,7 @@ from crossvox.inference.attention import MAPS, Attention
 from crossvox.inference.channels import most_probable
 from crossvox.reporting.side_by_side import Slice, attention_figure, predictions_figure
 from crossvox.reporting.style import save
-from crossvox.workflows.benchmark_cells import PLAIN, Cell
+from crossvox.workflows.benchmark_cell import PLAIN, Cell
 from crossvox.workflows.benchmark_suite import Suite, slug
 from crossvox.workflows.predict import Options, cases_of, load_predictor
 from crossvox.workflows.prepare import Echo

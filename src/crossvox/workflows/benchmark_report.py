@@ -20,7 +20,7 @@ from crossvox.evaluation.benchmark_tables import CELL_COLUMNS
 from crossvox.evaluation.layout import to_latex, to_markdown
 from crossvox.evaluation.scores import COLUMNS, WHOLE, read_cases
 from crossvox.files import atomic_write
-from crossvox.workflows.benchmark_cells import PLAIN, Cell
+from crossvox.workflows.benchmark_cell import PLAIN, Cell
 from crossvox.workflows.benchmark_document import Report, draw, markdown, tables
 from crossvox.workflows.benchmark_suite import MethodRow, Suite
 

@@ -23,7 +23,7 @@ from rich.console import Console
 from crossvox.errors import UsageError, require
 from crossvox.files import atomic_write, naming
 from crossvox.locks import Lock
-from crossvox.workflows.benchmark_cells import Cell
+from crossvox.workflows.benchmark_cell import Cell
 from crossvox.workflows.prepare import Echo
 
 Spent = dict[str, float]
@@ -159,6 +159,8 @@ def _work(cell: Cell, share: Share, launch: Launch) -> str:
         if not lock.acquire():
             return f"{cell.name}: left to another process that is at it"
         cell.failure.unlink(missing_ok=True)
+        if not cell.is_trained:
+            cell.forget_tests()
         text = yaml.safe_dump(cell.config.to_dict(), sort_keys=False, allow_unicode=True)
         atomic_write(cell.folder / "settings.yaml", text)
         if cell.derived is not None and not cell.config.data.exists():

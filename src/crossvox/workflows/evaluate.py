@@ -106,7 +106,7 @@ def evaluate(
     for case in cases:
         prediction = _predict(predictor, case, given.misalign)
         rows += _score(run, manifest, prediction, case, out if overlays else None, echo)
-    facts = _facts(predictor.runs, manifest, split, options)
+    facts = facts_of(predictor.runs, manifest, split, options)
     return write_scores(out, rows, facts | given.facts())
 
 
@@ -177,7 +177,9 @@ def same_problem(run: Run, manifest: Manifest) -> None:
             )
 
 
-def _facts(runs: Sequence[Run], manifest: Manifest, split: str, options: Options) -> dict[str, Any]:
+def facts_of(
+    runs: Sequence[Run], manifest: Manifest, split: str, options: Options
+) -> dict[str, Any]:
     """What the scores are of; all but method and seed must agree for runs to be averaged."""
     configs = [run.config for run in runs]
     facts = {

@@ -18,7 +18,7 @@ from crossvox.reporting.page import Page, Plots, Section, Viewer, render
 from crossvox.reporting.scans import UNKNOWN, ShownScan, embed
 from crossvox.reporting.score_blocks import case_table, score_plots, summary_table, volume_table
 from crossvox.version import __version__
-from crossvox.workflows.evaluate import same_problem
+from crossvox.workflows.evaluate import facts_of, same_problem
 from crossvox.workflows.predict import Options, Predictor, cases_of
 from crossvox.workflows.prepare import Echo
 from crossvox.workflows.report_benchmark import benchmark_sections, holds_benchmark
@@ -149,7 +149,7 @@ def _look(
         predictor = Predictor(run.path, options=options)
         rows = predict_scans(run, manifest, predictor, cases, gallery, echo)
         return manifest, rows, gallery.scans()
-    known = read_scores(source.scores, run, source.split, options.checkpoint)
+    known = read_scores(source.scores, facts_of([run], manifest, source.split, options))
     wanted = worst_and_best(known, source.show)
     if missing := wanted - {case.id for case in cases}:
         raise UsageError(

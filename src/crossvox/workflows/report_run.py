@@ -136,8 +136,12 @@ def reproduction(run: Run, command: Sequence[str]) -> list[Any]:
     ]
 
 
-def read_scores(folder: Path, run: Run, split: str, checkpoint: str) -> list[dict[str, Any]]:
-    """The rows of an evaluate folder, which must be of this run, split and checkpoint.
+def read_scores(folder: Path, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of an evaluate folder, which must be of what is asked for.
+
+    Args:
+        folder: what `crossvox evaluate` wrote.
+        asked: as from `crossvox.workflows.evaluate.facts_of`.
 
     Raises:
         UsageError: they are of another.
@@ -148,16 +152,10 @@ def read_scores(folder: Path, run: Run, split: str, checkpoint: str) -> list[dic
         found = json.loads(path.read_text(encoding="utf-8"))["run"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not readable ({error}); run `crossvox evaluate` first") from error
-    own = {
-        "method": run.config.method["name"],
-        "seed": run.config.seed,
-        "split": split,
-        "checkpoint": checkpoint,
-    }
-    for name, value in own.items():
-        if found.get(name) != value:
+    for name in [*asked, *(name for name in found if name not in asked)]:
+        if found.get(name) != asked.get(name):
             raise UsageError(
-                f"{folder}: scores of {name} {found.get(name)}, asked for {value}; "
+                f"{folder}: scores of {name} {found.get(name)}, asked for {asked.get(name)}; "
                 "give the folder of this run, split and checkpoint"
             )
     return read_cases(folder / "cases.csv")
