@@ -50,6 +50,15 @@ def fractions(path: Path, scan: Path) -> np.ndarray:
     return image.get_fdata(dtype=np.float32)
 
 
+def test_no_map_of_an_earlier_prediction_lies_beside_a_new_one(runs, scan, tmp_path):
+    predict(tmp_path, scan, runs[0], "--save-probabilities", "--save-uncertainty")
+    (tmp_path / "s7_ct_uncertainty.nii.gz").write_bytes(b"of another scan")
+    predict(tmp_path, scan, runs[1], "--save-probabilities")
+    assert sorted(path.name for path in tmp_path.glob("*_ct*.nii.gz")) == [
+        "s6 ctü_ct.nii.gz", "s6 ctü_ct_probabilities.nii.gz", "s7_ct_uncertainty.nii.gz",
+    ]  # fmt: skip
+
+
 def test_probabilities_and_uncertainty_agree_with_the_label_map(runs, scan, tmp_path):
     ids = predict(tmp_path, scan, runs[0], "--save-probabilities", "--save-uncertainty")
     file = tmp_path / "s6 ctü_ct_probabilities.nii.gz"

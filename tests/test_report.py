@@ -99,6 +99,16 @@ def test_what_cannot_be_meant_is_refused(run, unpaired_files, tmp_path, capsys):
                  str(tmp_path / "test")]) == 0  # fmt: skip
     other = ["--data", data, "--out", out, "--scores", tmp_path / "test"]
     assert "scores of split test, asked for val" in refused(capsys, "report", run, *other)
+    part = tmp_path / "part"
+    assert main(["evaluate", str(run), "--data", str(data), "--split", "val", "--modalities", "ct",
+                 "--out", str(part)]) == 0  # fmt: skip
+    other = ["--data", data, "--out", out, "--scores", part]
+    assert "scores of given ['ct'], asked for None" in refused(capsys, "report", run, *other)
+    summary = json.loads((part / "summary.json").read_text())
+    del summary["run"]["given"]
+    summary["run"]["labelled"] = "all"
+    (part / "summary.json").write_text(json.dumps(summary))
+    assert "scores of labelled all, asked for 2" in refused(capsys, "report", run, *other)
     assert not out.exists()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tempfile
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from crossvox.data.selection import Selection
 from crossvox.engine.checkpoint import load_weights, save_weights
 from crossvox.engine.record import read_facts
 from crossvox.errors import UsageError
-from crossvox.files import atomic_write, require_writable
+from crossvox.files import TEMPORARY, atomic_write, require_writable
 from crossvox.version import __version__
 from crossvox.workflows.predict import Checkpoint
 from crossvox.workflows.runs import PLAN, Run, build_method
@@ -88,8 +88,9 @@ def export_bundle(path: Path, out: Path, checkpoint: Checkpoint = "best") -> Pat
     weights = run.checkpoint(checkpoint)
     out.parent.mkdir(parents=True, exist_ok=True)
     # As a whole or not at all, as every file is.
-    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=out.parent) as scratch:
-        bundle = Path(scratch) / "bundle"
+    bundle = out.with_name(TEMPORARY + out.name)
+    shutil.rmtree(bundle, ignore_errors=True)  # what a killed process left
+    try:
         _write_model(run, weights, bundle / "models")
         _write_json(bundle / "configs" / "metadata.json", _metadata(run))
         _write_json(bundle / "configs" / "inference.json", INFERENCE)
@@ -97,6 +98,8 @@ def export_bundle(path: Path, out: Path, checkpoint: Checkpoint = "best") -> Pat
         if out.exists():
             out.rmdir()
         bundle.rename(out)
+    finally:
+        shutil.rmtree(bundle, ignore_errors=True)
     return out
 
 

@@ -9,17 +9,18 @@ from pathlib import Path
 from rich.console import Console
 
 from crossvox.data.phantom import write_phantom
+from crossvox.engine.record import holds_run
 from crossvox.errors import UsageError
 from crossvox.evaluation.scores import Summary, aggregate_runs, read_cases, table, to_markdown
-from crossvox.files import atomic_write
+from crossvox.files import atomic_write, require_folder
 from crossvox.reporting.figures import dice_bars, learning_curves
 from crossvox.workflows.config import RunConfig
 from crossvox.workflows.evaluate import evaluate
 from crossvox.workflows.predict import Options, predict_split
 from crossvox.workflows.prepare import Echo
 from crossvox.workflows.presets import load_preset, merge
-from crossvox.workflows.runs import plugin
-from crossvox.workflows.train import train
+from crossvox.workflows.runs import Run, plugin
+from crossvox.workflows.train import resume, train
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def demo(out: Path, settings: Demo = Demo(), echo: Echo = print) -> dict[str, Su
     """Write synthetic scans to `out`, train on them, segment and score the test split.
 
     Args:
-        out: folder for everything; must not hold an earlier demonstration.
+        out: folder for everything; one that ended early is gone on with.
         settings: how much to do.
         echo: takes the lines for the user.
 
@@ -63,10 +64,12 @@ def demo(out: Path, settings: Demo = Demo(), echo: Echo = print) -> dict[str, Su
         Method → summary of its scores on the test split.
 
     Raises:
-        UsageError: `out` holds a demonstration already, or a method is unknown.
+        UsageError: `out` holds a demonstration that is finished or of other settings, a method
+            is unknown.
     """
     began = time.perf_counter()
-    if (out / "runs").exists():
+    require_folder(out)
+    if (out / "scores.md").exists():
         raise UsageError(f"{out} holds a demonstration; remove it or give another --out")
     for method in settings.methods:
         plugin("method", method)
@@ -93,7 +96,7 @@ def _run(out: Path, data: Path, method: str, settings: Demo, echo: Echo) -> Summ
     """Train, predict, evaluate and draw one method."""
     echo(f"--- {method} ---")
     run = out / "runs" / method
-    train(_config(data, run, method, settings), echo)
+    _train(_config(data, run, method, settings).absolute(), echo)
     predict_split(run, data, "test", out / "predictions" / method, echo=echo)
     scores = out / "scores" / method
     summary = evaluate(run, data, "test", scores, Options(), overlays=True, echo=echo)
@@ -101,6 +104,18 @@ def _run(out: Path, data: Path, method: str, settings: Demo, echo: Echo) -> Summ
     learning_curves(scores / "learning.png", run / "metrics.csv")
     dice_bars(scores / "dice.png", read_cases(scores / "cases.csv"), title=f"{method}, test split")
     return summary
+
+
+def _train(config: RunConfig, echo: Echo) -> None:
+    """Train, or go on with what an earlier attempt came to."""
+    if not holds_run(config.out):
+        train(config, echo)
+        return
+    if Run.load(config.out).config != config:
+        raise UsageError(
+            f"{config.out}: of a demonstration with other settings; remove it or give another --out"
+        )
+    resume(config.out, echo)
 
 
 def _config(data: Path, run: Path, method: str, settings: Demo) -> RunConfig:

@@ -16,6 +16,8 @@ from crossvox.inference.ensemble import Ensemble
 from crossvox.inference.predictor import Prediction
 
 VOLUMES = "volumes.csv"
+PROBABILITIES, UNCERTAINTY, DICOM = "_probabilities.nii.gz", "_uncertainty.nii.gz", ".seg.dcm"
+"""Endings of the files beside a label map, in place of its own."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,9 @@ def predict_to_files(
 ) -> Prediction:
     """Segment one subject and write label maps, names, volumes and what else was asked for.
 
+    What an earlier prediction of the same scans left beside its label maps, and is not asked for
+    now, is removed: it would pass for this one's.
+
     Args:
         ensemble: what predicts.
         target: scans and files.
@@ -84,17 +89,27 @@ def predict_to_files(
         if outputs.probabilities:
             names = ["background", *ensemble.task.classes]
             for m in target.images:
-                writer = fraction_writer(
-                    target.beside(m, "_probabilities.nii.gz"), target.images[m], names
-                )
+                writer = fraction_writer(target.beside(m, PROBABILITIES), target.images[m], names)
                 consumers.setdefault(m, []).append(files.enter_context(writer))
         prediction = ensemble.predict(target.images, consumers)
         for m, entropy in entropies.items():
-            path = target.beside(m, "_uncertainty.nii.gz")
+            path = target.beside(m, UNCERTAINTY)
             write = files.enter_context(fraction_writer(path, target.images[m]))
             write(entropy.map)
+        _remove_others(target, outputs)
         _write_labels(target, prediction, ids)
     return prediction
+
+
+def _remove_others(target: Target, outputs: Outputs) -> None:
+    for m in target.files:
+        asked = {
+            PROBABILITIES: outputs.probabilities,
+            UNCERTAINTY: outputs.uncertainty,
+            DICOM: m in target.series,
+        }
+        for ending in (ending for ending, own in asked.items() if not own):
+            target.beside(m, ending).unlink(missing_ok=True)
 
 
 def _write_labels(target: Target, prediction: Prediction, ids: Mapping[str, int]) -> None:
@@ -102,9 +117,7 @@ def _write_labels(target: Target, prediction: Prediction, ids: Mapping[str, int]
     for m, file in target.files.items():
         labels, affine = prediction.labels[m], prediction.affines[m]
         if m in target.series:
-            write_dicom_seg(
-                target.beside(m, ".seg.dcm"), labels, affine, list(ids), target.series[m]
-            )
+            write_dicom_seg(target.beside(m, DICOM), labels, affine, list(ids), target.series[m])
         write_label(file, labels, ids, target.images[m])
         facts = {"file": file.name, "case": target.case, "modality": m}
         rows += volumes(labels, affine, list(ids), **facts)
