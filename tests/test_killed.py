@@ -147,7 +147,8 @@ def command(name: str, run: Path, data: Path, out: Path) -> list[str]:
         "convert": ["convert", "folders", str(data.parent),
                     "--pattern", "{case} {modality}ü.nii.gz",
                     "--labels-pattern", "{case} {modality}ü_label.nii.gz",
-                    "--kind", "ct=ct,mr=mr", "--ids", "a=3,b=9", "--out", str(out), "--copy", "--overwrite"],
+                    "--kind", "ct=ct,mr=mr", "--copy", "--overwrite", "--ids", "a=3,b=9",
+                    "--out", str(out)],
     }[name]  # fmt: skip
 
 
