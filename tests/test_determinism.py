@@ -74,7 +74,7 @@ def plain(paired_files, tmp_path_factory):
             Store(folder, plan.preprocessing),
             plan.task,
             select(paired_files, "2"),
-            sampling=Sampling(),
+            sampling=Sampling(partner_drop=0),
             augment=Augment(),
             needs=frozenset({"unlabelled", "companion"}),
             seed=5,
