@@ -11,9 +11,12 @@ import sys
 import time
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from crossvox.cli.main import main
+from crossvox.data.manifest import load_manifest
 from crossvox.locks import Lock
 from crossvox.workflows.benchmark_run import CommandError, Launcher
 from helpers_benchmark import TINY, InProcess, read, write_suite
@@ -147,6 +150,31 @@ def test_scores_of_other_tests_and_of_other_runs_are_not_taken_for_these(
     assert (cell / "scores" / "plain" / "cases.csv").read_bytes() != before
     (cell / "scores" / "plain" / "summary.json").write_text("{")
     assert again("damaged", variants=shift, set=longer) == ["evaluate"]
+
+
+def test_scans_that_changed_are_noticed(paired_files, tmp_path, ran, capsys):
+    """Those scored are scored again, those trained on make it another data set."""
+    shutil.copytree(paired_files.path.parent, tmp_path / "data")
+    manifest = load_manifest(tmp_path / "data" / "dataset.json")
+    suite = write_suite(tmp_path / "s.yaml", methods=["sup"], split="test")
+    argv = arguments(suite, manifest.path, tmp_path / "out")
+    assert main(argv) == 0
+    before = read(tmp_path / "out" / "cases.csv")
+    (scored,), train = manifest.split("test"), manifest.split("train")
+    # A label that was corrected.
+    corrected = nib.load(scored.labels["ct"])
+    voxels = np.asarray(corrected.dataobj).copy()
+    voxels[: voxels.shape[0] // 2] = 0
+    nib.save(nib.Nifti1Image(voxels, corrected.affine), scored.labels["ct"])
+    ran.clear()
+    assert main(argv) == 0
+    assert [command[0] for command in ran] == ["evaluate"]
+    assert read(tmp_path / "out" / "cases.csv") != before
+    ran.clear()
+    os.utime(scored.labels["ct"])
+    assert main(argv) == 0 and ran == []
+    shutil.copy(train[0].images["mr"], train[1].images["mr"])
+    assert "another data set" in refused(capsys, *argv)
 
 
 def test_shards_are_disjoint_and_together_the_whole(paired_files, tmp_path, ran):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import os
 import tempfile
@@ -98,6 +99,17 @@ def sha256(path: Path | str) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def sha256_once(path: Path | str) -> str:
+    """`sha256`, read again only when the file's size or time has changed."""
+    status = os.stat(path)
+    return _sha256_of(str(path), status.st_size, status.st_mtime_ns)
+
+
+@functools.cache
+def _sha256_of(path: str, size: int, mtime_ns: int) -> str:
+    return sha256(path)
 
 
 def _begin(path: Path, prefix: str) -> tuple[int | None, Path]:

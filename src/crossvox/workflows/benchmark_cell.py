@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossvox.data.manifest import Manifest
+from crossvox.files import sha256_once
 from crossvox.workflows.benchmark_suite import MethodRow, slug
 from crossvox.workflows.config import RunConfig
 from crossvox.workflows.evaluate import Given
@@ -39,6 +40,7 @@ class Cell:
         tests: variant → what the method is given.
         scored: split and checkpoint.
         facts: for the tables.
+        files: what the tests look at, name → file.
         derived: the manifest of the row's own that is to be written first, if it has one.
     """
 
@@ -53,6 +55,7 @@ class Cell:
     tests: Mapping[str, Given]
     scored: Mapping[str, str]
     facts: Facts
+    files: Mapping[str, Path]
     derived: Manifest | None = None
 
     @property
@@ -79,6 +82,14 @@ class Cell:
         """The folder of a test's scores."""
         return self.folder / "scores" / (slug(variant) or "plain")
 
+    def spent(self, variant: str) -> Path:
+        """There when a test was made: what it took, and of which files it was."""
+        return self.scores(variant) / "spent.json"
+
+    def hashes(self) -> dict[str, str]:
+        """The SHA-256 of the files that the tests look at, as they are now."""
+        return {name: sha256_once(path) for name, path in self.files.items()}
+
     @property
     def is_trained(self) -> bool:
         """Whether its run is there and finished."""
@@ -91,12 +102,15 @@ class Cell:
 
     def done(self, variant: str) -> bool:
         """Whether a test was made, and was the one that is asked for now."""
-        summary = self.scores(variant) / "summary.json"
-        if not (self.is_trained and summary.exists()):
+        folder = self.scores(variant)
+        if not self.is_trained:
             return False
         try:
-            made = json.loads(summary.read_text(encoding="utf-8"))["run"]
-        except (ValueError, KeyError):
+            made = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["run"]
+            spent = json.loads(self.spent(variant).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError, KeyError):
+            return False
+        if "files" in spent and spent["files"] != self.hashes():
             return False
         asked = {"given": None, "misalign": None, **self.scored, **self.tests[variant].facts()}
         return all(made.get(key) == value for key, value in asked.items())

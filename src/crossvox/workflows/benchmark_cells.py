@@ -19,7 +19,7 @@ from crossvox.data.plan import make_plan
 from crossvox.data.selection import select
 from crossvox.engine.record import ELSEWHERE, read_config, read_facts
 from crossvox.errors import UsageError
-from crossvox.files import naming, sha256
+from crossvox.files import naming, sha256, sha256_once
 from crossvox.workflows.benchmark_cell import PLAIN, Cell, Facts
 from crossvox.workflows.benchmark_suite import (
     Suite,
@@ -75,6 +75,7 @@ def grid(suite: Suite, out: Path, parse: Parse) -> list[Cell]:
                 tests=_tests(suite.variants, own),
                 scored={"split": suite.split, "checkpoint": suite.checkpoint},
                 facts=facts,
+                files=_files(own, suite.split),
                 derived=own if row.only else None,
             )
             cells += [
@@ -104,6 +105,17 @@ def _look(manifest: Manifest, suite: Suite) -> None:
 
 def _draws(suite: Suite) -> Sequence[int | None]:
     return suite.seeds if suite.label_draw == "seed" else (None,)
+
+
+def _files(manifest: Manifest, split: str) -> dict[str, Path]:
+    """The images and labels that the scores of a split are of."""
+    return {
+        f"{case.id}/{modality}/{kind}": path
+        for case in manifest.split(split)
+        if case.labels
+        for kind, files in (("image", case.images), ("label", case.labels))
+        for modality, path in files.items()
+    }
 
 
 def _tests(variants: Variants, manifest: Manifest) -> dict[str, Given]:
@@ -210,12 +222,20 @@ def _refuse_other(cell: Cell) -> None:
 
 
 def _data_changed(cell: Cell) -> bool:
-    """Whether the manifest is another than when the run began."""
-    path = cell.config.data
+    """Whether the manifest, or a file that the run looked at, is another than when it began."""
+    path, began = cell.config.data, read_facts(cell.run).get("data", {})
     if cell.derived is not None:
-        return path.exists() and _resolved(load_manifest(path)) != _resolved(cell.derived)
-    began = read_facts(cell.run).get("data", {}).get("manifest")
-    return began is not None and began != sha256(path)
+        if path.exists() and _resolved(load_manifest(path)) != _resolved(cell.derived):
+            return True
+    elif "manifest" in began and began["manifest"] != sha256(path):
+        return True
+    manifest = cell.derived or load_manifest(path)
+    return any(
+        sha256_once(getattr(manifest.case(case), kind)[modality]) != digest
+        for kind in ("images", "labels")
+        for name, digest in began.get(kind, {}).items()
+        for case, _, modality in [name.rpartition("/")]
+    )
 
 
 def _resolved(manifest: Manifest) -> Manifest:

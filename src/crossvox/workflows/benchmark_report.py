@@ -114,7 +114,7 @@ def _case_lines(suite: Suite, cell: Cell) -> Iterable[Line]:
 def _cell_line(suite: Suite, cell: Cell, out: Path) -> Line:
     facts = read_facts(cell.run)
     trained = _spent(cell.trained)
-    parts = [trained, *(_spent(cell.scores(v) / "spent.json") for v in cell.tests)]
+    parts = [trained, *(_spent(cell.spent(v)) for v in cell.tests)]
     weights = (facts.get("weights") or {}).values()
     versions, git = facts.get("versions", {}), facts.get("git") or {}
     measured = [part for part in parts if part]

@@ -174,8 +174,10 @@ def _work(cell: Cell, share: Share, launch: Launch) -> str:
                 if error.code not in (130, -signal.SIGTERM, -signal.SIGINT):
                     atomic_write(cell.failure, json.dumps(note, ensure_ascii=False))
                 return f"{cell.name}: {note['says']} ({note['what']}); see {cell.log}"
-            place = cell.trained if what == "trained" else cell.scores(what) / "spent.json"
+            place = cell.trained if what == "trained" else cell.spent(what)
             extra: dict[str, Any] = {"jobs": share.jobs, "threads": share.threads}
+            if what != "trained":
+                extra["files"] = cell.hashes()
             atomic_write(place, json.dumps(spent | extra))
     return ""
 
