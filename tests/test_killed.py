@@ -213,7 +213,7 @@ def test_a_demonstration_killed_is_gone_on_with(tmp_path, record_property):
     # Among its first files are the scans, the last ones are figures.
     kills = sum(
         attempt(["demo", "--out", str(out), *options], before=killed_at(number, after=True))
-        for number in (3, 24)
+        for number in (3, 31)
     )
     assert main(["demo", "--out", str(out), "--steps=3", *options[1:]]) == 2
     assert not attempt(["demo", "--out", str(out), *options])
