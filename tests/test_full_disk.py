@@ -51,7 +51,7 @@ def one_line(code: int, said: str, place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name, moves", [("prepare", (0, 1, 9, 28)), ("predict", (0, 1, 3, 8)), ("evaluate", (0, 3)),
+    "name, moves", [("prepare", (0, 1, 9, 28)), ("predict", (0, 1, 3, 8)), ("evaluate", (0, 2)),
                     ("report", (0,))]
 )  # fmt: skip
 def test_a_command_that_can_write_no_more(runs, tmp_path, name, moves, record_property):
