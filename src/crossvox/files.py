@@ -46,6 +46,14 @@ def require_folder(path: Path | str) -> None:
         raise UsageError(f"{path} is a file; --out must name a folder")
 
 
+def real_path(path: Path | str) -> Path:
+    """The absolute path with links followed.
+
+    Unlike `Path.resolve`, it takes links that lead in a circle, which whoever opens them tells of.
+    """
+    return Path(os.path.realpath(path))
+
+
 def sha256(path: Path | str) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     digest = hashlib.sha256()

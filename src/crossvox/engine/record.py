@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 HEADER = ("step", "name", "value")
-ELSEWHERE = frozenset({"compute", "data", "store", "out", "weights"})
+ELSEWHERE = frozenset({"compute", "data", "root", "store", "out", "weights"})
 """Parts of a configuration that say where to compute and to read, not what to compute."""
 PACKAGES = ("torch", "monai", "lightning-fabric", "numpy", "scipy", "nibabel", "blosc2")
 

@@ -20,7 +20,7 @@ from crossvox.data.plan import make_plan
 from crossvox.data.selection import select
 from crossvox.engine.record import ELSEWHERE, read_config, read_facts
 from crossvox.errors import UsageError
-from crossvox.files import sha256
+from crossvox.files import real_path, sha256
 from crossvox.workflows.benchmark_suite import (
     MethodRow,
     Suite,
@@ -119,16 +119,17 @@ class Cell:
 
     def commands(self) -> Iterator[tuple[str, list[str]]]:
         """What is still to do: ("trained" or a variant, arguments of `crossvox`)."""
+        root = ["--root", str(self.config.root)] if self.config.root else []
         if not self.trained.exists():
             begun = (self.run / "config.yaml").exists()
             fresh = ["--config", str(self.folder / "settings.yaml")]
-            yield "trained", ["train", *(["--resume", str(self.run)] if begun else fresh)]
+            yield "trained", ["train", *(["--resume", str(self.run), *root] if begun else fresh)]
         for variant, options in self.tests.items():
             if not self.done(variant):
                 yield variant, [
                     "evaluate", str(self.run), "--data", str(self.config.data),
                     "--split", self.scored["split"], "--checkpoint", self.scored["checkpoint"],
-                    "--out", str(self.scores(variant)), *options,
+                    "--out", str(self.scores(variant)), *root, *options,
                 ]  # fmt: skip
 
 
@@ -150,14 +151,16 @@ def grid(suite: Suite, out: Path, parse: Parse) -> list[Cell]:
     """
     cells = []
     for name, path in suite.data.items():
-        manifest = load_manifest(path)
+        manifest = load_manifest(path, suite.root)
         _look(manifest, suite)
         backbones: Sequence[Mapping[str, Any] | None] = suite.backbones or (None,)
         for row, backbone in itertools.product(suite.methods, backbones):
             where = f"{suite.name}, row '{row.label}'"
             base = _parsed(settings(suite, row, backbone), parse, where)
             own = _only(manifest, row.only, out / "data", where)
-            config, facts = _planned(base, own, out, where)
+            # A row's own manifest lies in `out` and names the files of the one it is made from.
+            root = suite.root or (path.parent if row.only else None)
+            config, facts = _planned(dataclasses.replace(base, root=root), own, out, where)
             draft = Cell(
                 name="",
                 folder=out / "cells",
@@ -185,11 +188,11 @@ def grid(suite: Suite, out: Path, parse: Parse) -> list[Cell]:
 
 def _look(manifest: Manifest, suite: Suite) -> None:
     """What a cheap look at the data can find: every header, and what the suite asks of it."""
-    path = manifest.path
-    assert path is not None
-    _, cases = cases_of(path, suite.split)
+    _, cases = cases_of(manifest, suite.split)
     if not any(case.labels for case in cases):
-        raise UsageError(f"{path}: no case of split '{suite.split}' has a label to compare with")
+        raise UsageError(
+            f"{manifest.place}: no case of split '{suite.split}' has a label to compare with"
+        )
     for labels, draw in itertools.product(suite.labels, _draws(suite)):
         select(manifest, labels, draw)
     for case in [*manifest.split("train"), *cases]:
@@ -306,7 +309,9 @@ def _data_changed(cell: Cell) -> bool:
     """Whether the manifest is another than when the run began."""
     path = cell.config.data
     if cell.derived is not None:
-        return path.exists() and _resolved(load_manifest(path)) != _resolved(cell.derived)
+        return path.exists() and _resolved(load_manifest(path, cell.config.root)) != _resolved(
+            cell.derived
+        )
     began = read_facts(cell.run).get("data", {}).get("manifest")
     return began is not None and began != sha256(path)
 
@@ -316,8 +321,8 @@ def _resolved(manifest: Manifest) -> Manifest:
     cases = (
         dataclasses.replace(
             case,
-            images={m: path.resolve() for m, path in case.images.items()},
-            labels={m: path.resolve() for m, path in case.labels.items()},
+            images={m: real_path(path) for m, path in case.images.items()},
+            labels={m: real_path(path) for m, path in case.labels.items()},
         )
         for case in manifest.cases
     )

@@ -13,7 +13,7 @@ from crossvox.errors import UsageError
 from crossvox.workflows.presets import load_preset, merge, read_yaml
 from crossvox.workflows.runs import plugin
 
-GRID = ("data", "out", "store", "method", "labelled", "label_draw", "seed", "preset")
+GRID = ("data", "root", "out", "store", "method", "labelled", "label_draw", "seed", "preset")
 """Settings of a run that the grid decides on, so that no `set` may."""
 
 
@@ -76,6 +76,7 @@ class Suite:
         name: of the suite.
         title: one line for the report.
         data: name → dataset.json; empty = whatever the command names.
+        root: folder below which the files of all data sets must lie; None = each manifest's own.
         methods: the rows of the tables.
         labels: label counts, as `crossvox train --labelled` takes them.
         seeds: of the runs.
@@ -94,6 +95,7 @@ class Suite:
     methods: tuple[MethodRow, ...]
     title: str = ""
     data: dict[str, Path] = field(default_factory=dict)
+    root: Path | None = None
     labels: tuple[str, ...] = ("all",)
     seeds: tuple[int, ...] = (0,)
     label_draw: str = "first"
@@ -185,6 +187,8 @@ def load_suite(path: Path, over: Mapping[str, Any] | None = None) -> Suite:
         str(name): path.parent / Path(str(file)).expanduser()
         for name, file in values.get("data", {}).items()
     }
+    if values.get("root") is not None:
+        values["root"] = path.parent.absolute() / Path(str(values["root"])).expanduser()
     return Suite(**values)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -59,9 +60,19 @@ def convert(
     if copy and found.write is None:
         manifest = copied(manifest, out, lambda cases: _tracked(cases, "copying"))
     manifest.save(out / "dataset.json")
-    for line in notes:
+    for line in [*notes, *root_note(manifest, out)]:
         echo(line)
     return manifest, summary(manifest, grids)
+
+
+def root_note(manifest: Manifest, folder: Path) -> list[str]:
+    """A line on the option that reading a manifest in `folder` will take; none if it takes none."""
+    root = manifest.needed_root(folder)
+    return (
+        [f"its files lie elsewhere: name it together with --root {shlex.quote(str(root))}"]
+        if root
+        else []
+    )
 
 
 def require_new(path: Path, overwrite: bool) -> None:
