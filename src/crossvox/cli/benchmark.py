@@ -5,20 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser
 
 from crossvox.cli.named import names
 from crossvox.cli.options import add_root, new_parser, parse, required
 from crossvox.cli.run_options import parse_run, run_config
 from crossvox.cli.train import add_train_options
+from crossvox.documents import parse_yaml, read_yaml
 from crossvox.errors import UsageError
 from crossvox.workflows.benchmark import benchmark
 from crossvox.workflows.benchmark_report import report, write_page
 from crossvox.workflows.benchmark_run import Share
 from crossvox.workflows.benchmark_suite import load_suite
 from crossvox.workflows.config import RunConfig
-from crossvox.workflows.presets import merge, read_yaml
+from crossvox.workflows.presets import merge
 
 
 def benchmark_command(argv: list[str]) -> int:
@@ -105,7 +105,7 @@ def _over(values: dict[str, Any]) -> dict[str, Any]:
     if values["set"]:
         changes: dict[str, Any] = {}
         for key, text in _pairs("--set", values["set"]):
-            value = yaml.safe_load(text)
+            value = parse_yaml(text, f"--set {key}")
             for part in reversed(key.split(".")):
                 value = {part: value}
             changes = merge(changes, value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from crossvox.data.manifest import Manifest, load_manifest
 from crossvox.data.nifti import read_header
 from crossvox.data.plan import make_plan
 from crossvox.data.selection import select
+from crossvox.documents import parse_json
 from crossvox.engine.record import ELSEWHERE, read_config, read_facts
 from crossvox.errors import UsageError
 from crossvox.files import real_path, sha256
@@ -107,8 +107,11 @@ class Cell:
         summary = self.scores(variant) / "summary.json"
         if not (self.trained.exists() and summary.exists()):
             return False
-        run = json.loads(summary.read_text(encoding="utf-8"))["run"]
-        return all(run[key] == value for key, value in self.scored.items())
+        try:
+            run = parse_json(summary.read_text(encoding="utf-8"))["run"]
+            return all(run[key] == value for key, value in self.scored.items())
+        except (ValueError, KeyError, TypeError):  # damaged, so made again
+            return False
 
     @property
     def state(self) -> str:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from crossvox.data.manifest import SPLITS
+from crossvox.documents import read_yaml
 from crossvox.errors import UsageError
-from crossvox.workflows.presets import load_preset, merge, read_yaml
+from crossvox.workflows.presets import load_preset, merge
 from crossvox.workflows.runs import plugin
 
 GRID = ("data", "root", "out", "store", "method", "labelled", "label_draw", "seed", "preset")
