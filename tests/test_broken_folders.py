@@ -12,6 +12,7 @@ from broken_inputs_folders import DICOM, LABELS, SUITES
 from crossvox.cli.main import main
 from crossvox.data.manifest import Manifest
 from crossvox.data.nifti import read_image
+from crossvox.workflows.benchmark_run import Launcher
 from helpers_data import AFFINE, write_dataset, write_nifti
 from helpers_dicom import SECRET, write_series
 from helpers_run import train_arguments, trained
@@ -28,6 +29,7 @@ def told(capsys, *argv: object) -> str:
 @pytest.mark.parametrize("kind", SUITES)
 def test_a_broken_suite(unpaired_files, tmp_path, capsys, monkeypatch, kind) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Launcher, "__call__", lambda *_: pytest.fail("a cell was run"))
     suite, out = tmp_path / "suite ü.yaml", tmp_path / "out"
     suite.write_bytes(SUITES[kind])
     line = told(capsys, "benchmark", suite, "--data", f"tiny={unpaired_files.path}", "--out", out)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 
@@ -142,17 +141,3 @@ def test_the_kinds_are_many(record_property):
     for name, found in kinds.items():
         record_property(f"kinds of broken {name}", len(found))
     assert len(SCANS) + len(MANIFESTS) + len(CONFIGS) + len(WEIGHTS) >= 100
-
-
-def test_training_opens_no_connection(tmp_path, monkeypatch, unpaired_files):
-    def blocked(*_):
-        raise AssertionError("a connection was opened")
-
-    monkeypatch.setattr(socket.socket, "connect", blocked)
-    monkeypatch.setattr(socket, "getaddrinfo", blocked)
-    run = tmp_path / "run"
-    assert main(train_arguments(unpaired_files.path, run)) == 0
-    data = ["--data", str(unpaired_files.path), "--split", "val"]
-    assert main(["evaluate", str(run), *data, "--out", str(tmp_path / "o")]) == 0
-    report = str(tmp_path / "r.html")
-    assert main(["report", str(run), *data[:2], "--out", report]) == 0

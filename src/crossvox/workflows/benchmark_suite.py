@@ -184,6 +184,8 @@ def load_suite(path: Path, over: Mapping[str, Any] | None = None) -> Suite:
     values["backbones"] = tuple(_backbone(where, b) for b in values.get("backbones", []))
     values["variants"] = _variants(where, values.get("variants", {}))
     values["pictures"] = _pictures(where, values.get("pictures", {}))
+    if odd := [name for name, file in values.get("data", {}).items() if not isinstance(file, str)]:
+        raise UsageError(f"{where}: data set '{odd[0]}' names no file; give the path of one")
     values["data"] = {
         str(name): path.parent / Path(str(file)).expanduser()
         for name, file in values.get("data", {}).items()
@@ -226,6 +228,8 @@ def _row(where: str, entry: Any) -> MethodRow:
     if not isinstance(entry, dict) or "method" not in entry:
         raise UsageError(f"{where}: method {entry!r}; expected a name, or `method: NAME` and more")
     entry = {"label": entry["method"], **entry}
+    if not isinstance(entry["label"], str | int | float):
+        raise UsageError(f"{where}: label {entry['label']!r} of a method; expected a text")
     label = entry["label"] = str(entry["label"])
     _keys(f"{where}, row '{label}'", entry, MethodRow)
     for key in ("options", "set"):
