@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import subprocess
 import sys
+import time
 
+import numpy as np
 import pytest
 
 from broken_inputs_nifti import PACKED, PLAIN
@@ -57,6 +60,21 @@ def test_a_broken_scan_is_reported_by_check(tmp_path, capsys, data, suffix, kind
     text = data.read_text().replace("images/train0_ct.nii", path.name)
     data.write_text(text)
     assert path.name in refused(capsys, "check", data)
+
+
+def test_a_file_that_inflates_on_and_on_behind_its_voxels(tmp_path, capsys, data):
+    """The reader takes what the header promises; `check`, which looks for the checksum, ends."""
+    sound = write_nifti(tmp_path / "sound.nii", scan(1))
+    path = data.parent / "long.nii.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(sound.read_bytes())
+        for _ in range(64):
+            file.write(bytes(1 << 22))
+    np.testing.assert_array_equal(read_image(path).data, scan(1))
+    data.write_text(data.read_text().replace("images/train0_ct.nii", path.name))
+    began = time.perf_counter()
+    assert "behind the voxels" in refused(capsys, "check", data)
+    assert time.perf_counter() - began < 60
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -259,7 +260,7 @@ def _variants(where: str, values: dict[str, Any]) -> Variants:
     for key in ("shift_mm", "rotate_deg"):
         numbers = values.get(key, [])
         if not isinstance(numbers, list) or not all(
-            isinstance(n, int | float) and n >= 0 for n in numbers
+            isinstance(n, int | float) and 0 <= n < math.inf for n in numbers
         ):
             raise UsageError(f"{where}: variants.{key} is {numbers!r}; expected numbers from 0")
         values = {**values, key: tuple(float(n) for n in numbers if n)}
