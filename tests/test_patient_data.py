@@ -116,7 +116,7 @@ def test_a_list_of_several_series_shows_what_tells_them_apart_and_no_more(
     assert main(["predict", str(run), "--image", f"ct={series}", "--out", out]) == 2
     said = capfd.readouterr().err
     assert not [value for value in VALUES if value in said]
-    assert pydicom.dcmread(in_order(series)[0]).SeriesInstanceUID in said
+    assert said.count("slices") == 2
 
 
 def test_a_converted_data_set_does_not_name_them(tmp_path, capfd) -> None:
