@@ -166,9 +166,8 @@ def load_suite(path: Path, over: Mapping[str, Any] | None = None) -> Suite:
     for key in ("labels", "seeds", "backbones", "methods"):
         if key in values and not isinstance(values[key], list):
             values[key] = [values[key]]
-    for key, kind in (("set", dict), ("data", dict), ("variants", dict), ("pictures", dict)):
-        if not isinstance(values.get(key, {}), kind):
-            raise UsageError(f"{where}: '{key}' is {values[key]!r}; expected `key: value` lines")
+    _kinds(where, values, dict, "set", "data", "variants", "pictures")
+    _kinds(where, values, str, "name", "title", "preset", "split", "checkpoint", "reference")
     if not values.get("methods"):
         raise UsageError(f"{where}: no 'methods'; list those to compare")
     if odd := [seed for seed in values.get("seeds", [0]) if type(seed) is not int or seed < 0]:
@@ -180,6 +179,8 @@ def load_suite(path: Path, over: Mapping[str, Any] | None = None) -> Suite:
         raise UsageError(
             f"{where}: reference '{values['reference']}' is no row; choose from {', '.join(labels)}"
         )
+    if odd := [n for n in values.get("labels", []) if not isinstance(n, str | int | float)]:
+        raise UsageError(f"{where}: label count {odd[0]!r}; expected 2, all or ct=4,mr=2")
     values["labels"] = tuple(str(label) for label in values.get("labels", ["all"]))
     values["seeds"] = tuple(values.get("seeds", [0]))
     values["backbones"] = tuple(_backbone(where, b) for b in values.get("backbones", []))
@@ -233,9 +234,8 @@ def _row(where: str, entry: Any) -> MethodRow:
         raise UsageError(f"{where}: label {entry['label']!r} of a method; expected a text")
     label = entry["label"] = str(entry["label"])
     _keys(f"{where}, row '{label}'", entry, MethodRow)
-    for key in ("options", "set"):
-        if not isinstance(entry.get(key, {}), dict):
-            raise UsageError(f"{where}, row '{label}': '{key}' is {entry[key]!r}; expected a map")
+    _kinds(f"{where}, row '{label}'", entry, dict, "options", "set")
+    _kinds(f"{where}, row '{label}'", entry, str, "only")
     try:
         plugin("method", entry["method"])
     except UsageError as error:
@@ -257,6 +257,8 @@ def _backbone(where: str, entry: Any) -> dict[str, Any]:
 
 def _variants(where: str, values: dict[str, Any]) -> Variants:
     _keys(f"{where}, 'variants'", values, Variants)
+    _kinds(f"{where}, 'variants'", values, bool, "subsets")
+    _kinds(f"{where}, 'variants'", values, str, "modality")
     for key in ("shift_mm", "rotate_deg"):
         numbers = values.get(key, [])
         if not isinstance(numbers, list) or not all(
@@ -269,12 +271,11 @@ def _variants(where: str, values: dict[str, Any]) -> Variants:
 
 def _pictures(where: str, values: dict[str, Any]) -> Pictures:
     _keys(f"{where}, 'pictures'", values, Pictures)
-    cases, attention = values.get("cases", []), values.get("attention", False)
+    _kinds(f"{where}, 'pictures'", values, bool, "attention")
+    cases = values.get("cases", [])
     if not isinstance(cases, list | tuple):
         raise UsageError(f"{where}: pictures.cases is {cases!r}; expected a list of cases")
-    if not isinstance(attention, bool):
-        raise UsageError(f"{where}: pictures.attention is {attention!r}; expected true or false")
-    return Pictures(tuple(str(case) for case in cases), attention)
+    return Pictures(tuple(str(case) for case in cases), values.get("attention", False))
 
 
 def _keys(where: str, values: Mapping[str, Any], kind: type) -> None:
@@ -291,6 +292,13 @@ def _grid_free(where: str, values: Mapping[str, Any]) -> None:
                 f"{where}: 'set' holds '{key}', which the suite's own keys decide on; "
                 "give it there, or as `options` of a method"
             )
+
+
+def _kinds(where: str, values: Mapping[str, Any], kind: type, *keys: str) -> None:
+    words = {dict: "`key: value` lines", str: "a text", bool: "true or false"}[kind]
+    for key in keys:
+        if key in values and not isinstance(values[key], kind):
+            raise UsageError(f"{where}: '{key}' is {values[key]!r}; expected {words}")
 
 
 def _choice(where: str, key: str, value: str, choices: tuple[str, ...]) -> None:
