@@ -70,7 +70,8 @@ class Cell:
     @property
     def evaluate_unseen(self) -> list[str]:
         """The command that scores it on the scans of `unseen`."""
-        return ["evaluate", str(self.run), "--data", str(others(self)), "--split", "test",
+        return ["evaluate", str(self.run), "--data", str(others(self)),
+                "--root", str(self.data.parent), "--split", "test",
                 "--checkpoint", "last", "--out", str(self.unseen)]  # fmt: skip
 
 
@@ -159,7 +160,7 @@ def _summary(folder: Path) -> dict:
 
 def unseen_counts(cell: Cell) -> str:
     """How many scans of each modality `others` has."""
-    manifest = load_manifest(others(cell))
+    manifest = load_manifest(others(cell), cell.data.parent)
     return ", ".join(
         f"{sum(m in case.labels for case in manifest.cases)} {m}" for m in manifest.modalities
     )

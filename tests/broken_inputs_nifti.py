@@ -58,6 +58,13 @@ def _flip_middle(content: bytes) -> bytes:
     )
 
 
+def _far_voxels(content: bytes) -> bytes:
+    """Voxels as they should be, 40 MB behind the header."""
+    header = nib.Nifti1Header(content[:348], check=False)
+    header["vox_offset"] = 40_000_000
+    return header.binaryblock + bytes(40_000_000 - 348) + content[352:]
+
+
 PLAIN: dict[str, Break] = {
     "empty file": lambda content: b"",
     "one byte": lambda content: content[:1],
@@ -99,6 +106,7 @@ PACKED: dict[str, Break] = {
     "gzip of 30000 voxels along each axis": _packed(_dim(3, 30000, 30000, 30000)),
     "gzip of more voxels than bytes": _packed(_dim(3, 200, 200, 200)),
     "gzip bomb": _packed(lambda content: _dim(3, 30000, 30000, 30000)(content) + bytes(30_000_000)),
+    "gzip bomb before the voxels": _packed(_far_voxels),
     "gzip twice": _packed(gzip.compress),
     "gzip magic alone": lambda content: b"\x1f\x8b",
     "gzip cut in the middle": _torn(lambda content: content[: len(content) // 2]),

@@ -10,6 +10,7 @@ import numpy as np
 from crossvox.cli.main import main
 from crossvox.data.check import check
 from crossvox.data.manifest import Manifest, load_manifest
+from crossvox.data.manifest_root import common_folder
 from helpers_data import AFFINE, label, scan, write_nifti
 
 _seed = iter(range(10**6))
@@ -29,7 +30,7 @@ def mask(path: Path, *ids: int) -> Path:
 def converted(layout: str, source: Path, out: Path, *more: object) -> Manifest:
     """The manifest that the command writes; what it describes must be sound."""
     assert main(["convert", layout, str(source), "--out", str(out), *map(str, more)]) == 0
-    manifest = load_manifest(out / "dataset.json")
+    manifest = load_manifest(out / "dataset.json", common_folder([source / "x", out / "x"]))
     assert [p for p in check(manifest) if p.severity == "error"] == []
     return manifest
 

@@ -11,6 +11,34 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 SECRET = "Doe^Jane"
 """The patient's name in every file; nothing we write or print may hold it."""
+MARKED = {
+    "PatientName": SECRET,
+    "PatientID": "PID-48151623",
+    "PatientBirthDate": "19370214",
+    "PatientAge": "087Y",
+    "PatientAddress": "Marked Lane 17",
+    "PatientComments": "marked comment",
+    "OtherPatientNames": "Marked^Alias",
+    "AccessionNumber": "ACC-2342",
+    "InstitutionName": "Marked Hospital",
+    "InstitutionAddress": "Marked Square 5",
+    "InstitutionalDepartmentName": "Marked Department",
+    "ReferringPhysicianName": "Marked^Referrer",
+    "PerformingPhysicianName": "Marked^Performer",
+    "OperatorsName": "Marked^Operator",
+    "StationName": "MARKEDSTATION",
+    "DeviceSerialNumber": "DSN-108",
+    "StudyID": "STUDY-4711",
+    "StudyDate": "20010911",
+    "StudyTime": "231459.731",
+    "AcquisitionDate": "20010912",
+    "StudyDescription": "marked study",
+    "ProtocolName": "marked protocol",
+    "RequestedProcedureDescription": "marked procedure",
+    "StudyInstanceUID": "1.2.826.0.1.77431.1",
+    "FrameOfReferenceUID": "1.2.826.0.1.77431.2",
+}
+"""What in every file names the patient, the place or the examination."""
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
 
@@ -63,9 +91,10 @@ def plain(modality: str, uid: str) -> Dataset:
     ds = Dataset()
     ds.file_meta = meta
     ds.SOPClassUID, ds.SOPInstanceUID = CT, meta.MediaStorageSOPInstanceUID
-    ds.PatientName, ds.PatientID, ds.PatientBirthDate = SECRET, "12345678", "19500101"
-    ds.Modality, ds.SeriesInstanceUID, ds.StudyInstanceUID = modality, uid, "1.2.3"
-    ds.FrameOfReferenceUID = "1.2.3.4"
+    for name, value in MARKED.items():
+        setattr(ds, name, value)
+    ds.private_block(0x0011, "MARKED", create=True).add_new(0x01, "LO", "marked private value")
+    ds.Modality, ds.SeriesInstanceUID = modality, uid
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
     return ds

@@ -308,3 +308,19 @@ def test_a_page_begins_with_the_notes_and_reads_the_tables_out(finished, tmp_pat
     assert text.index("What was looked into.") < text.index("Tiny ü") < text.index(" is first with")
     missing = refused(capsys, "benchmark", "--table", finished[1], "--notes", tmp_path / "no.md")
     assert "no.md: cannot be read" in missing
+
+
+def test_a_root_goes_with_every_command_of_every_row(paired_files, tmp_path, ran, capsys):
+    folder = paired_files.path.parent
+    apart = tmp_path / "versioned" / "dataset.json"
+    apart.parent.mkdir()
+    shutil.copy(paired_files.path, apart)
+    rows = ["sup", {"method": "sup", "label": "ct only", "only": "first"}]
+    suite = write_suite(tmp_path / "s.yaml", methods=rows)
+    outside = apart.read_text().replace('"s6 mrü.nii.gz"', f'"{folder}/s6 mrü.nii.gz"')
+    apart.write_text(outside)
+    assert main(arguments(suite, apart, tmp_path / "out")) == 1
+    assert "lies outside" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    for _ in range(2):  # the second time there is nothing to do
+        assert main(arguments(suite, apart, tmp_path / "out", "--root", str(folder))) == 0
+    assert len(ran) == 4 and all("--root" in words for words in ran if words[0] == "evaluate")

@@ -202,8 +202,9 @@ def test_check_reports_and_exits_by_severity(unpaired_files, tmp_path, capsys):
     text = broken.read_text(encoding="utf-8")
     broken.write_text(text.replace("s2 ctü.nii.gz", "gone.nii.gz"), encoding="utf-8")
     report = tmp_path / "report.json"
+    rooted = ("--root", str(unpaired_files.path.parent))
     capsys.readouterr()
-    assert main(["check", str(broken), "--json", str(report)]) == 1
+    assert main(["check", str(broken), *rooted, "--json", str(report)]) == 1
     assert "gone.nii.gz" in capsys.readouterr().out
     problems = json.loads(report.read_text())["problems"]
     assert [(p["severity"], p["case"], p["modality"]) for p in problems] == [("error", "ct2", "ct")]

@@ -43,7 +43,7 @@ def test_the_papers_split_of_amos_is_drawn_by_seed(tmp_path: Path) -> None:
         out = tmp_path / f"{seed}"
         assert main(["convert", "amos", str(source), "--out", str(out), "--seed", str(seed),
                      "--overwrite"]) == 0  # fmt: skip
-        cases = load_manifest(out / "dataset.json").cases
+        cases = load_manifest(out / "dataset.json", tmp_path).cases
         sizes = {(s, m): sum(c.split == s and m in c.images for c in cases)
                  for s in ("train", "val", "test") for m in ("ct", "mr")}  # fmt: skip
         assert sizes == {("train", "ct"): 40, ("train", "mr"): 40, ("val", "ct"): 20,
@@ -55,7 +55,7 @@ def test_the_papers_split_of_amos_is_drawn_by_seed(tmp_path: Path) -> None:
     first = drawn(1)
     assert drawn(1) == first
     assert set(drawn(2)) != set(first)
-    assert "seed 1" in load_manifest(tmp_path / "1" / "dataset.json").source
+    assert "seed 1" in load_manifest(tmp_path / "1" / "dataset.json", tmp_path).source
 
 
 def test_fewer_scans_than_the_paper_are_all_taken_and_told(tmp_path: Path, capsys) -> None:
@@ -211,7 +211,7 @@ def test_360_scans_are_described_in_seconds(tmp_path: Path) -> None:
     arguments = ["convert", "amos", str(tmp_path), "--out", str(tmp_path / "o"), "--sizes", "all"]
     assert main(arguments) == 0
     assert time.perf_counter() - began < 30
-    assert len(load_manifest(tmp_path / "o" / "dataset.json").cases) == 360
+    assert len(load_manifest(tmp_path / "o" / "dataset.json", tmp_path).cases) == 360
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_real_sets_from_bare_folders(tmp_path: Path, name, kinds, label_ids) -> 
                  "--kind", kinds, "--ids", label_ids, "--list", str(listed))  # fmt: skip
     out = tmp_path / "out"
     assert main(["convert", "folders", str(SHARED / name), "--out", str(out), *arguments]) == 0
-    made = load_manifest(out / "dataset.json")
+    made = load_manifest(out / "dataset.json", SHARED / name)
 
     def resolved(manifest):
         return [

@@ -43,7 +43,11 @@ def pictures(folder: Path, label: np.ndarray, greys: dict[int, int]) -> None:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    root = tmp_path / "CHAOS ü"
+    return chaos(tmp_path / "CHAOS ü")
+
+
+def chaos(root: Path) -> Path:
+    """A small tree in CHAOS's layout."""
     for number in (1, 2, 10):
         mr = root / "CHAOS_Train_Sets" / "Train_Sets" / "MR" / str(number)
         for k, (name, truths) in enumerate((("T1DUAL/DICOM_anon/InPhase", "T1DUAL/Ground"),

@@ -27,7 +27,7 @@ def test_the_first_day_from_bare_folders_to_a_report(tmp_path, monkeypatch) -> N
     assert done == ["convert", "check", "split", "train", "predict", "predict", "evaluate",
                     "report", "rank-cases"]  # fmt: skip
 
-    scan = nib.load("practice/ct/images/ct003.nii.gz")
+    scan = nib.load("study/scans/ct/images/ct003.nii.gz")
     label = nib.load("single/ct003_ct.nii.gz")
     assert np.array_equal(label.affine, scan.affine) and label.shape == scan.shape
     assert set(np.unique(np.asarray(label.dataobj))) <= {0, 1, 2, 3, 6}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import types
@@ -26,7 +27,7 @@ def place(tmp_path_factory, unpaired_files) -> Path:
     folder = tmp_path_factory.mktemp("library")
     trained(unpaired_files.path, folder / "runs" / "first")
     (folder / "scan.nii.gz").symlink_to(unpaired_files.case("ct6").images["ct"])
-    unpaired_files.save(folder / "dataset.json")
+    shutil.copytree(unpaired_files.path.parent, folder, dirs_exist_ok=True)
     return folder
 
 

@@ -99,7 +99,7 @@ def test_save_and_load_agree_and_the_folder_can_move(tmp_path: Path) -> None:
     )
     built = Manifest("Bäuche", {"ct": "ct"}, {"liver": 3}, cases, registered=True, ignore=-1)
     built.save(root / "dataset.json")
-    again = load_manifest(root / "dataset.json")
+    again = load_manifest(root / "dataset.json", tmp_path)
     assert again.cases[0] == built.cases[0]
     assert again.cases[1].images["ct"].resolve() == root.parent / "other/b.nii"
     assert again.cases[1].annotated == ("liver",)
@@ -110,7 +110,7 @@ def test_save_and_load_agree_and_the_folder_can_move(tmp_path: Path) -> None:
     assert written["cases"][1]["images"]["ct"] == "../other/b.nii"
     assert "labels" not in written["cases"][1]
     shutil.move(tmp_path / "Ärzte data", tmp_path / "moved")
-    moved = load_manifest(tmp_path / "moved/müller 1/dataset.json")
+    moved = load_manifest(tmp_path / "moved/müller 1/dataset.json", tmp_path / "moved")
     assert moved.cases[0].labels["ct"] == tmp_path / "moved/müller 1/l 1.nii.gz"
 
 

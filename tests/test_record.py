@@ -89,7 +89,7 @@ def test_resuming_needs_a_run(tmp_path):
         RunRecord(tmp_path, resume=True)
     (tmp_path / "config.yaml").write_text("seed: 1\n")
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(DataError, match=r"run\.json: not JSON"):
+    with pytest.raises(DataError, match=r"run\.json: not a JSON"):
         RunRecord(tmp_path, resume=True)
 
 

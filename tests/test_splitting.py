@@ -127,15 +127,23 @@ def test_the_command_writes_manifests_that_find_the_files(tmp_path: Path, capsys
     MIXED.save(given)
     before = given.read_bytes()
     out = tmp_path / "deep er" / "kfold.json"
-    assert main(["split", str(given), "--out", str(out), "--folds", "3", "--seed", "8"]) == 0
+    root = Path.cwd()  # where the files of MIXED would lie
+    rooted = ("--root", str(root))
+    assert main(["split", str(given), "--out", str(out), "--folds", "3", "--seed", "8",
+                 *rooted]) == 0  # fmt: skip
+    assert f"--root {root}" in capsys.readouterr().out
     files = sorted(p.name for p in out.parent.iterdir())
     assert files == ["kfold_0.json", "kfold_1.json", "kfold_2.json"]
-    old = {c.id: resolved(c) for c in load_manifest(given).cases}
-    for one in load_manifest(out.with_name("kfold_2.json")).cases:
+    old = {c.id: resolved(c) for c in load_manifest(given, root).cases}
+    for one in load_manifest(out.with_name("kfold_2.json"), root).cases:
         assert resolved(one) == old[one.id]
     assert given.read_bytes() == before
-    assert main(["split", str(given), "--out", str(out), "--val", "4", "--test", "0.1"]) == 0
-    assert len(load_manifest(out).split("val")) == 4
-    assert "--overwrite" in refused(capsys, "split", given, "--out", out, "--val", "5")
-    assert len(load_manifest(out).split("val")) == 4
-    assert "--folds" in refused(capsys, "split", given, "--out", out, "--folds", "3", "--val", "5")
+    assert (
+        main(["split", str(given), "--out", str(out), "--val", "4", "--test", "0.1", *rooted]) == 0
+    )
+    assert len(load_manifest(out, root).split("val")) == 4
+    assert "--overwrite" in refused(capsys, "split", given, "--out", out, "--val", "5", *rooted)
+    assert len(load_manifest(out, root).split("val")) == 4
+    assert "--folds" in refused(
+        capsys, "split", given, "--out", out, "--folds", "3", "--val", "5", *rooted
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 
+import blosc2
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ from crossvox.data.manifest import load_manifest
 from crossvox.data.nifti import read_image
 from crossvox.data.plan import Budget, make_plan
 from crossvox.data.store import Store
-from crossvox.errors import UsageError
+from crossvox.errors import DataError, UsageError
 
 
 @pytest.fixture
@@ -21,6 +22,35 @@ def manifest(unpaired_files, tmp_path):
     """A copy that a test may damage."""
     shutil.copytree(unpaired_files.path.parent, tmp_path / "data")
     return load_manifest(tmp_path / "data" / "dataset.json")
+
+
+def lazy(inputs, output, offset):
+    """What a file may ask blosc2 to run."""
+    raise AssertionError("code out of a file was run")
+
+
+def test_an_array_that_asks_for_code_to_be_run_is_made_anew(manifest, preprocessing, tmp_path):
+    case = manifest.case("ct0")
+    file = Store(tmp_path / "s", preprocessing).image(case, "ct").file
+    sound = blosc2.open(str(file))[:]
+    source = blosc2.asarray(np.zeros(8), urlpath=str(tmp_path / "source.b2nd"), mode="w")
+    file.unlink()
+    blosc2.lazyudf(lazy, (source,), np.float64, shape=(8,)).save(str(file))
+    assert b"LazyArray" in file.read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        # Some versions of blosc2 would run it on opening: it must not come to that.
+        patch.setattr(blosc2, "open", lambda *given, **more: pytest.fail("was opened"))
+        assert not Store(tmp_path / "s", preprocessing).has(case.images["ct"])
+    again = Store(tmp_path / "s", preprocessing).image(case, "ct")
+    np.testing.assert_array_equal(again.array[:], sound)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", "[" * 100_000])
+def test_a_damaged_description_is_told_of(preprocessing, tmp_path, content):
+    Store(tmp_path / "s", preprocessing)
+    (tmp_path / "s" / "preprocessing.json").write_text(content)
+    with pytest.raises(DataError, match=r"preprocessing\.json: damaged"):
+        Store(tmp_path / "s", preprocessing)
 
 
 @pytest.fixture

@@ -92,6 +92,14 @@ def require_writable(path: Path | str) -> None:
         raise OSError(number, os.strerror(number), str(path))
 
 
+def real_path(path: Path | str) -> Path:
+    """The absolute path with links followed.
+
+    Unlike `Path.resolve`, it takes links that lead in a circle, which whoever opens them tells of.
+    """
+    return Path(os.path.realpath(path))
+
+
 def sha256(path: Path | str) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     digest = hashlib.sha256()

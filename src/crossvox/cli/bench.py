@@ -7,7 +7,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from crossvox.cli.options import new_parser, parse
+from crossvox.cli.options import add_root, new_parser, parse
 from crossvox.cli.predict import add_run_options, image_files, run_options
 from crossvox.cli.run_options import parse_run, run_config
 from crossvox.cli.train import add_label_options, add_weights_option
@@ -60,6 +60,7 @@ def _values(command: str, description: str, argv: list[str]) -> dict[str, Any]:
 
 def _add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--data", type=Path | None, help="a dataset.json; default: synthetic scans")
+    add_root(parser)
     parser.add_argument("--steps", type=int, default=20, help="to measure, after a warm-up")
     add_weights_option(parser)
     add_label_options(parser)

@@ -5,20 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser
 
 from crossvox.cli.named import names
-from crossvox.cli.options import new_parser, parse, required
+from crossvox.cli.options import add_root, new_parser, parse, required
 from crossvox.cli.run_options import parse_run, run_config
 from crossvox.cli.train import add_train_options
+from crossvox.documents import parse_yaml, read_yaml
 from crossvox.errors import UsageError
 from crossvox.workflows.benchmark import benchmark
 from crossvox.workflows.benchmark_report import report, write_page
 from crossvox.workflows.benchmark_run import Share
 from crossvox.workflows.benchmark_suite import load_suite
 from crossvox.workflows.config import RunConfig
-from crossvox.workflows.presets import merge, read_yaml
+from crossvox.workflows.presets import merge
 
 
 def benchmark_command(argv: list[str]) -> int:
@@ -49,6 +49,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--out", type=Path | None, help="folder for everything; is gone on with")
     parser.add_argument("--data", type=str, action="append", metavar="NAME=DATASET.json",
                         help="a data set of the suite, or another place of one")  # fmt: skip
+    add_root(parser)
     parser.add_argument("--jobs", type=int, default=1, help="cells at once; they share the threads")
     parser.add_argument("--shard", type=str, default="1/1", metavar="i/n",
                         help="run every n-th cell from the i-th, on one of n machines")  # fmt: skip
@@ -92,6 +93,8 @@ def _settings(file: Path) -> RunConfig:
 def _over(values: dict[str, Any]) -> dict[str, Any]:
     """Keys of the suite that the command line replaces."""
     over = {key: values[key] for key in ("preset", "split") if values[key] is not None}
+    if values["root"] is not None:
+        over["root"] = values["root"].absolute()
     if (labels := names("--labels", values["labels"])) is not None:
         over["labels"] = list(labels)
     if (seeds := names("--seeds", values["seeds"])) is not None:
@@ -102,7 +105,7 @@ def _over(values: dict[str, Any]) -> dict[str, Any]:
     if values["set"]:
         changes: dict[str, Any] = {}
         for key, text in _pairs("--set", values["set"]):
-            value = yaml.safe_load(text)
+            value = parse_yaml(text, f"--set {key}")
             for part in reversed(key.split(".")):
                 value = {part: value}
             changes = merge(changes, value)

@@ -6,8 +6,9 @@ import dataclasses
 import json
 from pathlib import Path
 
-from crossvox.cli.options import new_parser, parse, pick, required
+from crossvox.cli.options import add_root, new_parser, parse, pick, required
 from crossvox.data.check import Problem, check_file, report
+from crossvox.data.manifest import load_manifest
 from crossvox.data.plan import Budget
 from crossvox.files import atomic_write
 from crossvox.networks.backbone import BACKBONES
@@ -22,6 +23,7 @@ def check_command(argv: list[str]) -> int:
     """Report every problem of every case of a data set; exit code 1 if there are errors."""
     parser = new_parser("check", check_command.__doc__ or "")
     parser.add_argument("dataset", type=Path, help="the dataset.json")
+    add_root(parser)
     parser.add_argument("--json", type=Path | None, help="also write the problems to this file")
     parser.add_argument(
         "--overlay",
@@ -29,7 +31,7 @@ def check_command(argv: list[str]) -> int:
         help="also draw every case with its labels, as CASE.png in this folder",
     )
     values = parse(parser, argv)
-    manifest, problems = check_file(values["dataset"])
+    manifest, problems = check_file(values["dataset"], values["root"])
     faulty = broken(problems)
     shared = overlaps(manifest, faulty) if manifest else []
     problems += overlap_problems(shared)
@@ -58,6 +60,7 @@ def prepare_command(argv: list[str]) -> int:
     budget = shipped.get("budget", {})
     parser = new_parser("prepare", prepare_command.__doc__ or "")
     parser.add_argument("dataset", type=Path, help="the dataset.json")
+    add_root(parser)
     parser.add_argument("--out", type=Path | None, help="folder of the prepared volumes")
     parser.add_argument(
         "--preset", type=str, default=preset, help=f"starting values: {', '.join(presets())}"
@@ -69,7 +72,8 @@ def prepare_command(argv: list[str]) -> int:
     values = parse(parser, rest)
     required(values, "out")
     budget = section("budget", values["budget"])
-    prepare(values["dataset"], values["out"], budget, crop_rule(backbone))
+    manifest = load_manifest(values["dataset"], values["root"])
+    prepare(manifest, values["out"], budget, crop_rule(backbone))
     return 0
 
 

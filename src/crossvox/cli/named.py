@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from crossvox.documents import parse_json
 from crossvox.errors import UsageError
 
 
@@ -45,7 +45,7 @@ def integers(option: str, text: str) -> dict[str, int]:
 
 def _json(option: str, path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = parse_json(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{option} {path}: not readable as JSON ({error})") from error
     if not isinstance(content, dict):

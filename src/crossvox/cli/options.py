@@ -45,6 +45,16 @@ def flag(parser: ArgumentParser, name: str, text: str) -> None:
     parser.add_argument(f"--{name}", action="store_true", help=text)
 
 
+def add_root(parser: ArgumentParser) -> None:
+    """The option that says how far the paths of a manifest may lead."""
+    parser.add_argument(
+        "--root",
+        type=Path | None,
+        metavar="DIR",
+        help="folder that the manifest's files must lie in; default: the manifest's own",
+    )
+
+
 def choices(parser: ArgumentParser) -> list[str]:
     """Every long option of the parser, without the dashes."""
     return [name[2:] for name in parser._option_string_actions if name.startswith("--")]

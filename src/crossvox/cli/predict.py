@@ -9,8 +9,8 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 
 from crossvox.cli.named import names
-from crossvox.cli.options import flag, new_parser, parse, required
-from crossvox.data.manifest import SPLITS
+from crossvox.cli.options import add_root, flag, new_parser, parse, required
+from crossvox.data.manifest import SPLITS, load_manifest
 from crossvox.data.misalign import Misalign
 from crossvox.errors import UsageError
 from crossvox.evaluation.scores import table
@@ -50,7 +50,8 @@ def predict_command(argv: list[str]) -> int:
     if values["dicom_seg"]:
         raise UsageError("--dicom-seg: the scans of a data set are NIfTI files; give --image")
     required(values, "split")
-    predict_split(values["run"], values["data"], values["split"], values["out"], options, outputs)
+    data = load_manifest(values["data"], values["root"])
+    predict_split(values["run"], data, values["split"], values["out"], options, outputs)
     return 0
 
 
@@ -66,7 +67,7 @@ def evaluate_command(argv: list[str]) -> int:
     required(values, "data", "split", "out")
     summary = evaluate(
         values["run"],
-        values["data"],
+        load_manifest(values["data"], values["root"]),
         values["split"],
         values["out"],
         run_options(values),
@@ -83,6 +84,7 @@ def _parser(command: str, description: str) -> ArgumentParser:
     parser.add_argument("run", type=Path, nargs="+",
                         help="run directory of `crossvox train`; several are averaged")  # fmt: skip
     parser.add_argument("--data", type=Path | None, help="a dataset.json")
+    add_root(parser)
     parser.add_argument("--split", type=str | None, help=f"one of {', '.join(SPLITS)}")
     parser.add_argument("--out", type=Path | None, help="folder for the results")
     add_run_options(parser)

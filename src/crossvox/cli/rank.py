@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from crossvox.cli.options import new_parser, parse, required
+from crossvox.cli.options import add_root, new_parser, parse, required
+from crossvox.data.manifest import load_manifest
 from crossvox.errors import UsageError
 from crossvox.inference.ranking import Strategy
 from crossvox.workflows.predict import Options
@@ -16,6 +17,7 @@ def rank_cases_command(argv: list[str]) -> int:
     parser = new_parser("rank-cases", rank_cases_command.__doc__ or "")
     parser.add_argument("run", type=Path, help="run directory of `crossvox train`")
     parser.add_argument("--data", type=Path | None, help="a dataset.json")
+    add_root(parser)
     parser.add_argument("--out", type=Path | None, help="CSV file to write")
     parser.add_argument(
         "--strategy",
@@ -32,7 +34,7 @@ def rank_cases_command(argv: list[str]) -> int:
         raise UsageError(f"--out {values['out']} is a folder; name a CSV file")
     rank_cases(
         values["run"],
-        values["data"],
+        load_manifest(values["data"], values["root"]),
         values["out"],
         Options(**{name: values[name] for name in Options.__dataclass_fields__}),
         strategy=values["strategy"],

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from crossvox.cli.options import new_parser, parse, required
+from crossvox.cli.options import add_root, new_parser, parse, required
 from crossvox.cli.predict import add_run_options, run_options
-from crossvox.data.manifest import SPLITS
+from crossvox.data.manifest import SPLITS, load_manifest
 from crossvox.workflows.report import Source, report
 
 
@@ -18,6 +18,7 @@ def report_command(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path | None, help="HTML file to write")
     parser.add_argument("--data", type=Path | None,
                         help="dataset.json to score and show; none: the training only")  # fmt: skip
+    add_root(parser)
     parser.add_argument("--split", type=str, default="val", help=f"one of {', '.join(SPLITS)}")
     parser.add_argument("--scores", type=Path | None,
                         help="evaluate folder: predict only what is shown")  # fmt: skip
@@ -26,6 +27,8 @@ def report_command(argv: list[str]) -> int:
     add_run_options(parser)
     values = parse(parser, argv)
     required(values, "out")
+    if values["data"] is not None:
+        values["data"] = load_manifest(values["data"], values["root"])
     source = Source(**{name: values[name] for name in Source.__dataclass_fields__})
     report(values["path"], values["out"], source, run_options(values))
     return 0

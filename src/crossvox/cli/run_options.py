@@ -10,9 +10,10 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from crossvox.cli.options import check_keys, flatten, new_parser, parse, pick, to_json
+from crossvox.documents import read_yaml
 from crossvox.errors import UsageError
 from crossvox.workflows.config import SECTIONS, RunConfig
-from crossvox.workflows.presets import PLUGINS, load_preset, merge, presets, read_yaml
+from crossvox.workflows.presets import PLUGINS, load_preset, merge, presets
 from crossvox.workflows.runs import REGISTRIES, plugin
 
 AddOptions = Callable[[ArgumentParser], None]

@@ -8,17 +8,18 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from crossvox.cli.options import new_parser, parse, required
+from crossvox.cli.options import add_root, new_parser, parse, required
 from crossvox.data.manifest import load_manifest
 from crossvox.data.splitting import Amounts, folds, resplit
 from crossvox.errors import UsageError
-from crossvox.workflows.convert import require_new, summary
+from crossvox.workflows.convert import require_new, root_note, summary
 
 
 def split_command(argv: list[str]) -> int:
     """Draw a data set's cases anew for train, val and test, or for k folds."""
     parser = new_parser("split", split_command.__doc__ or "")
     parser.add_argument("dataset", type=Path, help="the dataset.json")
+    add_root(parser)
     parser.add_argument(
         "--out",
         type=Path | None,
@@ -35,7 +36,7 @@ def split_command(argv: list[str]) -> int:
     values = parse(parser, argv)
     required(values, "out")
     out: Path = values["out"]
-    manifest = load_manifest(values["dataset"])
+    manifest = load_manifest(values["dataset"], values["root"])
     if values["folds"] is None:
         asked = amounts(values, values["train"]) or Amounts(train=values["train"])
         files = {out: resplit(manifest, asked, values["seed"])}
@@ -49,7 +50,7 @@ def split_command(argv: list[str]) -> int:
     for file, made_manifest in files.items():
         made_manifest.save(file)
         Console().print(summary(made_manifest))
-        print(file)
+        print("\n".join([*root_note(made_manifest, file.parent), str(file)]))
     return 0
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from crossvox.cli.options import required
+from crossvox.cli.options import add_root, pick, required
 from crossvox.cli.run_options import parse_run, run_config
 from crossvox.errors import UsageError
 from crossvox.workflows.train import resume, train
@@ -17,9 +17,10 @@ def train_command(argv: list[str]) -> int:
     values = parse_run("train", train_command.__doc__ or "", argv, add_train_options)
     interrupted = values.pop("resume")
     if interrupted is not None:
-        if len(argv) > 2 or (len(argv) == 2 and argv[0] != "--resume"):
-            raise UsageError("--resume takes everything from the run; give no other option")
-        resume(interrupted)
+        _, others = pick(argv, resume=("--resume",), root=("--root",))
+        if others:
+            raise UsageError("--resume takes everything from the run; give none but --root with it")
+        resume(interrupted, values["root"])
         return 0
     required(values, "data", "out")
     train(run_config(values))
@@ -29,6 +30,7 @@ def train_command(argv: list[str]) -> int:
 def add_train_options(parser: ArgumentParser) -> None:
     """The options that name data and places."""
     parser.add_argument("--data", type=Path | None, help="the dataset.json")
+    add_root(parser)
     parser.add_argument("--out", type=Path | None, help="run directory to make")
     add_weights_option(parser)
     parser.add_argument("--resume", type=Path | None, help="run directory to go on with; alone")

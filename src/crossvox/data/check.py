@@ -75,8 +75,12 @@ def check(
     return run.problems
 
 
-def check_file(path: Path) -> tuple[Manifest | None, list[Problem]]:
+def check_file(path: Path, root: Path | None = None) -> tuple[Manifest | None, list[Problem]]:
     """List what is wrong with a manifest, and with the scans of its cases that break no rule.
+
+    Args:
+        path: the manifest.
+        root: folder below which its files must lie; None = its own.
 
     Returns:
         The manifest with these cases, None if there are none, and the problems.
@@ -84,7 +88,7 @@ def check_file(path: Path) -> tuple[Manifest | None, list[Problem]]:
     Raises:
         DataError: the manifest is missing or not JSON.
     """
-    manifest, broken = load_sound_part(path)
+    manifest, broken = load_sound_part(path, root)
     if manifest and not broken:
         return manifest, check(manifest)
     problems = [Problem("error", "", "", str(path), line, "", "") for line in broken]

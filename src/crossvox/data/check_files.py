@@ -23,6 +23,8 @@ MAX_VOXELS = 2**30
 """Larger volumes (4 GiB in single precision) are refused before memory is taken for them."""
 MAX_SHEAR = 2e-3
 """Largest cosine between two voxel axes: 0.11°, 0.8 mm at the end of a 400 mm axis."""
+MOST_BESIDE = 1 << 24
+"""Bytes before and behind the voxels that a file may hold: it could go on inflating for hours."""
 CHUNK = 1 << 20
 # Deflate cannot compress better than this, so a header that announces more is false.
 MAX_DEFLATE_RATIO = 1032
@@ -189,6 +191,9 @@ def _scaling(header: nib.Nifti1Header) -> tuple[float, float] | None:
 def _voxels(file: IO[bytes], header: Header, path: Path) -> np.ndarray:
     n_bytes = math.prod(header.shape) * header.dtype.itemsize
     room = path.stat().st_size * (MAX_DEFLATE_RATIO if isinstance(file, gzip.GzipFile) else 1)
+    if header.offset > MOST_BESIDE:
+        found = f"voxels from byte {header.offset} on"
+        raise _FileError(found, "voxels that follow the header", COPY_AGAIN)
     if room < header.offset + n_bytes:
         found = f"a truncated file of {path.stat().st_size} bytes"
         raise _FileError(found, f"{n_bytes} bytes of voxels, by its header", COPY_AGAIN)
@@ -201,8 +206,13 @@ def _voxels(file: IO[bytes], header: Header, path: Path) -> np.ndarray:
             found = f"{n_bytes - len(rest)} bytes of voxels"
             raise _FileError(found, f"{n_bytes}, by its header", COPY_AGAIN)
         rest = rest[got:]
-    while file.read(CHUNK):
-        pass
+    # To the end, where gzip's checksum is; but a file may not go on for ever.
+    surplus = 0
+    while got := len(file.read(CHUNK)):
+        surplus += got
+        if surplus > max(n_bytes, MOST_BESIDE):
+            found = f"more than {surplus} bytes behind the voxels"
+            raise _FileError(found, "a file that ends there, by its header", COPY_AGAIN)
     return data.view(header.dtype)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossvox.data.check_files import Finding
-from crossvox.files import sha256
+from crossvox.files import real_path, sha256
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class Use:
 def repeated_paths(images: list[Use], labels: list[Use]) -> Iterator[tuple[Use, Finding]]:
     """Paths named twice; a label map may serve several modalities of one case."""
     fix = "correct one of the two paths"
-    for first, use in _pairs((image.path.resolve(), image) for image in images):
+    for first, use in _pairs((real_path(image.path), image) for image in images):
         yield use, Finding("error", f"the image file of {first} again", "one of its own", fix)
-    owners = {image.path.resolve(): image for image in images}
+    owners = {real_path(image.path): image for image in images}
     for label in labels:
-        if (owner := owners.get(label.path.resolve())) is not None:
+        if (owner := owners.get(real_path(label.path))) is not None:
             yield label, Finding("error", f"the image file of {owner}", "a label map", fix)
-    for first, use in _pairs((label.path.resolve(), label) for label in labels):
+    for first, use in _pairs((real_path(label.path), label) for label in labels):
         if first.case != use.case:
             yield use, Finding("error", f"the label file of {first} again", "one of its own", fix)
 
@@ -52,7 +52,7 @@ def repeated_content(images: list[Use]) -> Iterator[tuple[Use, Finding]]:
     """Different files of the same scan: an error if in two splits, else a warning."""
     told: set[tuple[Path, Path]] = set()
     for first, use in _pairs(_contents(images)):
-        paths = (first.path.resolve(), use.path.resolve())
+        paths = (real_path(first.path), real_path(use.path))
         if paths in told or paths[0] == paths[1]:
             continue
         told.add(paths)

@@ -7,6 +7,7 @@ one series) is refused with the reason. Nothing that names the patient is read o
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,14 @@ from crossvox.errors import DataError, UsageError
 
 NO_SCANS = {"SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "RTIMAGE", "SR", "PR", "KO", "REG", "RWV"}
 """Values of the attribute Modality that stand for something other than a scan."""
+
+MOST = 1e9
+"""Largest length in mm, slope or intercept that is believed."""
+PLACE = (
+    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"),
+    *("NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
+)
+"""All that is read of a slice beside its pixels."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,7 @@ def list_series(folder: Path) -> list[Series]:
     found: dict[str, list[tuple[Path, Any]]] = defaultdict(list)
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
+            header = _read(file, stop_before_pixels=True, specific_tags=tags)
         except (pydicom.errors.InvalidDicomError, OSError, ValueError, EOFError):
             continue  # a DICOMDIR, a text, a picture …
         if "Rows" in header and header.get("Modality", "") not in NO_SCANS:
@@ -118,6 +127,8 @@ def read_series(series: Series) -> Stack:
     """
     headers = [_header(file) for file in series.files]
     order, grid = stack_grid(_slices(headers, series), series.files[0].parent)
+    # A slice that is smaller than its header says is told of before memory is taken for all.
+    _pixels(series.files[order[0]])
     data = np.empty(grid.shape, dtype=np.float32)
     for k, number in enumerate(order):
         data[:, :, k] = _pixels(series.files[number]).T
@@ -125,11 +136,19 @@ def read_series(series: Series) -> Stack:
 
 
 def _header(file: Path, pixels: bool = False) -> Any:
-    pydicom = _pydicom()
     try:
-        return pydicom.dcmread(file, stop_before_pixels=not pixels)
+        if pixels:
+            return _read(file)
+        return _read(file, stop_before_pixels=True, specific_tags=list(PLACE))
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{file}: unreadable ({error}); export the series again") from error
+
+
+def _read(file: Path, **options: Any) -> Any:
+    """The data set in a file; pydicom's warnings are not passed on, since they quote its values."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _pydicom().dcmread(file, **options)
 
 
 def _slices(headers: Sequence[Any], series: Series) -> Iterator[Slice]:
@@ -151,13 +170,32 @@ def _slices(headers: Sequence[Any], series: Series) -> Iterator[Slice]:
                     f"{file}: no {tag}, so its place in the patient is unknown; export the "
                     "original series, no screenshot or report"
                 )
+        directions = _numbers(file, header, "ImageOrientationPatient", 6)
+        rows, columns = _numbers(file, header, "PixelSpacing", 2)
+        shape = (int(header.get("Columns") or 0), int(header.get("Rows") or 0))
+        if min(rows, columns) <= 0 or min(shape) < 1:
+            raise DataError(
+                f"{file}: {shape[0]}×{shape[1]} pixels of {columns:g}×{rows:g} mm; export the "
+                "series again"
+            )
         yield Slice(
-            position=np.array(header.ImagePositionPatient, dtype=np.float64),
-            along_row=np.array(header.ImageOrientationPatient[:3], dtype=np.float64),
-            down_column=np.array(header.ImageOrientationPatient[3:], dtype=np.float64),
-            spacing=(float(header.PixelSpacing[1]), float(header.PixelSpacing[0])),
-            shape=(int(header.Columns), int(header.Rows)),
+            position=_numbers(file, header, "ImagePositionPatient", 3),
+            along_row=directions[:3],
+            down_column=directions[3:],
+            spacing=(columns, rows),
+            shape=shape,
         )
+
+
+def _numbers(file: Path, header: Any, tag: str, count: int) -> np.ndarray:
+    """The (count,) float64 values of an attribute, which must be as many and finite."""
+    try:
+        values = np.array(header.get(tag), dtype=np.float64)
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    if values.shape != (count,) or not (np.abs(values) < MOST).all():
+        raise DataError(f"{file}: {tag} is not {count} finite numbers; export the series again")
+    return values
 
 
 def _pixels(file: Path) -> np.ndarray:
@@ -178,6 +216,8 @@ def _pixels(file: Path) -> np.ndarray:
     # Per slice: PET scales each of them by its own maximum.
     slope = float(slice_.get("RescaleSlope", 1) or 1)
     intercept = float(slice_.get("RescaleIntercept", 0) or 0)
+    if not (abs(slope) < MOST and abs(intercept) < MOST):
+        raise DataError(f"{file}: its rescale slope is no finite number; export the series again")
     return (values * slope + intercept).astype(np.float32)
 
 

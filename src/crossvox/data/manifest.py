@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from crossvox.data.manifest_root import Places, needed_root
 from crossvox.data.manifest_rules import schema, structural_problems
 from crossvox.errors import DataError, UsageError
 from crossvox.files import atomic_write
@@ -70,6 +71,11 @@ class Manifest:
         """The foreground class names, in the order of their class indices 1..K."""
         return tuple(self.labels)
 
+    @property
+    def place(self) -> str:
+        """What messages call it: its file, or its name if it has none."""
+        return str(self.path or self.name)
+
     def split(self, name: str) -> tuple[Case, ...]:
         """The cases of a split, in the manifest's order; raises `UsageError` if there is none such.
 
@@ -84,12 +90,17 @@ class Manifest:
         for case in self.cases:
             if case.id == id:
                 return case
-        raise UsageError(f"no case {id!r} in {self.path or self.name}")
+        raise UsageError(f"no case {id!r} in {self.place}")
 
     def save(self, path: Path | str) -> None:
         """Write the manifest as a whole or not at all, file paths relative to its folder."""
         text = json.dumps(self._to_dict(Path(path).parent), indent=1, ensure_ascii=False)
         atomic_write(path, text + "\n")
+
+    def needed_root(self, folder: Path) -> Path | None:
+        """The root that reading the manifest takes if it lies in `folder`; None if that will do."""
+        files = [f for case in self.cases for f in (*case.images.values(), *case.labels.values())]
+        return needed_root(files, folder)
 
     def _to_dict(self, root: Path | None) -> dict[str, Any]:
         content: dict[str, Any] = {"name": self.name}
@@ -109,21 +120,41 @@ class Manifest:
         return content
 
 
-def load_manifest(path: Path | str) -> Manifest:
+def load_manifest(path: Path | str, root: Path | str | None = None) -> Manifest:
     """Read a manifest (format: `dataset.schema.json`); its scans are not opened.
 
+    Args:
+        path: the file.
+        root: folder below which all files that it names must lie, links followed; None = its own.
+            A relative path starts at the manifest's folder or, where that leads out of the root,
+            at the root.
+
     Raises:
-        DataError: the file is missing, not JSON or breaks the format's rules; the message lists
-            every problem.
+        DataError: the file is missing, not JSON, breaks the format's rules or names files outside
+            the root; the message lists every problem.
     """
     path = Path(path)
     content, repeated = _read_json(path)
     _refuse(repeated + structural_problems(content), str(path))
-    return _manifest(content, path)
+    places = _places(path, root)
+    outside = places.refusal(content["cases"])
+    _refuse([outside] if outside else [], str(path))
+    return _manifest(content, path, places)
 
 
-def load_sound_part(path: Path | str) -> tuple[Manifest | None, list[str]]:
+def as_manifest(data: Manifest | Path | str) -> Manifest:
+    """A data set in whichever form it was given; raises as `load_manifest`."""
+    return data if isinstance(data, Manifest) else load_manifest(data)
+
+
+def load_sound_part(
+    path: Path | str, root: Path | str | None = None
+) -> tuple[Manifest | None, list[str]]:
     """Read what of a manifest follows the format's rules, and list every rule that is broken.
+
+    Args:
+        path: the file.
+        root: as in `load_manifest`; cases with files outside it are left out.
 
     Returns:
         The manifest with only those cases that break no rule; None if its head breaks one, or
@@ -135,27 +166,31 @@ def load_sound_part(path: Path | str) -> tuple[Manifest | None, list[str]]:
     path = Path(path)
     content, repeated = _read_json(path)
     problems = repeated + structural_problems(content)
-    if not problems:
-        return _manifest(content, path), []
     if not isinstance(content, dict):
         return None, problems
     head = {key: content[key] for key in schema()["properties"] if key in content}
-    sound: dict[str, Any] = {}
     cases = head.pop("cases", None)
+    sound: dict[str, Any] = {}
     for case in cases if isinstance(cases, list) else ():
-        if not structural_problems({**head, "cases": [case]}):
+        if not problems or not structural_problems({**head, "cases": [case]}):
             sound.setdefault(case["id"], case)
-    part = _manifest({**head, "cases": list(sound.values())}, path) if sound else None
-    return part, problems
+    places = _places(path, root)
+    outside = places.refusal(sound.values())
+    inside = [case for case in sound.values() if not (outside and places.stray(case))]
+    part = _manifest({**head, "cases": inside}, path, places) if inside else None
+    return part, problems + ([outside] if outside else [])
 
 
-def _manifest(content: Mapping[str, Any], path: Path) -> Manifest:
-    root = path.absolute().parent
+def _places(path: Path, root: Path | str | None) -> Places:
+    return Places(path.parent, None if root is None else Path(root))
+
+
+def _manifest(content: Mapping[str, Any], path: Path, places: Places) -> Manifest:
     return Manifest(
         name=content["name"],
         modalities={name: entry["kind"] for name, entry in content["modalities"].items()},
         labels={name: int(id) for name, id in content["labels"].items()},
-        cases=tuple(_case_from_dict(case, root) for case in content["cases"]),
+        cases=tuple(_case_from_dict(case, places) for case in content["cases"]),
         registered=content.get("registered", False),
         ignore=int(content["ignore"]) if "ignore" in content else None,
         background=tuple(int(id) for id in content.get("background", ())),
@@ -164,12 +199,12 @@ def _manifest(content: Mapping[str, Any], path: Path) -> Manifest:
     )
 
 
-def _case_from_dict(content: Mapping[str, Any], root: Path) -> Case:
+def _case_from_dict(content: Mapping[str, Any], places: Places) -> Case:
     return Case(
         id=content["id"],
         split=content["split"],
-        images={modality: root / file for modality, file in content["images"].items()},
-        labels={modality: root / file for modality, file in content.get("labels", {}).items()},
+        images={m: places.find(file) for m, file in content["images"].items()},
+        labels={m: places.find(file) for m, file in content.get("labels", {}).items()},
         annotated=tuple(content["annotated"]) if "annotated" in content else None,
     )
 

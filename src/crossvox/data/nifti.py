@@ -17,7 +17,7 @@ from nibabel.nifti1 import Nifti1Extension
 from nibabel.openers import ImageOpener
 
 from crossvox.batch import IGNORE
-from crossvox.data.check_files import COPY_AGAIN, MAX_DEFLATE_RATIO, MAX_VOXELS
+from crossvox.data.check_files import COPY_AGAIN, MAX_DEFLATE_RATIO, MAX_VOXELS, MOST_BESIDE
 from crossvox.data.geometry import Grid, resample
 from crossvox.data.label_tables import label_extension
 from crossvox.data.placement import agree
@@ -240,6 +240,8 @@ def _refuse_impossible_size(path: Path, image: nib.Nifti1Image) -> None:
     held = path.stat().st_size * (MAX_DEFLATE_RATIO if path.suffix.lower() == ".gz" else 1)
     if voxels < 1 or min(image.shape) < 1:
         raise DataError(f"{path}: no voxels (shape {image.shape}); {COPY_AGAIN}")
+    if image.header.get_data_offset() > MOST_BESIDE:
+        raise DataError(f"{path}: voxels that do not follow the header; {COPY_AGAIN}")
     if promised > held or voxels > MAX_VOXELS:
         raise DataError(
             f"{path}: its header claims {voxels:.3g} voxels (shape {image.shape}), more than the "

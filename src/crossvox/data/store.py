@@ -17,10 +17,13 @@ from crossvox.data.manifest import Case
 from crossvox.data.nifti import read_header, read_image, read_label
 from crossvox.data.placement import agree
 from crossvox.data.preprocess import Preprocessing
+from crossvox.documents import parse_json
 from crossvox.errors import DataError, UsageError
 from crossvox.files import atomic_write, sha256
 
 CHUNK = 48
+MOST_HEADER = 1 << 20
+"""Bytes in which a file says what it holds."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Store:
         self._open: dict[Path, StoredArray] = {}
         description = self.path / "preprocessing.json"
         if description.exists():
-            found = Preprocessing.from_dict(json.loads(description.read_text()))
+            found = _description(description)
             if found.digest != preprocessing.digest:
                 raise UsageError(
                     f"{self.path}: prepared at {found.spacing} mm, this run needs "
@@ -198,13 +201,31 @@ def _write(file: Path, array: np.ndarray, meta: dict[str, Any]) -> None:
     atomic_write(file, stored.to_cframe())
 
 
+def _description(file: Path) -> Preprocessing:
+    try:
+        return Preprocessing.from_dict(parse_json(file.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{file}: damaged ({error}); remove the folder") from None
+
+
 def _read(file: Path) -> StoredArray | None:
     """The array in `file`, or None where there is none that can be read."""
-    if not file.exists():
+    if not file.exists() or not _is_plain(file):
         return None
     try:
         array = blosc2.open(str(file), mode="r", dparams={"nthreads": 1})
-        meta = json.loads(array.schunk.vlmeta["crossvox"])
-    except (RuntimeError, ValueError, KeyError, OSError):
+        meta = parse_json(array.schunk.vlmeta["crossvox"])
+        if not {"digest", "coding", "source", "sha256"} <= set(meta):
+            return None
+    except (RuntimeError, ValueError, KeyError, OSError, AttributeError, TypeError):
         return None
     return StoredArray(file, array, meta)
+
+
+def _is_plain(file: Path) -> bool:
+    """Whether the file holds numbers, and no object that blosc2 would make by running code."""
+    with open(file, "rb") as stored:
+        # After the magic, a number says how long the header with the names of its layers is.
+        size = int.from_bytes(stored.read(15)[11:], "big")
+        names = stored.read(min(size, MOST_HEADER))
+    return not any(name in names for name in (b"LazyArray", b"b2o", b"proxy-source"))

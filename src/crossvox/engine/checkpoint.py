@@ -19,6 +19,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from crossvox.documents import parse_json
 from crossvox.errors import DataError
 from crossvox.files import atomic_write
 
@@ -46,7 +47,7 @@ def load(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any
             document = (file.metadata() or {}).get("crossvox")
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
             tensors = {name: file.get_tensor(name) for name in names}
-        state = json.loads(document) if document else None
+        state = parse_json(document) if document else None
     except FileNotFoundError:
         raise DataError(f"{path}: no such checkpoint; train first, or name another") from None
     except (OSError, SafetensorError, ValueError) as error:
@@ -56,8 +57,18 @@ def load(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any
         ) from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise DataError(f"{path}: not a checkpoint of this version of crossvox; use another")
-    aliases = state.pop("aliases", {}).items()
-    return tensors | {name: tensors[first] for name, first in aliases if first in tensors}, state
+    try:
+        aliases = state.pop("aliases", {}).items()
+        known = {name: tensors[first] for name, first in aliases if first in tensors}
+    except (AttributeError, TypeError) as error:
+        raise damaged(path, error) from None
+    return tensors | known, state
+
+
+def damaged(path: Path, error: Exception) -> DataError:
+    """What is said of a whole file whose values are not what `save` writes."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return DataError(f"{path}: damaged ({reason}); use another checkpoint, or train again")
 
 
 def save_weights(path: Path, model: nn.Module, **facts: Any) -> None:
@@ -118,15 +129,18 @@ def load_training(
     if "param_groups" not in state:
         raise DataError(f"{path}: holds weights only, no training to resume; use last.safetensors")
     moments: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _stripped("optim/", tensors).items():
-        index, key = name.split("/")
-        moments.setdefault(int(index), {})[key] = tensor
-    groups = [
-        {k: tuple(v) if k == "betas" else v for k, v in group.items()}
-        for group in state.pop("param_groups")
-    ]
-    sizes = [len(group["params"]) for group in optimizer.param_groups]
-    if sizes != [len(group["params"]) for group in groups]:
+    try:
+        for name, tensor in _stripped("optim/", tensors).items():
+            index, key = name.split("/")
+            moments.setdefault(int(index), {})[key] = tensor
+        groups = [
+            {k: tuple(v) if k == "betas" else v for k, v in group.items()}
+            for group in state.pop("param_groups")
+        ]
+        stored = [len(group["params"]) for group in groups]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise damaged(path, error) from None
+    if stored != [len(group["params"]) for group in optimizer.param_groups]:
         raise DataError(f"{path}: its parameter groups are those of another method; use its own")
     _load_model(path, model, _stripped("model/", tensors))
     optimizer.load_state_dict({"state": moments, "param_groups": groups})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -217,12 +217,22 @@ class _Run:
         """Continue from the checkpoint `last`."""
         path = self.record.last
         state, rng = checkpoint.load_training(path, self.method, self.optimizer)
-        if state["config"] != self.record.config_hash:
+        if state.get("config") != self.record.config_hash:
             raise UsageError(
                 f"{self.record.out / 'config.yaml'} changed since {path} was written; "
                 "restore it, or train anew with another --out"
             )
-        self.step, self.best = state["step"], state["best"]
+        try:
+            self._go_on(state, rng)
+        except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+            raise checkpoint.damaged(path, error) from None
+
+    def _go_on(self, state: Mapping[str, Any], rng: Mapping[str, Tensor]) -> None:
+        """Take over the state and the generators of a checkpoint; raises what these lead to."""
+        step, best = state["step"], state["best"]
+        if type(step) is not int or not 0 <= step <= self.settings.steps:
+            raise ValueError(f"step {step} of {self.settings.steps}")
+        self.step, self.best = step, None if best is None else float(best)
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         # With another number of processes nothing can go on bit for bit.
         if len(rng["torch"]) == self.fabric.world_size:

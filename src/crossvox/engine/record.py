@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from crossvox.documents import parse_json, read_yaml
 from crossvox.errors import DataError, UsageError
 from crossvox.files import atomic_write, naming
 from crossvox.locks import Lock
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from crossvox.engine.events import EventFile
 
 HEADER = ("step", "name", "value")
-ELSEWHERE = frozenset({"compute", "data", "store", "out", "weights"})
+ELSEWHERE = frozenset({"compute", "data", "root", "store", "out", "weights"})
 """Parts of a configuration that say where to compute and to read, not what to compute."""
 PACKAGES = ("torch", "monai", "lightning-fabric", "numpy", "scipy", "nibabel", "blosc2")
 
@@ -195,15 +196,11 @@ class RunRecord:
 
 
 def read_config(out: Path) -> dict[str, Any]:
-    """The configuration of the run in `out`; raises `UsageError` if it holds none."""
+    """The configuration of the run in `out`; raises `UsageError` if it holds none that is YAML."""
     path = Path(out) / "config.yaml"
     if not path.exists():
         raise UsageError(f"{out} holds no run (no config.yaml); name a run directory")
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
-    return config or {}
+    return read_yaml(path)
 
 
 def read_metrics(path: Path) -> list[tuple[str, str, str]]:
@@ -218,9 +215,12 @@ def read_facts(out: Path) -> dict[str, Any]:
     """What a run's `run.json` says, nothing if there is none; raises `DataError` if damaged."""
     path = out / "run.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        found = parse_json(path.read_text(encoding="utf-8")) if path.exists() else {}
     except ValueError:
-        raise DataError(f"{path}: not JSON; restore the file or remove it") from None
+        found = None
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: not a JSON object; restore the file or remove it")
+    return found
 
 
 def _software() -> dict[str, Any]:

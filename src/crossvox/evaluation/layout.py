@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -58,18 +59,21 @@ class TextTable:
 
 
 def to_markdown(table: TextTable) -> str:
-    """GitHub's tables; best in bold, second underlined."""
+    """GitHub's tables; best in bold, second underlined; names are text, never HTML."""
+
+    def name(text: str) -> str:
+        return html.escape(text, quote=False).replace("|", "\\|").replace("\n", " ")
 
     def shown(cell: Cell) -> str:
-        text = cell.text.replace("|", "\\|").replace("\n", " ")
+        text = name(cell.text)
         wrap = {"": "{}", "best": "**{}**", "second": "<u>{}</u>"}[cell.mark]
         return wrap.format(text) if text else text
 
-    head = [name.replace("|", "\\|") for name in table.head]
+    head = [name(text) for text in table.head]
     rule = ["---"] * table.left + ["---:"] * (len(table.head) - table.left)
     lines = [head, rule, *([shown(cell) for cell in row] for row in table.rows)]
     body = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    return f"{table.caption}\n\n{body}"
+    return f"{html.escape(table.caption, quote=False)}\n\n{body}"
 
 
 def to_latex(table: TextTable) -> str:

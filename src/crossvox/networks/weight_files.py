@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,12 +54,38 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
                 break
     held = content.items() if isinstance(content, Mapping) else ()
     tensors = {str(name): t for name, t in held if isinstance(t, Tensor)}
+    if hollow := [name for name, t in tensors.items() if not _whole(t)]:
+        raise DataError(
+            f"{path}: {hollow[0]!r} claims {tensors[hollow[0]].numel():.3g} numbers, more than "
+            "the file holds of it; have its maker save plain tensors"
+        )
     if not tensors:
         raise DataError(
             f"{path}: holds no named tensors{f' under {wrapper!r}' if wrapper else ''}; "
             f"expected a state dict, bare or under one of {', '.join(WRAPPERS)}"
         )
     return tensors, wrapper
+
+
+def _whole(tensor: Tensor) -> bool:
+    """Whether the file holds each of its values: others take their memory when they are copied."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu":
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Believe no archive that unpacks to more than its size: `torch.save` compresses nothing."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            promised = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return  # whoever reads it tells of it
+    if promised > path.stat().st_size:
+        raise DataError(
+            f"{path}: would unpack to {promised / 1e6:.0f} MB, more than its size; no file of "
+            "torch.save does, so it is not opened"
+        )
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -83,6 +110,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _unpickle(path: Path) -> Any:
+    _refuse_bomb(path)
     try:
         # It warns of protocols that it may not know; if so, it fails.
         with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():

@@ -74,7 +74,7 @@ def bench_train(config: RunConfig, steps: int, echo: Echo = print) -> Figures:
 
 def bench_load(config: RunConfig, steps: int) -> Figures:
     """Make `steps` batches in this process, after the volumes are prepared."""
-    manifest = load_manifest(config.data)
+    manifest = load_manifest(config.data, config.root)
     selection = select(manifest, config.labelled, config.label_draw)
     plan = make_plan(fingerprint(manifest), manifest, config.budget, crop_rule(config.backbone))
     run = Run(config.out, config, plan, selection, manifest.labels)
@@ -126,7 +126,7 @@ def _loss_shares(config: RunConfig, run: Run, step: float) -> Figures:
     tell whose a backward pass is.
     """
     device = torch.device(read_facts(run.path)["device"])
-    manifest = load_manifest(config.data)
+    manifest = load_manifest(config.data, config.root)
     store = Store(store_path(config, manifest, run.plan), run.preprocessing)
     method = build_method(run.task, config).to(device)
     # The losses get leaves of their own below; a graph of the networks would only take memory.

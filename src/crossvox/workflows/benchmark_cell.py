@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from crossvox.data.manifest import Manifest
+from crossvox.documents import parse_json
 from crossvox.files import sha256_once
 from crossvox.workflows.benchmark_suite import MethodRow, slug
 from crossvox.workflows.config import RunConfig
@@ -106,9 +106,9 @@ class Cell:
         if not self.is_trained:
             return False
         try:
-            made = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["run"]
-            spent = json.loads(self.spent(variant).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError, KeyError):
+            made = parse_json((folder / "summary.json").read_text(encoding="utf-8"))["run"]
+            spent = parse_json(self.spent(variant).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError, KeyError, TypeError):  # or damaged: made again
             return False
         if "files" in spent and spent["files"] != self.hashes():
             return False
@@ -130,15 +130,19 @@ class Cell:
 
     def commands(self) -> Iterator[tuple[str, list[str]]]:
         """What is still to do: ("trained" or a variant, arguments of `crossvox`)."""
+        root = ["--root", str(self.config.root)] if self.config.root else []
         if not self.is_trained:
             fresh = ["--config", str(self.folder / "settings.yaml")]
-            yield "trained", ["train", *(["--resume", str(self.run)] if self.begun else fresh)]
+            yield (
+                "trained",
+                ["train", *(["--resume", str(self.run), *root] if self.begun else fresh)],
+            )
         for variant, given in self.tests.items():
             if not self.done(variant):
                 yield variant, [
                     "evaluate", str(self.run), "--data", str(self.config.data),
                     "--split", self.scored["split"], "--checkpoint", self.scored["checkpoint"],
-                    "--out", str(self.scores(variant)), *_options(given),
+                    "--out", str(self.scores(variant)), *root, *_options(given),
                 ]  # fmt: skip
 
 

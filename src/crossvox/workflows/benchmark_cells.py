@@ -19,7 +19,7 @@ from crossvox.data.plan import make_plan
 from crossvox.data.selection import select
 from crossvox.engine.record import ELSEWHERE, read_config, read_facts
 from crossvox.errors import UsageError
-from crossvox.files import naming, sha256, sha256_once
+from crossvox.files import naming, real_path, sha256, sha256_once
 from crossvox.workflows.benchmark_cell import PLAIN, Cell, Facts
 from crossvox.workflows.benchmark_suite import (
     Suite,
@@ -55,14 +55,16 @@ def grid(suite: Suite, out: Path, parse: Parse) -> list[Cell]:
     """
     cells = []
     for name, path in suite.data.items():
-        manifest = load_manifest(path)
+        manifest = load_manifest(path, suite.root)
         _look(manifest, suite)
         backbones: Sequence[Mapping[str, Any] | None] = suite.backbones or (None,)
         for row, backbone in itertools.product(suite.methods, backbones):
             where = f"{suite.name}, row '{row.label}'"
             base = _parsed(settings(suite, row, backbone), parse, where)
             own = _only(manifest, row.only, out / "data", where)
-            config, facts = _planned(base, own, out, where)
+            # A row's own manifest lies in `out` and names the files of the one it is made from.
+            root = suite.root or (path.parent if row.only else None)
+            config, facts = _planned(dataclasses.replace(base, root=root), own, out, where)
             draft = Cell(
                 name="",
                 folder=out / "cells",
@@ -91,11 +93,11 @@ def grid(suite: Suite, out: Path, parse: Parse) -> list[Cell]:
 
 def _look(manifest: Manifest, suite: Suite) -> None:
     """What a cheap look at the data can find: every header, and what the suite asks of it."""
-    path = manifest.path
-    assert path is not None
-    _, cases = cases_of(path, suite.split)
+    _, cases = cases_of(manifest, suite.split)
     if not any(case.labels for case in cases):
-        raise UsageError(f"{path}: no case of split '{suite.split}' has a label to compare with")
+        raise UsageError(
+            f"{manifest.place}: no case of split '{suite.split}' has a label to compare with"
+        )
     for labels, draw in itertools.product(suite.labels, _draws(suite)):
         select(manifest, labels, draw)
     for case in [*manifest.split("train"), *cases]:
@@ -225,11 +227,12 @@ def _data_changed(cell: Cell) -> bool:
     """Whether the manifest, or a file that the run looked at, is another than when it began."""
     path, began = cell.config.data, read_facts(cell.run).get("data", {})
     if cell.derived is not None:
-        if path.exists() and _resolved(load_manifest(path)) != _resolved(cell.derived):
+        before = load_manifest(path, cell.config.root) if path.exists() else cell.derived
+        if _resolved(before) != _resolved(cell.derived):
             return True
     elif "manifest" in began and began["manifest"] != sha256(path):
         return True
-    manifest = cell.derived or load_manifest(path)
+    manifest = cell.derived or load_manifest(path, cell.config.root)
     return any(
         sha256_once(getattr(manifest.case(case), kind)[modality]) != digest
         for kind in ("images", "labels")
@@ -243,8 +246,8 @@ def _resolved(manifest: Manifest) -> Manifest:
     cases = (
         dataclasses.replace(
             case,
-            images={m: path.resolve() for m, path in case.images.items()},
-            labels={m: path.resolve() for m, path in case.labels.items()},
+            images={m: real_path(path) for m, path in case.images.items()},
+            labels={m: real_path(path) for m, path in case.labels.items()},
         )
         for case in manifest.cases
     )

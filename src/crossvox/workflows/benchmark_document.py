@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,16 +117,21 @@ def markdown(
     """
     about = report.about
     mark = "#" * level
-    parts = [f"{mark} {about['title'] or about['name']}", _made(report), _warnings(report)]
+    parts = [f"{mark} {_text(about['title'] or about['name'])}", _made(report), _warnings(report)]
     parts.append(f"{POLICY} {METHOD}")
     for heading, found, said in sections(report):
-        parts.append(f"{mark}# {heading}")
-        parts.append("\n".join(f"* {sentence}" for sentence in said))
+        parts.append(f"{mark}# {_text(heading)}")
+        parts.append("\n".join(f"* {_text(sentence)}" for sentence in said))
         parts += [render(table) for table in found]
     join = "" if figures.endswith("-") else "/"
     for name, (data, _, axis, metric) in _figures(report).items():
         parts.append(f"![{TITLES[metric]} against {AXES[axis]}, {data}]({figures}{join}{name})")
     return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
+
+
+def _text(name: str) -> str:
+    """Text that names somebody else's data or rows, as Markdown that no browser takes for HTML."""
+    return html.escape(name, quote=False)
 
 
 def _made(report: Report) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from crossvox.data.manifest import Case, Manifest
+from crossvox.data.manifest import Case, Manifest, load_manifest
 from crossvox.data.nifti import as_volume, read_header, read_image, read_label
 from crossvox.errors import UsageError
 from crossvox.evaluation.scores import read_cases
@@ -49,7 +49,7 @@ def subjects(suite: Suite) -> list[Subject]:
     found: list[Subject] = []
     labelled: dict[str, list[str]] = {}
     for dataset, path in suite.data.items():
-        manifest, cases = cases_of(path, suite.split)
+        manifest, cases = cases_of(load_manifest(path, suite.root), suite.split)
         own = [Subject(dataset, manifest, case, m) for case in cases for m in case.labels]
         labelled[dataset] = list(dict.fromkeys(subject.case.id for subject in own))
         if suite.pictures.cases:

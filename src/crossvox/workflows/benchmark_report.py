@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from crossvox.documents import parse_json
 from crossvox.engine.record import read_facts
 from crossvox.errors import DataError, UsageError
 from crossvox.evaluation.benchmark_scores import (
@@ -96,7 +97,7 @@ def _read_report(out: Path) -> Report:
     if not (out / "cases.csv").exists() or not (out / "suite.json").exists():
         raise UsageError(f"{out} holds no benchmark (no cases.csv and suite.json)")
     try:
-        about = json.loads((out / "suite.json").read_text(encoding="utf-8"))
+        about = parse_json((out / "suite.json").read_text(encoding="utf-8"))
         cases = [_numbers(line) for line in _read(out / "cases.csv", CASE_COLUMNS)]
         lines = score_lines(cases, about["reference"])
     except (ValueError, KeyError) as error:
@@ -159,7 +160,10 @@ def _place(suite: Suite, cell: Cell) -> Line:
 
 
 def _spent(path: Path) -> Line:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    try:
+        return parse_json(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error}); remove the cell's folder") from None
 
 
 def _rounded(value: float | None) -> float | str:

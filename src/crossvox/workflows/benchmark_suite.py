@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from crossvox.data.manifest import SPLITS
+from crossvox.documents import read_yaml
 from crossvox.errors import UsageError
-from crossvox.workflows.presets import load_preset, merge, read_yaml
+from crossvox.workflows.presets import load_preset, merge
 from crossvox.workflows.runs import plugin
 
-GRID = ("data", "out", "store", "method", "labelled", "label_draw", "seed", "preset")
+GRID = ("data", "root", "out", "store", "method", "labelled", "label_draw", "seed", "preset")
 """Settings of a run that the grid decides on, so that no `set` may."""
 
 
@@ -76,6 +78,7 @@ class Suite:
         name: of the suite.
         title: one line for the report.
         data: name → dataset.json; empty = whatever the command names.
+        root: folder below which the files of all data sets must lie; None = each manifest's own.
         methods: the rows of the tables.
         labels: label counts, as `crossvox train --labelled` takes them.
         seeds: of the runs.
@@ -94,6 +97,7 @@ class Suite:
     methods: tuple[MethodRow, ...]
     title: str = ""
     data: dict[str, Path] = field(default_factory=dict)
+    root: Path | None = None
     labels: tuple[str, ...] = ("all",)
     seeds: tuple[int, ...] = (0,)
     label_draw: str = "first"
@@ -162,9 +166,8 @@ def load_suite(path: Path, over: Mapping[str, Any] | None = None) -> Suite:
     for key in ("labels", "seeds", "backbones", "methods"):
         if key in values and not isinstance(values[key], list):
             values[key] = [values[key]]
-    for key, kind in (("set", dict), ("data", dict), ("variants", dict), ("pictures", dict)):
-        if not isinstance(values.get(key, {}), kind):
-            raise UsageError(f"{where}: '{key}' is {values[key]!r}; expected `key: value` lines")
+    _kinds(where, values, dict, "set", "data", "variants", "pictures")
+    _kinds(where, values, str, "name", "title", "preset", "split", "checkpoint", "reference")
     if not values.get("methods"):
         raise UsageError(f"{where}: no 'methods'; list those to compare")
     if odd := [seed for seed in values.get("seeds", [0]) if type(seed) is not int or seed < 0]:
@@ -176,15 +179,21 @@ def load_suite(path: Path, over: Mapping[str, Any] | None = None) -> Suite:
         raise UsageError(
             f"{where}: reference '{values['reference']}' is no row; choose from {', '.join(labels)}"
         )
+    if odd := [n for n in values.get("labels", []) if not isinstance(n, str | int | float)]:
+        raise UsageError(f"{where}: label count {odd[0]!r}; expected 2, all or ct=4,mr=2")
     values["labels"] = tuple(str(label) for label in values.get("labels", ["all"]))
     values["seeds"] = tuple(values.get("seeds", [0]))
     values["backbones"] = tuple(_backbone(where, b) for b in values.get("backbones", []))
     values["variants"] = _variants(where, values.get("variants", {}))
     values["pictures"] = _pictures(where, values.get("pictures", {}))
+    if odd := [name for name, file in values.get("data", {}).items() if not isinstance(file, str)]:
+        raise UsageError(f"{where}: data set '{odd[0]}' names no file; give the path of one")
     values["data"] = {
         str(name): path.parent / Path(str(file)).expanduser()
         for name, file in values.get("data", {}).items()
     }
+    if values.get("root") is not None:
+        values["root"] = path.parent.absolute() / Path(str(values["root"])).expanduser()
     return Suite(**values)
 
 
@@ -221,11 +230,12 @@ def _row(where: str, entry: Any) -> MethodRow:
     if not isinstance(entry, dict) or "method" not in entry:
         raise UsageError(f"{where}: method {entry!r}; expected a name, or `method: NAME` and more")
     entry = {"label": entry["method"], **entry}
+    if not isinstance(entry["label"], str | int | float):
+        raise UsageError(f"{where}: label {entry['label']!r} of a method; expected a text")
     label = entry["label"] = str(entry["label"])
     _keys(f"{where}, row '{label}'", entry, MethodRow)
-    for key in ("options", "set"):
-        if not isinstance(entry.get(key, {}), dict):
-            raise UsageError(f"{where}, row '{label}': '{key}' is {entry[key]!r}; expected a map")
+    _kinds(f"{where}, row '{label}'", entry, dict, "options", "set")
+    _kinds(f"{where}, row '{label}'", entry, str, "only")
     try:
         plugin("method", entry["method"])
     except UsageError as error:
@@ -247,10 +257,12 @@ def _backbone(where: str, entry: Any) -> dict[str, Any]:
 
 def _variants(where: str, values: dict[str, Any]) -> Variants:
     _keys(f"{where}, 'variants'", values, Variants)
+    _kinds(f"{where}, 'variants'", values, bool, "subsets")
+    _kinds(f"{where}, 'variants'", values, str, "modality")
     for key in ("shift_mm", "rotate_deg"):
         numbers = values.get(key, [])
         if not isinstance(numbers, list) or not all(
-            isinstance(n, int | float) and n >= 0 for n in numbers
+            isinstance(n, int | float) and 0 <= n < math.inf for n in numbers
         ):
             raise UsageError(f"{where}: variants.{key} is {numbers!r}; expected numbers from 0")
         values = {**values, key: tuple(float(n) for n in numbers if n)}
@@ -259,12 +271,11 @@ def _variants(where: str, values: dict[str, Any]) -> Variants:
 
 def _pictures(where: str, values: dict[str, Any]) -> Pictures:
     _keys(f"{where}, 'pictures'", values, Pictures)
-    cases, attention = values.get("cases", []), values.get("attention", False)
+    _kinds(f"{where}, 'pictures'", values, bool, "attention")
+    cases = values.get("cases", [])
     if not isinstance(cases, list | tuple):
         raise UsageError(f"{where}: pictures.cases is {cases!r}; expected a list of cases")
-    if not isinstance(attention, bool):
-        raise UsageError(f"{where}: pictures.attention is {attention!r}; expected true or false")
-    return Pictures(tuple(str(case) for case in cases), attention)
+    return Pictures(tuple(str(case) for case in cases), values.get("attention", False))
 
 
 def _keys(where: str, values: Mapping[str, Any], kind: type) -> None:
@@ -281,6 +292,13 @@ def _grid_free(where: str, values: Mapping[str, Any]) -> None:
                 f"{where}: 'set' holds '{key}', which the suite's own keys decide on; "
                 "give it there, or as `options` of a method"
             )
+
+
+def _kinds(where: str, values: Mapping[str, Any], kind: type, *keys: str) -> None:
+    words = {dict: "`key: value` lines", str: "a text", bool: "true or false"}[kind]
+    for key in keys:
+        if key in values and not isinstance(values[key], kind):
+            raise UsageError(f"{where}: '{key}' is {values[key]!r}; expected {words}")
 
 
 def _choice(where: str, key: str, value: str, choices: tuple[str, ...]) -> None:

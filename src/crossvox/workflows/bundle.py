@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import shutil
 from pathlib import Path
@@ -185,7 +186,7 @@ def _metadata(run: Run) -> dict[str, Any]:
 def _readme(run: Run) -> str:
     return README.format(
         name=f"crossvox {run.config.method['name']}",
-        classes=", ".join(run.task.classes),
+        classes=html.escape(", ".join(run.task.classes), quote=False),
         modalities=", ".join(run.task.modalities),
         first=run.task.modalities[0],
         version=__version__,

@@ -28,7 +28,7 @@ SECTIONS: dict[str, type] = {
 }
 """The parts of a configuration that are dataclasses of the layers below."""
 
-_PATHS = ("data", "out", "store")
+_PATHS = ("data", "root", "out", "store")
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class RunConfig:
 
     Attributes:
         data: the dataset.json.
+        root: folder below which its files must lie; None = its own.
         out: the run directory.
         labelled: how many labelled cases each modality may use ("2", "ct=4,mr=2", "all", "0.1").
         label_draw: seed of another draw of the labelled cases; None = the first ones.
@@ -61,6 +62,7 @@ class RunConfig:
     label_draw: int | None = None
     preset: str = "cpu"
     seed: int = 0
+    root: Path | None = None
     store: Path | None = None
     weights: Path | dict[str, Path] | None = None
     method: dict[str, Any] = field(default_factory=lambda: {"name": "cmc"})

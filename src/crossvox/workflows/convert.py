@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -59,9 +61,19 @@ def convert(
     if copy and found.write is None:
         manifest = copied(manifest, out, lambda cases: _tracked(cases, "copying"))
     manifest.save(out / "dataset.json")
-    for line in notes:
+    for line in [*notes, *root_note(manifest, out)]:
         echo(line)
     return manifest, summary(manifest, grids)
+
+
+def root_note(manifest: Manifest, folder: Path) -> list[str]:
+    """A line on the option that reading a manifest in `folder` will take; none if it takes none."""
+    root = manifest.needed_root(folder)
+    return (
+        [f"its files lie elsewhere: name it together with --root {shlex.quote(str(root))}"]
+        if root
+        else []
+    )
 
 
 def require_new(path: Path, overwrite: bool) -> None:
@@ -72,7 +84,7 @@ def require_new(path: Path, overwrite: bool) -> None:
 
 def summary(manifest: Manifest, grids: Grids | None = None) -> Table:
     """Cases and labels per modality and split, and the typical grid where `grids` are given."""
-    table = Table(title=f"{manifest.name}: {len(manifest.cases)} cases")
+    table = Table(title=escape(f"{manifest.name}: {len(manifest.cases)} cases"))
     table.add_column("modality")
     for split in SPLITS:
         table.add_column(split, justify="right")
@@ -82,9 +94,9 @@ def summary(manifest: Manifest, grids: Grids | None = None) -> Table:
         cells = [_counts(manifest.split(split), modality) for split in SPLITS]
         if grids:
             cells += _typical(grids[modality])
-        table.add_row(modality if modality == kind else f"{modality} ({kind})", *cells)
+        table.add_row(modality if modality == kind else escape(f"{modality} ({kind})"), *cells)
     labels = ", ".join(f"{name} {id}" for name, id in manifest.labels.items())
-    table.caption = f"(labelled); labels: {labels}"
+    table.caption = escape(f"(labelled); labels: {labels}")
     return table
 
 

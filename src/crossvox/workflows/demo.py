@@ -115,7 +115,7 @@ def _train(config: RunConfig, echo: Echo) -> None:
         raise UsageError(
             f"{config.out}: of a demonstration with other settings; remove it or give another --out"
         )
-    resume(config.out, echo)
+    resume(config.out, echo=echo)
 
 
 def _config(data: Path, run: Path, method: str, settings: Demo) -> RunConfig:

@@ -61,7 +61,7 @@ class Given:
 
 def evaluate(
     paths: Path | Sequence[Path],
-    data: Path,
+    data: Manifest | Path,
     split: str,
     out: Path,
     options: Options,
@@ -74,7 +74,7 @@ def evaluate(
 
     Args:
         paths: the run directory, or several to average.
-        data: the dataset.json; its classes and modalities must be the run's.
+        data: the data set, or its dataset.json; its classes and modalities must be the run's.
         split: train, val or test.
         out: folder for the files.
         options: checkpoint, overlap and device.
@@ -98,7 +98,9 @@ def evaluate(
     known_modalities(run.task, dict.fromkeys(asked))
     cases = [limited for case in cases if (limited := given.limited(case)).labels]
     if not cases:
-        raise UsageError(f"{data}: no case of split '{split}' has a label to compare with")
+        raise UsageError(
+            f"{manifest.place}: no case of split '{split}' has a label to compare with"
+        )
     used = {(case.id, modality) for case in cases for modality in case.labels}
     refuse(check(manifest, used, splits=(split,)), echo)
     predictor = Predictor(*paths, options=options)

@@ -11,12 +11,12 @@ from typing import Literal
 
 from crossvox.data.check import check, check_images
 from crossvox.data.dicom_seg import require_dicom
-from crossvox.data.manifest import Case, Manifest, load_manifest
+from crossvox.data.manifest import Case, Manifest, as_manifest
 from crossvox.engine.checkpoint import load_weights
 from crossvox.engine.compute import Accelerator, Compute
 from crossvox.engine.compute import fabric as launch
 from crossvox.errors import UsageError
-from crossvox.files import require_folder
+from crossvox.files import real_path, require_folder
 from crossvox.inference.ensemble import Ensemble, known_modalities
 from crossvox.inference.predictor import Prediction
 from crossvox.inference.predictor import Predictor as Member
@@ -138,9 +138,9 @@ def predict_images(
     known_modalities(Run.load(paths[0]).task, images)
     refuse(check_images(images), echo)
     files = {m: out / f"{_stem(image)}_{m}.nii.gz" for m, image in images.items()}
-    inputs = {image.resolve() for image in images.values()}
+    inputs = {real_path(image) for image in images.values()}
     for file in files.values():
-        if file.resolve() in inputs:
+        if real_path(file) in inputs:
             raise UsageError(f"{file}: would overwrite the scan of that name; give another --out")
     predictor = Predictor(*paths, options=options)
     target = Target(_stem(next(iter(images.values()))), images, files, series or {})
@@ -149,7 +149,7 @@ def predict_images(
 
 def predict_split(
     paths: Path | Sequence[Path],
-    data: Path,
+    data: Manifest | Path,
     split: str,
     out: Path,
     options: Options = Options(),
@@ -184,14 +184,14 @@ def run_paths(paths: Path | Sequence[Path]) -> tuple[Path, ...]:
     return tuple(Path(path) for path in given)
 
 
-def cases_of(data: Path, split: str) -> tuple[Manifest, Sequence[Case]]:
+def cases_of(data: Manifest | Path, split: str) -> tuple[Manifest, Sequence[Case]]:
     """A manifest and the cases of a split; raises `UsageError` if there are none."""
-    manifest = load_manifest(data)
+    manifest = as_manifest(data)
     cases = manifest.split(split)
     if not cases:
         found = {name: len(manifest.split(name)) for name in ("train", "val", "test")}
         held = ", ".join(f"{name} ({count})" for name, count in found.items() if count)
-        raise UsageError(f"{data}: no case in split '{split}'; choose from {held}")
+        raise UsageError(f"{manifest.place}: no case in split '{split}'; choose from {held}")
     return manifest, cases
 
 

@@ -16,7 +16,7 @@ from rich.progress import track
 from crossvox.batch import CropRule
 from crossvox.data.check import Problem, check, raise_on_errors
 from crossvox.data.fingerprint import Fingerprint, fingerprint
-from crossvox.data.manifest import Case, Manifest, load_manifest
+from crossvox.data.manifest import Case, Manifest, as_manifest
 from crossvox.data.plan import Budget, Plan, make_plan
 from crossvox.data.store import Store
 from crossvox.files import require_folder
@@ -51,12 +51,16 @@ class Stages:
 
 
 def prepare(
-    data: Path, out: Path, budget: Budget, rule: CropRule | None = None, echo: Echo = print
+    data: Manifest | Path,
+    out: Path,
+    budget: Budget,
+    rule: CropRule | None = None,
+    echo: Echo = print,
 ) -> Inventory:
     """Check a data set, plan for it, and prepare all of its images and labels.
 
     Args:
-        data: the dataset.json.
+        data: the data set, or its dataset.json.
         out: folder of the store; created, or completed where it exists.
         budget: what the plan may spend.
         rule: the crops that the backbone takes, if it has strides of its own.
@@ -67,7 +71,7 @@ def prepare(
         UsageError: the folder holds volumes prepared in another way.
     """
     require_folder(out)
-    manifest = load_manifest(data)
+    manifest = as_manifest(data)
     refuse(check(manifest), echo)
     found = fingerprint(manifest)
     plan = make_plan(found, manifest, budget, rule)

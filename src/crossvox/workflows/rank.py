@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from crossvox.data.check import check
-from crossvox.data.manifest import Case
+from crossvox.data.manifest import Case, Manifest
 from crossvox.data.nifti import read_image
 from crossvox.errors import UsageError
 from crossvox.files import atomic_write, require_writable
@@ -26,7 +26,7 @@ COLUMNS = ("rank", "case", "modality", "uncertainty", "distance")
 
 def rank_cases(
     path: Path,
-    data: Path,
+    data: Manifest | Path,
     out: Path,
     options: Options,
     *,
@@ -41,7 +41,7 @@ def rank_cases(
 
     Args:
         path: the run directory.
-        data: a dataset.json of the run's modalities.
+        data: a data set, or its dataset.json, of the run's modalities.
         out: CSV file with the columns of `COLUMNS`.
         options: checkpoint, overlap and device.
         strategy: see `crossvox.inference.ranking.order`.
@@ -58,7 +58,7 @@ def rank_cases(
     for modality in manifest.modalities:
         if modality not in run.task.modalities:
             raise UsageError(
-                f"{data}: modality '{modality}' is none of this run's; "
+                f"{manifest.place}: modality '{modality}' is none of this run's; "
                 f"choose from {', '.join(run.task.modalities)}"
             )
     used = run.selection.labels
@@ -66,7 +66,9 @@ def rank_cases(
     known = [pair for pair in pairs if (pair[0].id, pair[1]) in used]
     wanted = [pair for pair in pairs if pair not in known]
     if not wanted:
-        raise UsageError(f"{data}: the run used the labels of all of its train scans; add others")
+        raise UsageError(
+            f"{manifest.place}: the run used the labels of all of its train scans; add others"
+        )
     if strategy == "random":
         ranked = order([Candidate(case.id, m) for case, m in wanted], {}, strategy, seed)
     else:

@@ -46,14 +46,14 @@ class Source:
     """What a run is looked at with.
 
     Attributes:
-        data: a dataset.json; None = the report is of the training alone.
+        data: a data set, or its dataset.json; None = the report is of the training alone.
         split: the one whose labelled cases are scored and shown.
         scores: folder that `crossvox evaluate` wrote for that split; only the scans that are
             shown are then predicted.
         show: how many of the worst and of the best scans of each modality to show; 0 = none.
     """
 
-    data: Path | None = None
+    data: Manifest | Path | None = None
     split: str = "val"
     scores: Path | None = None
     show: int = 2
@@ -134,13 +134,15 @@ def _run_page(run: Run, source: Source, options: Options, echo: Echo) -> Page:
 
 
 def _look(
-    run: Run, data: Path, source: Source, options: Options, echo: Echo
+    run: Run, data: Manifest | Path, source: Source, options: Options, echo: Echo
 ) -> tuple[Manifest, Sequence[dict[str, Any]], list[ShownScan]]:
     """The data set, the rows of scores of the split, and the scans to show."""
     manifest, cases = cases_of(data, source.split)
     cases = [case for case in cases if case.labels]
     if not cases:
-        raise UsageError(f"{data}: no case of split '{source.split}' has a label to compare with")
+        raise UsageError(
+            f"{manifest.place}: no case of split '{source.split}' has a label to compare with"
+        )
     same_problem(run, manifest)
     if source.show and len(run.task.classes) >= UNKNOWN:
         raise UsageError(f"the viewer takes at most {UNKNOWN - 1} classes; give --show 0")
@@ -154,7 +156,7 @@ def _look(
     if missing := wanted - {case.id for case in cases}:
         raise UsageError(
             f"{source.scores}: scores of {min(missing)}, which is no labelled case of split "
-            f"'{source.split}' of {data}; give the data that were scored"
+            f"'{source.split}' of {manifest.place}; give the data that were scored"
         )
     if wanted:
         chosen = [case for case in cases if case.id in wanted]

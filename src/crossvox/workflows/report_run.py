@@ -14,6 +14,7 @@ import yaml
 from crossvox.data.geometry import Grid
 from crossvox.data.manifest import SPLITS, Manifest
 from crossvox.data.nifti import read_header
+from crossvox.documents import parse_json
 from crossvox.engine.record import read_facts, read_metrics
 from crossvox.errors import DataError, UsageError
 from crossvox.evaluation.scores import DECIMALS, plus_minus, read_cases, summarise
@@ -149,7 +150,7 @@ def read_scores(folder: Path, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     path = folder / "summary.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["run"]
+        found = parse_json(path.read_text(encoding="utf-8"))["run"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not readable ({error}); run `crossvox evaluate` first") from error
     for name in [*asked, *(name for name in found if name not in asked)]:

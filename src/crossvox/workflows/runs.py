@@ -12,6 +12,7 @@ from crossvox.batch import CropRule, Task
 from crossvox.data.plan import Plan
 from crossvox.data.preprocess import Preprocessing
 from crossvox.data.selection import Selection
+from crossvox.documents import parse_json
 from crossvox.engine.record import read_config
 from crossvox.errors import DataError, UsageError
 from crossvox.methods import METHODS
@@ -90,7 +91,7 @@ class Run:
         if not (path / PLAN).exists():
             raise UsageError(f"{path}: its training ended before it began; train it again")
         try:
-            plan = json.loads((path / PLAN).read_text(encoding="utf-8"))
+            plan = parse_json((path / PLAN).read_text(encoding="utf-8"))
             return cls(
                 path,
                 config,

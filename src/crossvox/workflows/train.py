@@ -69,7 +69,7 @@ def train(config: RunConfig, echo: Echo = print) -> Trained:
     fabric = launch(config.compute)
     echo = echo if fabric.is_global_zero else _silent
     _on_first(fabric, lambda: _refuse_taken(config.out))
-    manifest = load_manifest(config.data)
+    manifest = load_manifest(config.data, config.root)
     selection = select(manifest, config.labelled, config.label_draw)
     files = read_files(config, manifest.modalities)
     stages = Stages()
@@ -99,8 +99,13 @@ def train(config: RunConfig, echo: Echo = print) -> Trained:
         return _fit(fabric, run, parts, record, echo)
 
 
-def resume(path: Path, echo: Echo = print) -> Trained:
+def resume(path: Path, root: Path | None = None, echo: Echo = print) -> Trained:
     """Go on with an interrupted run; on a CPU, as if it had never stopped, bit for bit.
+
+    Args:
+        path: the run directory.
+        root: folder below which the data set's files must lie; None = as when it began.
+        echo: takes the lines for the user.
 
     Raises:
         UsageError: `path` holds no run, or its configuration was changed since.
@@ -110,7 +115,7 @@ def resume(path: Path, echo: Echo = print) -> Trained:
     run = Run.load(path.absolute())
     fabric = launch(run.config.compute)
     echo = echo if fabric.is_global_zero else _silent
-    manifest = load_manifest(run.config.data)
+    manifest = load_manifest(run.config.data, root or run.config.root)
     _refuse_changed(run, {"manifest": sha256(run.config.data)})
     # A run that came to no checkpoint begins again; any other needs its own weights only.
     begun = (run.path / "checkpoints" / "last.safetensors").exists()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from crossvox.data.convert.layout import Found, Subject, nothing_found, require_source, volumes
+from crossvox.documents import parse_json
 from crossvox.errors import DataError, UsageError
 
 KINDS = {"ct": "ct", "pet": "pet", "us": "us"}
@@ -51,7 +51,7 @@ def find_nnunet(source: Path) -> Found:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = parse_json(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise DataError(f"{file}: no such file; name the folder of nnU-Net's raw data") from error
     except (OSError, ValueError) as error:
