@@ -117,6 +117,11 @@ def orient(array: np.ndarray, grid: Grid, frame: np.ndarray) -> tuple[np.ndarray
     return view, Grid(shape, grid.affine @ inner)  # type: ignore[arg-type]
 
 
+def oriented_grid(grid: Grid, frame: np.ndarray) -> Grid:
+    """The grid that `orient` brings an array to, without one."""
+    return orient(np.broadcast_to(np.int8(0), grid.shape), grid, frame)[1]
+
+
 def respaced(grid: Grid, spacing: Sequence[float]) -> Grid:
     """A grid over the same field of view with (nearly) the given spacing in mm.
 

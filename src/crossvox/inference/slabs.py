@@ -16,9 +16,9 @@ from torch import Tensor
 
 from crossvox.batch import Triple
 from crossvox.data.axes import are_parallel, interpolate, parallel_axes
-from crossvox.data.geometry import Grid, orient, signed_permutation, voxel_map
+from crossvox.data.geometry import Grid, orient, oriented_grid, signed_permutation, voxel_map
 
-SLAB_VOXELS = 500_000
+SLAB_VOXELS = 200_000
 """Voxels of a slab; more only where a single plane has more."""
 
 
@@ -76,8 +76,7 @@ def native_slabs(
         frame: orientation of the prepared grids (`Preprocessing.frame`).
         way: through the file's grid.
     """
-    # The array is none: only the grid is asked for.
-    _, oriented = orient(np.broadcast_to(np.int8(0), native.shape), native, frame)
+    oriented = oriented_grid(native, frame)
     matrix = voxel_map(grid, oriented)
     if not are_parallel(matrix, oriented.shape):
         raise ValueError("the prepared grid is not this scan's: their axes are not parallel")
