@@ -8,6 +8,7 @@ from jsonargparse import ArgumentParser
 
 from crossvox.cli.options import required
 from crossvox.cli.run_options import parse_run, run_config
+from crossvox.engine.peers import naming_lost_processes
 from crossvox.errors import UsageError
 from crossvox.workflows.train import resume, train
 
@@ -19,10 +20,12 @@ def train_command(argv: list[str]) -> int:
     if interrupted is not None:
         if len(argv) > 2 or (len(argv) == 2 and argv[0] != "--resume"):
             raise UsageError("--resume takes everything from the run; give no other option")
-        resume(interrupted)
+        with naming_lost_processes(interrupted):
+            resume(interrupted)
         return 0
     required(values, "data", "out")
-    train(run_config(values))
+    with naming_lost_processes(values["out"]):
+        train(run_config(values))
     return 0
 
 
