@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import socket
-import sys
 import time
 from pathlib import Path
 
@@ -64,8 +64,12 @@ def _run(argv: list[str], variables: dict[str, str], said: Path, dies_at: int | 
 
     CropDataset.__getitem__ = load_or_die
     os.environ.update(variables)
-    sys.stdout = sys.stderr = open(said, "a", buffering=1, encoding="utf-8")
-    code = main(argv)
+    with (
+        open(said, "a", buffering=1, encoding="utf-8") as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(file),
+    ):
+        code = main(argv)
     # As at the end of a command, whose last act is to leave the group.
     dist.destroy_process_group()
     os._exit(code)
