@@ -166,4 +166,4 @@ def _frozen(rank: int, folder: str) -> None:
 
 
 def test_frozen_backbones_need_no_search_for_unused_parameters(tmp_path):
-    mp.start_processes(_frozen, args=(str(tmp_path),), nprocs=2, start_method="fork")
+    mp.spawn(_frozen, args=(str(tmp_path),), nprocs=2)
