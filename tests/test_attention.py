@@ -12,6 +12,7 @@ from crossvox.data.preprocess import Prepared, Preprocessing
 from crossvox.errors import UsageError
 from crossvox.inference.attention import Attention, _watching, grad_cam, strength
 from crossvox.inference.predictor import Inference
+from crossvox.inference.slabs import whole
 from crossvox.methods import METHODS
 from helpers_methods import OWN_NETWORKS, PATCH, awake, make_method, make_task
 
@@ -96,7 +97,7 @@ def slide(method, values):
     preprocessing = Preprocessing(np.eye(3), (2.0, 2.0, 4.0), {"ct": "ct", "mr": "mr"})
     attention = Attention(method, preprocessing, Inference(0.0))
     prepared = {"ct": Prepared(values, grid, 0.0, np.array([(0, 0, 0), values.shape]))}
-    return list(attention.channels(prepared, "ct", grid))
+    return list(whole(attention.slabs(prepared, "ct", grid)))
 
 
 def test_maps_lie_on_the_scans_grid_where_the_class_is():

@@ -12,9 +12,9 @@ from crossvox.data.geometry import Grid
 from crossvox.data.nifti import Volume
 from crossvox.data.preprocess import Preprocessing
 from crossvox.errors import DataError, UsageError
-from crossvox.inference.channels import Entropy, mean_channels, most_probable
 from crossvox.inference.ensemble import Ensemble
 from crossvox.inference.predictor import Inference, Predictor
+from crossvox.inference.slabs import Slab, whole
 
 SHAPE, AFFINE = (18, 14, 9), np.array([[0, 2, 0, 5], [-2, 0, 0, 7], [0, 0, 4, 1], [0, 0, 0, 1.0]])
 
@@ -54,10 +54,9 @@ def scan():
 
 def channels(ensemble, image=None):
     """(C, X, Y, Z) probabilities and the label map."""
-    seen: list[np.ndarray] = []
-    keep = {"ct": [lambda p: seen.append(p.copy())]}
-    labels = ensemble.predict({"ct": image or scan()}, keep).labels["ct"]
-    return np.stack(seen), labels
+    seen: list[Slab] = []
+    labels = ensemble.predict({"ct": image or scan()}, {"ct": [seen.append]}).labels["ct"]
+    return whole(seen), labels
 
 
 def test_probabilities_lie_on_the_scans_own_grid_whatever_the_frame():
@@ -79,6 +78,15 @@ def test_an_ensemble_is_the_mean_of_its_members_probabilities():
     np.testing.assert_allclose(both, (single[0] + single[1]) / 2, atol=1e-6)
     assert np.array_equal(labels, both.argmax(0))
     assert (single[0].argmax(0) != single[1].argmax(0)).any()
+
+
+def test_members_whose_frames_differ_are_averaged_where_they_are():
+    frames = (np.eye(3), np.diag([1.0, -1.0, 1.0]), np.eye(3)[:, [1, 0, 2]] * [1, -1, 1])
+    members = [member(Ramp(2.0 * i), frame=frame) for i, frame in enumerate(frames)]
+    single = [channels(Ensemble([m]))[0] for m in members]
+    for order in ([0, 1, 2], [2, 0, 1]):
+        both, _ = channels(Ensemble([members[i] for i in order]))
+        np.testing.assert_allclose(both, np.mean(single, 0), atol=1e-6)
 
 
 def test_mirror_images_are_averaged_along_the_tasks_axes_only():
@@ -146,18 +154,3 @@ def test_unknown_and_missing_modalities_are_refused():
         ensemble.predict({"pet": scan()})
     with pytest.raises(UsageError, match="no image"):
         ensemble.predict({})
-
-
-def test_entropy_runs_from_certain_to_no_idea():
-    entropy = Entropy()
-    rows = np.array([[1, 0, 0], [1 / 3] * 3, [0.5, 0.5, 0]], np.float32)
-    for p in rows.T:
-        entropy(p.reshape(1, 1, 3))
-    found = entropy.map.ravel()
-    np.testing.assert_allclose(found, [0, 1, np.log(2) / np.log(3)], atol=1e-6)
-
-
-def test_of_equally_probable_classes_the_first_wins():
-    stream = [np.full((1, 1, 2), v, np.float32) for v in (0.4, 0.4, 0.2)]
-    assert most_probable(iter(stream)).tolist() == [[[0, 0]]]
-    assert most_probable(mean_channels([iter(stream), iter(stream[::-1])])).max() == 1

@@ -41,7 +41,7 @@ def test_the_examples_run_one_after_the_other(place, monkeypatch, no_widgets):
     found: dict = {}
     for block in re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.S):
         exec(compile(block, str(GUIDE), "exec"), found)
-    probabilities = np.stack(found["channels"])
+    probabilities = found["probabilities"]
     assert np.array_equal(found["labels"], probabilities.argmax(0))
     assert np.array_equal(found["affine"], found["image"].affine)
     assert found["uncertainty"].shape == found["image"].shape

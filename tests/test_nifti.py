@@ -10,7 +10,7 @@ import pytest
 
 from crossvox.batch import IGNORE
 from crossvox.data.geometry import Grid
-from crossvox.data.nifti import fraction_writer, read_header, read_image, read_label, write_label
+from crossvox.data.nifti import read_header, read_image, read_label, write_label
 from crossvox.errors import DataError
 
 IDS = {"liver": 500, "spleen": 7}
@@ -71,20 +71,6 @@ def test_a_grid_alone_gives_a_file_too(tmp_path):
     np.testing.assert_allclose(found.get_sform(), grid.affine, atol=1e-4)
     np.testing.assert_allclose(found.get_qform(), grid.affine, atol=1e-4)
     assert np.array_equal(read_label(tmp_path / "o.nii.gz", IDS), indices)
-
-
-def test_fractions_keep_three_and_four_axes_apart(tmp_path):
-    scan = save(tmp_path / "s.nii.gz", np.zeros((3, 4, 5, 1), np.float32), np.eye(4))
-    values = np.random.default_rng(0).random((2, 3, 4, 5)).astype(np.float32)
-    with fraction_writer(tmp_path / "p.nii.gz", scan, ["a", "ü"]) as write:
-        for channel in values:
-            write(channel)
-    with fraction_writer(tmp_path / "u.nii", scan) as write:
-        write(values[0])
-    four, three = nib.load(tmp_path / "p.nii.gz"), nib.load(tmp_path / "u.nii")
-    assert four.shape == (3, 4, 5, 2) and three.shape == (3, 4, 5, 1)
-    np.testing.assert_allclose(four.get_fdata(), np.moveaxis(values, 0, -1), atol=1e-5)
-    np.testing.assert_allclose(three.get_fdata()[..., 0], values[0], atol=1e-5)
 
 
 def test_small_ids_are_written_as_bytes(tmp_path):

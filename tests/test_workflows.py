@@ -161,7 +161,7 @@ def test_predict_writes_label_maps_on_the_scans_own_grids(run, tmp_path, paired_
     (out / "s6 mrü_mr.nii.gz").write_text("an older result")
     words = [f"--image={m}={path}" for m, path in images.items()]
     assert main(["predict", str(run), *words, "--out", str(out)]) == 0
-    assert "network" in capsys.readouterr().out
+    assert "segment" in capsys.readouterr().out
     assert {path.name for path in out.iterdir()} == {
         *("s6 ctü_ct.nii.gz", "s6 mrü_mr.nii.gz"),
         *("labels.ctbl", "labels.itksnap.txt", "volumes.csv"),

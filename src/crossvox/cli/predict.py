@@ -93,7 +93,9 @@ def _parser(command: str, description: str) -> ArgumentParser:
 
 def add_run_options(parser: ArgumentParser) -> None:
     """The options of `Options`: how a run is used."""
-    parser.add_class_arguments(Options, None, as_group=False, skip={"tta"})
+    parser.add_class_arguments(Options, None, as_group=False, skip={"tta", "memory_limit"})
+    parser.add_argument("--memory-limit", type=float | None, metavar="GB",
+                        help="memory that may be taken (default: what is available)")  # fmt: skip
     flag(parser, "tta", "average over mirror images, where no left and right class change places")
 
 

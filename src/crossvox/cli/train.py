@@ -8,6 +8,7 @@ from jsonargparse import ArgumentParser
 
 from crossvox.cli.options import add_root, pick, required
 from crossvox.cli.run_options import parse_run, run_config
+from crossvox.engine.peers import naming_lost_processes
 from crossvox.errors import UsageError
 from crossvox.workflows.train import resume, train
 
@@ -20,10 +21,12 @@ def train_command(argv: list[str]) -> int:
         _, others = pick(argv, resume=("--resume",), root=("--root",))
         if others:
             raise UsageError("--resume takes everything from the run; give none but --root with it")
-        resume(interrupted, values["root"])
+        with naming_lost_processes(interrupted):
+            resume(interrupted, values["root"])
         return 0
     required(values, "data", "out")
-    train(run_config(values))
+    with naming_lost_processes(values["out"]):
+        train(run_config(values))
     return 0
 
 

@@ -12,6 +12,8 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 from torch.nn import functional as F
 
+from crossvox.data.axes import are_parallel, interpolate, parallel_axes
+
 Mode = Literal["linear", "nearest"]
 SLAB_VOXELS = 4_000_000
 
@@ -42,6 +44,11 @@ class Grid:
     def extent(self) -> np.ndarray:
         """(3,) size of the field of view in mm, along the array axes."""
         return self.spacing * np.array(self.shape)
+
+    def holds(self, position: np.ndarray) -> bool:
+        """Whether a world position in mm, (4,) with a 1 at its end, lies in the field of view."""
+        index = (np.linalg.inv(self.affine) @ position)[:3]
+        return bool(((index >= -0.5) & (index <= np.array(self.shape) - 0.5)).all())
 
     def to_dict(self) -> dict[str, list]:
         """Plain values, ready for JSON."""
@@ -110,6 +117,11 @@ def orient(array: np.ndarray, grid: Grid, frame: np.ndarray) -> tuple[np.ndarray
     return view, Grid(shape, grid.affine @ inner)  # type: ignore[arg-type]
 
 
+def oriented_grid(grid: Grid, frame: np.ndarray) -> Grid:
+    """The grid that `orient` brings an array to, without one."""
+    return orient(np.broadcast_to(np.int8(0), grid.shape), grid, frame)[1]
+
+
 def respaced(grid: Grid, spacing: Sequence[float]) -> Grid:
     """A grid over the same field of view with (nearly) the given spacing in mm.
 
@@ -158,9 +170,11 @@ def resample(
         Array of `target.shape`, float32 for `linear`, the input's type for `nearest`.
     """
     matrix = voxel_map(source, target)
+    if are_parallel(matrix, target.shape):
+        if mode == "nearest":
+            return _take_nearest(array, matrix, target.shape, fill)
+        return interpolate(array, parallel_axes(matrix, array.shape, target.shape), fill)
     linear = matrix[:3, :3]
-    if np.abs(linear - np.diag(np.diag(linear))).max() < 1e-4 / max(target.shape):
-        return _resample_axes(array, np.diag(linear), matrix[:3, 3], target.shape, mode, fill)
     out = np.empty(target.shape, dtype=np.float32 if mode == "linear" else array.dtype)
     step = max(1, SLAB_VOXELS // (target.shape[1] * target.shape[2]))
     volume = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
@@ -221,33 +235,15 @@ def sample(
     return values.masked_fill_(outside, fill)
 
 
-def _resample_axes(
-    array: np.ndarray,
-    scale: np.ndarray,
-    offset: np.ndarray,
-    shape: Sequence[int],
-    mode: Mode,
-    fill: float | None,
+def _take_nearest(
+    array: np.ndarray, matrix: np.ndarray, shape: Sequence[int], fill: float | None
 ) -> np.ndarray:
-    """`resample` where the axes stay apart: one pass per axis, the most shrinking one first."""
+    """`resample` to the nearest voxel where the axes are parallel."""
     outside = []
-    for axis in sorted(range(3), key=lambda k: shape[k] / array.shape[k]):
-        n = array.shape[axis]
-        position = scale[axis] * np.arange(shape[axis]) + offset[axis]
+    for axis, n in enumerate(array.shape):
+        position = matrix[axis, axis] * np.arange(shape[axis]) + matrix[axis, 3]
         outside.append((axis, (position < -0.5) | (position > n - 0.5)))
-        if mode == "nearest":
-            array = array.take(np.clip(np.round(position), 0, n - 1).astype(int), axis)
-            continue
-        position = np.clip(position, 0, n - 1)
-        low = np.minimum(position.astype(int), max(n - 2, 0))
-        weight = (position - low).astype(np.float32)
-        weight = weight.reshape([-1 if k == axis else 1 for k in range(3)])
-        if not weight.any():
-            array = array.take(low, axis)
-            continue
-        below, above = array.take(low, axis), array.take(np.minimum(low + 1, n - 1), axis)
-        array = below + weight * (above - below)
-    array = np.array(array, dtype=np.float32 if mode == "linear" else array.dtype)
+        array = array.take(np.clip(np.round(position), 0, n - 1).astype(int), axis)
     if fill is not None:
         for axis, mask in outside:
             array[(slice(None),) * axis + (mask,)] = fill

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.nifti1 import Nifti1Extension
-from nibabel.openers import ImageOpener
 
 from crossvox.batch import IGNORE
 from crossvox.data.check_files import COPY_AGAIN, MAX_DEFLATE_RATIO, MAX_VOXELS, MOST_BESIDE
@@ -24,10 +20,7 @@ from crossvox.data.placement import agree
 from crossvox.errors import DataError
 from crossvox.files import atomic_path
 
-FRACTIONS = 65535
-"""Steps between 0 and 1 in files of probabilities."""
-
-_GEOMETRY = (
+GEOMETRY = (
     *("qform_code", "sform_code", "pixdim", "quatern_b", "quatern_c", "quatern_d"),
     *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
 )
@@ -129,56 +122,19 @@ def write_label(path: Path, indices: np.ndarray, ids: Mapping[str, int], like: P
     dtype = np.uint8 if table.min() >= 0 and table.max() < 256 else np.int16
     if table.max() > np.iinfo(np.int16).max:
         dtype = np.int32
-    source = _pattern(like)
-    header = _header_like(source, dtype)
+    source = pattern(like)
+    header = header_like(source, dtype)
     header.extensions.append(label_extension(ids))
     data = table.astype(dtype)[indices].reshape(source.shape)
     image = source.__class__(data, None, header)
     # The constructor would recompute the qform from the affine; the header's own bytes stay.
-    for key in _GEOMETRY:
+    for key in GEOMETRY:
         image.header[key] = source.header[key]
     with atomic_path(path) as temporary:
         nib.save(image, temporary)
 
 
-@contextlib.contextmanager
-def fraction_writer(
-    path: Path, like: Path | Grid, names: Sequence[str] = ()
-) -> Iterator[Callable[[np.ndarray], None]]:
-    """Write values in [0, 1] on `like`'s grid: one map, or one per name along a fourth axis.
-
-    They are stored as 16-bit integers with a scale of 1/65535, which NIfTI readers apply: half
-    the size of floats, and zeros stay zeros. Nothing is kept in memory.
-
-    Args:
-        path: file to write (.nii or .nii.gz), as a whole or not at all.
-        like: the scan or grid whose geometry the file takes, as in `write_label`.
-        names: of the maps, recorded as JSON in a comment extension; without any, a 3-D file.
-
-    Yields:
-        A function that takes the next (X, Y, Z) map.
-    """
-    source = _pattern(like)
-    header = _header_like(source, np.uint16)
-    header.set_slope_inter(1 / FRACTIONS, 0)
-    if names:
-        header.set_data_shape((*source.shape[:3], len(names)))
-        note = json.dumps({"classes": list(names)}, ensure_ascii=False)
-        header.extensions.append(Nifti1Extension("comment", note.encode()))
-    for key in _GEOMETRY:
-        header[key] = source.header[key]
-    with atomic_path(path) as temporary, ImageOpener(str(temporary), "wb") as file:
-        header.write_to(file)
-        file.write(b"\0" * (header.get_data_offset() - file.tell()))
-
-        def write(values: np.ndarray) -> None:
-            stored = np.round(np.clip(values, 0, 1) * FRACTIONS)
-            file.write(stored.astype(header.get_data_dtype()).tobytes("F"))
-
-        yield write
-
-
-def _pattern(like: Path | Grid) -> nib.Nifti1Image:
+def pattern(like: Path | Grid) -> nib.Nifti1Image:
     """An image with the geometry to write; its voxels are of no account."""
     if isinstance(like, Path):
         return _load(like)
@@ -189,7 +145,7 @@ def _pattern(like: Path | Grid) -> nib.Nifti1Image:
     return image
 
 
-def _header_like(source: nib.Nifti1Image, dtype: type) -> nib.Nifti1Header:
+def header_like(source: nib.Nifti1Image, dtype: type) -> nib.Nifti1Header:
     """`source`'s header for values of another type and meaning."""
     header = source.header.copy()
     header.set_data_dtype(dtype)

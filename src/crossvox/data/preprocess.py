@@ -48,7 +48,7 @@ class Preprocessing:
         """Orient, resample and normalise a scan ((X, Y, Z) on `grid`)."""
         array, oriented = orient(data, grid, self.frame)
         target = respaced(oriented, self.spacing)
-        array = smooth_for(array.astype(np.float32), target.spacing / oriented.spacing)
+        array = smooth_for(array.astype(np.float32, copy=False), target.spacing / oriented.spacing)
         array = resample(array, oriented, target, fill=float(array.min()))
         body = _body(array)
         normalise = NORMALISERS.get(self.kinds[modality], _z_score)
@@ -109,17 +109,22 @@ def _bounding_box(body: np.ndarray) -> np.ndarray:
 
 def _soft_tissue_window(array: np.ndarray, body: np.ndarray) -> np.ndarray:
     """CT: −160 … 240 HU onto −2 … 2; air, fat, soft tissue and bone stay where they are."""
-    return (np.clip(array, -160, 240) - 40) / 100
+    np.clip(array, -160, 240, out=array)
+    array -= 40
+    array /= 100
+    return array
 
 
 def _z_score(array: np.ndarray, body: np.ndarray) -> np.ndarray:
     """Scans of arbitrary scale: mean 0, deviation 1 over the body, the brightest 0.5 % clipped."""
-    clipped = np.minimum(array, np.percentile(array[body], 99.5))
-    inside = clipped[body]
-    return (clipped - inside.mean()) / max(float(inside.std()), 1e-6)
+    np.minimum(array, np.percentile(array[body], 99.5), out=array)
+    inside = array[body]
+    array -= inside.mean()
+    array /= max(float(inside.std()), 1e-6)
+    return array
 
 
 NORMALISERS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "ct": _soft_tissue_window,
 }
-"""Kind → normalisation; every kind that is not listed is z-scored."""
+"""Kind → normalisation, in place, of an array with its body; other kinds are z-scored."""

@@ -47,6 +47,7 @@ def set_rng_state(state: Mapping[str, Tensor], device: torch.device) -> None:
     np.random.set_state(
         ("MT19937", np.array(key, dtype=np.uint32), int(position), int(has_gauss), gauss)
     )
-    torch.set_rng_state(state["torch"])
+    # Torch reads past the end of what is a row of a larger tensor, as each process's state is.
+    torch.set_rng_state(state["torch"].clone())
     if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
+        torch.cuda.set_rng_state(state["cuda"].clone(), device)

@@ -27,7 +27,10 @@ def volumes(
         classes: names of class 1, 2, …
         facts: what to put in front of each row (file, case, modality).
     """
-    counts = np.bincount(labels[labels > 0], minlength=len(classes) + 1)
+    # Plane by plane: bincount takes eight bytes a voxel.
+    counts = np.zeros(len(classes) + 1, dtype=np.int64)
+    for plane in labels:
+        counts += np.bincount(plane[plane > 0], minlength=len(counts))
     voxel = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
     return [
         {**facts, "class": name, "voxels": int(count), "mL": f"{count * voxel:.3f}"}

@@ -21,7 +21,7 @@ MAPS = ("deepest features", "decoder's input")
 class Attention(Predictor):
     """Slides as a `Predictor` does, and lays these maps over the scan instead of probabilities.
 
-    `channels` yields, each (X, Y, Z) on the scan's own grid and ≥ 0:
+    The channels of `slabs` are, on the scan's own grid and ≥ 0:
 
     * the strength (`strength`) of the deepest features of the encoder that sees the scan;
     * that of the deepest features as the decoder is given them, after whatever the method does

@@ -6,11 +6,12 @@ import time
 from collections.abc import Mapping, Sequence
 
 from crossvox.batch import Task
-from crossvox.data.nifti import Scan, Volume, as_volume
+from crossvox.data.geometry import Grid
+from crossvox.data.nifti import Scan, as_volume
 from crossvox.data.preprocess import Prepared
 from crossvox.errors import UsageError
-from crossvox.inference.channels import Consumer, mean_channels, most_probable
 from crossvox.inference.predictor import Prediction, Predictor
+from crossvox.inference.slabs import Consumer, mean_slabs, most_probable
 
 
 class Ensemble:
@@ -52,7 +53,7 @@ class Ensemble:
             images: modality → NIfTI file, `Volume`, or (array, affine) with the array (X, Y, Z)
                 and the affine (4, 4) from voxel indices to world mm (RAS+). Any non-empty subset
                 of the task's modalities, each on its own grid.
-            consumers: modality → what else is to be shown the probabilities, class by class.
+            consumers: modality → what else is to be shown the probabilities, slab by slab.
 
         Returns:
             One label map per scan given, with its affine.
@@ -63,31 +64,41 @@ class Ensemble:
         """
         known_modalities(self.task, images)
         result = Prediction()
-        start = time.perf_counter()
-        volumes = {modality: as_volume(scan) for modality, scan in images.items()}
-        start = result.clock("read", start)
-        prepared = self._prepare(volumes)
-        result.clock("prepare", start)
-        for modality, volume in volumes.items():
+        prepared, grids = self._prepare(images, result)
+        first = self.members[0]
+        for modality, native in grids.items():
             start = time.perf_counter()
+            scan = prepared[first.preprocessing.digest][modality]
+            way = first.own_way(scan.grid, native)
             streams = [
-                member.channels(prepared[member.preprocessing.digest], modality, volume.grid)
+                member.slabs(prepared[member.preprocessing.digest], modality, native, way)
                 for member in self.members
             ]
-            start = result.clock("network", start)
             seen = (consumers or {}).get(modality, ())
-            result.labels[modality] = most_probable(mean_channels(streams), seen)
-            result.affines[modality] = volume.grid.affine
-            result.clock("resample", start)
+            result.labels[modality] = most_probable(mean_slabs(streams), seen)
+            result.affines[modality] = native.affine
+            result.clock("segment", start)
         return result
 
-    def _prepare(self, volumes: Mapping[str, Volume]) -> dict[str, dict[str, Prepared]]:
-        """Digest of a preprocessing → modality → scan; members alike share the work."""
+    def _prepare(
+        self, images: Mapping[str, Scan], result: Prediction
+    ) -> tuple[dict[str, dict[str, Prepared]], dict[str, Grid]]:
+        """Digest of a preprocessing → modality → scan, and the grids of the files.
+
+        Members alike share the work; what was read from a file is not kept.
+        """
         ways = {member.preprocessing.digest: member.preprocessing for member in self.members}
-        return {
-            digest: {m: way.image(v.data, v.grid, m) for m, v in volumes.items()}
-            for digest, way in ways.items()
-        }
+        prepared: dict[str, dict[str, Prepared]] = {digest: {} for digest in ways}
+        grids = {}
+        for modality, scan in images.items():
+            start = time.perf_counter()
+            volume = as_volume(scan)
+            start = result.clock("read", start)
+            for digest, way in ways.items():
+                prepared[digest][modality] = way.image(volume.data, volume.grid, modality)
+            grids[modality] = volume.grid
+            result.clock("prepare", start)
+        return prepared, grids
 
 
 def known_modalities(task: Task, images: Mapping[str, object]) -> None:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
 import torch
-from monai.inferers import sliding_window_inference
 from torch import Tensor
 
 from crossvox.batch import Task
 from crossvox.data.geometry import Grid, resample
 from crossvox.data.preprocess import Prepared, Preprocessing
 from crossvox.errors import require
-from crossvox.inference.channels import Stream, most_probable, native_channels
+from crossvox.inference.slabs import Slabs, Way, most_probable, native_slabs
+from crossvox.inference.sliding import Place, Windows, slide
 from crossvox.methods.base import Method
+
+ROWS_BYTES = 1_000_000_000
+"""Probabilities of rows that windows still reach: beyond this the way through a scan is chosen
+by what it takes."""
 
 
 @dataclass(frozen=True)
@@ -86,63 +92,82 @@ class Predictor:
         self, prepared: Mapping[str, Prepared], native: Mapping[str, Grid]
     ) -> dict[str, np.ndarray]:
         """Label maps of one subject's prepared scans on `native`, the grids of their files."""
-        return {m: most_probable(self.channels(prepared, m, native[m])) for m in prepared}
+        return {m: most_probable(self.slabs(prepared, m, native[m])) for m in prepared}
 
-    def channels(self, prepared: Mapping[str, Prepared], output: str, native: Grid) -> Stream:
-        """Probabilities of `output` on its file's grid `native`, (X, Y, Z) class by class.
+    def slabs(
+        self,
+        prepared: Mapping[str, Prepared],
+        output: str,
+        native: Grid,
+        way: Way | None = None,
+    ) -> Slabs:
+        """Probabilities of `output` on its file's grid `native`, some planes at a time.
 
-        The network has done its work when this returns; each class is resampled when its turn
-        comes.
+        The network does its work as the slabs are asked for. `way` is through `native`; None =
+        the member's own (`own_way`).
         """
-        training = self.method.training
-        self.method.eval()
-        try:
-            probabilities = self.probabilities(prepared, output)
-        finally:
-            self.method.train(training)
-        grid, frame = prepared[output].grid, self.preprocessing.frame
-        return native_channels(probabilities, grid, native, frame)
+        frame = self.preprocessing.frame
+        way = way or self.own_way(prepared[output].grid, native)
+        rows = self.rows(prepared, output, way.seen_from(native.directions, frame))
+        return native_slabs(rows, prepared[output].grid, native, frame, way)
 
-    @torch.no_grad()
+    def own_way(self, grid: Grid, native: Grid) -> Way:
+        """Through a scan's file: what is the first axis of its prepared `grid`, from the start.
+
+        For scans so large that the rows under way would take more than `ROWS_BYTES`, the axis
+        along which they take least. Probabilities then differ in their last bit, as windows that
+        meet are added up in another order.
+        """
+        planes = [math.prod(grid.shape) // n for n in grid.shape]
+        sizes = [self.task.patch[k] * planes[k] * self.task.n_classes * 4 for k in range(3)]
+        axis = 0 if sizes[0] <= ROWS_BYTES else int(np.argmin(sizes))
+        return Way(axis).seen_from(grid.directions, native.directions)
+
     def probabilities(self, prepared: Mapping[str, Prepared], output: str) -> Tensor:
-        """(C, X, Y, Z) class probabilities on the prepared grid of `output`.
+        """(C, X, Y, Z) class probabilities on the whole prepared grid of `output`."""
+        return torch.stack([row for _, row in self.rows(prepared, output, Way(0))], 1)
+
+    def rows(
+        self, prepared: Mapping[str, Prepared], output: str, way: Way
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Class probabilities on the prepared grid of `output`, plane by plane.
 
         The subject's other scans are resampled onto that grid; a window whose centre lies outside
         such a scan's field of view is predicted without it, as in training.
+
+        Yields:
+            The planes' places along `way`, in its order, and their (C, …, …).
         """
         anchor = prepared[output]
-        names, channels, masks, fills = [output], [anchor.array], [], [anchor.fill]
+        scans, grids = {output: (anchor.array, anchor.fill)}, []
         for other, scan in prepared.items():
-            if other == output or not self.task.paired:
-                continue
-            names.append(other)
-            channels.append(resample(scan.array, scan.grid, anchor.grid, fill=scan.fill))
-            fills.append(scan.fill)
-            inside = np.ones(scan.grid.shape, dtype=np.float32)
-            masks.append(resample(inside, scan.grid, anchor.grid, mode="nearest"))
-        # Windows beyond the scan are padded with zeros; what is padded must be each scan's fill.
-        fill = torch.tensor(fills).view(1, -1, 1, 1, 1)
-        scans = torch.from_numpy(np.stack(channels))[None] - fill
-        stack = torch.cat([scans, *(torch.from_numpy(m)[None, None] for m in masks)], 1)
-        fill = fill.to(self.device)
+            if other != output and self.task.paired:
+                array = resample(scan.array, scan.grid, anchor.grid, fill=scan.fill)
+                scans[other] = (array, scan.fill)
+                grids.append(scan.grid)
+        shape, patch, overlap = anchor.grid.shape, self.task.patch, self.inference.overlap
+        windows = Windows(shape, patch, overlap, way.axis, way.descending)
 
-        def window(x: Tensor) -> Tensor:
-            images = x[:, : len(names)] + fill
-            present = torch.ones(len(x), len(names), dtype=torch.bool, device=x.device)
-            i, j, k = (n // 2 for n in x.shape[2:])
-            present[:, 1:] = x[:, len(names) :, i, j, k] > 0.5
-            return self._window(images, present, names)
+        def answer(places: Sequence[Place]) -> Tensor:
+            cut = [[windows.cut(*scan, place) for scan in scans.values()] for place in places]
+            images = torch.stack([torch.stack(row) for row in cut]).to(self.device)
+            centres = [anchor.grid.affine @ [*windows.centre(place), 1] for place in places]
+            present = torch.tensor([[True, *(g.holds(c) for g in grids)] for c in centres])
+            with self._predicting():
+                return self._window(images, present.to(self.device), list(scans))
 
-        return sliding_window_inference(
-            stack,
-            self.task.patch,
-            self.inference.batch,
-            window,
-            overlap=self.inference.overlap,
-            mode="gaussian",
-            sw_device=self.device,
-            device="cpu",
-        )[0]
+        return slide(answer, windows, self.inference.batch, self.device)
+
+    @contextlib.contextmanager
+    def _predicting(self) -> Iterator[None]:
+        """The method in evaluation mode and without gradients; then as it was."""
+        training = self.method.training
+        self.method.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.method.train(training)
 
     def _window(self, images: Tensor, present: Tensor, names: list[str]) -> Tensor:
         """Probabilities of a batch of windows; rows that lack a scan are predicted without it."""

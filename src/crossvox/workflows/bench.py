@@ -28,6 +28,7 @@ from crossvox.data.store import Store
 from crossvox.engine.record import read_facts, read_metrics
 from crossvox.methods import METHODS
 from crossvox.workflows.config import RunConfig
+from crossvox.workflows.memory import require_memory
 from crossvox.workflows.predict import Options, Predictor
 from crossvox.workflows.prepare import Echo
 from crossvox.workflows.runs import Run, build_method, crop_rule
@@ -97,6 +98,7 @@ def bench_load(config: RunConfig, steps: int) -> Figures:
 def bench_predict(path: Path, images: Mapping[str, Path], options: Options) -> Figures:
     """Segment one subject's scans, writing nothing; the times include reading the files."""
     predictor = Predictor(path, options=options)
+    require_memory(predictor, [images], options.memory_limit, print)
     start = time.perf_counter()
     prediction = predictor.predict(images)
     total = time.perf_counter() - start

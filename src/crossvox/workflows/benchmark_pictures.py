@@ -17,7 +17,7 @@ from crossvox.errors import UsageError
 from crossvox.evaluation.scores import read_cases
 from crossvox.files import atomic_path
 from crossvox.inference.attention import MAPS, Attention
-from crossvox.inference.channels import most_probable
+from crossvox.inference.slabs import most_probable, whole
 from crossvox.reporting.side_by_side import Slice, attention_figure, predictions_figure
 from crossvox.reporting.style import save
 from crossvox.workflows.benchmark_cell import PLAIN, Cell
@@ -184,10 +184,9 @@ def _look(run: Run, checkpoint: str, subject: Subject, shown: Slice, kind: str) 
     native = volumes[subject.modality].grid
     if kind == "attention":
         member = Attention(member.method, member.preprocessing, member.inference, member.device)
-    stream = member.channels(prepared, subject.modality, native)
-    if kind == "prediction":
-        stream = iter([most_probable(stream)])
-    return np.stack([shown.plane(volume) for volume in stream]).astype(np.float32)
+    slabs = member.slabs(prepared, subject.modality, native)
+    maps = [most_probable(slabs)] if kind == "prediction" else whole(slabs)
+    return np.stack([shown.plane(volume) for volume in maps]).astype(np.float32)
 
 
 def _dice(cell: Cell, subject: Subject) -> float:

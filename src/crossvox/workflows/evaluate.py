@@ -24,6 +24,7 @@ from crossvox.inference.ensemble import known_modalities
 from crossvox.inference.predictor import Prediction
 from crossvox.reporting.figures import overlay
 from crossvox.workflows.config import plain
+from crossvox.workflows.memory import require_memory
 from crossvox.workflows.predict import Options, Predictor, cases_of, run_paths, timing
 from crossvox.workflows.prepare import Echo, refuse
 from crossvox.workflows.runs import Run
@@ -86,7 +87,8 @@ def evaluate(
         The summary (`crossvox.evaluation.scores.summarise`).
 
     Raises:
-        UsageError: no labelled case in the split, other classes or modalities, no checkpoint.
+        UsageError: no labelled case in the split, other classes or modalities, no checkpoint, or
+            more memory would be needed than there is.
         DataError: scans or labels have errors; nothing is written then.
     """
     require_folder(out)
@@ -104,6 +106,7 @@ def evaluate(
     used = {(case.id, modality) for case in cases for modality in case.labels}
     refuse(check(manifest, used, splits=(split,)), echo)
     predictor = Predictor(*paths, options=options)
+    require_memory(predictor, [case.images for case in cases], options.memory_limit, echo)
     rows = []
     for case in cases:
         prediction = _predict(predictor, case, given.misalign)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from crossvox.data.dicom_seg import write_dicom_seg
+from crossvox.data.fractions import Part, fraction_writer
 from crossvox.data.label_tables import write_label_tables
-from crossvox.data.nifti import fraction_writer, write_label
+from crossvox.data.nifti import write_label
 from crossvox.evaluation.volumes import append_volumes, read_volumes, volumes
-from crossvox.inference.channels import Consumer, Entropy
 from crossvox.inference.ensemble import Ensemble
 from crossvox.inference.predictor import Prediction
+from crossvox.inference.slabs import Consumer, entropy
 
 VOLUMES = "volumes.csv"
 PROBABILITIES, UNCERTAINTY, DICOM = "_probabilities.nii.gz", "_uncertainty.nii.gz", ".seg.dcm"
@@ -83,19 +86,19 @@ def predict_to_files(
     """
     if target.table.exists():
         read_volumes(target.table)  # another's table of that name is refused before any work
-    entropies = {m: Entropy() for m in target.images} if outputs.uncertainty else {}
-    consumers: dict[str, list[Consumer]] = {m: [e] for m, e in entropies.items()}
+    consumers: dict[str, list[Consumer]] = {m: [] for m in target.images}
     with contextlib.ExitStack() as files:
-        if outputs.probabilities:
-            names = ["background", *ensemble.task.classes]
-            for m in target.images:
-                writer = fraction_writer(target.beside(m, PROBABILITIES), target.images[m], names)
-                consumers.setdefault(m, []).append(files.enter_context(writer))
+        for m, image in target.images.items():
+            if outputs.probabilities:
+                path = target.beside(m, PROBABILITIES)
+                names = ["background", *ensemble.task.classes]
+                write = files.enter_context(fraction_writer(path, image, names))
+                consumers[m].append(_to(write, np.asarray))
+            if outputs.uncertainty:
+                path = target.beside(m, UNCERTAINTY)
+                write = files.enter_context(fraction_writer(path, image))
+                consumers[m].append(_to(write, lambda p: entropy(p)[None]))
         prediction = ensemble.predict(target.images, consumers)
-        for m, entropy in entropies.items():
-            path = target.beside(m, UNCERTAINTY)
-            write = files.enter_context(fraction_writer(path, target.images[m]))
-            write(entropy.map)
         _remove_others(target, outputs)
         _write_labels(target, prediction, ids)
     return prediction
@@ -110,6 +113,13 @@ def _remove_others(target: Target, outputs: Outputs) -> None:
         }
         for ending in (ending for ending, own in asked.items() if not own):
             target.beside(m, ending).unlink(missing_ok=True)
+
+
+def _to(
+    write: Callable[[np.ndarray, Part], None], made: Callable[[np.ndarray], np.ndarray]
+) -> Consumer:
+    """A consumer that writes what is made of each slab's probabilities."""
+    return lambda slab: write(made(slab.values), slab.part)
 
 
 def _write_labels(target: Target, prediction: Prediction, ids: Mapping[str, int]) -> None:

@@ -20,6 +20,7 @@ from crossvox.files import real_path, require_folder
 from crossvox.inference.ensemble import Ensemble, known_modalities
 from crossvox.inference.predictor import Prediction
 from crossvox.inference.predictor import Predictor as Member
+from crossvox.workflows.memory import require_memory
 from crossvox.workflows.outputs import LABELS_ONLY, Outputs, Target, predict_to_files
 from crossvox.workflows.prepare import Echo, refuse
 from crossvox.workflows.runs import Run, build_method
@@ -37,6 +38,7 @@ class Options:
         tta: average over mirror images, along axes on which no left and right class change places.
         accelerator: "auto" takes a GPU where there is one.
         threads: CPU threads; None leaves the choice to torch.
+        memory_limit: GB of memory that may be taken in all; None = what is available.
     """
 
     checkpoint: Checkpoint = "best"
@@ -44,6 +46,7 @@ class Options:
     tta: bool = False
     accelerator: Accelerator = "auto"
     threads: int | None = None
+    memory_limit: float | None = None
 
 
 def load_predictor(run: Run, options: Options) -> Member:
@@ -128,7 +131,8 @@ def predict_images(
         The label maps written.
 
     Raises:
-        UsageError: a modality that the run does not know, no checkpoint, or an extra is missing.
+        UsageError: a modality that the run does not know, no checkpoint, an extra is missing, or
+            more memory would be needed than there is.
         DataError: a scan has errors; nothing is written then.
     """
     require_folder(out)
@@ -143,6 +147,7 @@ def predict_images(
         if real_path(file) in inputs:
             raise UsageError(f"{file}: would overwrite the scan of that name; give another --out")
     predictor = Predictor(*paths, options=options)
+    require_memory(predictor, [images], options.memory_limit, echo)
     target = Target(_stem(next(iter(images.values()))), images, files, series or {})
     return _predict(predictor, target, outputs, echo)
 
@@ -168,6 +173,7 @@ def predict_split(
         known_modalities(task, case.images)
     refuse(check(manifest, (), splits=(split,)), echo)
     predictor = Predictor(*paths, options=options)
+    require_memory(predictor, [case.images for case in cases], options.memory_limit, echo)
     written = []
     for case in cases:
         files = {m: out / f"{case.id}_{m}.nii.gz" for m in case.images}

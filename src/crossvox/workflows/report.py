@@ -19,6 +19,7 @@ from crossvox.reporting.scans import UNKNOWN, ShownScan, embed
 from crossvox.reporting.score_blocks import case_table, score_plots, summary_table, volume_table
 from crossvox.version import __version__
 from crossvox.workflows.evaluate import facts_of, same_problem
+from crossvox.workflows.memory import require_memory
 from crossvox.workflows.predict import Options, Predictor, cases_of
 from crossvox.workflows.prepare import Echo
 from crossvox.workflows.report_benchmark import benchmark_sections, holds_benchmark
@@ -149,6 +150,7 @@ def _look(
     gallery = Gallery(source.show, len(run.task.modalities))
     if source.scores is None:
         predictor = Predictor(run.path, options=options)
+        require_memory(predictor, [case.images for case in cases], options.memory_limit, echo)
         rows = predict_scans(run, manifest, predictor, cases, gallery, echo)
         return manifest, rows, gallery.scans()
     known = read_scores(source.scores, facts_of([run], manifest, source.split, options))
@@ -160,7 +162,9 @@ def _look(
         )
     if wanted:
         chosen = [case for case in cases if case.id in wanted]
-        predict_scans(run, manifest, Predictor(run.path, options=options), chosen, gallery, echo)
+        predictor = Predictor(run.path, options=options)
+        require_memory(predictor, [case.images for case in chosen], options.memory_limit, echo)
+        predict_scans(run, manifest, predictor, chosen, gallery, echo)
     return manifest, known, gallery.scans()
 
 

@@ -14,8 +14,8 @@ from crossvox.data.geometry import Grid, orient, resample, respaced, smooth_for
 from crossvox.data.manifest import Case, Manifest
 from crossvox.data.nifti import Volume, read_image, read_label
 from crossvox.evaluation.metrics import score_case
-from crossvox.inference.channels import Entropy
 from crossvox.inference.ensemble import Ensemble
+from crossvox.inference.slabs import Entropy
 from crossvox.reporting.scans import ShownScan, shown_spacing, to_grey
 from crossvox.reporting.score_blocks import grouped, mean
 from crossvox.reporting.slices import foreground_crop, grey_window

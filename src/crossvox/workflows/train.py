@@ -19,6 +19,7 @@ from crossvox.data.selection import Selection, select
 from crossvox.data.store import Store
 from crossvox.engine.compute import fabric as launch
 from crossvox.engine.fit import fit
+from crossvox.engine.peers import restarted
 from crossvox.engine.record import RunRecord, holds_run, read_facts
 from crossvox.engine.rng import seed_all
 from crossvox.errors import CrossvoxError, DataError, UsageError
@@ -56,6 +57,9 @@ class Trained:
 def train(config: RunConfig, echo: Echo = print) -> Trained:
     """Train a new run.
 
+    Where `torchrun` or SLURM started the job anew after a failure, it goes on with the run that it
+    had begun.
+
     Args:
         config: what to train, on what, where to.
         echo: takes the lines for the user.
@@ -68,6 +72,9 @@ def train(config: RunConfig, echo: Echo = print) -> Trained:
     config = config.absolute()
     fabric = launch(config.compute)
     echo = echo if fabric.is_global_zero else _silent
+    # The first process decides for all: another may look when there is a run already.
+    if fabric.broadcast(restarted() and holds_run(config.out)):
+        return _go_on(fabric, _begun(config), config.root, echo)
     _on_first(fabric, lambda: _refuse_taken(config.out))
     manifest = load_manifest(config.data, config.root)
     selection = select(manifest, config.labelled, config.label_draw)
@@ -114,7 +121,18 @@ def resume(path: Path, root: Path | None = None, echo: Echo = print) -> Trained:
     require_writable(path)
     run = Run.load(path.absolute())
     fabric = launch(run.config.compute)
-    echo = echo if fabric.is_global_zero else _silent
+    return _go_on(fabric, run, root, echo if fabric.is_global_zero else _silent)
+
+
+def _begun(config: RunConfig) -> Run:
+    """The run that this very command began before; raises `UsageError` if it was another's."""
+    run = Run.load(config.out)
+    if run.config.to_dict() != config.to_dict():
+        _refuse_taken(config.out)
+    return run
+
+
+def _go_on(fabric: Fabric, run: Run, root: Path | None, echo: Echo) -> Trained:
     manifest = load_manifest(run.config.data, root or run.config.root)
     _refuse_changed(run, {"manifest": sha256(run.config.data)})
     # A run that came to no checkpoint begins again; any other needs its own weights only.
