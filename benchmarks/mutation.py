@@ -5,7 +5,7 @@
 mutmut writes the mutants (folder mutants/) and runs the tests that reach each of them, as
 `[tool.mutmut]` in pyproject.toml says. A seeded sample is tested; a run that was stopped goes on
 where it was. Survivors are printed with what was changed. Mutants that behave as the original
-does are named in equivalent_mutants.yaml, with the reason, and do not count.
+does are named in reliability/equivalent_mutants.yaml, with the reason, and do not count.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 MUTANTS = ROOT / "mutants"
-EQUIVALENT = Path(__file__).with_name("equivalent_mutants.yaml")
+EQUIVALENT = ROOT / "benchmarks" / "reliability" / "equivalent_mutants.yaml"
 KILLED = (1, 3)
 TIMEOUTS = (-24, 24, 36, 152, 255)
 GENERATE = "crossvox.losses.agreement*"
@@ -35,7 +36,7 @@ def measure(sample: int, seed: int = 0, jobs: int = 1) -> dict[str, Any]:
     """Test `sample` mutants drawn with `seed`, those that were tested before excepted.
 
     Returns:
-        Counts, the score in percent, and what survived.
+        Figures, and the changes that survived or are equivalent.
     """
     _mutmut(jobs, GENERATE)
     codes = _exit_codes()
@@ -49,7 +50,7 @@ def measure(sample: int, seed: int = 0, jobs: int = 1) -> dict[str, Any]:
 def summary(
     codes: dict[str, int | None],
     population: int,
-    change_of: Any,
+    change_of: Callable[[str], str],
     equivalent: dict[str, str],
 ) -> dict[str, Any]:
     """Count what became of each mutant.
@@ -66,18 +67,19 @@ def summary(
     alive = {n: change_of(n) for n in tested if n not in {*killed, *timed_out}}
     same = {change: equivalent[change] for change in alive.values() if change in equivalent}
     survivors = {name: change for name, change in alive.items() if change not in equivalent}
-    counted = len(killed) + len(timed_out) + len(survivors)
-    return {
+    caught = len(killed) + len(timed_out)
+    counted = caught + len(survivors)
+    figures = {
         "mutants in all": population,
         "mutants tested": len(tested),
-        "killed": len(killed) + len(timed_out),
+        "killed": caught,
         "of them by running out of time": len(timed_out),
         "survived": len(survivors),
         "equivalent, not counted": len(alive) - len(survivors),
-        "killed, %": round(100 * (len(killed) + len(timed_out)) / counted, 1) if counted else None,
-        "survivors": survivors,
-        "equivalent": same,
     }
+    if counted:
+        figures["killed, %"] = round(100 * caught / counted, 1)
+    return {"figures": figures, "survivors": survivors, "equivalent": same}
 
 
 def change(diff: str) -> str:
