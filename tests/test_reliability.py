@@ -65,7 +65,9 @@ def test_every_test_that_reports_a_figure_belongs_to_a_section() -> None:
     for path in sorted((ROOT / "tests").glob("test_*.py")):
         names = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if any(isinstance(node, ast.arg) and node.arg == "record_property" for node in names):
-            assert path in placed, f"{path.name} is in no section of benchmarks/reliability/sections.yaml"
+            assert path in placed, (
+                f"{path.name} is in no section of benchmarks/reliability/sections.yaml"
+            )
 
 
 def test_figures_and_outcomes_are_read_from_what_pytest_writes(tmp_path) -> None:

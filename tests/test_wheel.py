@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "src")
-NO_NETWORK = '''\
+NO_NETWORK = """\
 import socket
 
 def refuse(*args, **kwargs):
@@ -27,7 +27,7 @@ def refuse(*args, **kwargs):
 for name in ("connect", "connect_ex", "sendto", "bind"):
     setattr(socket.socket, name, refuse)
 socket.getaddrinfo = refuse
-'''
+"""
 DEMO = (
     *("demo", "--out", "demo", "--steps", "2", "--train", "3", "--test", "1"),
     *("--shape", "[28, 22, 12]", "--labelled", "1"),
