@@ -4,9 +4,9 @@
     python benchmarks/reliability.py --only mutation --sample 40
     python benchmarks/reliability.py --only versions --environment oldest=.venv-oldest/bin/python
 
-Each section of reliability/sections.yaml becomes a JSON file in --out as soon as it is measured, hours in
-all; sections that have theirs are left alone (--again measures them anew), so a run that was
-stopped goes on. The page is made of these files only and says of each section when, at which
+Each section of reliability/sections.yaml becomes a JSON file in --out as soon as it is measured,
+hours in all; sections that have theirs are left alone (--again measures them anew), so a run that
+was stopped goes on. The page is made of these files only and says of each section when, at which
 commit and on which machine it was measured.
 """
 
