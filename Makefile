@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv demo test test-slow lint docs format clean
+.PHONY: help venv demo test test-slow lint docs wheel audit reliability format clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -46,10 +46,21 @@ docs: export NO_MKDOCS_2_WARNING = 1
 docs: venv ## build the documentation into build/site; any warning fails
 	$(BIN)/mkdocs build --strict
 
+wheel: venv ## build the wheel into dist/; tests/test_wheel.py runs the demo from one
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+audit: venv ## look the pinned versions up among known vulnerabilities (needs the network)
+	@test -x build/audit/bin/pip-audit || { $(PYTHON) -m venv build/audit && build/audit/bin/pip install --quiet pip-audit; }
+	build/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+reliability: venv ## measure docs/reliability.md anew where it is not measured yet (hours)
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,mutation]'
+	$(BIN)/python benchmarks/reliability.py --page docs/reliability.md
+
 format: venv ## bring the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean: ## remove caches and builds (.venv and results stay)
-	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .coverage*
+	rm -rf build dist mutants mutants.log .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .coverage*
 	find src tests -name __pycache__ -type d -exec rm -rf {} +

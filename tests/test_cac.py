@@ -161,6 +161,12 @@ def test_refuses_an_unknown_form() -> None:
         CACLoss(form="dice")  # type: ignore[arg-type]
 
 
+def test_crops_are_compared_where_the_logits_are() -> None:
+    p = torch.zeros(3, 2, 8, device="meta")
+    for form in ("nt-xent", "literal"):
+        assert CACLoss(form=form)._compare(p, p).device.type == "meta"
+
+
 def test_gathering_on_one_process_changes_nothing() -> None:
     x = noise(2, 3)
     assert gather_rows(x) is x

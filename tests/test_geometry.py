@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from crossvox.data import geometry
 from crossvox.data.geometry import (
     Grid,
     dataset_frame,
@@ -16,6 +17,7 @@ from crossvox.data.geometry import (
     respaced,
     sample,
     signed_permutation,
+    smooth_for,
     voxel_map,
 )
 
@@ -156,3 +158,107 @@ def test_nearest_keeps_values():
     values = np.random.default_rng(1).integers(0, 5, source.shape).astype(np.int16)
     got = resample(values, source, respaced(source, (0.7, 1.1, 2.3)), mode="nearest")
     assert got.dtype == np.int16 and set(np.unique(got)) <= set(range(5))
+
+
+def test_a_grid_survives_being_written_as_plain_values():
+    grid = grid_of(rotation(1, 30))
+    again = Grid.from_dict(grid.to_dict())
+    assert again.shape == grid.shape and again.affine.dtype == np.float64
+    np.testing.assert_array_equal(again.affine, grid.affine)
+    assert Grid.from_dict({"shape": [1, 2, 3], "affine": np.eye(4, dtype=int).tolist()}) != grid
+
+
+def test_the_thickest_slices_say_which_plane_a_mixed_set_shows():
+    isotropic = grid_of(np.eye(3), spacing=(8.0, 8.0, 8.0))
+    sagittal = grid_of(np.eye(3)[:, [1, 2, 0]])
+    for grids in ([isotropic, sagittal], [sagittal, isotropic]):
+        np.testing.assert_allclose(np.abs(dataset_frame(grids)[:, 2]), [1, 0, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize(("thickness", "last"), [(1.2, [0, 0, 1]), (1.21, [1, 0, 0])])
+def test_slices_count_as_such_above_1_2_times_the_other_edges(thickness, last):
+    sagittal = grid_of(np.eye(3)[:, [1, 2, 0]], spacing=(1.0, 1.0, thickness))
+    np.testing.assert_allclose(np.abs(dataset_frame([sagittal])[:, 2]), last, atol=1e-12)
+
+
+@pytest.mark.parametrize(("degrees", "anatomical"), [(14.5, True), (15.5, False)])
+def test_sets_tilted_by_15_degrees_or_more_keep_their_own_axes(degrees, anatomical):
+    directions = rotation(0, degrees)
+    frame = dataset_frame([grid_of(directions)] * 2)
+    np.testing.assert_allclose(frame, np.eye(3) if anatomical else directions, atol=1e-12)
+
+
+def test_a_single_slice_stays_one_whatever_the_spacing():
+    assert respaced(grid_of(np.eye(3), shape=(9, 7, 1)), (1.0, 1.5, 100.0)).shape == (9, 7, 1)
+
+
+def test_smoothing_is_gaussian_along_the_axes_that_get_coarser():
+    impulse = np.zeros((9, 11, 13))
+    impulse[4, 5, 6] = 1
+    for factor, reach in ((2.0, 2), (3.0, 3)):
+        weights = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * ((factor - 1) / 2) ** 2))
+        expected = np.zeros_like(impulse)
+        expected[4, 5 - reach : 6 + reach, 6] = weights / weights.sum()
+        np.testing.assert_allclose(smooth_for(impulse, (1.0, factor, 1.2)), expected, atol=1e-12)
+    both = smooth_for(impulse, (1.21, 1.0, 2.0))
+    assert np.count_nonzero(both) > 1 and (both[:, [4, 6]] == 0).all()
+
+
+def test_smoothing_continues_the_border():
+    np.testing.assert_allclose(smooth_for(np.full((5, 5, 5), 7.0), (4, 4, 4)), 7.0)
+
+
+def tilted(shape: tuple[int, int, int]) -> Grid:
+    """A grid within a 12³ one of unit voxels, its axes along none of the other's."""
+    affine = np.eye(4)
+    affine[:3, :3] = 0.6 * rotation(2, 20) @ rotation(0, 15)
+    affine[:3, 3] = (4, 3, 3)
+    return Grid(shape, affine)
+
+
+@pytest.mark.parametrize("mode", ["linear", "nearest"])
+def test_slabs_of_a_large_target_join_without_a_seam(mode, monkeypatch):
+    values = np.random.default_rng(3).normal(size=(12, 12, 12)).astype(np.float32)
+    source, target = Grid(values.shape, np.eye(4)), tilted((9, 4, 3))
+    whole = resample(values, source, target, mode)
+    expected = sample(torch.from_numpy(values), target.affine, target.shape, mode).numpy()
+    np.testing.assert_allclose(whole, expected, atol=1e-5)
+    monkeypatch.setattr(geometry, "SLAB_VOXELS", 24)
+    np.testing.assert_allclose(resample(values, source, target, mode), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.float64])
+@pytest.mark.parametrize("target", [tilted((5, 4, 3)), Grid((6, 6, 6), np.diag([2, 2, 2, 1.0]))])
+def test_labels_keep_their_type_and_intensities_become_float32(target, dtype):
+    values = np.random.default_rng(4).integers(0, 5, (12, 12, 12)).astype(dtype)
+    source = Grid(values.shape, np.eye(4))
+    assert resample(values, source, target, "nearest").dtype == dtype
+    assert resample(values, source, target, "linear").dtype == np.float32
+
+
+@pytest.mark.parametrize("mode", ["linear", "nearest"])
+def test_a_crop_of_whole_voxels_changes_no_bit(mode):
+    values = np.random.default_rng(5).normal(size=(8, 7, 6)).astype(np.float32)
+    affine = np.eye(4)
+    affine[:3, 3] = (2, 1, 3)
+    got = resample(values, Grid(values.shape, np.eye(4)), Grid((5, 4, 2), affine), mode)
+    np.testing.assert_array_equal(got, values[2:7, 1:5, 3:5])
+
+
+def test_nearest_continues_the_border_where_nothing_is_filled_in():
+    values = np.arange(4, dtype=np.int16).reshape(4, 1, 1)
+    affine = np.eye(4)
+    affine[0, 3] = -2
+    source, target = Grid(values.shape, np.eye(4)), Grid((9, 1, 1), affine)
+    found = resample(values, source, target, "nearest", fill=None)
+    assert found.ravel().tolist() == [0, 0, 0, 1, 2, 3, 3, 3, 3]
+
+
+def test_beyond_the_scan_stands_zero_unless_told():
+    shifted = np.eye(4)
+    shifted[0, 3] = 3
+    values = torch.ones(4, 4, 4)
+    assert sample(values, shifted, (4, 4, 4))[:, 0, 0].tolist() == [1, 0, 0, 0]
+    target = Grid((4, 4, 4), shifted)
+    found = resample(values.numpy(), Grid((4, 4, 4), np.eye(4)), target)
+    assert found[:, 0, 0].tolist() == [1, 0, 0, 0]

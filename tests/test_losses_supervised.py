@@ -118,3 +118,11 @@ def test_balance_lets_small_classes_weigh_more_in_cross_entropy() -> None:
     assert float(supervised_loss(ignored, with_ignored, dice=False, balance=0.5)) == pytest.approx(
         float(supervised_loss(x, y, dice=False, balance=0.5))
     )
+
+
+def test_all_is_computed_where_the_logits_are() -> None:
+    """Tensors of the device `meta` have no values, but refuse those of another device."""
+    x = torch.zeros(2, 3, 4, 3, 2, device="meta")
+    y = torch.zeros(2, 4, 3, 2, dtype=torch.int64, device="meta")
+    annotated = torch.ones(2, 3, dtype=torch.bool, device="meta")
+    assert supervised_loss(x, y, annotated, balance=0.5).device.type == "meta"

@@ -49,3 +49,13 @@ def test_symmetric_kl_by_hand() -> None:
     assert float(symmetric_kl(a, b)) == pytest.approx(0.125 * math.log(3))
     assert float(symmetric_kl(b, a)) == pytest.approx(0.125 * math.log(3))
     assert float(symmetric_kl(a, a + 7)) == pytest.approx(0, abs=1e-7)
+
+
+def test_symmetric_kl_is_the_mean_over_voxels() -> None:
+    a, b = line(0.25, 0.5, 0.5).log(), line(0.5, 0.5, 0.5).log()
+    assert float(symmetric_kl(a, b)) == pytest.approx(0.125 * math.log(3) / 3)
+
+
+def test_every_class_is_labelled_however_small_the_crop() -> None:
+    p = torch.tensor([[0.1, 0.2, 0.7]]).view(1, 3, 1, 1, 1)
+    assert class_balanced_labels(p, 1.0).item() == 2

@@ -9,14 +9,17 @@ import pytest
 
 from crossvox.data.geometry import Grid
 from crossvox.data.sampling import (
+    Sampling,
     clamped,
     common_position,
     labelled_start,
     overlapping_start,
     pick,
     position_of,
+    shows,
     start_at,
 )
+from crossvox.errors import UsageError
 
 
 @dataclass
@@ -86,3 +89,64 @@ def test_without_any_overlap_the_crop_is_central(shape):
     far = entry(shape, origin=(500, 0, 0))
     start = overlapping_start(entry(shape), [far], (10, 10, 10), np.random.default_rng(0))
     np.testing.assert_array_equal(start, clamped((np.array(shape) - 10) / 2, shape, (10, 10, 10)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"labelled": 0}, "sampling.labelled is 0; must be at least 1"),
+        ({"unlabelled": 0}, "sampling.unlabelled is 0; must be at least 1"),
+        ({"foreground": -0.1}, "sampling.foreground is -0.1; must be between 0 and 1"),
+        ({"foreground": 1.1}, "sampling.foreground is 1.1; must be between 0 and 1"),
+        ({"partner_drop": -0.1}, "sampling.partner_drop is -0.1; must be between 0 and 1"),
+        ({"partner_drop": 1.1}, "sampling.partner_drop is 1.1; must be between 0 and 1"),
+    ],
+)
+def test_counts_and_shares_out_of_range_are_refused(settings, message):
+    with pytest.raises(UsageError) as refused:
+        Sampling(**settings)
+    assert str(refused.value) == message
+
+
+def test_the_ends_of_the_ranges_are_allowed():
+    assert Sampling(1, 1, 0, 0) != Sampling(1, 1, 1, 1)
+
+
+def test_a_wanted_voxel_lies_anywhere_in_the_middle_half_by_each_axis_itself():
+    rng, size = np.random.default_rng(3), 40
+    starts = [labelled_start((200,) * 3, (size,) * 3, np.full(3, 100), rng) for _ in range(80)]
+    offsets = (100 - np.array(starts)) / size
+    assert offsets.min() >= 0.24 and offsets.max() <= 0.76
+    assert (offsets.min(axis=0) < 0.3).all() and (offsets.max(axis=0) > 0.7).all()
+    assert (np.ptp(offsets, axis=1) > 0.05).mean() > 0.9
+
+
+def test_crops_about_no_voxel_lie_anywhere():
+    rng, shape, patch = np.random.default_rng(4), (50, 40, 30), (10, 20, 5)
+    starts = np.array([labelled_start(shape, patch, None, rng) for _ in range(200)])
+    assert (starts.min(axis=0) <= [2, 1, 1]).all() and (starts.min(axis=0) >= 0).all()
+    assert (starts.max(axis=0) >= [38, 19, 24]).all() and (starts.max(axis=0) <= [40, 20, 25]).all()
+
+
+def test_common_positions_reach_as_far_as_the_tightest_box_allows():
+    roomy = entry((50, 50, 50))
+    tight = entry((50, 50, 50), [(10, 10, 10), (30, 20, 18)])
+    first, last = (common_position([roomy, tight], (10, 10, 10), np.full(3, u)) for u in (0.0, 1.0))
+    # Half of the crop in sizes of the box: 10/20, 10/10 and all of one that is smaller.
+    np.testing.assert_allclose(first, [0.25, 0.5, 0.5])
+    np.testing.assert_allclose(last, [0.75, 0.5, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("start", "seen"), [(-5.1, False), (-4.9, True), (14.9, True), (15.1, False)]
+)
+@pytest.mark.parametrize("axis", range(3))
+def test_a_scan_shows_a_crop_if_it_holds_its_centre(axis, start, seen):
+    """The centre of 10 voxels lies 4.5 after the first; a scan of 20 reaches from −0.5 to 19.5."""
+    first = np.full(3, 5.0)
+    first[axis] = start
+    assert shows(entry((20, 20, 20)), np.eye(4), first, (10, 10, 10)) is seen
+    moved = np.eye(4)
+    moved[:3, 3] = 100
+    assert not shows(entry((20, 20, 20)), moved, first, (10, 10, 10))
+    assert shows(entry((20, 20, 20)), moved, first - 100, (10, 10, 10)) is seen

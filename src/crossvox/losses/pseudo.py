@@ -8,7 +8,6 @@ from torch import Tensor
 from crossvox.batch import IGNORE
 
 
-@torch.no_grad()
 def class_balanced_labels(p: Tensor, fraction: float) -> Tensor:
     """The most probable class where it is among the surest `fraction` of its class, else `IGNORE`.
 
@@ -28,7 +27,7 @@ def class_balanced_labels(p: Tensor, fraction: float) -> Tensor:
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction is {fraction}; must be above 0 and at most 1")
-    confidence, label = p.max(dim=1)
+    confidence, label = p.detach().max(dim=1)
     kept = torch.full_like(label, IGNORE)
     for c in range(p.shape[1]):
         mine = label == c
