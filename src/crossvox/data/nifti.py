@@ -196,7 +196,8 @@ def _refuse_impossible_size(path: Path, image: nib.Nifti1Image) -> None:
     held = path.stat().st_size * (MAX_DEFLATE_RATIO if path.suffix.lower() == ".gz" else 1)
     if voxels < 1 or min(image.shape) < 1:
         raise DataError(f"{path}: no voxels (shape {image.shape}); {COPY_AGAIN}")
-    if image.header.get_data_offset() > MOST_BESIDE:
+    # An array proxy of a file just opened has it; nibabel takes it out of the header.
+    if getattr(image.dataobj, "offset", 0) > MOST_BESIDE:
         raise DataError(f"{path}: voxels that do not follow the header; {COPY_AGAIN}")
     if promised > held or voxels > MAX_VOXELS:
         raise DataError(
