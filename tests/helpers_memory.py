@@ -52,7 +52,7 @@ def untrained(
     run = Run(folder, config, Plan(task, preprocessing), Selection(nothing, nothing), ids)
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config.to_dict()))
-    run.save()
+    (folder / "plan.json").write_text(run.document())
     save_weights(folder / "checkpoints" / "best.safetensors", build_method(task, config))
     return folder
 

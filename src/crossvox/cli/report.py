@@ -8,6 +8,7 @@ from crossvox.cli.options import add_root, new_parser, parse, required
 from crossvox.cli.predict import add_run_options, run_options
 from crossvox.data.manifest import SPLITS, load_manifest
 from crossvox.workflows.report import Source, report
+from crossvox.workflows.report_benchmark import holds_benchmark
 
 
 def report_command(argv: list[str]) -> int:
@@ -27,7 +28,8 @@ def report_command(argv: list[str]) -> int:
     add_run_options(parser)
     values = parse(parser, argv)
     required(values, "out")
-    if values["data"] is not None:
+    # Of a benchmark, `report` refuses the data set whatever it holds.
+    if values["data"] is not None and not holds_benchmark(values["path"]):
         values["data"] = load_manifest(values["data"], values["root"])
     source = Source(**{name: values[name] for name in Source.__dataclass_fields__})
     report(values["path"], values["out"], source, run_options(values))
