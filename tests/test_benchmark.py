@@ -283,7 +283,7 @@ def test_commands_are_processes_with_their_threads_output_and_cost(tmp_path):
 
 def test_sigterm_ends_the_benchmark_and_fails_no_cell(paired_files, tmp_path, monkeypatch):
     """As at a cluster's time limit: what was done is in the tables, the rest goes on later."""
-    stopped = []
+    stopped, former = [], signal.getsignal(signal.SIGTERM)
 
     def terminate(self, command, log, lock):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -296,7 +296,7 @@ def test_sigterm_ends_the_benchmark_and_fails_no_cell(paired_files, tmp_path, mo
     suite = write_suite(tmp_path / "s.yaml")
     assert main(arguments(suite, paired_files.path, tmp_path / "out")) == 130
     assert [cell["state"] for cell in read(tmp_path / "out" / "cells.csv")] == ["open", "open"]
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == former
 
 
 def test_a_page_begins_with_the_notes_and_reads_the_tables_out(finished, tmp_path, capsys):
