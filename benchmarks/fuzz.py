@@ -72,6 +72,7 @@ TARGETS: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 def main() -> None:
+    """Fuzz, or read one input, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("target", choices=TARGETS)
     parser.add_argument("--seconds", type=int, default=60, help="how long to fuzz")

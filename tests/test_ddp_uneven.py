@@ -70,6 +70,7 @@ def _steps(name: str, paired: bool, rank: int) -> None:
         model.zero_grad()
 
 
+@pytest.mark.slow
 def test_no_method_waits_for_crops_that_a_process_lacks(tmp_path, record_property):
     """One has no labelled crop of a modality, and only the other a subject's second scan."""
     mp.spawn(_without_labels, args=(str(tmp_path),), nprocs=2)
