@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from torch import distributed as dist
+
+from crossvox.batch import Batch
 from crossvox.cli.main import main
+from crossvox.data.loading import CropDataset
 
 FORK = multiprocessing.get_context("fork")
 
@@ -67,6 +73,39 @@ def contents(folder: Path, *but: str) -> dict[str, bytes]:
     }
 
 
+def begin(argv: list[str], out: Path, restarts: int = 0, dies_at: int | None = None) -> list:
+    """The two processes that `torchrun --nproc-per-node 2` would begin, without its start."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for rank in range(2):
+        variables = {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "WORLD_SIZE": "2",
+            "LOCAL_WORLD_SIZE": "2",
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "GROUP_RANK": "0",
+            "TORCHELASTIC_RUN_ID": "here",
+            "TORCHELASTIC_RESTART_COUNT": str(restarts),
+        }
+        said = out.parent / f"said{rank}.txt"
+        processes.append(
+            FORK.Process(target=_ranked, args=(argv, variables, said, dies_at if rank else None))
+        )
+        processes[-1].start()
+    return processes
+
+
+def ended(processes: list, within: float = 300) -> list[int]:
+    for process in processes:
+        process.join(within)
+    assert not any(process.is_alive() for process in processes)
+    return [process.exitcode for process in processes]
+
+
 def _when_moving(number: int, after: bool, act: Callable[[], object]) -> Before:
     def patch() -> None:
         replace, count = os.replace, 0
@@ -92,4 +131,25 @@ def _child(arguments: list[str], write: int, before: Before) -> None:
     before()
     code = main(arguments)
     sys.stderr.flush()
+    os._exit(code)
+
+
+def _ranked(argv: list[str], variables: dict[str, str], said: Path, dies_at: int | None) -> None:
+    load = CropDataset.__getitem__
+
+    def load_or_die(self: CropDataset, step: int) -> Batch:
+        if step == dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return load(self, step)
+
+    CropDataset.__getitem__ = load_or_die
+    os.environ.update(variables)
+    with (
+        open(said, "a", buffering=1, encoding="utf-8") as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(file),
+    ):
+        code = main(argv)
+    # As at the end of a command, whose last act is to leave the group.
+    dist.destroy_process_group()
     os._exit(code)

@@ -8,7 +8,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,16 +18,11 @@ from crossvox.cli.main import main
 from crossvox.engine.record import read_metrics
 from crossvox.workflows.benchmark_run import Launcher
 from helpers_benchmark import InProcess, write_suite
+from helpers_launch import family, torchrun
 from helpers_process import attempt, contents, killed_at
 from helpers_run import SMALL, same, train_arguments, trained, weights
 
 STEPS = ("--fit.steps", "8", "--fit.save_every", "1", "--fit.validations", "4")
-
-
-def family(pid: int) -> list[int]:
-    """A process and all that it began."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(other for child in children for other in family(int(child)))]
 
 
 def killed_until_done(
@@ -101,10 +95,8 @@ def test_training_killed_at_each_of_its_files(unpaired_files, tmp_path, record_p
 @pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc to find child processes")
 def test_training_in_two_processes_survives_kills(unpaired_files, tmp_path):
     def launch(out: Path, delay: float) -> bool:
-        script = str(Path(sys.executable).with_name("crossvox"))
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        command = [sys.executable, *launcher, "--no-python", script,
-                   *training(unpaired_files.path, out)()]  # fmt: skip
+        launcher = torchrun("--standalone", "--nproc-per-node", "2")
+        command = [*launcher, *training(unpaired_files.path, out)()]
         with open(tmp_path / "log.txt", "a") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
             try:

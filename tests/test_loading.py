@@ -88,8 +88,10 @@ def test_ranks_share_out_what_one_process_would_see(unpaired_files, folder):
 
 
 def test_rows_that_ranks_cannot_share_are_refused(unpaired_files, folder):
-    with pytest.raises(UsageError, match="3 processes cannot share evenly"):
-        dataset(unpaired_files, folder, world=3)
+    for labelled, nearest in ((2, "it 3$"), (3, "it 2 or 4$")):
+        sampling, world = Sampling(labelled=labelled, unlabelled=6), 5 - labelled
+        with pytest.raises(UsageError, match=f"{world} processes cannot share.*{nearest}"):
+            dataset(unpaired_files, folder, sampling=sampling, world=world)
 
 
 def test_labels_lie_on_what_they_label(unpaired_files, folder):

@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-TOOLS = ("dev", "docs", "mutation", "browser", "notebook")
+TOOLS = ("dev", "docs", "mutation", "fuzz", "browser", "notebook")
 """Extras that hold tools or cannot be tested without a screen: taken at their newest."""
 
 

@@ -94,10 +94,12 @@ class CropDataset(Dataset[Batch]):
             UsageError: the rows of a view cannot be shared out evenly.
         """
         for name in ("labelled", "unlabelled"):
-            if getattr(sampling, name) % world:
+            rows = getattr(sampling, name)
+            if rows % world:
+                fewer, more = rows // world * world, (rows // world + 1) * world
                 raise UsageError(
-                    f"sampling.{name} is {getattr(sampling, name)}, which {world} processes "
-                    "cannot share evenly; make it a multiple"
+                    f"sampling.{name} is {rows}, which {world} processes cannot share evenly; "
+                    f"make it {f'{fewer} or {more}' if fewer else more}"
                 )
         self.task, self.selection, self.sampling = task, selection, sampling
         self.augment, self.seed, self.needs = augment, seed, needs

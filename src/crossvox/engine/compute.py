@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from torch import distributed as dist
 
+from crossvox.engine.rendezvous import meet_apart
 from crossvox.errors import UsageError
 
 Accelerator = Literal["auto", "cpu", "gpu"]
@@ -66,6 +67,7 @@ def fabric(compute: Compute) -> Fabric:
         )
     except (RuntimeError, ValueError) as error:
         raise UsageError(f"cannot compute on {devices} × {accelerator}: {_line(error)}") from None
+    meet_apart()
     made.launch()
     if made.world_size > 1:
         atexit.register(_leave)

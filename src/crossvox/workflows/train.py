@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -72,8 +72,11 @@ def train(config: RunConfig, echo: Echo = print) -> Trained:
     config = config.absolute()
     fabric = launch(config.compute)
     echo = echo if fabric.is_global_zero else _silent
-    # The first process decides for all: another may look when there is a run already.
-    if fabric.broadcast(restarted() and holds_run(config.out)):
+    # Launchers count restarts per machine. Whether there is a run, the first process says for all:
+    # another may look when it has begun one.
+    counts = torch.tensor(float(restarted()), device=fabric.device)
+    again = cast(torch.Tensor, fabric.all_reduce(counts, reduce_op="sum")) > 0
+    if fabric.broadcast(bool(again) and holds_run(config.out)):
         return _go_on(fabric, _begun(config), config.root, echo)
     _on_first(fabric, lambda: _refuse_taken(config.out))
     manifest = load_manifest(config.data, config.root)
