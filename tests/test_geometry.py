@@ -110,8 +110,9 @@ def test_nearly_axial_sets_use_anatomical_axes():
 
 
 def test_axes_of_an_oblique_set_point_along_their_dominant_positive_world_direction():
-    turned = rotation(2, 25) @ rotation(0, 25)
-    for order in itertools.permutations(range(3)):
+    tilts = itertools.product((-25, 25), repeat=2)
+    for (first, second), order in itertools.product(tilts, itertools.permutations(range(3))):
+        turned = rotation(2, first) @ rotation(0, second)
         frame = dataset_frame([grid_of(-turned[:, order], spacing=(1, 1, 3))])
         np.testing.assert_allclose(frame.T @ frame, np.eye(3), atol=1e-9)
         assert (frame[np.abs(frame).argmax(axis=0), range(3)] > 0).all()
