@@ -73,3 +73,36 @@ def test_turned_grids_are_not_parallel():
     assert are_parallel(turned, (500, 500, 500))
     turned[0, 1] = 1e-6
     assert not are_parallel(turned, (500, 500, 500))
+
+
+def test_the_axis_that_shrinks_most_goes_first_so_that_the_fewest_values_are_made():
+    """Rounding tells the order of the passes: y shrinks to 6/9, z stays, x grows to 11/7."""
+
+    def one_by_one(order: tuple[int, ...]) -> np.ndarray:
+        values = array()
+        for k in order:
+            position = np.clip(MATRIX[k, k] * np.arange(WANTED[k]) + MATRIX[k, 3], 0, GIVEN[k] - 1)
+            low = np.minimum(position.astype(int), GIVEN[k] - 2)
+            weight = (position - low).astype(np.float32).reshape(-1, *[1] * (2 - k))
+            below, above = values.take(low, k), values.take(low + 1, k)
+            values = (above - below) * weight + below
+        return values
+
+    found = interpolate(array(), parallel_axes(MATRIX, GIVEN, WANTED), None)
+    np.testing.assert_array_equal(found, one_by_one((1, 2, 0)))
+    assert not np.array_equal(found, one_by_one((0, 1, 2)))
+
+
+@pytest.mark.parametrize(("most", "rows"), [(60, [2] * 5 + [1]), (59, [1] * 11), (330, [11])])
+def test_a_slab_makes_as_many_values_as_allowed(most, rows, monkeypatch):
+    """11 rows of 6 × 5 values."""
+    made, passes = [], module._passes
+
+    def counted(*arguments):
+        made.append(passes(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(module, "SLAB_VALUES", most)
+    monkeypatch.setattr(module, "_passes", counted)
+    interpolate(array(), parallel_axes(MATRIX, GIVEN, WANTED), None)
+    assert [len(slab) for slab in made] == rows

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch import multiprocessing as mp
 
-from crossvox.losses.cac import CACLoss, dice_similarity
+from crossvox.losses.cac import CACForm, CACLoss, dice_similarity
 from crossvox.losses.distributed import gather_rows
 
 
@@ -40,6 +40,37 @@ def test_dice_similarity_by_hand() -> None:
     # Only the first class is there in row 1 or 2.
     assert float(similarity[1, 2]) == pytest.approx(0, abs=1e-4)
     assert defined.tolist() == [[True] * 3, [True] * 3, [True, True, False]]
+
+
+def test_a_class_is_there_above_a_thousandth_of_the_crop() -> None:
+    for share, there in ((1e-3, False), (1.01e-3, True)):
+        _, defined = dice_similarity(torch.full((1, 1, 8), share))
+        assert bool(defined) is there
+
+
+def by_the_formula(a: Tensor, b: Tensor, tau: float) -> float:
+    """NT-Xent over the predictions of a and b (U, K, positions), in plain loops."""
+    rows = [*a.double(), *b.double()]
+
+    def similarity(p: Tensor, q: Tensor) -> float:
+        dice = [2 * float(c @ d) / float(c @ c + d @ d) for c, d in zip(p, q, strict=True)]
+        return sum(dice) / len(dice)
+
+    losses = []
+    for i, row in enumerate(rows):
+        positive = rows[(i + len(a)) % len(rows)]
+        rivals = [math.exp(similarity(row, x) / tau) for x in rows if x is not row]
+        losses.append(math.log(sum(rivals)) - similarity(row, positive) / tau)
+    return sum(losses) / len(losses)
+
+
+def test_equals_the_formula_written_out() -> None:
+    a, b = noise(3, 4, 4, 3, 2), noise(3, 4, 4, 3, 2, seed=1)
+    p, q = (x.double().softmax(dim=1)[:, 1:].flatten(2) for x in (a, b))
+    expected = by_the_formula(p, q, 0.2)
+    assert float(CACLoss()([a, b])) == pytest.approx(expected, rel=1e-5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert float(CACLoss()([a, b])) == pytest.approx(expected, rel=1e-5)
 
 
 def test_hand_worked_nt_xent() -> None:
@@ -149,22 +180,19 @@ def test_literal_form_is_blind_to_how_similar_the_predictions_are() -> None:
     assert float(gradient.abs().max()) == 0
 
 
-def test_is_computed_in_full_precision_under_autocast() -> None:
-    a, b = noise(2, 3, 8, 8, 8), noise(2, 3, 8, 8, 8, seed=1)
-    expected = float(CACLoss()([a, b]))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert float(CACLoss()([a, b])) == pytest.approx(expected, rel=1e-6)
-
-
 def test_refuses_an_unknown_form() -> None:
     with pytest.raises(ValueError, match="nt-xent, literal"):
         CACLoss(form="dice")  # type: ignore[arg-type]
 
 
-def test_crops_are_compared_where_the_logits_are() -> None:
-    p = torch.zeros(3, 2, 8, device="meta")
-    for form in ("nt-xent", "literal"):
-        assert CACLoss(form=form)._compare(p, p).device.type == "meta"
+@pytest.mark.parametrize("form", ["nt-xent", "literal"])
+def test_crops_are_compared_where_the_logits_are(form: CACForm) -> None:
+    """Tensors of the device `meta` have no values, and do not mix with those of another."""
+    a, b = noise(3, 3, 4, 4, 4), noise(3, 3, 4, 4, 4, seed=1)
+    loss = CACLoss(form=form)
+    expected = float(loss([a, b]))
+    with torch.device("meta"):  # where tensors land that are sent nowhere
+        assert float(loss([a, b])) == expected
 
 
 def test_gathering_on_one_process_changes_nothing() -> None:

@@ -13,6 +13,7 @@ from crossvox.data.geometry import (
     Grid,
     dataset_frame,
     orient,
+    oriented_grid,
     resample,
     respaced,
     sample,
@@ -59,6 +60,25 @@ def test_any_storage_order_comes_back_to_the_same_oriented_array(directions):
         assert view[voxel] == array[tuple(source)]
 
 
+def test_a_grid_is_oriented_without_its_array_as_with_it():
+    for directions in ALL_48[::5]:
+        grid = grid_of(directions)
+        _, expected = orient(np.zeros(grid.shape), grid, np.eye(3))
+        found = oriented_grid(grid, np.eye(3))
+        assert found.shape == expected.shape
+        np.testing.assert_array_equal(found.affine, expected.affine)
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_a_field_of_view_reaches_to_the_outer_edges_of_its_voxels(axis):
+    grid = grid_of(rotation(1, 30))
+    for index, inside in ((-0.51, False), (-0.49, True)):
+        for place in (index, grid.shape[axis] - 1 - index):
+            voxel = np.array([3.0, 3.0, 3.0, 1.0])
+            voxel[axis] = place
+            assert grid.holds(grid.affine @ voxel) is inside
+
+
 def test_orient_gives_a_view_so_that_writing_restores_the_scans_own_order():
     grid = grid_of(ALL_48[17])
     out = np.zeros(grid.shape)
@@ -87,6 +107,15 @@ def test_nearly_axial_sets_use_anatomical_axes():
     frame = dataset_frame(grids)
     assert set(np.abs(frame).ravel()) == {0.0, 1.0}
     assert (frame.sum(axis=0) == 1).all()
+
+
+def test_axes_of_an_oblique_set_point_along_their_dominant_positive_world_direction():
+    tilts = itertools.product((-25, 25), repeat=2)
+    for (first, second), order in itertools.product(tilts, itertools.permutations(range(3))):
+        turned = rotation(2, first) @ rotation(0, second)
+        frame = dataset_frame([grid_of(-turned[:, order], spacing=(1, 1, 3))])
+        np.testing.assert_allclose(frame.T @ frame, np.eye(3), atol=1e-9)
+        assert (frame[np.abs(frame).argmax(axis=0), range(3)] > 0).all()
 
 
 def test_a_through_plane_axis_is_put_last_whatever_plane_the_stack_shows():
@@ -181,6 +210,12 @@ def test_slices_count_as_such_above_1_2_times_the_other_edges(thickness, last):
     np.testing.assert_allclose(np.abs(dataset_frame([sagittal])[:, 2]), last, atol=1e-12)
 
 
+@pytest.mark.parametrize("scale", [0.2, 1.0, 5.0])
+def test_whether_slices_are_thick_depends_on_no_unit(scale):
+    sagittal = grid_of(np.eye(3)[:, [1, 2, 0]], spacing=np.array((1.0, 1.0, 1.15)) * scale)
+    np.testing.assert_allclose(dataset_frame([sagittal])[:, 2], [0, 0, 1], atol=1e-12)
+
+
 @pytest.mark.parametrize(("degrees", "anatomical"), [(14.5, True), (15.5, False)])
 def test_sets_tilted_by_15_degrees_or_more_keep_their_own_axes(degrees, anatomical):
     directions = rotation(0, degrees)
@@ -252,6 +287,26 @@ def test_nearest_continues_the_border_where_nothing_is_filled_in():
     source, target = Grid(values.shape, np.eye(4)), Grid((9, 1, 1), affine)
     found = resample(values, source, target, "nearest", fill=None)
     assert found.ravel().tolist() == [0, 0, 0, 1, 2, 3, 3, 3, 3]
+
+
+def test_nearest_fills_in_beyond_the_outer_voxels_edge():
+    values = np.arange(1, 9, dtype=np.int16).reshape(2, 2, 2)
+    for axis in range(3):
+        affine, shape = np.eye(4), [2, 2, 2]
+        affine[axis, 3], shape[axis] = -1.25, 5
+        found = resample(values, Grid((2, 2, 2), np.eye(4)), Grid(shape, affine), "nearest", -3)
+        # Positions −1.25, −0.25, 0.75, 1.75 and 2.75; the scan reaches from −0.5 to 1.5.
+        expected = np.full(shape, -3)
+        np.moveaxis(expected, axis, 0)[1:3] = np.moveaxis(values, axis, 0)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_resampling_warns_of_nothing(recwarn: pytest.WarningsRecorder):
+    values = np.ones((12, 12, 12), np.float32)
+    for mode in ("linear", "nearest"):
+        for target in (tilted((3, 3, 3)), Grid((6, 6, 6), np.diag([2, 2, 2, 1.0]))):
+            resample(values, Grid(values.shape, np.eye(4)), target, mode)
+    assert not recwarn.list
 
 
 def test_beyond_the_scan_stands_zero_unless_told():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
 
 from crossvox.batch import IGNORE
-from crossvox.evaluation.metrics import assd, dice, score_case
+from crossvox.evaluation import metrics
+from crossvox.evaluation.metrics import assd, dice, hd95, score_case
 
 SPACINGS = [(1.0, 1.0, 1.0), (0.7, 1.5, 8.0), (6.0, 0.5, 1.1)]
 
@@ -142,6 +144,28 @@ def test_case_counts_missed_false_and_empty() -> None:
     assert math.isnan(empty["dice"]) and math.isnan(empty["assd_mm"])
 
 
+def test_a_single_voxel_is_enough_to_be_missed_or_false() -> None:
+    nothing, voxel = np.zeros((3, 3, 3), np.int16), np.zeros((3, 3, 3), np.int16)
+    voxel[1, 1, 1] = 1
+    counts = ("n_missed", "n_false", "n_both_empty")
+    for prediction, truth, expected in (
+        (nothing, voxel, (1, 0, 0)),
+        (voxel, nothing, (0, 1, 0)),
+        (voxel, voxel, (0, 0, 0)),
+    ):
+        (row,) = score_case(prediction, truth, (1, 1, 1), ["a"])
+        assert tuple(row[count] for count in counts) == expected
+
+
+def test_masks_may_be_of_any_numbers_that_are_not_zero() -> None:
+    prediction, truth = PAIRS["nested boxes"]
+    for first, second in ((1, 2), (255, 1), (0.5, 4)):
+        numbers = prediction * first, truth * second
+        assert dice(*numbers) == dice(prediction, truth)
+        assert assd(*numbers, (1, 1, 1)) == assd(prediction, truth, (1, 1, 1))
+        assert hd95(*numbers, (1, 1, 1)) == hd95(prediction, truth, (1, 1, 1))
+
+
 def test_ignored_voxels_count_for_neither_mask() -> None:
     rng = np.random.default_rng(7)
     truth = rng.integers(0, 3, (6, 6, 6)).astype(np.int16)
@@ -175,3 +199,15 @@ def test_scoring_warns_of_nothing(recwarn: pytest.WarningsRecorder) -> None:
     truth[2:4, 2:4, 2:4] = 1
     score_case(np.roll(truth, 1, 0), truth, (1, 1, 1), ["a", "b"])
     assert not recwarn.list
+
+
+def test_no_warning_but_of_the_library_about_itself_is_hidden(monkeypatch) -> None:
+    real = metrics.compute_average_surface_distance
+
+    def warning(*arguments, **options):
+        warnings.warn("the mask is odd", UserWarning, stacklevel=1)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(metrics, "compute_average_surface_distance", warning)
+    with pytest.warns(UserWarning, match="odd"):
+        assd(*PAIRS["same"], (1, 1, 1))
