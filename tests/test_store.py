@@ -35,7 +35,10 @@ def test_an_array_that_asks_for_code_to_be_run_is_made_anew(manifest, preprocess
     sound = blosc2.open(str(file))[:]
     source = blosc2.asarray(np.zeros(8), urlpath=str(tmp_path / "source.b2nd"), mode="w")
     file.unlink()
-    blosc2.lazyudf(lazy, (source,), np.float64, shape=(8,)).save(str(file))
+    try:
+        blosc2.lazyudf(lazy, (source,), np.float64, shape=(8,)).save(urlpath=str(file))
+    except NotImplementedError:
+        pytest.skip("this blosc2 stores no code")
     assert b"LazyArray" in file.read_bytes()
     with pytest.MonkeyPatch.context() as patch:
         # Some versions of blosc2 would run it on opening: it must not come to that.
