@@ -93,7 +93,7 @@ def test_training_killed_at_each_of_its_files(unpaired_files, tmp_path, record_p
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc to find child processes")
-def test_training_in_two_processes_survives_kills(unpaired_files, tmp_path):
+def test_training_in_two_processes_survives_kills(unpaired_files, tmp_path, record_property):
     def launch(out: Path, delay: float) -> bool:
         launcher = torchrun("--standalone", "--nproc-per-node", "2")
         command = [*launcher, *training(unpaired_files.path, out)()]
@@ -121,6 +121,7 @@ def test_training_in_two_processes_survives_kills(unpaired_files, tmp_path):
     assert kills
     assert same(weights(tmp_path / "run"), weights(tmp_path / "straight"))
     assert numbers(tmp_path / "run") == numbers(tmp_path / "straight")
+    record_property("kills survived by training in two processes", kills)
 
 
 @pytest.fixture(scope="module")
