@@ -128,7 +128,8 @@ def _begin(path: Path, prefix: str) -> tuple[int | None, Path]:
         if fcntl is None:
             os.close(handle)
             return None, Path(name)
-        # A file system without locks fails here; its leftovers stay, as nobody can lock them.
+        # Not a `Lock`, which counts as held where a file system has none: there, leftovers must
+        # stay, as nobody can tell them from a file that is being written.
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if Path(name).exists():
