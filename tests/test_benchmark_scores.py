@@ -8,7 +8,12 @@ import statistics
 import pytest
 
 from crossvox.evaluation.benchmark_scores import CASE_COLUMNS, score_lines
-from crossvox.evaluation.benchmark_tables import cost_table, score_table, variant_table
+from crossvox.evaluation.benchmark_tables import (
+    cost_table,
+    score_table,
+    variant_table,
+    volume_table,
+)
 from crossvox.evaluation.layout import to_markdown
 
 
@@ -99,6 +104,20 @@ def test_variants_stand_side_by_side():
     cells = {(row[0].text, row[1].text): [c.text for c in row[2:]] for row in table.rows}
     assert cells["ct", "sup"] == ["0.585 ± 0.014", "0.585 ± 0.014", "0.300 ± 0.000"]
     assert cells["mr", "sup"][2] == ""
+
+
+def test_volumes_are_medians_of_scans_that_show_the_class():
+    def volume(modality, organ, truth, predicted):
+        return case("x", 0, "p", modality, organ, 0.5,
+                    volume_truth_ml=truth, volume_prediction_ml=predicted)  # fmt: skip
+
+    cases = [volume("ct", "a", 10, 5), volume("ct", "a", 10, 20), volume("ct", "a", 10, 30),
+             volume("ct", "a", 0, 7), volume("ct", "b", 0, 0), volume("mr", "b", 4, 1)]  # fmt: skip
+    table = volume_table(cases, "d")
+    assert table.head == ["modality", "row", "a", "b"]
+    texts = [[cell.text for cell in row] for row in table.rows]
+    assert texts == [["ct", "x", "2.00", ""], ["mr", "x", "", "0.25"]]
+    assert table.breaks == {0, 1}
 
 
 def test_costs_are_means_over_finished_cells():

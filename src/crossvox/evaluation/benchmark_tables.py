@@ -89,6 +89,36 @@ def variant_table(lines: Sequence[Line], metric: str, caption: str) -> TextTable
     return TextTable(f"{TITLES[metric]} by test: {caption}", head, rows, 2, frozenset(breaks))
 
 
+def volume_table(cases: Sequence[Line], caption: str) -> TextTable:
+    """Median of predicted ÷ true volume per row, modality and class: what is over-segmented.
+
+    Args:
+        cases: mappings with the keys `CASE_COLUMNS`, of one group; scans without the class, whose
+            ratio is none, are left out.
+        caption: what the table is of.
+    """
+    there = [case for case in cases if case["volume_truth_ml"] > 0]
+    modalities, names, classes = (
+        list(dict.fromkeys(case[key] for case in cases)) for key in ("modality", "row", "class")
+    )
+    ratios: dict[tuple[str, str, str], list[float]] = {}
+    for case in there:
+        place = (case["modality"], case["row"], case["class"])
+        ratio = case["volume_prediction_ml"] / case["volume_truth_ml"]
+        ratios.setdefault(place, []).append(ratio)
+    rows = []
+    for modality in modalities:
+        for name in names:
+            own = [ratios.get((modality, name, c)) for c in classes]
+            if any(own):
+                shown = (Cell("" if x is None else f"{statistics.median(x):.2f}") for x in own)
+                rows.append([Cell(modality), Cell(name), *shown])
+    breaks = [i for i, row in enumerate(rows) if not i or row[0] != rows[i - 1][0]]
+    head = ["modality", "row", *classes]
+    title = f"Predicted ÷ true volume: {caption}; medians"
+    return TextTable(title, head, rows, 2, frozenset(breaks))
+
+
 def cost_table(cells: Sequence[Line], caption: str) -> TextTable:
     """What each row uses and takes: means over its finished cells.
 

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from crossvox.evaluation.benchmark_scores import AVERAGE, OVERALL
-from crossvox.evaluation.benchmark_tables import TITLES, cost_table, score_table, variant_table
+from crossvox.evaluation.benchmark_tables import (
+    TITLES,
+    cost_table,
+    score_table,
+    variant_table,
+    volume_table,
+)
 from crossvox.evaluation.comparison import METHOD
 from crossvox.evaluation.layout import TextTable
 from crossvox.evaluation.metrics import POLICY
@@ -36,11 +42,13 @@ class Report:
         about: the suite's name, title, preset, split, checkpoint, seeds and reference row.
         lines: mappings with the keys `SCORE_COLUMNS`.
         cells: mappings with the keys `CELL_COLUMNS`.
+        cases: mappings with the keys `CASE_COLUMNS`.
     """
 
     about: Mapping[str, Any]
     lines: Sequence[Line]
     cells: Sequence[Line]
+    cases: Sequence[Line]
 
     @property
     def failed(self) -> list[Line]:
@@ -69,6 +77,8 @@ def sections(report: Report) -> Iterator[tuple[str, list[TextTable], list[str]]]
             plain = [line for line in group if not line["variant"]]
             what = f"{data}, {_count(labels)}, {backbone}"
             found = [score_table(plain, metric, reference, what) for metric in DECIMALS]
+            place = (data, backbone, labels, "")
+            found.append(volume_table([x for x in report.cases if _group(x) == place], what))
             if len(plain) < len(group):
                 found += [variant_table(group, metric, what) for metric in DECIMALS]
             yield what, found, reading(group, reference)
@@ -77,6 +87,10 @@ def sections(report: Report) -> Iterator[tuple[str, list[TextTable], list[str]]]
             part = [cell for cell in cells if cell["backbone"] == backbone]
             caption = f"What the rows use and take: {data}, {backbone}; means over finished runs"
             yield f"{data}, {backbone}: costs", [cost_table(part, caption)], []
+
+
+def _group(case: Line) -> tuple[str, ...]:
+    return case["data"], case["backbone"], case["labels"], case["variant"]
 
 
 def draw(report: Report, folder: Path, prefix: str = "") -> dict[str, Path]:

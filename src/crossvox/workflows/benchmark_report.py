@@ -102,7 +102,7 @@ def _read_report(out: Path) -> Report:
         lines = score_lines(cases, about["reference"])
     except (ValueError, KeyError) as error:
         raise DataError(f"{out}: damaged ({error}); run the benchmark again") from error
-    return Report(about, lines, _read(out / "cells.csv", CELL_COLUMNS))
+    return Report(about, lines, _read(out / "cells.csv", CELL_COLUMNS), cases)
 
 
 def _case_lines(suite: Suite, cell: Cell) -> Iterable[Line]:
