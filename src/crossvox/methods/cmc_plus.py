@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +46,7 @@ class CMCPlus(Method):
         box: float = 0.5,
         gamma: float = 2.0,
         drop: float = 0.5,
+        strong: float = 0.0,
     ) -> None:
         """Build CMC and its teacher.
 
@@ -57,20 +60,22 @@ class CMCPlus(Method):
             box: side of the pasted box, as a share of the crop's.
             gamma: largest exponent of a disturbed crop's gamma curve (its inverse is the least).
             drop: probability that a disturbed crop is segmented without the other modalities.
+            strong: probability that the intensities of a labelled crop are disturbed as well.
         """
         super().__init__(task, backbone)
-        for name, value in (("relearn", relearn), ("decay", decay), ("box", box), ("drop", drop)):
+        shares = {"relearn": relearn, "decay": decay, "box": box, "drop": drop, "strong": strong}
+        for name, value in shares.items():
             require(f"method.{name}", value, 0, 1)
         require("method.weight", weight, 0)
         require("method.gamma", gamma, 1)
         self.student = CMC(task, backbone, shared_encoder=shared, shared_decoder=shared)
         self.teacher = Teacher(self.student, decay)
         self.relearn, self.weight = relearn, weight
-        self.box, self.gamma, self.drop = box, gamma, drop
+        self.box, self.gamma, self.drop, self.strong = box, gamma, drop, strong
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """The losses of `cmc`, and "relearn", which is 0 in the first part."""
-        parts: dict[str, Tensor] = self.student(batch, progress)
+        parts: dict[str, Tensor] = self.student(self._strengthened(batch), progress)
         if batch.unlabelled is None or progress < self.relearn:
             return {**parts, "relearn": torch.zeros_like(parts["loss"]).detach()}
         relearn = self._relearn(batch.unlabelled)
@@ -95,12 +100,25 @@ class CMCPlus(Method):
         """Let the teacher follow."""
         self.teacher.update(self.student)
 
+    def _strengthened(self, batch: Batch) -> Batch:
+        """The batch with some of the labelled crops disturbed."""
+        if not self.strong:
+            return batch
+        labelled = {}
+        for anchor, view in batch.labelled.items():
+            images = {}
+            for m, x in view.images.items():
+                chosen = torch.rand(len(x), 1, 1, 1, 1, device=x.device) < self.strong
+                images[m] = torch.where(chosen, self._disturbed(x), x)
+            labelled[anchor] = replace(view, images=images)
+        return replace(batch, labelled=labelled)
+
     def _relearn(self, view: View) -> Tensor:
         """The distance of what is said of disturbed crops to the teacher's soft labels."""
         rows = next(iter(view.same.values()))
         inside = random_box(self.task.patch, self.box, rows.device)
         with torch.no_grad():
-            found = self.teacher.model.together(view.images, view.same)
+            found = cast(CMC, self.teacher.model).together(view.images, view.same)
             soft = {m: paste(x.float().softmax(dim=1), inside) for m, x in found.items()}
         images = {m: self._disturbed(paste(x, inside)) for m, x in view.images.items()}
         # A pasted box is of another subject: both rows must match for the crop to match.
