@@ -33,6 +33,8 @@ def command(suite, data, out, *more):
         ({"methods": [{"method": "sup", "options": {"cac": "none"}}]}, ["row 'sup'", "cac"]),
         ({"methods": [{"method": "cmc", "options": {"cac": "never"}}]}, ["row 'cmc'", "cac"]),
         ({"methods": [{"method": "cmc", "only": "pet"}]}, ["'pet'", "ct, mr"]),
+        ({"methods": [{"method": "cmc", "labelled": 99}]}, ["99 labelled"]),
+        ({"methods": [{"method": "cmc", "labelled": [1]}]}, ["row 'cmc'", "[1]"]),
         ({"methods": [{"method": "cmc", "set": {"seed": 1}}]}, ["'seed'"]),
         ({"metods": ["cmc"]}, ["unknown key 'metods'", "methods"]),
         ({"backbones": ["vit"]}, ["'vit'", *BACKBONES]),
@@ -135,6 +137,16 @@ def test_a_row_keeps_the_backbone_it_names_and_stands_beside_the_others(
     assert [c.config.backbone["name"] for c in cells if c.row.label == "sup"] == tables
     assert {c.config.backbone["name"] for c in cells if c.row.label == "own"} == {"universal_unet"}
     assert len({cell.name for cell in cells}) == len(cells)
+
+
+def test_a_rows_own_label_count_stands_in_every_table(paired_files, tmp_path):
+    bound = {"label": "bound", "method": "sup", "labelled": "all"}
+    file = write_suite(tmp_path / "s.yaml", methods=["sup", bound], labels=[1, 2], reference="sup")
+    cells = grid(load_suite(file).with_data({"t": paired_files.path}), tmp_path, _settings)
+    counts = {(c.row.label, c.labels): c.config.labelled for c in cells}
+    assert counts == {
+        ("sup", "1"): "1", ("sup", "2"): "2", ("bound", "1"): "all", ("bound", "2"): "all"
+    }  # fmt: skip
 
 
 def test_slugs_are_names_of_folders():

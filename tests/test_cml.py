@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from crossvox.batch import Batch, View
+from crossvox.losses.pseudo import soft_loss
 from crossvox.methods.base import Method
-from crossvox.methods.cml import soft_loss
 from helpers_methods import crops, gradients, make_batch, make_method, make_task
 
 UNPAIRED = make_task()

@@ -3,6 +3,7 @@
 from crossvox.methods.base import Method
 from crossvox.methods.bcp import BCP
 from crossvox.methods.cmc import CMC
+from crossvox.methods.cmc_plus import CMCPlus
 from crossvox.methods.cml import CML
 from crossvox.methods.efcd import EFCD
 from crossvox.methods.mmformer import MMFormerMethod
@@ -13,6 +14,7 @@ from crossvox.methods.umml import UMML
 METHODS: dict[str, type[Method]] = {
     "bcp": BCP,
     "cmc": CMC,
+    "cmc+": CMCPlus,
     "cml": CML,
     "efcd": EFCD,
     "mmformer": MMFormerMethod,

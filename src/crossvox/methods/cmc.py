@@ -50,6 +50,7 @@ class CMC(Method):
         backbone: Backbone,
         *,
         shared_encoder: bool = False,
+        shared_decoder: bool = False,
         mia: MIAForm = "gate",
         fusion: FusionForm = "full",
         reduction: int = 1,
@@ -71,6 +72,7 @@ class CMC(Method):
             task: what to segment.
             backbone: makes the encoders and decoders.
             shared_encoder: one encoder for all modalities (the paper's ablation).
+            shared_decoder: one decoder for all modalities.
             mia: awareness: "gate" (gated attention), "danet" (channel attention) or "none".
             fusion: "full", or "none" to decode each modality from its own features alone.
             reduction: divides the channels inside awareness and fusion; 1 is the paper's size.
@@ -103,7 +105,8 @@ class CMC(Method):
         self.encoders = _copies(encoder, 1 if shared_encoder else modalities)
         self.mias = _copies(make_mia(mia, channels, reduction), modalities)
         self.fusion = Fusion(channels, modalities, reduction) if fusion == "full" else None
-        self.decoders = _copies(backbone.decoder(task.n_classes), modalities)
+        decoder = backbone.decoder(task.n_classes)
+        self.decoders = _copies(decoder, 1 if shared_decoder else modalities)
         self.csc = None if csc == "none" or modalities == 1 else CSCLoss(tau_csc, csc)
         self.cac = None if cac == "none" or modalities == 1 else CACLoss(tau_cac, cac)
         if self.csc is not None:
@@ -152,14 +155,31 @@ class CMC(Method):
         present = every if self._fuses else {}
         return {m: self._decode(m, features[m], aware, present) for m in wanted}
 
+    def together(
+        self, images: Mapping[str, Tensor], same: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Logits of every modality of an unlabelled view, each fused with what belongs to it.
+
+        Args:
+            images: every modality → (B, 1, X, Y, Z).
+            same: every modality → (B,) bool; only rows that are True in two modalities are of one
+                subject on one grid, and meet in a fusion.
+
+        Returns:
+            Modality → (B, K + 1, X, Y, Z).
+        """
+        features = {m: self._encode(m, image) for m, image in images.items()}
+        aware = {m: self._aware(m, f) for m, f in features.items()}
+        return {m: self._decode_matched(m, f, aware, same) for m, f in features.items()}
+
     @property
     def uses_unlabelled(self) -> bool:
         """Not without both consistencies; see `Method.uses_unlabelled`."""
         return self.csc is not None or self.cac is not None
 
     def own_networks(self, modality: str) -> list[nn.Module]:
-        """Encoder and decoder, unless the encoder is shared; see `Method.own_networks`."""
-        if len(self.encoders) < len(self.task.modalities):
+        """Encoder and decoder, unless one of them is shared; see `Method.own_networks`."""
+        if min(len(self.encoders), len(self.decoders)) < len(self.task.modalities):
             return []
         index = self.task.modalities.index(modality)
         return [self.encoders[index], self.decoders[index]]
@@ -219,7 +239,8 @@ class CMC(Method):
                 parts["csc_shuffled"] = self._shuffled(deepest, registered)
         if self.cac is not None:
             aware = {m: self._aware(m, f) for m, f in features.items()}
-            logits = [self._decode_unlabelled(m, f, aware, view) for m, f in features.items()]
+            same = view.same if self.fused_cac else {}
+            logits = [self._decode_matched(m, f, aware, same) for m, f in features.items()]
             parts["cac"] = self.cac(logits, registered)
             if len(logits[0]) * world_size() == 1:
                 parts["cac_fallback"] = parts["cac"].new_ones(())
@@ -243,13 +264,14 @@ class CMC(Method):
         pairs = combinations(deepest, 2)
         return torch.stack([self.csc([a, b.roll(1, 0)], registered) for a, b in pairs]).mean()
 
-    def _decode_unlabelled(
-        self, modality: str, features: list[Tensor], aware: dict[str, Tensor], view: View
+    def _decode_matched(
+        self,
+        modality: str,
+        features: list[Tensor],
+        aware: dict[str, Tensor],
+        same: Mapping[str, Tensor],
     ) -> Tensor:
-        if not (self.fused_cac and self._fuses):
-            return self._decode(modality, features, aware, {})
-        own = view.same[modality]
-        present = {m: view.same[m] & own for m in aware}
+        present = {m: rows & same[modality] for m, rows in same.items()} if self._fuses else {}
         return self._decode(modality, features, aware, present)
 
     @property
@@ -279,8 +301,8 @@ class CMC(Method):
             absent = own.new_zeros(len(own), dtype=torch.bool)
             rows = torch.stack([given.get(m, absent) for m in self.task.modalities], dim=1)
             own = own + self.fusion(places, rows)
-        decoder = self.decoders[self.task.modalities.index(modality)]
-        return decoder([*features[:-1], own])
+        index = self.task.modalities.index(modality)
+        return self.decoders[index % len(self.decoders)]([*features[:-1], own])
 
 
 def _copies(module: nn.Module, n: int) -> nn.ModuleList:

@@ -10,6 +10,7 @@ from torch import Tensor
 from crossvox.batch import Batch, Task, View
 from crossvox.errors import require
 from crossvox.losses.cac import CACLoss
+from crossvox.losses.pseudo import soft_loss
 from crossvox.losses.schedules import ramp_up
 from crossvox.methods.taught import Taught
 from crossvox.networks.backbone import Backbone
@@ -128,22 +129,3 @@ class CML(Taught):
             alike = self.area([found, target.clamp_min(1e-6).log()], True)
             terms.append(self.share * alike + (1 - self.share) * soft_loss(found, target))
         return torch.stack(terms).mean()
-
-
-def soft_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy + Dice with soft labels: −Σ q·log p, and 1 − 2Σpq/(Σp² + Σq²).
-
-    Args:
-        logits: (B, K + 1, X, Y, Z).
-        target: probabilities q of the same shape.
-
-    Returns:
-        The mean over voxels of the one plus the mean over rows and foreground classes that the
-        target holds (a mean of 0.1 % at least) of the other.
-    """
-    log_p = logits.float().log_softmax(dim=1)
-    ce = -(target * log_p).sum(dim=1).mean()
-    p, q = log_p.exp()[:, 1:].flatten(2), target[:, 1:].flatten(2)
-    score = 2 * (p * q).sum(2) / (p.square().sum(2) + q.square().sum(2)).clamp_min(1e-6)
-    there = q.mean(dim=2) > 1e-3
-    return ce + ((1 - score) * there).sum() / there.sum().clamp_min(1)

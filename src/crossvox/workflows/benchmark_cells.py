@@ -98,7 +98,8 @@ def _look(manifest: Manifest, suite: Suite) -> None:
         raise UsageError(
             f"{manifest.place}: no case of split '{suite.split}' has a label to compare with"
         )
-    for labels, draw in itertools.product(suite.labels, _draws(suite)):
+    own = [row.labelled for row in suite.methods if row.labelled]
+    for labels, draw in itertools.product((*suite.labels, *own), _draws(suite)):
         select(manifest, labels, draw)
     for case in [*manifest.split("train"), *cases]:
         for file in (*case.images.values(), *case.labels.values()):
@@ -198,7 +199,7 @@ def _cell(draft: Cell, labels: str, seed: int, suite: Suite) -> Cell:
     config = dataclasses.replace(
         draft.config,
         out=folder / "run",
-        labelled=labels,
+        labelled=draft.row.labelled or labels,
         seed=seed,
         label_draw=seed if suite.label_draw == "seed" else None,
     )

@@ -143,8 +143,8 @@ def _cell_line(suite: Suite, cell: Cell, out: Path) -> Line:
 
 def _own(row: MethodRow) -> Line:
     """What sets a row apart from the bare method."""
-    only = {"only": row.only} if row.only else {}
-    return {"method": row.method, **row.options, **row.set, **only}
+    kept = {key: value for key in ("only", "labelled") if (value := getattr(row, key))}
+    return {"method": row.method, **row.options, **row.set, **kept}
 
 
 def _place(suite: Suite, cell: Cell) -> Line:

@@ -30,6 +30,8 @@ class MethodRow:
         set: further settings of the run, over the suite's.
         only: train and test on this modality's scans alone; "first" and "last" are those of the
             data set.
+        labelled: label count of this row in every table, such as "all" for a bound; empty = the
+            table's.
     """
 
     label: str
@@ -37,6 +39,7 @@ class MethodRow:
     options: dict[str, Any] = field(default_factory=dict)
     set: dict[str, Any] = field(default_factory=dict)
     only: str = ""
+    labelled: str = ""
 
 
 @dataclass(frozen=True)
@@ -179,9 +182,7 @@ def load_suite(path: Path, over: Mapping[str, Any] | None = None) -> Suite:
         raise UsageError(
             f"{where}: reference '{values['reference']}' is no row; choose from {', '.join(labels)}"
         )
-    if odd := [n for n in values.get("labels", []) if not isinstance(n, str | int | float)]:
-        raise UsageError(f"{where}: label count {odd[0]!r}; expected 2, all or ct=4,mr=2")
-    values["labels"] = tuple(str(label) for label in values.get("labels", ["all"]))
+    values["labels"] = tuple(_count(where, label) for label in values.get("labels", ["all"]))
     values["seeds"] = tuple(values.get("seeds", [0]))
     values["backbones"] = tuple(_backbone(where, b) for b in values.get("backbones", []))
     values["variants"] = _variants(where, values.get("variants", {}))
@@ -241,7 +242,15 @@ def _row(where: str, entry: Any) -> MethodRow:
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None
     _grid_free(f"{where}, row '{label}'", entry.get("set", {}))
+    if "labelled" in entry:
+        entry["labelled"] = _count(f"{where}, row '{label}'", entry["labelled"])
     return MethodRow(**entry)
+
+
+def _count(where: str, value: Any) -> str:
+    if not isinstance(value, str | int | float):
+        raise UsageError(f"{where}: label count {value!r}; expected 2, all or ct=4,mr=2")
+    return str(value)
 
 
 def _backbone(where: str, entry: Any) -> dict[str, Any]:

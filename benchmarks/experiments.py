@@ -1,0 +1,180 @@
+"""Try ideas on data sets without a look at their test scans, and write down what came of each.
+
+    python benchmarks/experiments.py heart/dataset.json abdomen/dataset.json \\
+        --out runs --page docs/experiments.md
+
+The ideas stand in `experiments.yaml` beside this file: what, why, what was expected, what became of
+it, and the settings that it is. Each is a `crossvox train` per data set and seed, and a `crossvox
+evaluate` on the train and val scans whose labels the run did not use; one thread each, `--jobs` of
+them side by side. What is done is not done again, what was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from crossvox.data.manifest import load_manifest
+from crossvox.documents import read_yaml
+from crossvox.files import atomic_write
+
+IDEAS = Path(__file__).with_suffix(".yaml")
+
+HEAD = """# Experiments
+
+What was tried on the way to `cmc+`, one idea a line, written by
+
+```
+python benchmarks/experiments.py heart/dataset.json abdomen/dataset.json \\
+  --out runs --page docs/experiments.md
+```
+
+The numbers are Dice, the mean over scans and classes, ± sd over seeds, on the train and val scans
+whose labels the run did not use: two labelled scans per modality, preset `cpu`, last checkpoint.
+Methods that use unlabelled scans have seen most of these, without their labels. No test scan was
+looked at. With one seed a number is an observation, and differences of a few points are none."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An idea on a data set with a seed; `root` is where the data set's files lie."""
+
+    idea: str
+    settings: dict[str, Any]
+    dataset: str
+    data: Path
+    root: Path
+    seed: int
+    out: Path
+
+    @property
+    def run(self) -> Path:
+        """The run directory."""
+        return self.out / f"{self.dataset}-{self.idea}-{self.seed}"
+
+    @property
+    def scores(self) -> Path:
+        """Where its scores go."""
+        return self.out / f"{self.run.name}-scores"
+
+    @property
+    def done(self) -> bool:
+        """Whether it is scored."""
+        return (self.scores / "summary.json").exists()
+
+    def work(self) -> None:
+        """Do what is missing of it."""
+        if self.done:
+            return
+        root = ["--root", str(self.root)]
+        if (self.run / "config.yaml").exists():
+            self._execute(["train", "--resume", str(self.run), *root])
+        else:
+            settings = self.out / f"{self.run.name}.yaml"
+            atomic_write(settings, yaml.safe_dump({"preset": "cpu", **self.settings}))
+            place = ["--data", str(self.data), *root, "--out", str(self.run)]
+            store = ["--store", str(self.out / f"{self.dataset}-store")]
+            self._execute([
+                "train", "--config", str(settings), *place, *store, "--labelled", "2",
+                "--seed", str(self.seed),
+            ])  # fmt: skip
+        self._execute([
+            "evaluate", str(self.run), "--data", str(self._others()), *root, "--split", "test",
+            "--checkpoint", "last", "--out", str(self.scores),
+        ])  # fmt: skip
+
+    def found(self) -> dict[str, float]:
+        """Modality → mean Dice."""
+        found = json.loads((self.scores / "summary.json").read_text(encoding="utf-8"))
+        return {m: part["average"]["dice"]["mean"] for m, part in found["modalities"].items()}
+
+    def _others(self) -> Path:
+        """A manifest of the train and val scans whose labels the run did not use, as `test`."""
+        plan = json.loads((self.run / "plan.json").read_text(encoding="utf-8"))
+        used = plan["selection"]["labelled"]
+        manifest = load_manifest(self.data, self.root)
+        cases = []
+        for case in (*manifest.split("train"), *manifest.split("val")):
+            labels = {m: path for m, path in case.labels.items() if case.id not in used[m]}
+            if labels:
+                cases.append(replace(case, split="test", labels=labels))
+        path = self.out / f"{self.run.name}-others.json"
+        replace(manifest, cases=tuple(cases)).save(path)
+        return path
+
+    def _execute(self, arguments: list[str]) -> None:
+        """Run a command; its output goes to a log beside the run."""
+        command = [str(Path(sys.executable).with_name("crossvox")), *arguments]
+        self.out.mkdir(parents=True, exist_ok=True)
+        log = self.out / f"{self.run.name}.log"
+        with open(log, "a", encoding="utf-8") as file:
+            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            code = subprocess.call(command, env=environment, stdout=file, stderr=file)
+        if code:
+            raise SystemExit(f"{' '.join(command)} ended with {code}; see {log}")
+
+
+def page(ideas: dict[str, Any], trials: list[Trial]) -> str:
+    """All ideas, a line each, in the order of the file."""
+    done = [trial for trial in trials if trial.done]
+    columns = list(dict.fromkeys((t.dataset, m) for t in done for m in t.found()))
+    head = ["idea", "what", "why", "expected", *(f"{d} {m}" for d, m in columns), "seeds", "kept"]
+    rows = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    for name, idea in ideas.items():
+        own = [trial for trial in done if trial.idea == name]
+        cells = [_spread([t.found()[m] for t in own if t.dataset == d]) for d, m in columns]
+        seeds = len({trial.seed for trial in own})
+        words = [name, idea["what"], idea["why"], idea["expected"]]
+        rows.append("| " + " | ".join([*words, *cells, str(seeds), idea["kept"]]) + " |")
+    return "\n\n".join([HEAD, "\n".join(rows)]) + "\n"
+
+
+def _spread(values: list[float]) -> str:
+    if not values:
+        return "–"
+    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.3f}{spread}"
+
+
+def main() -> None:
+    """Run what is missing, then write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, nargs="+")
+    parser.add_argument("--ideas", nargs="+", help="run these only; default: all")
+    parser.add_argument("--root", type=Path, help="where the files lie; default: each set's own")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--page", type=Path, required=True)
+    given = parser.parse_args()
+    ideas = read_yaml(IDEAS)
+    if unknown := [name for name in given.ideas or () if name not in ideas]:
+        parser.error(f"no idea '{unknown[0]}'; choose from {', '.join(ideas)}")
+    sets = []
+    for data in given.data:
+        root = given.root or data.parent
+        sets.append((load_manifest(data, root).name, data, root))
+    trials = [
+        Trial(name, idea["settings"], dataset, data, root, seed, given.out)
+        for seed in given.seeds
+        for name, idea in ideas.items()
+        for dataset, data, root in sets
+    ]
+    with ThreadPoolExecutor(given.jobs) as pool:
+        asked = given.ideas or list(ideas)
+        list(pool.map(Trial.work, [trial for trial in trials if trial.idea in asked]))
+    atomic_write(given.page, page(ideas, trials))
+
+
+if __name__ == "__main__":
+    main()
