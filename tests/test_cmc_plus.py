@@ -110,3 +110,13 @@ def test_left_out_modalities_have_no_say() -> None:
         method.student.together = spy
         step(method, batch, 1.0)
     assert asked == {0.0: {"ct": True, "mr": True}, 1.0: {"ct": False, "mr": False}}
+
+
+@pytest.mark.parametrize("strong", [0.0, 1.0])
+def test_labelled_crops_are_disturbed_if_asked(strong: float) -> None:
+    method, batch = make_method("cmc+", PAIRED, strong=strong), make_batch(PAIRED)
+    before = {m: view.images[m].clone() for m, view in batch.labelled.items()}
+    plain = step(method.student, batch, 0.0)["sup"]
+    assert (float(step(method, batch, 0.0)["sup"]) == float(plain)) == (strong == 0.0)
+    for m, view in batch.labelled.items():
+        torch.testing.assert_close(view.images[m], before[m])
