@@ -3,7 +3,7 @@
     python benchmarks/experiments.py heart/dataset.json abdomen/dataset.json \\
         --out runs --page docs/experiments.md
 
-The ideas stand in `experiments.yaml` beside this file: what, why, what was expected, what became of
+The ideas stand in `ideas/experiments.yaml`: what, why, what was expected, what became of
 it, and the settings that it is. Each is a `crossvox train` per data set and seed, and a `crossvox
 evaluate` on the train and val scans whose labels the run did not use; one thread each, `--jobs` of
 them side by side. What is done is not done again, what was stopped goes on.
@@ -28,7 +28,7 @@ from crossvox.data.manifest import load_manifest
 from crossvox.documents import read_yaml
 from crossvox.files import atomic_write
 
-IDEAS = Path(__file__).with_suffix(".yaml")
+IDEAS = Path(__file__).parent / "ideas" / "experiments.yaml"
 
 HEAD = """# Experiments
 
