@@ -86,8 +86,7 @@ class BCP(Taught):
         assert view.label is not None
         inside = random_box(self.task.patch, self.box, view.label.device)
         own = view.images[modality]
-        images = torch.where(inside, own.roll(1, 0), own)
-        label = torch.where(inside, view.label.roll(1, 0), view.label)
+        images, label = paste(own, inside), paste(view.label, inside)
         known = view.annotated
         annotated = None if known is None else known & known.roll(1, 0)
         logits = self._net(modality)(images)
@@ -119,6 +118,11 @@ def random_box(patch: Triple, share: float, device: torch.device) -> Tensor:
         along = (place >= start) & (place < start + length)
         inside &= along.view([-1 if a == axis else 1 for a in range(3)])
     return inside.to(device)
+
+
+def paste(x: Tensor, inside: Tensor) -> Tensor:
+    """(B, …, X, Y, Z) with the previous row's values inside a box, (X, Y, Z) bool."""
+    return torch.where(inside, x.roll(1, 0), x)
 
 
 def largest_components(label: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from crossvox.batch import Batch, Task, View
 from crossvox.errors import require
 from crossvox.losses.pseudo import soft_loss
 from crossvox.methods.base import Method
-from crossvox.methods.bcp import random_box
+from crossvox.methods.bcp import paste, random_box
 from crossvox.methods.cmc import CMC
 from crossvox.networks.backbone import Backbone
 from crossvox.networks.teacher import Teacher
@@ -139,8 +139,3 @@ class CMCPlus(Method):
         bent = ((images - low) / width).clamp(0, 1) ** draw(-bend, bend).exp() * width + low
         noise = torch.randn_like(images) * draw(0, 0.2)
         return bent * draw(0.7, 1.3) + draw(-0.3, 0.3) + noise
-
-
-def paste(x: Tensor, inside: Tensor) -> Tensor:
-    """(B, …, X, Y, Z) with the previous row's values inside a box, (X, Y, Z) bool."""
-    return torch.where(inside, x.roll(1, 0), x)
