@@ -43,8 +43,8 @@ The numbers are Dice, the mean over scans and classes, ± sd over seeds, on the 
 whose labels the run did not use: two labelled scans per modality, preset `cpu`, last checkpoint.
 Methods that use unlabelled scans have seen most of these, without their labels. No number here is
 of a test scan; but that `sup_joint`, `cml` and `umml` do well was known from
-[results.md](results.md), whose scores are, when sharing was thought of. The sets are cut as that page
-says. With one seed a number is an observation, and differences of a few points are none."""
+[results.md](results.md), whose scores are, when sharing was thought of. The sets are cut as that
+page says. With one seed a number is an observation, and differences of a few points are none."""
 
 
 @dataclass(frozen=True)
