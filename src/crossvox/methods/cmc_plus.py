@@ -47,6 +47,7 @@ class CMCPlus(Method):
         gamma: float = 2.0,
         drop: float = 0.5,
         strong: float = 0.0,
+        prior: float = 0.5,
     ) -> None:
         """Build CMC and its teacher.
 
@@ -61,9 +62,11 @@ class CMCPlus(Method):
             gamma: largest exponent of a disturbed crop's gamma curve (its inverse is the least).
             drop: probability that a disturbed crop is segmented without the other modalities.
             strong: probability that the intensities of a labelled crop are disturbed as well.
+            prior: share of cross-entropy's class balance that is taken back in what is predicted.
         """
         super().__init__(task, backbone)
         shares = {"relearn": relearn, "decay": decay, "box": box, "drop": drop, "strong": strong}
+        shares["prior"] = prior
         for name, value in shares.items():
             require(f"method.{name}", value, 0, 1)
         require("method.weight", weight, 0)
@@ -72,9 +75,12 @@ class CMCPlus(Method):
         self.teacher = Teacher(self.student, decay)
         self.relearn, self.weight = relearn, weight
         self.box, self.gamma, self.drop, self.strong = box, gamma, drop, strong
+        self.prior = prior
+        self.register_buffer("voxels", torch.zeros(2, task.n_classes))
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """The losses of `cmc`, and "relearn", which is 0 in the first part."""
+        self._count(batch)
         parts: dict[str, Tensor] = self.student(self._strengthened(batch), progress)
         if batch.unlabelled is None or progress < self.relearn:
             return {**parts, "relearn": torch.zeros_like(parts["loss"]).detach()}
@@ -85,7 +91,7 @@ class CMCPlus(Method):
         self, images: Mapping[str, Tensor], outputs: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
         """As `CMC.predict`."""
-        return self.student.predict(images, outputs)
+        return self._unbiased(self.student.predict(images, outputs))
 
     @property
     def uses_unlabelled(self) -> bool:
@@ -113,18 +119,41 @@ class CMCPlus(Method):
             labelled[anchor] = replace(view, images=images)
         return replace(batch, labelled=labelled)
 
+    @torch.no_grad()
+    def _count(self, batch: Batch) -> None:
+        """Add up each class's labelled voxels, and the background's of the rows that outline it."""
+        for view in batch.labelled.values():
+            if view.label is None:
+                continue
+            classes = range(self.task.n_classes)
+            counts = torch.stack([(view.label == c).sum((1, 2, 3)) for c in classes], dim=1)
+            seen = counts > 0
+            self.voxels[0] += (counts * seen).sum(0)
+            self.voxels[1] += (counts[:, :1] * seen).sum(0)
+
+    def _unbiased(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The logits without `prior` of the lead that cross-entropy's balance gave small classes.
+
+        Weighted by n^−balance, its optimum is not p but p·n^−balance, up to a factor.
+        """
+        own, background = self.voxels.clamp_min(1)
+        lead = self.prior * self.student.balance * (background / own).log()
+        lead = torch.where(self.voxels[0] > 0, lead, 0).view(1, -1, 1, 1, 1)
+        return {m: x - lead for m, x in logits.items()}
+
     def _relearn(self, view: View) -> Tensor:
         """The distance of what is said of disturbed crops to the teacher's soft labels."""
         rows = next(iter(view.same.values()))
         inside = random_box(self.task.patch, self.box, rows.device)
         with torch.no_grad():
-            found = cast(CMC, self.teacher.model).together(view.images, view.same)
+            teacher = cast(CMC, self.teacher.model)
+            found = self._unbiased(teacher.together(view.images, view.same))
             soft = {m: paste(x.float().softmax(dim=1), inside) for m, x in found.items()}
         images = {m: self._disturbed(paste(x, inside)) for m, x in view.images.items()}
         # A pasted box is of another subject: both rows must match for the crop to match.
         kept = torch.rand(len(rows), device=rows.device) >= self.drop
         same = {m: own & own.roll(1, 0) & kept for m, own in view.same.items()}
-        logits = self.student.together(images, same)
+        logits = self._unbiased(self.student.together(images, same))
         return torch.stack([soft_loss(logits[m], soft[m]) for m in logits]).mean()
 
     def _disturbed(self, images: Tensor) -> Tensor:
