@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from crossvox.batch import Batch
 from crossvox.methods.base import Method
@@ -23,7 +26,7 @@ def step(method: Method, batch: Batch, progress: float) -> dict[str, Tensor]:
 
 def test_first_part_is_cmc() -> None:
     method, batch = make_method("cmc+", PAIRED), make_batch(PAIRED)
-    plain = make_method("cmc", PAIRED, shared_encoder=True, shared_decoder=True)
+    plain = make_method("cmc", PAIRED, shared_encoder=True, shared_decoder=True, mia="danet")
     losses = step(method, batch, 0.4)
     torch.testing.assert_close(losses["loss"], step(plain, batch, 0.4)["loss"])
     assert float(losses["relearn"]) == 0.0
@@ -112,12 +115,50 @@ def test_left_out_modalities_have_no_say() -> None:
     assert asked == {0.0: {"ct": True, "mr": True}, 1.0: {"ct": False, "mr": False}}
 
 
-@pytest.mark.parametrize("strong", [0.0, 1.0])
-def test_labelled_crops_are_disturbed_if_asked(strong: float) -> None:
-    method, batch = make_method("cmc+", PAIRED, strong=strong), make_batch(PAIRED)
-    before = {m: view.images[m].clone() for m, view in batch.labelled.items()}
-    plain = step(method.student, batch, 0.0)["sup"]
-    sup = step(method, batch, 0.0)["sup"]
-    assert torch.equal(sup, plain) == (strong == 0.0)
-    for m, view in batch.labelled.items():
-        torch.testing.assert_close(view.images[m], before[m])
+def cubes(*ends: tuple[int, int]) -> Tensor:
+    """(1, 16, 16, 8) labels of class 1 between these places along the first axis."""
+    label = torch.zeros((1, 16, 16, 8), dtype=torch.int64)
+    for start, end in ends:
+        label[:, start:end, 4:8, 2:6] = 1
+    return label
+
+
+def counted(label: Tensor, **options: object) -> Method:
+    """A method that has seen a batch whose crops are all labelled like this."""
+    method, batch = make_method("cmc+", UNPAIRED, **options), make_batch(UNPAIRED)
+    labelled = {
+        m: replace(view, label=label.expand(len(view.label), *label.shape[1:]))
+        for m, view in batch.labelled.items()
+    }
+    step(method, replace(batch, labelled=labelled), 0.0)
+    return method
+
+
+def test_soft_labels_lose_the_smaller_pieces_of_a_class_that_is_one_piece_in_the_labels() -> None:
+    logits = nn.functional.one_hot(cubes((0, 6), (9, 12)), 3).movedim(-1, 1) * 9.0
+    for label, clean, pieces in (
+        (cubes((2, 8)), True, cubes((0, 6))),
+        (cubes((2, 8)), False, cubes((0, 6), (9, 12))),
+        (cubes((2, 6), (8, 12)), True, cubes((0, 6), (9, 12))),
+    ):
+        method = counted(label, clean=clean)
+        assert torch.equal(method._soft_labels(logits).argmax(dim=1), pieces)
+
+
+def test_what_is_predicted_loses_part_of_the_balance() -> None:
+    """A class of 96 voxels in crops of 2048: half of half of log(1952 / 96)."""
+    method = counted(cubes((2, 8)), prior=0.5)
+    images = make_batch(UNPAIRED).unlabelled.images
+    before, after = method.student.predict(images), method.predict(images)
+    for m in images:
+        less = before[m] - after[m]
+        torch.testing.assert_close(less[:, 0], torch.zeros_like(less[:, 0]))
+        expected = torch.full_like(less[:, 1], 0.25 * math.log(1952 / 96))
+        torch.testing.assert_close(less[:, 1], expected)
+
+
+def test_with_no_prior_what_is_predicted_is_the_students() -> None:
+    method = counted(cubes((2, 8)), prior=0.0)
+    images = make_batch(UNPAIRED).unlabelled.images
+    for m, logits in method.predict(images).items():
+        assert torch.equal(logits, method.student.predict(images)[m])

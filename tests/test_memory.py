@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import resource
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,13 +123,18 @@ def test_a_window_of_every_backbone_is_foretold_without_being_computed(backbone)
     check_window("cmc", backbone, True)
 
 
+@pytest.mark.parametrize("mia", ["gate", "danet", "none"])
+def test_a_window_of_every_awareness_is_foretold_without_being_computed(mia):
+    check_window("cmc", "unet", True, mia=mia)
+
+
 def test_a_window_of_mmformer_is_foretold_without_being_computed():
     check_window("mmformer", "unet", True)
 
 
-def check_window(name: str, backbone: str, paired: bool) -> None:
+def check_window(name: str, backbone: str, paired: bool, **options: Any) -> None:
     patch = CROPS.get(backbone, CUBE)
-    method = make_method(name, make_task(paired=paired, patch=patch), backbone=backbone)
+    method = make_method(name, make_task(paired=paired, patch=patch), backbone=backbone, **options)
     before = {key: value.clone() for key, value in method.state_dict().items()}
     found = window_bytes(predictor(method), ("ct", "mr") if paired else ("ct",))
     # At least logits and probabilities of three classes.

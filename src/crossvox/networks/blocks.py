@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -41,6 +43,13 @@ class InstanceNorm(nn.Module):
             for row in x.contiguous(memory_format=torch.channels_last_3d).split(1)
         ]
         return torch.cat(rows) if len(rows) > 1 else rows[0]
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """A block without autocast on the tensor's device; "meta" (sizes without values) has none."""
+    if x.device.type == "meta":
+        return nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def fast_layout(x: Tensor) -> Tensor:

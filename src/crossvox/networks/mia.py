@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from crossvox.networks.blocks import Pointwise, conv, conv_norm_act, zero_pointwise
+from crossvox.networks.blocks import Pointwise, conv, conv_norm_act, full_precision, zero_pointwise
 
 MIAForm = Literal["gate", "danet", "none"]
 
@@ -53,7 +53,7 @@ class ChannelAttention(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, x, y, z) → the same shape."""
         # Sums over all voxels overflow and lose digits in half precision.
-        with torch.autocast(features.device.type, enabled=False):
+        with full_precision(features):
             x = features.float().flatten(2)
             energy = x @ x.transpose(1, 2)
             attention = (energy.amax(dim=2, keepdim=True) - energy).softmax(dim=2)

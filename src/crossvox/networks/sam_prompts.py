@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from crossvox.batch import Triple
+from crossvox.networks.blocks import full_precision
 from crossvox.networks.vit import ChannelNorm
 
 
@@ -28,7 +29,7 @@ class PositionCode(nn.Module):
     def forward(self, positions: Tensor) -> Tensor:
         """Positions (…, 3) in [0, 1] → codes (…, channels), the sine in it twice as published."""
         # Half precision would garble the angles, which reach many turns.
-        with torch.autocast(positions.device.type, enabled=False):
+        with full_precision(positions):
             angles = 2 * math.pi * ((2 * positions - 1) @ self.positional_encoding_gaussian_matrix)
             return torch.cat([angles.sin(), angles.cos(), angles.sin()], dim=-1)
 
