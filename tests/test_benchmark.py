@@ -14,6 +14,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import yaml
 
 from crossvox.cli.main import main
 from crossvox.data.manifest import load_manifest
@@ -122,6 +123,22 @@ def test_other_settings_in_the_same_folder_are_refused(finished, paired_files, c
     suite, out = finished
     line = refused(capsys, *arguments(suite, paired_files.path, out, "--set", "fit.steps=5"))
     assert "another fit" in line and "another --out" in line
+
+
+def test_a_run_of_a_version_that_knew_fewer_options_is_gone_on_with(
+    finished, paired_files, tmp_path, capsys
+):
+    suite, finished_in = finished
+    out = tmp_path / "out"
+    shutil.copytree(finished_in, out)
+    for path in out.glob("cells/*/run/config.yaml"):
+        config = yaml.safe_load(path.read_text().replace(str(finished_in), str(out)))
+        del config["method"]["balance"], config["backbone"]["max_width"]
+        path.write_text(yaml.safe_dump(config))
+    assert main(arguments(suite, paired_files.path, out)) == 0
+    assert "2 cells: 2 done" in capsys.readouterr().out
+    path.write_text(yaml.safe_dump(config | {"method": config["method"] | {"balance": 1.0}}))
+    assert "another method" in refused(capsys, *arguments(suite, paired_files.path, out))
 
 
 def test_scores_of_other_tests_and_of_other_runs_are_not_taken_for_these(

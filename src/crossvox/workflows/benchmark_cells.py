@@ -30,7 +30,8 @@ from crossvox.workflows.benchmark_suite import (
 )
 from crossvox.workflows.config import RunConfig
 from crossvox.workflows.evaluate import Given, cases_of
-from crossvox.workflows.runs import build_method, crop_rule
+from crossvox.workflows.presets import PLUGINS
+from crossvox.workflows.runs import build_method, crop_rule, with_defaults
 from crossvox.workflows.train import store_path
 
 Parse = Callable[[Path], RunConfig]
@@ -213,6 +214,7 @@ def _refuse_other(cell: Cell) -> None:
     if not cell.begun:
         return
     before, now = read_config(cell.run), cell.config.to_dict()
+    before = before | {part: with_defaults(part, before[part]) for part in PLUGINS}
     before = RunConfig.from_dict(before).to_dict()
     changed = [key for key in now if key not in ELSEWHERE and before.get(key) != now[key]]
     if _data_changed(cell):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -109,6 +110,16 @@ def plugin(part: str, name: Any) -> type:
     if not isinstance(name, str) or name not in choices:
         raise UsageError(f"unknown {part} '{name}'; choose from {', '.join(choices)}")
     return choices[name]
+
+
+def with_defaults(part: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A `method` or `backbone` with every option that it does not name at its default.
+
+    So are compared what was written by a version that knew fewer options, and what is asked for.
+    """
+    known = inspect.signature(plugin(part, given["name"])).parameters.values()
+    keywords = [p for p in known if p.kind is p.KEYWORD_ONLY and p.default is not p.empty]
+    return {p.name: p.default for p in keywords} | dict(given)
 
 
 def crop_rule(backbone: dict[str, Any]) -> CropRule | None:
