@@ -9,6 +9,7 @@ import pytest
 
 from crossvox.evaluation.benchmark_scores import CASE_COLUMNS, score_lines
 from crossvox.evaluation.benchmark_tables import (
+    change_table,
     cost_table,
     score_table,
     variant_table,
@@ -104,6 +105,24 @@ def test_variants_stand_side_by_side():
     cells = {(row[0].text, row[1].text): [c.text for c in row[2:]] for row in table.rows}
     assert cells["ct", "sup"] == ["0.585 ± 0.014", "0.585 ± 0.014", "0.300 ± 0.000"]
     assert cells["mr", "sup"][2] == ""
+
+
+def test_a_test_is_compared_with_the_same_runs_plain_test():
+    moved = [x | {"dice": x["dice"] - 0.02 * (x["modality"] == "mr")} for x in grid("shift=10")]
+    alone = [x for x in grid("given=ct") if x["modality"] == "ct"]
+    table = change_table(grid() + moved + alone, "dice", "d")
+    texts = [[cell.text for cell in row[:4]] for row in table.rows]
+    changes = {"ct": "+0.000 [+0.000, +0.000]", "mr": "−0.020 [−0.020, −0.020]",
+               "overall": "−0.010 [−0.010, −0.010]"}  # fmt: skip
+    assert texts == [
+        *(
+            ["shift 10 mm", m, row, change]
+            for m, change in changes.items()
+            for row in ("sup", "cmc")
+        ),
+        *(["ct only", "ct", row, changes["ct"]] for row in ("sup", "cmc")),
+    ]
+    assert table.breaks == {0, 2, 4, 6}
 
 
 def test_volumes_are_medians_of_scans_that_show_the_class():

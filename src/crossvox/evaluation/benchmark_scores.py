@@ -55,6 +55,30 @@ def score_lines(cases: Sequence[Mapping[str, Any]], reference: str) -> list[Line
     return lines
 
 
+def change_lines(cases: Sequence[Mapping[str, Any]], metric: str) -> list[Line]:
+    """What each further test of the same runs changes, compared case by case and seed by seed.
+
+    Args:
+        cases: mappings with the keys `CASE_COLUMNS`, of one data set, label count and backbone.
+        metric: "dice" or "assd_mm".
+
+    Returns:
+        Mappings with row, variant, modality, difference (test less plain test), low, high, p and
+        cases; of every row, test and modality tested, and of `OVERALL` where there are several.
+    """
+    lines = []
+    for (row,), own in _split(cases, ("row",)).items():
+        tests = {variant: part for (variant,), part in _split(own, ("variant",)).items()}
+        plain = tests.pop("", [])
+        for variant, part in tests.items():
+            modalities = list(dict.fromkeys(line["modality"] for line in part))
+            for modality in [*modalities, OVERALL][: 1 if len(modalities) == 1 else None]:
+                place = {"row": row, "variant": variant, "modality": modality}
+                line = {"class": AVERAGE, "metric": metric, **place}
+                lines.append(place | _compared(part, plain, line))
+    return lines
+
+
 def _row_lines(own: Sequence[Line], reference: Sequence[Line] | None) -> list[Line]:
     """The lines of one row of one table."""
     runs = [summarise(rows) for rows in _split(own, ("seed",)).values()]

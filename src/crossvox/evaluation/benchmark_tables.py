@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from crossvox.evaluation.benchmark_scores import AVERAGE, OVERALL
+from crossvox.evaluation.benchmark_scores import AVERAGE, OVERALL, change_lines
 from crossvox.evaluation.layout import Cell, Mark, TextTable
 from crossvox.evaluation.scores import DECIMALS
 
@@ -87,6 +87,28 @@ def variant_table(lines: Sequence[Line], metric: str, caption: str) -> TextTable
             rows.append(cells)
     head = ["modality", "row", *(_title(variant) for variant in variants)]
     return TextTable(f"{TITLES[metric]} by test: {caption}", head, rows, 2, frozenset(breaks))
+
+
+def change_table(cases: Sequence[Line], metric: str, caption: str) -> TextTable:
+    """What the test's variants change for each row: difference to its plain test, and interval.
+
+    Args:
+        cases: mappings with the keys `CASE_COLUMNS`, of one group with all its variants.
+        metric: "dice" or "assd_mm".
+        caption: what the table is of.
+    """
+    lines = change_lines(cases, metric)
+    tests = list(dict.fromkeys((line["variant"], line["modality"]) for line in lines))
+    rows: list[list[Cell]] = []
+    breaks = set()
+    for variant, modality in tests:
+        breaks.add(len(rows))
+        own = [x for x in lines if (x["variant"], x["modality"]) == (variant, modality)]
+        for line in own:
+            names = (_title(variant), modality, line["row"])
+            rows.append([*(Cell(name) for name in names), *_difference(line, metric)])
+    head = ["test", "modality", "row", "Δ to the same runs' plain test [95 %]", "p"]
+    return TextTable(f"{TITLES[metric]}, change: {caption}", head, rows, 3, frozenset(breaks))
 
 
 def volume_table(cases: Sequence[Line], caption: str) -> TextTable:

@@ -11,6 +11,7 @@ from typing import Any
 from crossvox.evaluation.benchmark_scores import AVERAGE, OVERALL
 from crossvox.evaluation.benchmark_tables import (
     TITLES,
+    change_table,
     cost_table,
     score_table,
     variant_table,
@@ -81,6 +82,8 @@ def sections(report: Report) -> Iterator[tuple[str, list[TextTable], list[str]]]
             found.append(volume_table([x for x in report.cases if _group(x) == place], what))
             if len(plain) < len(group):
                 found += [variant_table(group, metric, what) for metric in DECIMALS]
+                tested = [x for x in report.cases if _group(x)[:3] == place[:3]]
+                found.append(change_table(tested, "dice", what))
             yield what, found, reading(group, reference)
         cells = [cell for cell in report.cells if cell["data"] == data]
         for backbone in dict.fromkeys(cell["backbone"] for cell in cells):
