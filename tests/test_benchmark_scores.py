@@ -11,6 +11,7 @@ from crossvox.evaluation.benchmark_scores import CASE_COLUMNS, score_lines
 from crossvox.evaluation.benchmark_tables import (
     change_table,
     cost_table,
+    overview_table,
     score_table,
     variant_table,
     volume_table,
@@ -105,6 +106,17 @@ def test_variants_stand_side_by_side():
     cells = {(row[0].text, row[1].text): [c.text for c in row[2:]] for row in table.rows}
     assert cells["ct", "sup"] == ["0.585 ± 0.014", "0.585 ± 0.014", "0.300 ± 0.000"]
     assert cells["mr", "sup"][2] == ""
+
+
+def test_an_overview_has_a_column_per_data_set_and_modality():
+    other = [case(row, 0, "q", "lge", "a", dice, data="heart")
+             for row, dice in (("sup", 0.2), ("cmc", 0.7))]  # fmt: skip
+    table = overview_table(score_lines(grid() + grid("shift=10") + other, "cmc"), "labels: 2")
+    assert table.head == ["row", "d: ct", "d: mr", "d: mean", "heart: lge", "heart: mean"]
+    texts = [[cell.text for cell in row] for row in table.rows]
+    assert texts == [["sup", *["0.585 ± 0.014"] * 3, "0.200", "0.200"],
+                     ["cmc", *["0.685 ± 0.014"] * 3, "0.700", "0.700"]]  # fmt: skip
+    assert [cell.mark for cell in table.rows[1]] == ["", *["best"] * 5]
 
 
 def test_a_test_is_compared_with_the_same_runs_plain_test():

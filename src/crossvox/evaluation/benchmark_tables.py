@@ -22,6 +22,27 @@ CELL_COLUMNS = (
 """Of `cells.csv`: a line is one run. `cpu_seconds` are the last attempt's, scoring included."""
 
 
+def overview_table(lines: Sequence[Line], caption: str) -> TextTable:
+    """The classes' mean Dice of every row, a column per data set and modality, variants left out.
+
+    Args:
+        lines: as of `score_table`, of one backbone and label count, of all data sets.
+        caption: what the table is of.
+    """
+    own = [x for x in lines if x["metric"] == "dice" and x["class"] == AVERAGE]
+    own = [x for x in own if not x["variant"]]
+    columns = sorted(
+        dict.fromkeys((line["data"], line["modality"]) for line in own),
+        key=lambda column: ([x["data"] for x in own].index(column[0]), column[1] == OVERALL),
+    )
+    names = list(dict.fromkeys(line["row"] for line in own))
+    found = {(line["data"], line["modality"], line["row"]): line for line in own}
+    cells = [_marked([found.get((*column, name)) for name in names], "dice") for column in columns]
+    rows = [[Cell(name), *(column[i] for column in cells)] for i, name in enumerate(names)]
+    titles = [f"{data}: {'mean' if m == OVERALL else m}" for data, m in columns]
+    return TextTable(f"Dice, mean of the classes: {caption}", ["row", *titles], rows)
+
+
 def score_table(lines: Sequence[Line], metric: str, reference: str, caption: str) -> TextTable:
     """One metric of one table of the suite.
 

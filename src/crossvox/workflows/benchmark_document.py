@@ -13,6 +13,7 @@ from crossvox.evaluation.benchmark_tables import (
     TITLES,
     change_table,
     cost_table,
+    overview_table,
     score_table,
     variant_table,
     volume_table,
@@ -71,6 +72,16 @@ def tables(report: Report) -> Iterator[tuple[str, list[TextTable]]]:
 def sections(report: Report) -> Iterator[tuple[str, list[TextTable], list[str]]]:
     """As `tables`, each with what its tables say in sentences."""
     reference = report.about["reference"]
+    places = dict.fromkeys((x["backbone"], x["labels"]) for x in report.lines)
+    if len(report.datasets) > 1:
+        whole = [
+            overview_table(
+                [x for x in report.lines if (x["backbone"], x["labels"]) == place],
+                f"{_count(place[1])}, {place[0]}",
+            )
+            for place in places
+        ]
+        yield "All data sets", whole, []
     for data in report.datasets:
         own = [line for line in report.lines if line["data"] == data]
         for backbone, labels in dict.fromkeys((x["backbone"], x["labels"]) for x in own):
