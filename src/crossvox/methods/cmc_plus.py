@@ -22,10 +22,6 @@ from crossvox.networks.teacher import Teacher
 STRAY = 0.05
 """A class with a larger share of its labelled voxels outside its largest component has several."""
 
-FOUND, MEMORY = 0.2, 0.95
-"""A class is found if its share of the teacher's labels, a moving average with this memory, is at
-least this part of its share of the labelled crops, half of which are centred on organs."""
-
 
 class CMCPlus(Method):
     """CMC whose modalities share encoder and decoder, and a second part of the training.
@@ -43,7 +39,6 @@ class CMCPlus(Method):
     adaptation = "not published: our recipe on top of cmc"
 
     voxels: Tensor
-    shares: Tensor
 
     # One keyword per number of the method is what the command line addresses.
     def __init__(  # noqa: PLR0913
@@ -91,7 +86,6 @@ class CMCPlus(Method):
         self.box, self.gamma, self.drop = box, gamma, drop
         self.clean, self.prior = clean, prior
         self.register_buffer("voxels", torch.zeros(3, task.n_classes))
-        self.register_buffer("shares", torch.zeros(len(task.modalities), task.n_classes))
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """The losses of `cmc`, and "relearn", which is 0 in the first part."""
@@ -127,34 +121,13 @@ class CMCPlus(Method):
         inside = random_box(self.task.patch, self.box, rows.device)
         with torch.no_grad():
             found = cast(CMC, self.teacher.model).together(view.images, view.same)
-            soft = {m: self._soft_labels(x) for m, x in found.items()}
-            sure = {m: self._found(m, q) for m, q in soft.items()}
-            soft = {m: paste(q, inside) for m, q in soft.items()}
+            soft = {m: paste(self._soft_labels(x), inside) for m, x in found.items()}
         images = {m: self._disturbed(paste(x, inside)) for m, x in view.images.items()}
         # A pasted box is of another subject: both rows must match for the crop to match.
         kept = torch.rand(len(rows), device=rows.device) >= self.drop
         same = {m: own & own.roll(1, 0) & kept for m, own in view.same.items()}
         logits = self.student.together(images, same)
-        terms = [
-            soft_loss(join_log(logits[m], sure[m]), join(soft[m], sure[m]))
-            for m in self.task.modalities
-        ]
-        return torch.stack(terms).mean()
-
-    def _found(self, modality: str, soft: Tensor) -> Tensor:
-        """(K + 1,) bool: background, and the classes that the teacher has found by now.
-
-        One that it calls background everywhere would be untaught the network, which may be
-        about to find it.
-        """
-        label = soft.argmax(dim=1)
-        share = torch.stack([(label == c).float().mean() for c in range(self.task.n_classes)])
-        mean = self.shares[self.task.modalities.index(modality)]
-        mean.lerp_(share, 1 - MEMORY)
-        labelled = self.voxels[0] / self.voxels[0].sum().clamp_min(1)
-        found = mean >= FOUND * labelled
-        found[0] = True
-        return found
+        return torch.stack([soft_loss(logits[m], soft[m]) for m in logits]).mean()
 
     def _soft_labels(self, logits: Tensor) -> Tensor:
         """Probabilities; background where a class that is one piece in the labels has another."""
@@ -207,18 +180,3 @@ class CMCPlus(Method):
         own, background, _ = self.voxels.clamp_min(1)
         lead = self.prior * self.student.balance * (background / own).log().view(1, -1, 1, 1, 1)
         return {m: x - lead for m, x in logits.items()}
-
-
-def join(p: Tensor, kept: Tensor) -> Tensor:
-    """(B, K + 1, …) probabilities with the classes that are not `kept` joined to background."""
-    others = kept.clone()
-    others[0] = False
-    return torch.cat([p[:, ~others].sum(dim=1, keepdim=True), p[:, others]], dim=1)
-
-
-def join_log(logits: Tensor, kept: Tensor) -> Tensor:
-    """As `join`, of logits."""
-    others = kept.clone()
-    others[0] = False
-    joined = logits[:, ~others].logsumexp(dim=1, keepdim=True)
-    return torch.cat([joined, logits[:, others]], dim=1)
