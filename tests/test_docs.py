@@ -126,3 +126,12 @@ def test_the_site_builds_without_a_warning_and_asks_for_nothing_else(tmp_path) -
         text = page.read_text(encoding="utf-8")
         loaded = re.findall(r"<(?:script|link|img)\b[^>]*(?:src|href)=\"?(?:https?:)?//", text)
         assert loaded == [], page.name
+
+
+def test_the_readmes_headline_is_that_of_the_results() -> None:
+    """Its numbers are copied from the page that the benchmark writes."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    part = readme.split("## How well")[1].split("\n## ")[0]
+    table = [line for line in part.splitlines() if line.startswith("|")]
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").splitlines()
+    assert len(table) > 5 and all(line in page for line in table)
