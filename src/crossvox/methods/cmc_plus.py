@@ -55,7 +55,7 @@ class CMCPlus(Method):
         gamma: float = 2.0,
         drop: float = 0.5,
         clean: bool = True,
-        prior: float = 0.5,
+        prior: float = 0.0,
     ) -> None:
         """Build CMC and its teacher.
 
