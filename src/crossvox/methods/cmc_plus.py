@@ -29,8 +29,8 @@ class CMCPlus(Method):
     In it the moving average of the network segments the unlabelled crops, with every modality
     that a subject has; the network learns these soft labels, less all but each class's largest
     component, from disturbed copies: a box of another crop pasted in (with its labels),
-    intensities changed, other modalities left out. What is predicted loses part of the lead over
-    background that cross-entropy's class balance gives to small organs.
+    intensities changed, other modalities left out. What is predicted can lose the lead over
+    background that cross-entropy's class balance gives to small organs (`prior`).
     """
 
     name = "cmc+"
@@ -99,7 +99,7 @@ class CMCPlus(Method):
     def predict(
         self, images: Mapping[str, Tensor], outputs: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
-        """As `CMC.predict`, with part of the class balance of cross-entropy taken back."""
+        """As `CMC.predict`, less what `prior` takes back of cross-entropy's class balance."""
         return self._unbiased(self.student.predict(images, outputs))
 
     @property
