@@ -84,7 +84,7 @@ def test_tables_and_figures_are_written_and_made_anew_from_the_csv_files(finishe
     text = before["tables.md"]
     assert text.startswith("# Tiny ü") and "benchmarks/s.yaml" in text and "ct only" in text
     assert "Dice: tiny, labels: 2, unet" in text and "Δ to cmc" in text and "METHOD" not in text
-    assert before["tables.tex"].count(r"\begin{table}") == 6
+    assert before["tables.tex"].count(r"\begin{table}") == 7
     figures = sorted(path.name for path in (out / "figures").iterdir())
     assert figures == [
         f"tiny-unet-{m}-{x}.png" for m in ("assd", "dice") for x in ("given", "shift")

@@ -214,7 +214,7 @@ def _refuse_other(cell: Cell) -> None:
     if not cell.begun:
         return
     before, now = read_config(cell.run), cell.config.to_dict()
-    before = before | {part: with_defaults(part, before[part]) for part in PLUGINS}
+    before = before | {p: with_defaults(p, before[p], now[p]) for p in PLUGINS}
     before = RunConfig.from_dict(before).to_dict()
     changed = [key for key in now if key not in ELSEWHERE and before.get(key) != now[key]]
     if _data_changed(cell):

@@ -112,14 +112,14 @@ def plugin(part: str, name: Any) -> type:
     return choices[name]
 
 
-def with_defaults(part: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """A `method` or `backbone` with every option that it does not name at its default.
+def with_defaults(part: str, given: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """A `method` or `backbone` with the options that only `asked` names at their defaults.
 
-    So are compared what was written by a version that knew fewer options, and what is asked for.
+    So is what a version wrote that knew fewer options compared with what is asked for.
     """
-    known = inspect.signature(plugin(part, given["name"])).parameters.values()
-    keywords = [p for p in known if p.kind is p.KEYWORD_ONLY and p.default is not p.empty]
-    return {p.name: p.default for p in keywords} | dict(given)
+    known = inspect.signature(plugin(part, given["name"])).parameters
+    new = [name for name in asked if name in known and name not in given]
+    return {**given, **{name: known[name].default for name in new}}
 
 
 def crop_rule(backbone: dict[str, Any]) -> CropRule | None:
