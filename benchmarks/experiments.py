@@ -6,8 +6,10 @@
 The ideas stand in `ideas/experiments.yaml`: what, why, what was expected, what became of
 it, and the settings that it is; an idea whose code was removed has none. Each is a `crossvox
 train` per data set and seed, and a `crossvox evaluate` on the train and val scans whose labels the
-run did not use; one thread each, `--jobs` of them side by side. What is done is not done again,
-what was stopped goes on.
+run did not use; one thread each, `--jobs` of them side by side. An idea that concerns prediction
+alone names the one whose runs it scores (`runs`) and the options of `evaluate` (`evaluate`). What
+is done is not done again, what was stopped goes on; ideas of which `--out` holds no scores keep
+the numbers that the page has.
 """
 
 from __future__ import annotations
@@ -55,10 +57,15 @@ had shown that a seed lost an organ. Code that was removed is in the history of 
 
 @dataclass(frozen=True)
 class Trial:
-    """An idea on a data set with a seed; `root` is where the data set's files lie."""
+    """An idea on a data set with a seed; `root` is where the data set's files lie.
+
+    `trained` is the idea whose run it scores, its own or another's.
+    """
 
     idea: str
+    trained: str
     settings: dict[str, Any] | None
+    options: tuple[str, ...]
     dataset: str
     data: Path
     root: Path
@@ -68,12 +75,12 @@ class Trial:
     @property
     def run(self) -> Path:
         """The run directory."""
-        return self.out / f"{self.dataset}-{self.idea}-{self.seed}"
+        return self.out / f"{self.dataset}-{self.trained}-{self.seed}"
 
     @property
     def scores(self) -> Path:
         """Where its scores go."""
-        return self.out / f"{self.run.name}-scores"
+        return self.out / f"{self.dataset}-{self.idea}-{self.seed}-scores"
 
     @property
     def done(self) -> bool:
@@ -98,7 +105,7 @@ class Trial:
             ])  # fmt: skip
         self._execute([
             "evaluate", str(self.run), "--data", str(self._others()), *root, "--split", "test",
-            "--checkpoint", "last", "--out", str(self.scores),
+            "--checkpoint", "last", "--out", str(self.scores), *self.options,
         ])  # fmt: skip
 
     def found(self) -> dict[str, float]:
@@ -132,26 +139,51 @@ class Trial:
             raise SystemExit(f"{' '.join(command)} ended with {code}; see {log}")
 
 
-def page(ideas: dict[str, Any], trials: list[Trial]) -> str:
-    """All ideas, a line each, in the order of the file."""
+def page(ideas: dict[str, Any], trials: list[Trial], before: str = "") -> str:
+    """All ideas, a line each, in the order of the file; `before` is the page as it was."""
     done = [trial for trial in trials if trial.done]
-    columns = list(dict.fromkeys((t.dataset, m) for t in done for m in t.found()))
-    head = ["idea", "what", "why", "expected", *(f"{d} {m}" for d, m in columns), "seeds", "kept"]
+    known = _numbers(before)
+    found = dict.fromkeys(f"{t.dataset} {m}" for t in done for m in t.found())
+    columns = list(dict.fromkeys(k for row in known.values() for k in row if k != "seeds") | found)
+    head = ["idea", "what", "why", "expected", *columns, "seeds", "kept"]
     rows = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for name, idea in ideas.items():
         own = [trial for trial in done if trial.idea == name]
-        cells = [_spread([t.found()[m] for t in own if t.dataset == d]) for d, m in columns]
-        seeds = len({trial.seed for trial in own})
+        numbers = _measured(own) if own else known.get(name, {})
+        cells = [numbers.get(column, "–") for column in columns]
         words = [name, idea["what"], idea["why"], idea["expected"]]
-        rows.append("| " + " | ".join([*words, *cells, str(seeds), idea["kept"]]) + " |")
+        line = [*words, *cells, numbers.get("seeds", "0"), idea["kept"]]
+        rows.append("| " + " | ".join(line) + " |")
     return "\n\n".join([HEAD, "\n".join(rows)]) + "\n"
 
 
+def _measured(trials: list[Trial]) -> dict[str, str]:
+    """Column → what stands in it, of one idea."""
+    values: dict[str, list[float]] = {}
+    for trial in trials:
+        for modality, dice in trial.found().items():
+            values.setdefault(f"{trial.dataset} {modality}", []).append(dice)
+    seeds = len({trial.seed for trial in trials})
+    return {**{column: _spread(own) for column, own in values.items()}, "seeds": str(seeds)}
+
+
+def _numbers(text: str) -> dict[str, dict[str, str]]:
+    """Idea → column → what stands there, of a page written by this program."""
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line[:2] == "| "]
+    return {row[0]: dict(zip(rows[0][4:-1], row[4:-1], strict=True)) for row in rows[2:]}
+
+
 def _spread(values: list[float]) -> str:
-    if not values:
-        return "–"
     spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.3f}{spread}"
+
+
+def _trial(name: str, ideas: dict[str, Any], *place: Any) -> Trial:
+    """An idea with the settings of those runs that it scores."""
+    idea = ideas[name]
+    trained = idea.get("runs", name)
+    options = tuple(idea.get("evaluate", "").split())
+    return Trial(name, trained, ideas[trained].get("settings"), options, *place)
 
 
 def main() -> None:
@@ -173,15 +205,18 @@ def main() -> None:
         root = given.root or data.parent
         sets.append((load_manifest(data, root).name, data, root))
     trials = [
-        Trial(name, idea.get("settings"), dataset, data, root, seed, given.out)
+        _trial(name, ideas, dataset, data, root, seed, given.out)
         for seed in given.seeds
         for name, idea in ideas.items()
         for dataset, data, root in sets
     ]
+    asked = [trial for trial in trials if trial.idea in (given.ideas or ideas)]
     with ThreadPoolExecutor(given.jobs) as pool:
-        asked = given.ideas or list(ideas)
-        list(pool.map(Trial.work, [trial for trial in trials if trial.idea in asked]))
-    atomic_write(given.page, page(ideas, trials))
+        # First those that train: no two may train one run.
+        for others in (False, True):
+            list(pool.map(Trial.work, [t for t in asked if (t.trained != t.idea) == others]))
+    before = given.page.read_text(encoding="utf-8") if given.page.exists() else ""
+    atomic_write(given.page, page(ideas, trials, before))
 
 
 if __name__ == "__main__":

@@ -78,8 +78,8 @@ def test_largest_component_of_each_class_and_row_by_hand() -> None:
             [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 2, 2]],
         ]
     ).unsqueeze(-1)
-    assert torch.equal(largest_components(label), expected)
-    assert not largest_components(torch.zeros(1, 2, 2, 2, dtype=torch.int64)).any()
+    assert torch.equal(largest_components(label, (1, 2)), expected)
+    assert not largest_components(torch.zeros(1, 2, 2, 2, dtype=torch.int64), (1, 2)).any()
 
 
 def test_losses_by_hand() -> None:

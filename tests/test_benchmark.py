@@ -141,6 +141,33 @@ def test_a_run_of_a_version_that_knew_fewer_options_is_gone_on_with(
     assert "another method" in refused(capsys, *arguments(suite, paired_files.path, out))
 
 
+@pytest.mark.parametrize("name", [{}, {"name": "gone"}])
+def test_a_run_of_a_method_that_is_gone_is_named_with_its_folder(
+    name, finished, paired_files, tmp_path, capsys
+):
+    suite, finished_in = finished
+    out = tmp_path / "out"
+    shutil.copytree(finished_in, out)
+    path = next(out.glob("cells/*sup*/run/config.yaml"))
+    config = yaml.safe_load(path.read_text().replace(str(finished_in), str(out)))
+    path.write_text(yaml.safe_dump(config | {"method": name}))
+    line = refused(capsys, *arguments(suite, paired_files.path, out))
+    assert str(path.parent.parent) in line and "another --out" in line
+    assert "unknown method" in line
+
+
+def test_the_reading_leaves_a_bound_out(paired_files, tmp_path):
+    bound = {"label": "bound", "method": "sup", "labelled": "all"}
+    suite = write_suite(
+        tmp_path / "s.yaml", methods=["sup", "sup_joint", bound], labels=[1], reference="sup"
+    )
+    out = tmp_path / "out"
+    assert main(arguments(suite, paired_files.path, out)) == 0
+    text = (out / "tables.md").read_text(encoding="utf-8")
+    assert "| bound |" in text and "bound is first" not in text and "bound second" not in text
+    assert "**bound" not in text and "* bound: `method=sup`, `labelled=all`." in text
+
+
 def test_scores_of_other_tests_and_of_other_runs_are_not_taken_for_these(
     paired_files, tmp_path, ran
 ):

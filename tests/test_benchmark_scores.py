@@ -81,6 +81,20 @@ def test_tables_mark_the_best_two_of_each_block_by_the_metrics_direction():
     assert "mean of the 2" in table.head and "Δ to cmc [95 %]" in table.head
 
 
+def test_a_bound_is_shown_and_is_no_rival():
+    cases = grid() + [case("all", s, f"p{i}", m, k, 0.99) for s in (0, 1) for i in (0, 1)
+                      for m in ("ct", "mr") for k in "ab"]  # fmt: skip
+    lines = score_lines(cases, "cmc")
+    table = score_table(lines, "dice", "cmc", "d", {"all"})
+    ct = {row[1].text: row[5] for row in table.rows if row[0].text == "ct"}
+    assert {row: cell.mark for row, cell in ct.items()} == {
+        "cmc": "best", "sup": "second", "all": ""
+    }  # fmt: skip
+    assert ct["all"].text.startswith("0.990")
+    whole = overview_table(lines, "labels: 2", {"all"})
+    assert [row[1].mark for row in whole.rows] == ["second", "best", ""]
+
+
 def test_equal_numbers_are_marked_alike_and_a_single_row_not_at_all():
     same = [case(row, 0, "p0", "ct", "a", 0.5) for row in ("x", "y")]
     table = score_table(score_lines(same, "none"), "dice", "none", "d")

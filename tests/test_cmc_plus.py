@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from crossvox.batch import Batch
+from crossvox.batch import IGNORE, Batch
 from crossvox.methods.base import Method
 from crossvox.methods.bcp import paste
 from helpers_methods import awake, gradients, make_batch, make_method, make_task
@@ -123,42 +123,95 @@ def cubes(*ends: tuple[int, int]) -> Tensor:
     return label
 
 
-def counted(label: Tensor, **options: object) -> Method:
-    """A method that has seen a batch whose crops are all labelled like this."""
+def one_hot(label: Tensor) -> Tensor:
+    """Logits of a network that is sure of these classes."""
+    return nn.functional.one_hot(label, 3).movedim(-1, 1) * 9.0
+
+
+def test_soft_labels_lose_the_smaller_parts_of_a_class_that_is_one_piece_in_the_labels() -> None:
+    two = cubes((0, 6), (9, 12))
+    for one_piece, clean, expected in (
+        (("liver",), True, cubes((0, 6))),
+        (("liver",), False, two),
+        (("spleen",), True, two),
+        ((), True, two),
+    ):
+        task = replace(UNPAIRED, one_piece=one_piece)
+        soft = make_method("cmc+", task, clean=clean)._soft_labels(one_hot(two))
+        assert torch.equal(soft.argmax(dim=1), expected)
+        torch.testing.assert_close(soft.sum(1), torch.ones_like(soft[:, 0]))
+
+
+def test_of_two_classes_each_keeps_its_own_largest_part() -> None:
+    label = cubes((0, 6), (9, 12))
+    label[:, 13:16, 4:8, 2:6] = label[:, :2, :2, :2] = 2
+    soft = make_method("cmc+", replace(UNPAIRED, one_piece=("liver", "spleen")))._soft_labels(
+        one_hot(label)
+    )
+    expected = cubes((0, 6))
+    expected[:, 13:16, 4:8, 2:6] = 2
+    assert torch.equal(soft.argmax(dim=1), expected)
+
+
+def counted(*labels: Tensor, **options: object) -> Method:
+    """A method that has seen a batch for each label, whose labelled crops all have it."""
     method, batch = make_method("cmc+", UNPAIRED, **options), make_batch(UNPAIRED)
-    labelled = {
-        m: replace(view, label=label.expand(len(view.label), *label.shape[1:]))
-        for m, view in batch.labelled.items()
-    }
-    step(method, replace(batch, labelled=labelled), 0.0)
+    for label in labels:
+        views = {
+            m: replace(view, label=label.expand(len(view.label), *label.shape[1:]))
+            for m, view in batch.labelled.items()
+        }
+        step(method, replace(batch, labelled=views), 0.0)
     return method
 
 
-def test_soft_labels_lose_the_smaller_pieces_of_a_class_that_is_one_piece_in_the_labels() -> None:
-    logits = nn.functional.one_hot(cubes((0, 6), (9, 12)), 3).movedim(-1, 1) * 9.0
-    for label, clean, pieces in (
-        (cubes((2, 8)), True, cubes((0, 6))),
-        (cubes((2, 8)), False, cubes((0, 6), (9, 12))),
-        (cubes((2, 6), (8, 12)), True, cubes((0, 6), (9, 12))),
-    ):
-        method = counted(label, clean=clean)
-        assert torch.equal(method._soft_labels(logits).argmax(dim=1), pieces)
+def less(method: Method) -> Tensor:
+    """(K + 1,) what predictions lose against the student's logits, which is one number each."""
+    images = make_batch(UNPAIRED).unlabelled.images
+    before, after = method.student.predict(images), method.predict(images)
+    found = torch.cat([(before[m] - after[m]).movedim(1, 0).flatten(1) for m in images], 1)
+    torch.testing.assert_close(found, found[:, :1].expand_as(found))
+    return found[:, 0]
 
 
 def test_what_is_predicted_loses_part_of_the_balance() -> None:
-    """A class of 96 voxels in crops of 2048: half of half of log(1952 / 96)."""
-    method = counted(cubes((2, 8)), prior=0.5)
-    images = make_batch(UNPAIRED).unlabelled.images
-    before, after = method.student.predict(images), method.predict(images)
-    for m in images:
-        less = before[m] - after[m]
-        torch.testing.assert_close(less[:, 0], torch.zeros_like(less[:, 0]))
-        expected = torch.full_like(less[:, 1], 0.25 * math.log(1952 / 96))
-        torch.testing.assert_close(less[:, 1], expected)
+    """A class of 96 voxels in crops of 2048: half of half of log(1952 / 96).
+
+    One that no crop shows, and one that fills its crops, lose nothing; crops without a class have
+    no say in its lead, nor have voxels without annotation.
+    """
+    lead = 0.25 * math.log(1952 / 96)
+    shown, empty = cubes((2, 8)), cubes()
+    for labels in ([shown], [shown, empty, empty]):
+        torch.testing.assert_close(less(counted(*labels, prior=0.5)), torch.tensor([0, lead, 0]))
+    torch.testing.assert_close(
+        less(counted(torch.ones_like(shown), prior=0.5)), torch.tensor([0.0, 0, 0])
+    )
+    partly = shown.clone()
+    partly[:, 12:] = IGNORE
+    lead = 0.25 * math.log((1952 - 4 * 16 * 8) / 96)
+    torch.testing.assert_close(less(counted(partly, prior=0.5)), torch.tensor([0, lead, 0]))
 
 
 def test_with_no_prior_what_is_predicted_is_the_students() -> None:
-    method = counted(cubes((2, 8)), prior=0.0)
-    images = make_batch(UNPAIRED).unlabelled.images
-    for m, logits in method.predict(images).items():
-        assert torch.equal(logits, method.student.predict(images)[m])
+    assert not less(counted(cubes((2, 8)), prior=0.0)).any()
+
+
+def test_the_labelled_crops_of_all_processes_are_counted(monkeypatch) -> None:
+    alone = counted(cubes((2, 8)))
+    monkeypatch.setattr("crossvox.methods.cmc_plus.world_size", lambda: 2)
+    other = torch.tensor([[5, 0, 7], [0, 0, 3]])  # what the other process has found
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda found: found.add_(other))
+    assert torch.equal(counted(cubes((2, 8))).voxels, alone.voxels + other)
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_label_maps_are_cleaned_as_the_soft_labels_are(clean: bool) -> None:
+    assert make_method("cmc+", UNPAIRED, clean=clean).keeps_largest is clean
+    assert not make_method("cmc", UNPAIRED).keeps_largest
+
+
+def test_without_weight_the_second_part_costs_nothing() -> None:
+    method = make_method("cmc+", UNPAIRED, weight=0.0)
+    method._relearn = None  # would be called
+    assert float(step(method, make_batch(UNPAIRED), 1.0)["relearn"]) == 0.0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -28,6 +31,7 @@ class Ramp(nn.Module):
             modalities, classes, (8, 8, 8), (2.0, 2.0, 4.0), ((1, 1, 1),), ((3, 3, 3),), flips=flips
         )
         self.slope, self.axis = slope, axis
+        self.keeps_largest = False
         self.shown = 0
 
     def predict(self, images, outputs=None):
@@ -41,8 +45,8 @@ class Ramp(nn.Module):
         return {name: torch.cat([torch.zeros_like(score), score], 1)}
 
 
-def member(method, spacing=(2.0, 2.0, 4.0), tta=False, frame=None):
-    kinds = {m: "mr" for m in method.task.modalities}
+def member(method, spacing=(2.0, 2.0, 4.0), tta=False, frame=None, kind="mr"):
+    kinds = dict.fromkeys(method.task.modalities, kind)
     frame = np.eye(3) if frame is None else frame
     return Predictor(method, Preprocessing(frame, spacing, kinds), Inference(0.25, 1, tta))
 
@@ -69,6 +73,54 @@ def test_probabilities_lie_on_the_scans_own_grid_whatever_the_frame():
         spacing = (4.0, 2.0, 2.0) if frame[0, 0] == 0 else (2.0, 2.0, 4.0)
         turned, _ = channels(Ensemble([member(Ramp(), spacing, frame=frame)]))
         np.testing.assert_allclose(turned, plain, atol=1e-4)
+
+
+def blobs():
+    """A Ramp that draws the class where the image is above 0, on a scan of two blocks."""
+    values = np.full(SHAPE, -150, dtype=np.float32)  # HU, below the window's middle
+    values[:8, :6] = values[12:16, :4] = 200
+    method = Ramp()
+    method.task = replace(method.task, one_piece=("a",))
+    return method, Volume(values, Grid(SHAPE, AFFINE))
+
+
+def test_smaller_parts_go_where_the_method_or_the_user_says_so():
+    method, image = blobs()
+    one = member(method, kind="ct")
+    probabilities, whole_map = channels(Ensemble([one]), image)
+    parts = {}
+    for keeps, asked in itertools.product((False, True), ("auto", "on", "off")):
+        method.keeps_largest = keeps
+        one.inference = replace(one.inference, largest=asked)
+        kept, labels = channels(Ensemble([one]), image)
+        assert np.array_equal(kept, probabilities)
+        parts[keeps, asked] = int(labels.sum())
+        prepared = {"ct": one.preprocessing.image(image.data, image.grid, "ct")}
+        assert np.array_equal(one.predict_prepared(prepared, {"ct": image.grid})["ct"], labels)
+    both, largest = int(whole_map.sum()), 8 * 6 * SHAPE[2]
+    assert both > largest
+    assert parts == {
+        (False, "auto"): both, (False, "on"): largest, (False, "off"): both,
+        (True, "auto"): largest, (True, "on"): largest, (True, "off"): both,
+    }  # fmt: skip
+
+
+def test_a_class_of_several_parts_in_the_labels_keeps_them():
+    method, image = blobs()
+    method.keeps_largest, method.task = True, replace(method.task, one_piece=())
+    _, labels = channels(Ensemble([member(method, kind="ct")]), image)
+    assert labels.sum() > 8 * 6 * SHAPE[2]
+
+
+def test_an_ensemble_keeps_what_one_member_keeps():
+    method, image = blobs()
+    method.keeps_largest = True
+    other, _ = blobs()
+    _, labels = channels(Ensemble([member(method, kind="ct"), member(other, kind="ct")]), image)
+    assert labels.sum() > 8 * 6 * SHAPE[2]
+    other.keeps_largest = True
+    _, labels = channels(Ensemble([member(method, kind="ct"), member(other, kind="ct")]), image)
+    assert labels.sum() == 8 * 6 * SHAPE[2]
 
 
 def test_an_ensemble_is_the_mean_of_its_members_probabilities():

@@ -65,6 +65,8 @@ class Task:
         paired: training subjects may have several modalities (not: that these are registered).
         registered: the modalities of a subject agree voxel by voxel in world space.
         flips: array axes along which mirroring swaps no left/right pair of classes.
+        one_piece: names of the classes that are one connected piece in the labelled training
+            scans (`data.pieces`).
     """
 
     modalities: tuple[str, ...]
@@ -76,11 +78,17 @@ class Task:
     paired: bool = False
     registered: bool = False
     flips: tuple[int, ...] = ()
+    one_piece: tuple[str, ...] = ()
 
     @property
     def n_classes(self) -> int:
         """Number of output channels, the background included."""
         return len(self.classes) + 1
+
+    @property
+    def single(self) -> tuple[int, ...]:
+        """Class indices of `one_piece`."""
+        return tuple(self.classes.index(name) + 1 for name in self.one_piece)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

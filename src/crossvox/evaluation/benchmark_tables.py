@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from crossvox.evaluation.benchmark_scores import AVERAGE, OVERALL, change_lines
@@ -22,12 +22,13 @@ CELL_COLUMNS = (
 """Of `cells.csv`: a line is one run. `cpu_seconds` are the last attempt's, scoring included."""
 
 
-def overview_table(lines: Sequence[Line], caption: str) -> TextTable:
+def overview_table(lines: Sequence[Line], caption: str, bounds: Collection[str] = ()) -> TextTable:
     """The classes' mean Dice of every row, a column per data set and modality, variants left out.
 
     Args:
         lines: as of `score_table`, of one backbone and label count, of all data sets.
         caption: what the table is of.
+        bounds: as of `score_table`.
     """
     own = [x for x in lines if x["metric"] == "dice" and x["class"] == AVERAGE]
     own = [x for x in own if not x["variant"]]
@@ -37,13 +38,22 @@ def overview_table(lines: Sequence[Line], caption: str) -> TextTable:
     )
     names = list(dict.fromkeys(line["row"] for line in own))
     found = {(line["data"], line["modality"], line["row"]): line for line in own}
-    cells = [_marked([found.get((*column, name)) for name in names], "dice") for column in columns]
+    cells = [
+        _marked([found.get((*column, name)) for name in names], "dice", bounds)
+        for column in columns
+    ]
     rows = [[Cell(name), *(column[i] for column in cells)] for i, name in enumerate(names)]
     titles = [f"{data}: {'mean' if m == OVERALL else m}" for data, m in columns]
     return TextTable(f"Dice, mean of the classes: {caption}", ["row", *titles], rows)
 
 
-def score_table(lines: Sequence[Line], metric: str, reference: str, caption: str) -> TextTable:
+def score_table(
+    lines: Sequence[Line],
+    metric: str,
+    reference: str,
+    caption: str,
+    bounds: Collection[str] = (),
+) -> TextTable:
     """One metric of one table of the suite.
 
     Args:
@@ -51,6 +61,7 @@ def score_table(lines: Sequence[Line], metric: str, reference: str, caption: str
         metric: "dice" or "assd_mm".
         reference: the row that the others are compared with.
         caption: what the table is of; the metric is put before it.
+        bounds: rows that are no rivals, as they have labels of their own; none is marked.
 
     Returns:
         A block of rows per modality and one of the mean over modalities: mean ± sd over seeds per
@@ -70,7 +81,7 @@ def score_table(lines: Sequence[Line], metric: str, reference: str, caption: str
     for modality in modalities:
         breaks.add(len(rows))
         columns = [
-            _marked([found.get((modality, name, column)) for name in names], metric)
+            _marked([found.get((modality, name, column)) for name in names], metric, bounds)
             for column in (*classes, AVERAGE)
         ]
         for number, name in enumerate(names):
@@ -196,22 +207,27 @@ def _title(variant: str) -> str:
     return words.get(kind, f"{amount.replace('+', ' + ')} only")
 
 
-def _marked(column: Sequence[Line | None], metric: str) -> list[Cell]:
+def _marked(column: Sequence[Line | None], metric: str, bounds: Collection[str] = ()) -> list[Cell]:
     """The cells of one column of one block; what looks equal is marked alike."""
     decimals = DECIMALS[metric]
     means = [None if line is None or line["mean"] is None else line["mean"] for line in column]
     shown = [None if mean is None else round(mean, decimals) for mean in means]
-    order = sorted({v for v in shown if v is not None}, reverse=metric == "dice")
+    rivals = [
+        None if x is None or x["row"] in bounds else v for x, v in zip(column, shown, strict=True)
+    ]
+    order = sorted({v for v in rivals if v is not None}, reverse=metric == "dice")
     marks: dict[float, Mark] = {}
-    if sum(v is not None for v in shown) > 1:
+    if sum(v is not None for v in rivals) > 1:
         marks = dict(zip(order, ("best", "second"), strict=False))
     cells = []
-    for line, mean, value in zip(column, means, shown, strict=True):
-        if line is None or mean is None or value is None:
+    for line, mean, rival in zip(column, means, rivals, strict=True):
+        if line is None or mean is None:
             cells.append(Cell("" if line is None else "–"))
             continue
         spread = "" if line["sd"] is None else f" ± {line['sd']:.{decimals}f}"
-        cells.append(Cell(f"{mean:.{decimals}f}{spread}", marks.get(value, "")))
+        cells.append(
+            Cell(f"{mean:.{decimals}f}{spread}", "" if rival is None else marks.get(rival, ""))
+        )
     return cells
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from crossvox.batch import Task
+from crossvox.components import drop_smaller_parts
 from crossvox.data.geometry import Grid
 from crossvox.data.nifti import Scan, as_volume
 from crossvox.data.preprocess import Prepared
@@ -42,6 +43,12 @@ class Ensemble:
         """What is segmented; grid and crop are those of the first member."""
         return self.members[0].task
 
+    @property
+    def single(self) -> tuple[int, ...]:
+        """Indices of the classes of which all members keep the largest part only."""
+        kept = [set(member.single) for member in self.members]
+        return tuple(sorted(set.intersection(*kept)))
+
     def predict(
         self,
         images: Mapping[str, Scan],
@@ -75,7 +82,9 @@ class Ensemble:
                 for member in self.members
             ]
             seen = (consumers or {}).get(modality, ())
-            result.labels[modality] = most_probable(mean_slabs(streams), seen)
+            label = most_probable(mean_slabs(streams), seen)
+            drop_smaller_parts(label, self.single)
+            result.labels[modality] = label
             result.affines[modality] = native.affine
             result.clock("segment", start)
         return result

@@ -24,6 +24,8 @@ PREPARED, LABEL = 4, 2
 PREPARING = 13
 """Bytes per voxel of the prepared grid while it is made: the array, the copies that percentiles
 and deviations are taken of, and the body's mask (`data.preprocess`)."""
+PARTS = 7
+"""Bytes per voxel of a label map while smaller parts are taken out of it (`components`)."""
 SLAB_COPIES = 6
 """How often a slab's values are there on their way through `native_slabs` and its consumers."""
 MARGIN = 1.1
@@ -60,7 +62,8 @@ class Demand:
             self._windows[seen] = [window_bytes(member, seen) for member in members]
         segmenting = held + labels + len(members) * companions + sum(self._windows[seen])
         segmenting += sum(max(_blending(m, g) for g in grids.values()) for m in members)
-        return int(MARGIN * max(preparing, segmenting))
+        dropping = PARTS * max(map(_voxels, grids.values())) if self.ensemble.single else 0
+        return int(MARGIN * max(preparing, segmenting, held + labels + dropping))
 
 
 def window_bytes(member: Predictor, modalities: tuple[str, ...]) -> int:

@@ -8,18 +8,22 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from crossvox.batch import Task
+from crossvox.components import drop_smaller_parts
 from crossvox.data.geometry import Grid, resample
 from crossvox.data.preprocess import Prepared, Preprocessing
 from crossvox.errors import require
 from crossvox.inference.slabs import Slabs, Way, most_probable, native_slabs
 from crossvox.inference.sliding import Place, Windows, slide
 from crossvox.methods.base import Method
+
+Largest = Literal["auto", "on", "off"]
 
 ROWS_BYTES = 1_000_000_000
 """Probabilities of rows that windows still reach: beyond this the way through a scan is chosen
@@ -35,11 +39,14 @@ class Inference:
         batch: windows at a time; more may be faster and change no result.
         tta: average over the window's mirror images, along axes on which no left and right
             class change places; 2, 4 or 8 times the time.
+        largest: whether label maps keep only the largest part of each class that is one piece in
+            the labelled training scans; auto = if the method says so. Probabilities stay.
     """
 
     overlap: float = 0.5
     batch: int = 1
     tta: bool = False
+    largest: Largest = "auto"
 
     def __post_init__(self) -> None:
         require("inference.overlap", self.overlap, 0, 0.95)
@@ -88,11 +95,24 @@ class Predictor:
         """What the method segments."""
         return self.method.task
 
+    @property
+    def single(self) -> tuple[int, ...]:
+        """Indices of the classes of which a label map keeps the largest part only."""
+        asked = self.inference.largest
+        keeps = asked == "on" or (asked == "auto" and self.method.keeps_largest)
+        return self.task.single if keeps else ()
+
     def predict_prepared(
         self, prepared: Mapping[str, Prepared], native: Mapping[str, Grid]
     ) -> dict[str, np.ndarray]:
         """Label maps of one subject's prepared scans on `native`, the grids of their files."""
-        return {m: most_probable(self.slabs(prepared, m, native[m])) for m in prepared}
+        return {m: self.label(prepared, m, native[m]) for m in prepared}
+
+    def label(self, prepared: Mapping[str, Prepared], output: str, native: Grid) -> np.ndarray:
+        """The label map of `output` alone, on its file's grid `native`."""
+        label = most_probable(self.slabs(prepared, output, native))
+        drop_smaller_parts(label, self.single)
+        return label
 
     def slabs(
         self,

@@ -27,12 +27,15 @@ class Method(nn.Module):
             "companion" crops that other modalities have of the same subject.
         adaptation: what was changed of a published method so that it works here (unpaired scans,
             3-D, few labels), for the tables; empty if nothing.
+        keeps_largest: of the classes that are one piece in the labels (`Task.one_piece`), a label
+            map keeps the largest part only, unless `inference.largest` says otherwise.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
     adaptation: ClassVar[str] = ""
+    keeps_largest: bool = False
 
     def __init__(self, task: Task, backbone: Backbone) -> None:
         super().__init__()

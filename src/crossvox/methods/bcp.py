@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Collection
+
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from crossvox.batch import IGNORE, Batch, Task, Triple, View
+from crossvox.components import drop_smaller_parts
 from crossvox.errors import require
 from crossvox.losses.supervised import supervised_loss
 from crossvox.methods.taught import Taught
@@ -97,7 +98,8 @@ class BCP(Taught):
         assert view.label is not None
         label, own = view.label, view.images[modality]
         others = unlabelled[torch.arange(len(own), device=own.device) % len(unlabelled)]
-        guess = largest_components(self._teacher(modality)(others).argmax(dim=1))
+        guess = self._teacher(modality)(others).argmax(dim=1)
+        guess = largest_components(guess, range(1, self.task.n_classes))
         inside = random_box(self.task.patch, self.box, own.device)
         labelled, pseudo = [], []
         for pasted in (inside, ~inside):
@@ -125,15 +127,14 @@ def paste(x: Tensor, inside: Tensor) -> Tensor:
     return torch.where(inside, x.roll(1, 0), x)
 
 
-def largest_components(label: Tensor) -> Tensor:
-    """Of each class of each row the largest part whose voxels share faces; the rest is background.
+def largest_components(label: Tensor, classes: Collection[int]) -> Tensor:
+    """Of each row and of these classes the largest part; their other parts become background.
 
     Args:
         label: (B, X, Y, Z) int64 class indices.
+        classes: those to look at.
     """
-    kept = np.zeros(label.shape, dtype=np.int64)
-    for row, own in zip(kept, label.cpu().numpy(), strict=True):
-        for index in np.unique(own[own > 0]):
-            parts, _ = ndimage.label(own == index)
-            row[parts == np.bincount(parts.ravel())[1:].argmax() + 1] = index
-    return torch.from_numpy(kept).to(label.device)
+    kept = label.to("cpu", copy=True)
+    for row in kept.numpy():
+        drop_smaller_parts(row, classes)
+    return kept.to(label.device)

@@ -8,9 +8,11 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 
-from crossvox.batch import IGNORE, Batch, Task, View
+from crossvox.batch import Batch, Task, View
 from crossvox.errors import require
+from crossvox.losses.distributed import world_size
 from crossvox.losses.pseudo import soft_loss
 from crossvox.methods.base import Method
 from crossvox.methods.bcp import largest_components, paste, random_box
@@ -19,18 +21,19 @@ from crossvox.networks.backbone import Backbone
 from crossvox.networks.mia import MIAForm
 from crossvox.networks.teacher import Teacher
 
-STRAY = 0.05
-"""A class with a larger share of its labelled voxels outside its largest component has several."""
-
 
 class CMCPlus(Method):
     """CMC whose modalities share encoder and decoder, and a second part of the training.
 
     In it the moving average of the network segments the unlabelled crops, with every modality
-    that a subject has; the network learns these soft labels, less all but each class's largest
-    component, from disturbed copies: a box of another crop pasted in (with its labels),
-    intensities changed, other modalities left out. What is predicted can lose the lead over
-    background that cross-entropy's class balance gives to small organs (`prior`).
+    that a subject has; the network learns these soft labels from disturbed copies: a box of another
+    crop pasted in (with its labels), intensities changed, other modalities left out. Of a class
+    that is one piece in the labelled scans, soft labels and label maps keep the largest part only.
+    What is predicted loses part of the lead that cross-entropy's balance gives to small classes.
+
+    Attributes:
+        voxels: (2, K + 1) of all labelled crops so far, each class's voxels, and the background's
+            in those crops that show it.
     """
 
     name = "cmc+"
@@ -55,7 +58,7 @@ class CMCPlus(Method):
         gamma: float = 2.0,
         drop: float = 0.5,
         clean: bool = True,
-        prior: float = 0.0,
+        prior: float = 0.25,
     ) -> None:
         """Build CMC and its teacher.
 
@@ -70,8 +73,8 @@ class CMCPlus(Method):
             box: side of the pasted box, as a share of the crop's.
             gamma: largest exponent of a disturbed crop's gamma curve (its inverse is the least).
             drop: probability that a disturbed crop is segmented without the other modalities.
-            clean: whether soft labels lose all but each class's largest component in a crop, where
-                the labels have one.
+            clean: whether soft labels and label maps keep the largest part only of each class that
+                is one piece in the labelled scans (`Task.one_piece`).
             prior: share of cross-entropy's class balance that is taken back in what is predicted.
         """
         super().__init__(task, backbone)
@@ -84,14 +87,14 @@ class CMCPlus(Method):
         self.teacher = Teacher(self.student, decay)
         self.relearn, self.weight = relearn, weight
         self.box, self.gamma, self.drop = box, gamma, drop
-        self.clean, self.prior = clean, prior
-        self.register_buffer("voxels", torch.zeros(3, task.n_classes))
+        self.keeps_largest, self.prior = clean, prior
+        self.register_buffer("voxels", torch.zeros((2, task.n_classes), dtype=torch.int64))
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """The losses of `cmc`, and "relearn", which is 0 in the first part."""
         self._count(batch)
         parts: dict[str, Tensor] = self.student(batch, progress)
-        if batch.unlabelled is None or progress < self.relearn:
+        if batch.unlabelled is None or progress < self.relearn or not self.weight:
             return {**parts, "relearn": torch.zeros_like(parts["loss"]).detach()}
         relearn = self._relearn(batch.unlabelled)
         return {**parts, "loss": parts["loss"] + self.weight * relearn, "relearn": relearn}
@@ -99,8 +102,14 @@ class CMCPlus(Method):
     def predict(
         self, images: Mapping[str, Tensor], outputs: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
-        """As `CMC.predict`, less what `prior` takes back of cross-entropy's class balance."""
-        return self._unbiased(self.student.predict(images, outputs))
+        """As `CMC.predict`, less what `prior` takes back.
+
+        Weighted by n^−balance, cross-entropy is least not at p but at p·n^−balance, up to a factor.
+        """
+        own, beside = self.voxels
+        ratio = torch.where((own > 0) & (beside > 0), beside / own.clamp_min(1), 1.0)
+        lead = self.prior * self.student.balance * ratio.log().view(1, -1, 1, 1, 1)
+        return {m: x - lead for m, x in self.student.predict(images, outputs).items()}
 
     @property
     def uses_unlabelled(self) -> bool:
@@ -114,6 +123,19 @@ class CMCPlus(Method):
     def after_step(self) -> None:
         """Let the teacher follow."""
         self.teacher.update(self.student)
+
+    @torch.no_grad()
+    def _count(self, batch: Batch) -> None:
+        """Add the voxels of this step's labelled crops, those of all processes."""
+        found = torch.zeros_like(self.voxels)
+        classes = torch.arange(self.task.n_classes, device=found.device).view(-1, 1, 1, 1, 1)
+        for view in batch.labelled.values():
+            if view.label is not None:
+                own = (view.label == classes).sum((2, 3, 4))
+                found += torch.stack([own.sum(1), (own[:1] * (own > 0)).sum(1)])
+        if world_size() > 1:
+            dist.all_reduce(found)
+        self.voxels += found
 
     def _relearn(self, view: View) -> Tensor:
         """The distance of what is said of disturbed crops to the teacher's soft labels."""
@@ -132,11 +154,10 @@ class CMCPlus(Method):
     def _soft_labels(self, logits: Tensor) -> Tensor:
         """Probabilities; background where a class that is one piece in the labels has another."""
         soft = logits.float().softmax(dim=1)
-        if not self.clean:
+        if not self.keeps_largest:
             return soft
         label = soft.argmax(dim=1)
-        one_piece = self.voxels[2] <= STRAY * self.voxels[0]
-        false = (label != largest_components(label)) & one_piece[label]
+        false = label != largest_components(label, self.task.single)
         background = torch.zeros_like(soft)
         background[:, 0] = 1
         return torch.where(false.unsqueeze(1), background, soft)
@@ -153,30 +174,3 @@ class CMCPlus(Method):
         bent = ((images - low) / width).clamp(0, 1) ** draw(-bend, bend).exp() * width + low
         noise = torch.randn_like(images) * draw(0, 0.2)
         return bent * draw(0.7, 1.3) + draw(-0.3, 0.3) + noise
-
-    @torch.no_grad()
-    def _count(self, batch: Batch) -> None:
-        """Add up, of labelled crops, each class's voxels and the background's beside them.
-
-        And the class's voxels that do not belong to its largest component.
-        """
-        classes = range(self.task.n_classes)
-        for view in batch.labelled.values():
-            if view.label is None:
-                continue
-            stray = view.label.where(largest_components(view.label) != view.label, IGNORE)
-            own, apart = (
-                torch.stack([(x == c).sum((1, 2, 3)) for c in classes], dim=1)
-                for x in (view.label, stray)
-            )
-            beside = own[:, :1] * (own > 0)
-            self.voxels += torch.stack([own.sum(0), beside.sum(0), apart.sum(0)])
-
-    def _unbiased(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The logits without `prior` of the lead that cross-entropy's balance gave small classes.
-
-        Weighted by n^−balance, its optimum is not p but p·n^−balance, up to a factor.
-        """
-        own, background, _ = self.voxels.clamp_min(1)
-        lead = self.prior * self.student.balance * (background / own).log().view(1, -1, 1, 1, 1)
-        return {m: x - lead for m, x in logits.items()}

@@ -18,7 +18,7 @@ from crossvox.data.nifti import read_header
 from crossvox.data.plan import make_plan
 from crossvox.data.selection import select
 from crossvox.engine.record import ELSEWHERE, read_config, read_facts
-from crossvox.errors import UsageError
+from crossvox.errors import CrossvoxError, UsageError
 from crossvox.files import naming, real_path, sha256, sha256_once
 from crossvox.workflows.benchmark_cell import PLAIN, Cell, Facts
 from crossvox.workflows.benchmark_suite import (
@@ -214,8 +214,13 @@ def _refuse_other(cell: Cell) -> None:
     if not cell.begun:
         return
     before, now = read_config(cell.run), cell.config.to_dict()
-    before = before | {p: with_defaults(p, before[p], now[p]) for p in PLUGINS}
-    before = RunConfig.from_dict(before).to_dict()
+    try:
+        before |= {p: with_defaults(p, before.get(p) or {}, now[p]) for p in PLUGINS}
+        before = RunConfig.from_dict(before).to_dict()
+    except CrossvoxError as error:
+        raise UsageError(
+            f"{cell.folder}: {error}; remove that folder, or give another --out"
+        ) from error
     changed = [key for key in now if key not in ELSEWHERE and before.get(key) != now[key]]
     if _data_changed(cell):
         changed.append("data set")

@@ -58,6 +58,12 @@ class Report:
         return [cell for cell in self.cells if cell["state"] == "failed"]
 
     @property
+    def bounds(self) -> set[str]:
+        """The rows that were trained with labels of their own, whatever the table's are."""
+        rows: Mapping[str, Mapping[str, Any]] = self.about["rows"]
+        return {label for label, own in rows.items() if "labelled" in own}
+
+    @property
     def datasets(self) -> list[str]:
         """Their names, in the suite's order."""
         return list(dict.fromkeys(cell["data"] for cell in self.cells))
@@ -71,13 +77,14 @@ def tables(report: Report) -> Iterator[tuple[str, list[TextTable]]]:
 
 def sections(report: Report) -> Iterator[tuple[str, list[TextTable], list[str]]]:
     """As `tables`, each with what its tables say in sentences."""
-    reference = report.about["reference"]
+    reference, bounds = report.about["reference"], report.bounds
     places = dict.fromkeys((x["backbone"], x["labels"]) for x in report.lines)
     if len(report.datasets) > 1:
         whole = [
             overview_table(
                 [x for x in report.lines if (x["backbone"], x["labels"]) == place],
                 f"{_count(place[1])}, {place[0]}",
+                bounds,
             )
             for place in places
         ]
@@ -88,14 +95,15 @@ def sections(report: Report) -> Iterator[tuple[str, list[TextTable], list[str]]]
             group = [x for x in own if (x["backbone"], x["labels"]) == (backbone, labels)]
             plain = [line for line in group if not line["variant"]]
             what = f"{data}, {_count(labels)}, {backbone}"
-            found = [score_table(plain, metric, reference, what) for metric in DECIMALS]
+            found = [score_table(plain, metric, reference, what, bounds) for metric in DECIMALS]
             place = (data, backbone, labels, "")
             found.append(volume_table([x for x in report.cases if _group(x) == place], what))
             if len(plain) < len(group):
                 found += [variant_table(group, metric, what) for metric in DECIMALS]
                 tested = [x for x in report.cases if _group(x)[:3] == place[:3]]
                 found.append(change_table(tested, "dice", what))
-            yield what, found, reading(group, reference)
+            rivals = [line for line in group if line["row"] not in bounds]
+            yield what, found, reading(rivals, reference)
         cells = [cell for cell in report.cells if cell["data"] == data]
         for backbone in dict.fromkeys(cell["backbone"] for cell in cells):
             part = [cell for cell in cells if cell["backbone"] == backbone]

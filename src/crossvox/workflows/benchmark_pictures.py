@@ -17,7 +17,7 @@ from crossvox.errors import UsageError
 from crossvox.evaluation.scores import read_cases
 from crossvox.files import atomic_path
 from crossvox.inference.attention import MAPS, Attention
-from crossvox.inference.slabs import most_probable, whole
+from crossvox.inference.slabs import whole
 from crossvox.reporting.side_by_side import Slice, attention_figure, predictions_figure
 from crossvox.reporting.style import save
 from crossvox.workflows.benchmark_cell import PLAIN, Cell
@@ -184,8 +184,10 @@ def _look(run: Run, checkpoint: str, subject: Subject, shown: Slice, kind: str) 
     native = volumes[subject.modality].grid
     if kind == "attention":
         member = Attention(member.method, member.preprocessing, member.inference, member.device)
-    slabs = member.slabs(prepared, subject.modality, native)
-    maps = [most_probable(slabs)] if kind == "prediction" else whole(slabs)
+    if kind == "prediction":
+        maps = member.label(prepared, subject.modality, native)[None]
+    else:
+        maps = whole(member.slabs(prepared, subject.modality, native))
     return np.stack([shown.plane(volume) for volume in maps]).astype(np.float32)
 
 

@@ -202,6 +202,8 @@ def facts_of(
         facts["weights"] = seen
     if len(runs) > 1:
         facts["ensemble"] = len(runs)
+    if options.largest is not None:
+        facts["largest"] = options.largest
     return {**facts, "tta": True} if options.tta else facts
 
 

@@ -18,7 +18,7 @@ from crossvox.engine.compute import fabric as launch
 from crossvox.errors import UsageError
 from crossvox.files import real_path, require_folder
 from crossvox.inference.ensemble import Ensemble, known_modalities
-from crossvox.inference.predictor import Prediction
+from crossvox.inference.predictor import Largest, Prediction
 from crossvox.inference.predictor import Predictor as Member
 from crossvox.workflows.memory import require_memory
 from crossvox.workflows.outputs import LABELS_ONLY, Outputs, Target, predict_to_files
@@ -36,6 +36,8 @@ class Options:
         checkpoint: the weights with the highest validation score, or the last ones.
         overlap: of the sliding windows; None = as the run's configuration says.
         tta: average over mirror images, along axes on which no left and right class change places.
+        largest: keep only the largest part of each class that is one piece in the labelled
+            training scans; None = as the run's configuration says.
         accelerator: "auto" takes a GPU where there is one.
         threads: CPU threads; None leaves the choice to torch.
         memory_limit: GB of memory that may be taken in all; None = what is available.
@@ -44,6 +46,7 @@ class Options:
     checkpoint: Checkpoint = "best"
     overlap: float | None = None
     tta: bool = False
+    largest: Largest | None = None
     accelerator: Accelerator = "auto"
     threads: int | None = None
     memory_limit: float | None = None
@@ -69,6 +72,8 @@ def load_predictor(run: Run, options: Options) -> Member:
             f"{run.path}: left and right classes forbid mirroring along every axis; leave --tta out"
         )
     inference = dataclasses.replace(inference, tta=options.tta or inference.tta)
+    if options.largest is not None:
+        inference = dataclasses.replace(inference, largest=options.largest)
     return Member(method, run.preprocessing, inference, device)
 
 

@@ -115,9 +115,14 @@ def plugin(part: str, name: Any) -> type:
 def with_defaults(part: str, given: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
     """A `method` or `backbone` with the options that only `asked` names at their defaults.
 
-    So is what a version wrote that knew fewer options compared with what is asked for.
+    So is what a version wrote that knew fewer options compared with what is asked for. It holds as
+    long as a new option's default is what was done before there was one; where it is not, the
+    option needs another name or the method another one.
+
+    Raises:
+        UsageError: `given` names nothing that there is.
     """
-    known = inspect.signature(plugin(part, given["name"])).parameters
+    known = inspect.signature(plugin(part, given.get("name"))).parameters
     new = [name for name in asked if name in known and name not in given]
     return {**given, **{name: known[name].default for name in new}}
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -14,6 +14,7 @@ from crossvox.data.check import check
 from crossvox.data.fingerprint import Fingerprint, fingerprint
 from crossvox.data.loading import CropDataset
 from crossvox.data.manifest import Manifest, load_manifest
+from crossvox.data.pieces import one_piece
 from crossvox.data.plan import Plan, make_plan
 from crossvox.data.selection import Selection, select
 from crossvox.data.store import Store
@@ -39,6 +40,8 @@ from crossvox.workflows.prepare import (
 from crossvox.workflows.runs import PLAN, Run, build_method, crop_rule
 from crossvox.workflows.validate import Validation
 from crossvox.workflows.weights import Files, describe, read_files, start
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ def train(config: RunConfig, echo: Echo = print) -> Trained:
         _on_first(fabric, lambda: _check(manifest, selection, config, echo))
     found = fingerprint(manifest)
     plan = make_plan(found, manifest, config.budget, crop_rule(config.backbone))
+    pieces = _on_first(fabric, lambda: one_piece(manifest, selection))
+    plan = replace(plan, task=replace(plan.task, one_piece=pieces))
     run = Run(config.out, config, plan, selection, manifest.labels)
     for line in _describe(found, run):
         echo(line)
@@ -303,20 +308,22 @@ def _describe(found: Fingerprint, run: Run) -> list[str]:
         f"the unlabelled pool"
         for m in run.task.modalities
     ]
-    return [*describe_fingerprint(found), *describe_plan(run.plan), *counts]
+    pieces = f"one piece    {', '.join(run.task.one_piece) or 'no class'}, in the labelled scans"
+    return [*describe_fingerprint(found), *describe_plan(run.plan), pieces, *counts]
 
 
-def _on_first(fabric: Fabric, work: Callable[[], None]) -> None:
-    """Do `work` in the first process while the others wait; its error ends them all."""
-    error: CrossvoxError | OSError | None = None
+def _on_first(fabric: Fabric, work: Callable[[], Found]) -> Found:
+    """What `work` finds in the first process, for all; its error ends them all."""
+    found: Found | CrossvoxError | OSError | None = None
     if fabric.is_global_zero:
         try:
-            work()
+            found = work()
         except (CrossvoxError, OSError) as raised:
-            error = raised
-    error = fabric.broadcast(error)
-    if error is not None:
-        raise error
+            found = raised
+    found = fabric.broadcast(found)
+    if isinstance(found, CrossvoxError | OSError):
+        raise found
+    return cast(Found, found)
 
 
 def _silent(line: str) -> None:

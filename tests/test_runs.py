@@ -1,0 +1,35 @@
+"""What a version wrote that knew fewer options, beside what is asked for now."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from crossvox.errors import UsageError
+from crossvox.methods import METHODS
+from crossvox.networks.backbone import BACKBONES
+from crossvox.workflows.runs import REGISTRIES, with_defaults
+
+PLUGINS = [("method", name) for name in METHODS] + [("backbone", name) for name in BACKBONES]
+
+
+@pytest.mark.parametrize(("part", "name"), PLUGINS)
+def test_only_options_that_are_asked_for_are_filled_in(part: str, name: str) -> None:
+    known = inspect.signature(REGISTRIES[part][name]).parameters
+    options = {k: p.default for k, p in known.items() if p.default is not inspect.Parameter.empty}
+    given = {"name": name}
+    assert with_defaults(part, given, {"name": name}) == given
+    assert with_defaults(part, given, {"name": name, **options}) == {"name": name, **options}
+
+
+def test_what_was_given_stays() -> None:
+    given = {"name": "cmc+", "relearn": 0.75}
+    asked = {"name": "cmc+", "relearn": 0.5, "weight": 2.0}
+    assert with_defaults("method", given, asked) == {**given, "weight": 1.0}
+
+
+@pytest.mark.parametrize("given", [{}, {"name": "gone"}])
+def test_a_name_that_is_gone_is_refused_with_the_choices(given: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match=r"unknown method .* choose from bcp"):
+        with_defaults("method", given, {"name": "sup"})
