@@ -119,7 +119,13 @@ def test_variants_stand_side_by_side():
     assert table.head == ["modality", "row", "as it is", "shift 10 mm", "ct only"]
     cells = {(row[0].text, row[1].text): [c.text for c in row[2:]] for row in table.rows}
     assert cells["ct", "sup"] == ["0.585 ± 0.014", "0.585 ± 0.014", "0.300 ± 0.000"]
-    assert cells["mr", "sup"][2] == ""
+    assert cells["mr", "sup"][2] == "" and cells["overall", "sup"][2] == ""
+
+
+def test_a_change_that_rounds_to_nothing_has_no_minus():
+    moved = [x | {"dice": x["dice"] - 1e-5} for x in grid("shift=10")]
+    table = change_table(grid() + moved, "dice", "d")
+    assert {row[3].text for row in table.rows} == {"+0.000 [+0.000, +0.000]"}
 
 
 def test_an_overview_has_a_column_per_data_set_and_modality():

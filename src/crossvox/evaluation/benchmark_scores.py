@@ -39,13 +39,14 @@ def score_lines(cases: Sequence[Mapping[str, Any]], reference: str) -> list[Line
         of the modalities for `OVERALL`. What does not exist is None.
     """
     lines = []
+    tested = _split(cases, GROUP[:-1])
     for group, members in _split(cases, GROUP).items():
         rows = {row: own for (row,), own in _split(members, ("row",)).items()}
-        modalities = {line["modality"] for line in members}
+        modalities = {line["modality"] for line in tested[group[:-1]]}
         for row, own in rows.items():
             other = rows.get(reference) if row != reference else None
             place = dict(zip(GROUP, group, strict=True)) | {"row": row}
-            # A row of one modality has no mean over modalities to compare with the others'.
+            # A row, or a test, of one modality has no mean over modalities to compare with others'.
             whole = {line["modality"] for line in own} == modalities
             lines += [
                 place | line

@@ -234,8 +234,10 @@ def _marked(column: Sequence[Line | None], metric: str, bounds: Collection[str] 
 def _difference(line: Line, metric: str) -> list[Cell]:
     if line["difference"] is None:
         return [Cell(""), Cell("")]
-    values = (f"{line[key]:+.{DECIMALS[metric]}f}" for key in ("difference", "low", "high"))
-    difference, low, high = (value.replace("-", "−") for value in values)
+    decimals = DECIMALS[metric]
+    # Plus 0, which makes of −0 what nobody takes for a loss.
+    rounded = (round(line[key], decimals) + 0.0 for key in ("difference", "low", "high"))
+    difference, low, high = (f"{x:+.{decimals}f}".replace("-", "−") for x in rounded)
     return [Cell(f"{difference} [{low}, {high}]"), Cell(f"{line['p']:.3f}")]
 
 
