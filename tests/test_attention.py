@@ -84,8 +84,12 @@ class Bright(nn.Module):
 
     def __init__(self):
         super().__init__()
+        self.keeps_largest = False
         self.task = make_task(classes=("bright",))
         self.net = nn.Sequential(self.Encode(), self.Decode())
+
+    def class_weights(self):
+        return ()
 
     def predict(self, images, outputs):
         return {m: self.net(images[m]) for m in outputs}

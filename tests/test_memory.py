@@ -35,9 +35,13 @@ class Bands(nn.Module):
 
     def __init__(self, patch=(32, 32, 32)):
         super().__init__()
+        self.keeps_largest = False
         self.task = Task(
             ("ct", "mr"), CLASSES, patch, (1.0, 1.0, 1.0), ((1, 1, 1),), ((3, 3, 3),)
         )  # fmt: skip
+
+    def class_weights(self):
+        return ()
 
     def predict(self, images, outputs=None):
         (name,) = outputs

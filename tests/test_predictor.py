@@ -21,12 +21,16 @@ class Threshold(nn.Module):
 
     def __init__(self, paired: bool, patch=(16, 16, 8)):
         super().__init__()
+        self.keeps_largest = False
         self.task = Task(
             ("ct", "mr"), ("bright",), patch, (2.0, 2.0, 4.0), ((1, 1, 1),), ((3, 3, 3),),
             paired=paired,
         )  # fmt: skip
         self.shown: list[tuple[str, ...]] = []
         self.darkest = np.inf
+
+    def class_weights(self):
+        return ()
 
     def predict(self, images, outputs=None):
         self.shown.append(tuple(images))

@@ -15,8 +15,6 @@ from crossvox.inference.slabs import (
     Slab,
     Way,
     entropy,
-    mean_slabs,
-    most_probable,
     native_slabs,
     whole,
 )
@@ -74,21 +72,3 @@ def test_entropy_runs_from_certain_to_no_idea():
     keep(slab)
     np.testing.assert_allclose(keep.map.ravel(), [0, 1, np.log(2) / np.log(3)], atol=1e-6)
     assert np.array_equal(keep.map, entropy(slab.values))
-
-
-def test_of_equally_probable_classes_the_first_wins():
-    values = [[v, v] for v in (0.4, 0.4, 0.2)]
-    assert most_probable([single(values)]).tolist() == [[[0, 0]]]
-    mean = mean_slabs([iter([single(values)]), iter([single(values[::-1])])])
-    assert most_probable(mean).max() == 1
-
-
-def test_consumers_see_every_slab():
-    seen = []
-    values = np.random.default_rng(0).random((2, *SHAPE)).astype(np.float32)
-    halves = [(slice(0, 4),), (slice(4, 9),)]
-    parts = [(*half, slice(0, 12), slice(0, 7)) for half in halves]
-    stream = [Slab(values[(slice(None), *part)], part, SHAPE) for part in parts]
-    labels = most_probable(stream, [seen.append])
-    assert np.array_equal(whole(seen), values) and labels.dtype == np.int16
-    assert np.array_equal(labels, values.argmax(0))

@@ -6,13 +6,13 @@ import time
 from collections.abc import Mapping, Sequence
 
 from crossvox.batch import Task
-from crossvox.components import drop_smaller_parts
 from crossvox.data.geometry import Grid
 from crossvox.data.nifti import Scan, as_volume
 from crossvox.data.preprocess import Prepared
 from crossvox.errors import UsageError
+from crossvox.inference.decide import Decision
 from crossvox.inference.predictor import Prediction, Predictor
-from crossvox.inference.slabs import Consumer, mean_slabs, most_probable
+from crossvox.inference.slabs import Consumer, mean_slabs
 
 
 class Ensemble:
@@ -44,10 +44,9 @@ class Ensemble:
         return self.members[0].task
 
     @property
-    def single(self) -> tuple[int, ...]:
-        """Indices of the classes of which all members keep the largest part only."""
-        kept = [set(member.single) for member in self.members]
-        return tuple(sorted(set.intersection(*kept)))
+    def decision(self) -> Decision:
+        """How the mean of the members' probabilities becomes a label map."""
+        return Decision.of_all([member.decision for member in self.members], self.task.n_classes)
 
     def predict(
         self,
@@ -82,9 +81,7 @@ class Ensemble:
                 for member in self.members
             ]
             seen = (consumers or {}).get(modality, ())
-            label = most_probable(mean_slabs(streams), seen)
-            drop_smaller_parts(label, self.single)
-            result.labels[modality] = label
+            result.labels[modality] = self.decision.label_map(mean_slabs(streams), seen)
             result.affines[modality] = native.affine
             result.clock("segment", start)
         return result

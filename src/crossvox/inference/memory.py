@@ -54,7 +54,8 @@ class Demand:
             largest = max(12 * _voxels(grid), 4 * _voxels(grid) + PREPARING * max(sizes[m]))
             preparing = max(preparing, held + largest)
             held += PREPARED * sum(sizes[m])
-        labels = LABEL * sum(map(_voxels, grids.values()))
+        decision, largest = self.ensemble.decision, max(map(_voxels, grids.values()))
+        labels = LABEL * (sum(map(_voxels, grids.values())) + largest * bool(decision.weights))
         companions = paired * (len(grids) - 1) * PREPARED * max(map(max, sizes.values()))
         # Of a paired run's windows each sees all scans; of another's each modality alone.
         seen = tuple(grids) if paired else tuple(grids)[:1]
@@ -62,7 +63,7 @@ class Demand:
             self._windows[seen] = [window_bytes(member, seen) for member in members]
         segmenting = held + labels + len(members) * companions + sum(self._windows[seen])
         segmenting += sum(max(_blending(m, g) for g in grids.values()) for m in members)
-        dropping = PARTS * max(map(_voxels, grids.values())) if self.ensemble.single else 0
+        dropping = PARTS * largest if decision.single else 0
         return int(MARGIN * max(preparing, segmenting, held + labels + dropping))
 
 

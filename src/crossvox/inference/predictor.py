@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from crossvox.batch import Task
-from crossvox.components import drop_smaller_parts
 from crossvox.data.geometry import Grid, resample
 from crossvox.data.preprocess import Prepared, Preprocessing
 from crossvox.errors import require
-from crossvox.inference.slabs import Slabs, Way, most_probable, native_slabs
+from crossvox.inference.decide import Decision
+from crossvox.inference.slabs import Slabs, Way, native_slabs
 from crossvox.inference.sliding import Place, Windows, slide
 from crossvox.methods.base import Method
 
@@ -96,11 +96,11 @@ class Predictor:
         return self.method.task
 
     @property
-    def single(self) -> tuple[int, ...]:
-        """Indices of the classes of which a label map keeps the largest part only."""
+    def decision(self) -> Decision:
+        """How its probabilities become a label map."""
         asked = self.inference.largest
         keeps = asked == "on" or (asked == "auto" and self.method.keeps_largest)
-        return self.task.single if keeps else ()
+        return Decision(self.method.class_weights(), self.task.single if keeps else ())
 
     def predict_prepared(
         self, prepared: Mapping[str, Prepared], native: Mapping[str, Grid]
@@ -110,9 +110,7 @@ class Predictor:
 
     def label(self, prepared: Mapping[str, Prepared], output: str, native: Grid) -> np.ndarray:
         """The label map of `output` alone, on its file's grid `native`."""
-        label = most_probable(self.slabs(prepared, output, native))
-        drop_smaller_parts(label, self.single)
-        return label
+        return self.decision.label_map(self.slabs(prepared, output, native))
 
     def slabs(
         self,

@@ -117,19 +117,6 @@ def mean_slabs(streams: Sequence[Slabs]) -> Slabs:
         yield Slab(np.divide(total, len(streams), out=total), slabs[0].part, slabs[0].shape)
 
 
-def most_probable(slabs: Iterable[Slab], consumers: Sequence[Consumer] = ()) -> np.ndarray:
-    """(X, Y, Z) int16 class indices; the first of equals wins, and `consumers` see each slab."""
-    labels: np.ndarray | None = None
-    for slab in slabs:
-        for consume in consumers:
-            consume(slab)
-        if labels is None:
-            labels = np.zeros(slab.shape, dtype=np.int16)
-        labels[slab.part] = slab.values.argmax(axis=0)
-    assert labels is not None  # a scan has at least one plane
-    return labels
-
-
 def whole(slabs: Iterable[Slab]) -> np.ndarray:
     """(C, X, Y, Z): all slabs together, which is what slabs are there to avoid."""
     found: np.ndarray | None = None

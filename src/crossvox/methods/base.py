@@ -72,6 +72,13 @@ class Method(nn.Module):
         """
         raise NotImplementedError
 
+    def class_weights(self) -> tuple[float, ...]:
+        """Of each class, background first: what its probability counts in a label map.
+
+        None, as here, are all alike; see `inference.decide`.
+        """
+        return ()
+
     def own_networks(self, modality: str) -> list[nn.Module]:
         """The encoder and the decoder that this modality's images pass through and no others'.
 

@@ -29,7 +29,7 @@ class CMCPlus(Method):
     that a subject has; the network learns these soft labels from disturbed copies: a box of another
     crop pasted in (with its labels), intensities changed, other modalities left out. Of a class
     that is one piece in the labelled scans, soft labels and label maps keep the largest part only.
-    What is predicted loses part of the lead that cross-entropy's balance gives to small classes.
+    Label maps take back part of the lead that cross-entropy's balance gives to small classes.
 
     Attributes:
         voxels: (2, K + 1) of all labelled crops so far, each class's voxels, and the background's
@@ -58,7 +58,7 @@ class CMCPlus(Method):
         gamma: float = 2.0,
         drop: float = 0.5,
         clean: bool = True,
-        prior: float = 0.25,
+        prior: float = 0.5,
     ) -> None:
         """Build CMC and its teacher.
 
@@ -75,7 +75,7 @@ class CMCPlus(Method):
             drop: probability that a disturbed crop is segmented without the other modalities.
             clean: whether soft labels and label maps keep the largest part only of each class that
                 is one piece in the labelled scans (`Task.one_piece`).
-            prior: share of cross-entropy's class balance that is taken back in what is predicted.
+            prior: share of cross-entropy's class balance that label maps take back.
         """
         super().__init__(task, backbone)
         shares = {"relearn": relearn, "decay": decay, "box": box, "drop": drop, "prior": prior}
@@ -102,14 +102,19 @@ class CMCPlus(Method):
     def predict(
         self, images: Mapping[str, Tensor], outputs: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
-        """As `CMC.predict`, less what `prior` takes back.
+        """As `CMC.predict`."""
+        return self.student.predict(images, outputs)
+
+    def class_weights(self) -> tuple[float, ...]:
+        """What `prior` takes back of the balance; see `Method.class_weights`.
 
         Weighted by n^−balance, cross-entropy is least not at p but at p·n^−balance, up to a factor.
         """
-        own, beside = self.voxels
-        ratio = torch.where((own > 0) & (beside > 0), beside / own.clamp_min(1), 1.0)
-        lead = self.prior * self.student.balance * ratio.log().view(1, -1, 1, 1, 1)
-        return {m: x - lead for m, x in self.student.predict(images, outputs).items()}
+        if not self.prior:
+            return ()
+        own, beside = self.voxels.double()
+        ratio = torch.where((own > 0) & (beside > 0), own / beside.clamp_min(1), 1.0)
+        return tuple((ratio ** (self.prior * self.student.balance)).tolist())
 
     @property
     def uses_unlabelled(self) -> bool:

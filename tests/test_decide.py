@@ -1,0 +1,82 @@
+"""From class probabilities to label maps: weights, what they must not lose, largest parts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from crossvox.inference.decide import KEPT, Decision
+from crossvox.inference.slabs import Slab, mean_slabs, whole
+
+SHAPE = (9, 12, 7)
+
+
+def single(values) -> Slab:
+    """A slab that is the whole scan, of (C, N) values."""
+    array = np.array(values, np.float32).reshape(len(values), 1, 1, -1)
+    shape = array.shape[1:]
+    return Slab(array, tuple(slice(0, n) for n in shape), shape)
+
+
+def decided(decision: Decision, *values: list[float]) -> list[int]:
+    """The classes of voxels with these probabilities."""
+    return decision.label_map([single(np.transpose(values))]).ravel().tolist()
+
+
+def test_of_equally_probable_classes_the_first_wins():
+    values = [[v, v] for v in (0.4, 0.4, 0.2)]
+    assert Decision().label_map([single(values)]).tolist() == [[[0, 0]]]
+    mean = mean_slabs([iter([single(values)]), iter([single(values[::-1])])])
+    assert Decision().label_map(mean).max() == 1
+
+
+@pytest.mark.parametrize("weights", [(), (1.0, 1.0)])
+def test_consumers_see_every_slab(weights):
+    seen = []
+    values = np.random.default_rng(0).random((2, *SHAPE)).astype(np.float32)
+    halves = [(slice(0, 4),), (slice(4, 9),)]
+    parts = [(*half, slice(0, 12), slice(0, 7)) for half in halves]
+    stream = [Slab(values[(slice(None), *part)], part, SHAPE) for part in parts]
+    labels = Decision(weights).label_map(stream, [seen.append])
+    assert np.array_equal(whole(seen), values) and labels.dtype == np.int16
+    assert np.array_equal(labels, values.argmax(0))
+
+
+def test_the_largest_product_of_weight_and_probability_wins():
+    sure, unsure = [0.1, 0.9, 0.0], [0.45, 0.55, 0.0]
+    scan = [sure, sure, sure, unsure, [0.3, 0.3, 0.4]]
+    assert decided(Decision(), *scan) == [1, 1, 1, 1, 2]
+    assert decided(Decision((1.0, 0.5, 1.0)), *scan) == [1, 1, 1, 0, 2]
+
+
+def test_a_class_that_would_nearly_be_lost_keeps_all_it_had():
+    """Two classes with one weight: one of which most is sure, one of which most is not."""
+    sure, unsure = [0.1, 0.9, 0.0], [0.45, 0.55, 0.0]
+    other, weak = [0.1, 0.0, 0.9], [0.45, 0.0, 0.55]
+    scan = [sure] * 7 + [unsure] * 3 + [other] * 6 + [weak] * 4
+    assert pytest.approx(0.7) == KEPT
+    found = decided(Decision((1.0, 0.5, 0.5)), *scan)
+    assert found == [1] * 7 + [0] * 3 + [2] * 10
+
+
+def test_a_class_that_takes_what_another_loses_does_not_bring_it_back():
+    """Where the class that keeps all it had was the most probable, it is so again."""
+    contested = [0.0, 0.55, 0.45]
+    scan = [contested] * 3 + [[0.1, 0.9, 0.0]] * 7 + [[0.1, 0.0, 0.9]] * 5  # keeps 7 of 10
+    assert decided(Decision((1.0, 0.5, 1.0)), *scan) == [2] * 3 + [1] * 7 + [2] * 5
+    scan = [contested] * 7 + [[0.1, 0.9, 0.0]] * 3 + [[0.1, 0.0, 0.9]] * 5
+    assert decided(Decision((1.0, 0.5, 1.0)), *scan) == [1] * 10 + [2] * 5
+
+
+def test_parts_are_dropped_of_what_is_left_after_weighing():
+    sure, unsure, none = [0.1, 0.9], [0.45, 0.55], [1.0, 0.0]
+    scan = [sure, unsure, sure, sure, sure, none, sure]
+    assert decided(Decision((), (1,)), *scan) == [1, 1, 1, 1, 1, 0, 0]
+    assert decided(Decision((1.0, 0.5), (1,)), *scan) == [0, 0, 1, 1, 1, 0, 0]
+
+
+def test_of_an_ensemble_the_weights_are_meant_and_the_parts_shared():
+    first, second = Decision((1.0, 0.5), (1,)), Decision((), ())
+    assert Decision.of_all([first, first], 2) == first
+    assert Decision.of_all([second, second], 2) == second
+    assert Decision.of_all([first, second], 2) == Decision((1.0, 0.75), ())
