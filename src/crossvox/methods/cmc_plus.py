@@ -112,7 +112,7 @@ class CMCPlus(Method):
         """
         if not self.prior:
             return ()
-        own, beside = self.voxels.double()
+        own, beside = self.voxels.cpu().double()
         ratio = torch.where((own > 0) & (beside > 0), own / beside.clamp_min(1), 1.0)
         return tuple((ratio ** (self.prior * self.student.balance)).tolist())
 

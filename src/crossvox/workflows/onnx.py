@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import importlib
 import json
 import logging
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from crossvox.errors import DataError, UsageError
 from crossvox.files import atomic_path, require_writable
+from crossvox.inference.decide import Decision
 from crossvox.methods.base import Method
 from crossvox.networks.blocks import InstanceNorm
 from crossvox.version import __version__
@@ -36,8 +38,9 @@ def export_onnx(
     """Write `<name>_<modality>.onnx` for each modality, which that modality alone is input of.
 
     Input `image` is (1, 1, X, Y, Z) float32, a window of the run's crop size of a prepared scan;
-    output `probabilities` is (1, K + 1, X, Y, Z). How scans are prepared stands in the file's
-    metadata under `crossvox`, as JSON. One window at a time: normalisation must not mix windows.
+    output `probabilities` is (1, K + 1, X, Y, Z). How scans are prepared and label maps made of
+    probabilities (`inference.decide`) stands in the file's metadata under `crossvox`, as JSON.
+    One window at a time: normalisation must not mix windows.
 
     Args:
         path: the run directory.
@@ -57,13 +60,14 @@ def export_onnx(
     require_writable(out.parent)
     run = Run.load(path)
     options = Options(checkpoint=checkpoint, accelerator="cpu")
-    method = load_predictor(run, options).method.eval()
+    member = load_predictor(run, options)
+    method = member.method.eval()
     written = []
     for modality in run.task.modalities:
         file = out.with_name(f"{out.name.removesuffix('.onnx')}_{modality}.onnx")
         network = _OneModality(method, modality)
         with atomic_path(file) as temporary:
-            _convert(network, run, modality, temporary)
+            _convert(network, run, _facts(run, modality, member.decision), temporary)
             difference = _difference(network, temporary, run)
             if difference is not None and not difference <= TOLERANCE:
                 raise DataError(
@@ -88,7 +92,7 @@ class _OneModality(nn.Module):
         return logits[self.modality].softmax(1)
 
 
-def _convert(network: nn.Module, run: Run, modality: str, file: Path) -> None:
+def _convert(network: nn.Module, run: Run, facts: dict[str, Any], file: Path) -> None:
     import onnx
 
     image = torch.zeros(1, 1, *run.task.patch)
@@ -106,7 +110,7 @@ def _convert(network: nn.Module, run: Run, modality: str, file: Path) -> None:
         )
     model = onnx.load(file)
     entry = model.metadata_props.add()
-    entry.key, entry.value = "crossvox", json.dumps(_facts(run, modality), ensure_ascii=False)
+    entry.key, entry.value = "crossvox", json.dumps(facts, ensure_ascii=False)
     onnx.checker.check_model(model)
     onnx.save(model, file)
 
@@ -159,13 +163,14 @@ def _difference(network: nn.Module, file: Path, run: Run) -> float | None:
     return largest
 
 
-def _facts(run: Run, modality: str) -> dict[str, Any]:
+def _facts(run: Run, modality: str, decision: Decision) -> dict[str, Any]:
     return {
         "version": __version__,
         "modality": modality,
         "classes": ["background", *run.task.classes],
         "patch": list(run.task.patch),
         "preprocessing": run.preprocessing.to_dict(),
+        "decision": dataclasses.asdict(decision),
     }
 
 
