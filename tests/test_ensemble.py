@@ -92,7 +92,7 @@ def test_smaller_parts_go_where_the_method_or_the_user_says_so():
     one = member(method, kind="ct")
     probabilities, whole_map = channels(Ensemble([one]), image)
     parts = {}
-    for keeps, asked in itertools.product((False, True), ("auto", "on", "off")):
+    for keeps, asked in itertools.product((False, True), ("auto", "always", "never")):
         method.keeps_largest = keeps
         one.inference = replace(one.inference, largest=asked)
         kept, labels = channels(Ensemble([one]), image)
@@ -103,8 +103,8 @@ def test_smaller_parts_go_where_the_method_or_the_user_says_so():
     both, largest = int(whole_map.sum()), 8 * 6 * SHAPE[2]
     assert both > largest
     assert parts == {
-        (False, "auto"): both, (False, "on"): largest, (False, "off"): both,
-        (True, "auto"): largest, (True, "on"): largest, (True, "off"): both,
+        (False, "auto"): both, (False, "always"): largest, (False, "never"): both,
+        (True, "auto"): largest, (True, "always"): largest, (True, "never"): both,
     }  # fmt: skip
 
 
@@ -113,6 +113,15 @@ def test_a_class_of_several_parts_in_the_labels_keeps_them():
     method.keeps_largest, method.task = True, replace(method.task, one_piece=())
     _, labels = channels(Ensemble([member(method, kind="ct")]), image)
     assert labels.sum() > 8 * 6 * SHAPE[2]
+
+
+def test_classes_are_weighed_unless_it_is_switched_off():
+    method, _ = blobs()
+    method.class_weights = lambda: (1.0, 1e-6)  # so little that the class is kept as it is
+    one = member(method, kind="ct")
+    assert one.decision.weights == Ensemble([one]).decision.weights == (1.0, 1e-6)
+    one.inference = replace(one.inference, weigh=False)
+    assert one.decision.weights == Ensemble([one]).decision.weights == ()
 
 
 def test_an_ensemble_keeps_what_one_member_keeps():

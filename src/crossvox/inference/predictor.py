@@ -23,7 +23,7 @@ from crossvox.inference.slabs import Slabs, Way, native_slabs
 from crossvox.inference.sliding import Place, Windows, slide
 from crossvox.methods.base import Method
 
-Largest = Literal["auto", "on", "off"]
+Largest = Literal["auto", "always", "never"]
 
 ROWS_BYTES = 1_000_000_000
 """Probabilities of rows that windows still reach: beyond this the way through a scan is chosen
@@ -41,12 +41,14 @@ class Inference:
             class change places; 2, 4 or 8 times the time.
         largest: whether label maps keep only the largest part of each class that is one piece in
             the labelled training scans; auto = if the method says so. Probabilities stay.
+        weigh: whether label maps weigh the classes, where the method has weights for them.
     """
 
     overlap: float = 0.5
     batch: int = 1
     tta: bool = False
     largest: Largest = "auto"
+    weigh: bool = True
 
     def __post_init__(self) -> None:
         require("inference.overlap", self.overlap, 0, 0.95)
@@ -99,8 +101,9 @@ class Predictor:
     def decision(self) -> Decision:
         """How its probabilities become a label map."""
         asked = self.inference.largest
-        keeps = asked == "on" or (asked == "auto" and self.method.keeps_largest)
-        return Decision(self.method.class_weights(), self.task.single if keeps else ())
+        keeps = asked == "always" or (asked == "auto" and self.method.keeps_largest)
+        weights = self.method.class_weights() if self.inference.weigh else ()
+        return Decision(weights, self.task.single if keeps else ())
 
     def predict_prepared(
         self, prepared: Mapping[str, Prepared], native: Mapping[str, Grid]

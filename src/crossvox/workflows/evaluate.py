@@ -202,8 +202,7 @@ def facts_of(
         facts["weights"] = seen
     if len(runs) > 1:
         facts["ensemble"] = len(runs)
-    if options.largest is not None:
-        facts["largest"] = options.largest
+    facts |= {k: v for k in ("largest", "weigh") if (v := getattr(options, k)) is not None}
     return {**facts, "tta": True} if options.tta else facts
 
 

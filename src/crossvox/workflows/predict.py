@@ -38,6 +38,7 @@ class Options:
         tta: average over mirror images, along axes on which no left and right class change places.
         largest: keep only the largest part of each class that is one piece in the labelled
             training scans; None = as the run's configuration says.
+        weigh: weigh the classes in label maps as the method does; None likewise.
         accelerator: "auto" takes a GPU where there is one.
         threads: CPU threads; None leaves the choice to torch.
         memory_limit: GB of memory that may be taken in all; None = what is available.
@@ -47,6 +48,7 @@ class Options:
     overlap: float | None = None
     tta: bool = False
     largest: Largest | None = None
+    weigh: bool | None = None
     accelerator: Accelerator = "auto"
     threads: int | None = None
     memory_limit: float | None = None
@@ -65,15 +67,14 @@ def load_predictor(run: Run, options: Options) -> Member:
     method = build_method(run.task, run.config)
     load_weights(path, method)
     inference = run.config.inference
-    if options.overlap is not None:
-        inference = dataclasses.replace(inference, overlap=options.overlap)
+    given = {name: getattr(options, name) for name in ("overlap", "largest", "weigh")}
+    asked = {name: value for name, value in given.items() if value is not None}
+    inference = dataclasses.replace(inference, **asked)
     if options.tta and not run.task.flips:
         raise UsageError(
             f"{run.path}: left and right classes forbid mirroring along every axis; leave --tta out"
         )
     inference = dataclasses.replace(inference, tta=options.tta or inference.tta)
-    if options.largest is not None:
-        inference = dataclasses.replace(inference, largest=options.largest)
     return Member(method, run.preprocessing, inference, device)
 
 
