@@ -8,8 +8,8 @@ it, and the settings that it is; an idea whose code was removed has none. Each i
 train` per data set and seed, and a `crossvox evaluate` on the train and val scans whose labels the
 run did not use; one thread each, `--jobs` of them side by side. An idea that concerns prediction
 alone names the one whose runs it scores (`runs`) and the options of `evaluate` (`evaluate`). What
-is done is not done again, what was stopped goes on; ideas of which `--out` holds no scores keep
-the numbers that the page has.
+is done is not done again, what was stopped goes on; a number of which `--out` holds no scores stays
+on the page as it is there.
 """
 
 from __future__ import annotations
@@ -88,13 +88,18 @@ class Trial:
         return self.out / f"{self.dataset}-{self.idea}-{self.seed}-scores"
 
     @property
+    def trained_file(self) -> Path:
+        """There when the run is finished."""
+        return self.out / f"{self.run.name}.trained"
+
+    @property
     def done(self) -> bool:
         """Whether it is scored."""
         return (self.scores / "summary.json").exists()
 
-    def work(self) -> None:
-        """Do what is missing of it."""
-        if self.done or self.settings is None:
+    def train(self) -> None:
+        """Do what is missing of its run."""
+        if self.settings is None or self.trained_file.exists():
             return
         root = ["--root", str(self.root)]
         if (self.run / "config.yaml").exists():
@@ -108,9 +113,15 @@ class Trial:
                 "train", "--config", str(settings), *place, *store, "--labelled", "2",
                 "--seed", str(self.seed),
             ])  # fmt: skip
+        atomic_write(self.trained_file, "")
+
+    def score(self) -> None:
+        """Score its run, if that is not done."""
+        if self.settings is None or self.done:
+            return
         self._execute([
-            "evaluate", str(self.run), "--data", str(self._others()), *root, "--split", "test",
-            "--checkpoint", "last", "--out", str(self.scores), *self.options,
+            "evaluate", str(self.run), "--data", str(self._others()), "--root", str(self.root),
+            "--split", "test", "--checkpoint", "last", "--out", str(self.scores), *self.options,
         ])  # fmt: skip
 
     def found(self) -> dict[str, float]:
@@ -128,7 +139,7 @@ class Trial:
             labels = {m: path for m, path in case.labels.items() if case.id not in used[m]}
             if labels:
                 cases.append(replace(case, split="test", labels=labels))
-        path = self.out / f"{self.run.name}-others.json"
+        path = self.out / f"{self.scores.name}-others.json"
         replace(manifest, cases=tuple(cases)).save(path)
         return path
 
@@ -154,7 +165,7 @@ def page(ideas: dict[str, Any], trials: list[Trial], before: str = "") -> str:
     rows = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for name, idea in ideas.items():
         own = [trial for trial in done if trial.idea == name]
-        numbers = _measured(own) if own else known.get(name, {})
+        numbers = known.get(name, {}) | (_measured(own) if own else {})
         cells = [numbers.get(column, "–") for column in columns]
         words = [name, idea["what"], idea["why"], idea["expected"]]
         line = [*words, *cells, numbers.get("seeds", "0"), idea["kept"]]
@@ -217,9 +228,9 @@ def main() -> None:
     ]
     asked = [trial for trial in trials if trial.idea in (given.ideas or ideas)]
     with ThreadPoolExecutor(given.jobs) as pool:
-        # First those that train: no two may train one run.
-        for others in (False, True):
-            list(pool.map(Trial.work, [t for t in asked if (t.trained != t.idea) == others]))
+        # Ideas may share a run, and no two may train it.
+        list(pool.map(Trial.train, {t.run: t for t in asked if not t.done}.values()))
+        list(pool.map(Trial.score, asked))
     before = given.page.read_text(encoding="utf-8") if given.page.exists() else ""
     atomic_write(given.page, page(ideas, trials, before))
 

@@ -141,7 +141,7 @@ def test_a_run_of_a_version_that_knew_fewer_options_is_gone_on_with(
     assert "another method" in refused(capsys, *arguments(suite, paired_files.path, out))
 
 
-@pytest.mark.parametrize("name", [{}, {"name": "gone"}])
+@pytest.mark.parametrize("name", [{}, {"name": "gone"}, "sup", ["x"], None])
 def test_a_run_of_a_method_that_is_gone_is_named_with_its_folder(
     name, finished, paired_files, tmp_path, capsys
 ):

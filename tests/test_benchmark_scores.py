@@ -91,6 +91,8 @@ def test_a_bound_is_shown_and_is_no_rival():
         "cmc": "best", "sup": "second", "all": ""
     }  # fmt: skip
     assert ct["all"].text.startswith("0.990")
+    tested = variant_table(lines, "dice", "d", {"all"})
+    assert [row[2].mark for row in tested.rows[:3]] == ["second", "best", ""]
     whole = overview_table(lines, "labels: 2", {"all"})
     assert [row[1].mark for row in whole.rows] == ["second", "best", ""]
 

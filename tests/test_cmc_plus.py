@@ -182,6 +182,27 @@ def test_label_maps_take_back_part_of_the_balance() -> None:
     assert weights == pytest.approx((1, (96 / (1952 - 4 * 16 * 8)) ** 0.25, 1))
 
 
+def test_classes_that_were_not_outlined_are_not_counted() -> None:
+    method, batch = make_method("cmc+", UNPAIRED), make_batch(UNPAIRED)
+    views = {
+        m: replace(
+            view,
+            label=cubes((2, 8)).expand(len(view.label), -1, -1, -1),
+            annotated=torch.tensor([[True, row == 0, True] for row in range(len(view.label))]),
+        )
+        for m, view in batch.labelled.items()
+    }
+    method._count(replace(batch, labelled=views))
+    assert method.voxels[0].tolist()[1:] == [96 * len(views), 0]
+
+
+def test_a_class_larger_than_the_background_is_not_favoured() -> None:
+    assert counted(cubes((0, 16)) + 1, prior=1.0).class_weights() == (1, 1, 1)
+    large = torch.ones((1, 16, 16, 8), dtype=torch.int64)
+    large[:, 0] = 0
+    assert counted(large, prior=1.0).class_weights() == (1, 1, 1)
+
+
 def test_with_no_prior_all_classes_count_alike() -> None:
     assert counted(cubes((2, 8)), prior=0.0).class_weights() == ()
     assert make_method("cmc", UNPAIRED).class_weights() == ()

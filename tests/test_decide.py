@@ -59,6 +59,24 @@ def test_a_class_that_would_nearly_be_lost_keeps_all_it_had():
     assert found == [1] * 7 + [0] * 3 + [2] * 10
 
 
+def test_what_a_class_gains_from_others_does_not_hide_what_it_loses():
+    gained, lost = [0.0, 0.6, 0.4], [0.45, 0.0, 0.55]
+    scan = [gained] * 10 + [lost] * 10
+    assert decided(Decision(), *scan) == [1] * 10 + [2] * 10
+    assert decided(Decision((1.0, 0.3, 0.6)), *scan) == [1] * 10 + [2] * 10
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_class_keeps_less_than_seven_tenths_of_its_own_voxels(seed):
+    rng = np.random.default_rng(seed)
+    values = rng.dirichlet(np.full(4, 0.5), size=200)
+    decision = Decision((1.0, *rng.uniform(0.1, 1, 3)))
+    plain, weighed = (np.array(decided(d, *values)) for d in (Decision(), decision))
+    for index in (1, 2, 3):
+        own = plain == index
+        assert (weighed[own] == index).sum() >= KEPT * own.sum()
+
+
 def test_a_class_that_takes_what_another_loses_does_not_bring_it_back():
     """Where the class that keeps all it had was the most probable, it is so again."""
     contested = [0.0, 0.55, 0.45]
@@ -68,11 +86,17 @@ def test_a_class_that_takes_what_another_loses_does_not_bring_it_back():
     assert decided(Decision((1.0, 0.5, 1.0)), *scan) == [1] * 10 + [2] * 5
 
 
-def test_parts_are_dropped_of_what_is_left_after_weighing():
+def test_parts_are_dropped_before_weighing_which_may_cut_an_organ():
     sure, unsure, none = [0.1, 0.9], [0.45, 0.55], [1.0, 0.0]
-    scan = [sure, unsure, sure, sure, sure, none, sure]
-    assert decided(Decision((), (1,)), *scan) == [1, 1, 1, 1, 1, 0, 0]
-    assert decided(Decision((1.0, 0.5), (1,)), *scan) == [0, 0, 1, 1, 1, 0, 0]
+    scan = [*[sure] * 3, unsure, *[sure] * 4, none, *[sure] * 2]
+    assert decided(Decision((), (1,)), *scan) == [1] * 8 + [0] * 3
+    assert decided(Decision((1.0, 0.5), (1,)), *scan) == [1] * 3 + [0] + [1] * 4 + [0] * 3
+
+
+def test_a_dropped_part_does_not_come_back_as_another_class():
+    sure, contested, none = [0.1, 0.9, 0.0], [0.0, 0.55, 0.45], [1.0, 0.0, 0.0]
+    scan = [*[sure] * 8, none, contested]
+    assert decided(Decision((1.0, 0.5, 1.0), (1,)), *scan) == [1] * 8 + [0, 0]
 
 
 def test_of_an_ensemble_the_weights_are_meant_and_the_parts_shared():

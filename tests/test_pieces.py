@@ -40,6 +40,20 @@ def test_classes_of_one_part_in_each_labelled_scan(manifest: Manifest) -> None:
     assert of(manifest, "train1") == ("liver", "spleen")
 
 
+def test_one_modality_cannot_outvote_another(tmp_path: Path) -> None:
+    """Many thin slices have many more voxels than a few thick ones."""
+    both = write_dataset(tmp_path, {"train": 1})
+    case = both.case("train0")
+    for modality, parts in (("ct", [(0, 40)]), ("mr", [(0, 1), (3, 4)])):
+        values = np.zeros(SHAPE, dtype=np.uint8)
+        for start, stop in parts:
+            values[start:stop] = 1
+        write_nifti(case.labels[modality], values)
+    ids = ("train0",)
+    assert one_piece(both, Selection({"ct": ids, "mr": ()}, {"ct": (), "mr": ids})) == ("liver",)
+    assert one_piece(both, Selection({"ct": ids, "mr": ids}, {"ct": (), "mr": ()})) == ()
+
+
 def test_a_twentieth_may_lie_apart(manifest: Manifest) -> None:
     draw(manifest, "train0", (0, 19, 1), (30, 31, 1))
     assert of(manifest, "train0") == ("liver",)

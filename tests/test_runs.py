@@ -29,7 +29,7 @@ def test_what_was_given_stays() -> None:
     assert with_defaults("method", given, asked) == {**given, "weight": 1.0}
 
 
-@pytest.mark.parametrize("given", [{}, {"name": "gone"}])
-def test_a_name_that_is_gone_is_refused_with_the_choices(given: dict[str, str]) -> None:
+@pytest.mark.parametrize("given", [{}, {"name": "gone"}, "sup", ["x"], None])
+def test_a_name_that_is_gone_is_refused_with_the_choices(given: object) -> None:
     with pytest.raises(UsageError, match=r"unknown method .* choose from bcp"):
         with_defaults("method", given, {"name": "sup"})

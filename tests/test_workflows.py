@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from scipy import ndimage
 
 from crossvox.cli.main import main
 from crossvox.data.loading import CropDataset
@@ -231,6 +232,45 @@ def test_evaluate_writes_scores_and_pictures(run, tmp_path, paired_files, capsys
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     assert summary["run"]["checkpoint"] == "last" and summary["run"]["split"] == "val"
     assert {path.name for path in (out / "overlays").iterdir()} == {"s5_ct.png", "s5_mr.png"}
+
+
+def test_training_finds_and_says_which_classes_are_one_piece(run):
+    plan = json.loads((run / "plan.json").read_text(encoding="utf-8"))
+    assert plan["task"]["one_piece"] == ["left ball", "right ball"]
+    assert Run.load(run).task.single == (1, 2)
+
+
+def test_label_maps_are_made_as_asked_and_the_scores_say_how(run, tmp_path, paired_files, capsys):
+    argv = ["evaluate", str(run), "--data", str(paired_files.path), "--split", "val"]
+    words = ["--largest", "always", "--weigh", "false"]
+    assert main([*argv, "--out", str(tmp_path / "s"), *words]) == 0
+    facts = json.loads((tmp_path / "s" / "summary.json").read_text(encoding="utf-8"))["run"]
+    assert facts["largest"] == "always" and facts["weigh"] is False
+    (case,) = paired_files.split("val")
+    images = [f"--image={m}={path}" for m, path in case.images.items()]
+    assert main(["predict", str(run), *images, "--out", str(tmp_path / "p"), *words]) == 0
+    for path in (tmp_path / "p").glob("*.nii.gz"):
+        labels = np.asarray(nib.load(path).dataobj)
+        assert all(ndimage.label(labels == k)[1] <= 1 for k in np.unique(labels[labels > 0]))
+    line = refused(capsys, *argv, "--out", tmp_path / "x", "--largest", "perhaps")
+    assert "expected one of 'auto', 'always', 'never'; got perhaps" in line
+
+
+def test_the_largest_part_is_refused_where_no_class_is_one_piece(
+    run, tmp_path, paired_files, capsys
+):
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    plan = json.loads((other / "plan.json").read_text(encoding="utf-8"))
+    del plan["task"]["one_piece"]  # as of a version that did not look
+    (other / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    argv = ["evaluate", other, "--data", paired_files.path, "--split", "val"]
+    line = refused(capsys, *argv, "--out", tmp_path / "x", "--largest", "always")
+    assert str(other) in line and "leave --largest out" in line
+    plan["task"]["one_piece"] = ["tail"]
+    (other / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    assert main([*map(str, argv), "--out", str(tmp_path / "x")]) == 1
+    assert "plan.json" in (text := capsys.readouterr().err) and "tail" in text
 
 
 def test_validation_and_evaluation_agree(run, tmp_path, paired_files):

@@ -80,6 +80,10 @@ class Task:
     flips: tuple[int, ...] = ()
     one_piece: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if unknown := set(self.one_piece) - set(self.classes):
+            raise ValueError(f"one piece: {', '.join(sorted(unknown))} is none of the classes")
+
     @property
     def n_classes(self) -> int:
         """Number of output channels, the background included."""

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 from scipy import ndimage
 
+CHUNK = 2**20
+"""Voxels that are counted at a time: counting makes 8 bytes of each."""
+
 
 def drop_smaller_parts(label: np.ndarray, classes: Iterable[int]) -> np.ndarray:
     """Set to 0 all but the largest part of each class, the first of equals.
@@ -31,8 +34,9 @@ def drop_smaller_parts(label: np.ndarray, classes: Iterable[int]) -> np.ndarray:
         if n > 1:
             # Plane by plane: it would make 8 bytes of each voxel.
             sizes = np.zeros(n + 1, dtype=np.int64)
-            for plane in parts:
-                sizes += np.bincount(plane.ravel(), minlength=n + 1)
+            step = max(1, CHUNK // parts[0].size)
+            for start in range(0, len(parts), step):
+                sizes += np.bincount(parts[start : start + step].ravel(), minlength=n + 1)
             sizes[0] = 0
             box[(parts > 0) & (parts != sizes.argmax())] = 0
             dropped[index] = sizes.sum() - sizes.max()

@@ -126,5 +126,6 @@ def _one_line(message: str) -> str:
         text,
     )
     text = re.sub(r"typing\.Literal\[(.*?)\]", r"one of \1", text)
+    text = text.replace(", <class 'NoneType'>", "").replace("one of one of", "one of")
     text = re.sub(r"<class '(\w+)'>", r"\1", text)
     return text.replace("Expected a one of", "expected one of").replace("Expected a ", "expected ")

@@ -27,7 +27,8 @@ def rank_cases_command(argv: list[str]) -> int:
         "scan; both: their sum; random: as a control",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the strategy random")
-    parser.add_class_arguments(Options, None, as_group=False)
+    # Ranking asks the probabilities; how label maps are made of them has no say.
+    parser.add_class_arguments(Options, None, as_group=False, skip={"largest", "weigh"})
     values = parse(parser, argv)
     required(values, "data", "out")
     if values["out"].is_dir():
@@ -36,7 +37,7 @@ def rank_cases_command(argv: list[str]) -> int:
         values["run"],
         load_manifest(values["data"], values["root"]),
         values["out"],
-        Options(**{name: values[name] for name in Options.__dataclass_fields__}),
+        Options(**{k: values[k] for k in Options.__dataclass_fields__ if k in values}),
         strategy=values["strategy"],
         seed=values["seed"],
     )

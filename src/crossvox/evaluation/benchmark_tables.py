@@ -95,13 +95,16 @@ def score_table(
     return TextTable(f"{TITLES[metric]}: {caption}", head, rows, 2, frozenset(breaks))
 
 
-def variant_table(lines: Sequence[Line], metric: str, caption: str) -> TextTable:
+def variant_table(
+    lines: Sequence[Line], metric: str, caption: str, bounds: Collection[str] = ()
+) -> TextTable:
     """The classes' mean of every row against the test's variants, a block per modality.
 
     Args:
         lines: as of `score_table`, of one group with all its variants.
         metric: "dice" or "assd_mm".
         caption: what the table is of.
+        bounds: as of `score_table`.
     """
     own = [x for x in lines if x["metric"] == metric and x["class"] == AVERAGE]
     variants = list(dict.fromkeys(line["variant"] for line in own))
@@ -113,7 +116,9 @@ def variant_table(lines: Sequence[Line], metric: str, caption: str) -> TextTable
     breaks = set()
     for modality in modalities:
         breaks.add(len(rows))
-        columns = [_marked([found.get((modality, n, v)) for n in names], metric) for v in variants]
+        columns = [
+            _marked([found.get((modality, n, v)) for n in names], metric, bounds) for v in variants
+        ]
         for number, name in enumerate(names):
             cells = [Cell(modality), Cell(name), *(column[number] for column in columns)]
             rows.append(cells)

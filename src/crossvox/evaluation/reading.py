@@ -89,5 +89,5 @@ def _variants(averages: Sequence[Line]) -> Iterator[str]:
             change, line = min(lost, key=lambda pair: pair[0])
             yield (
                 f"{row} changes most in the test `{line['variant']}`, {line['modality']}: "
-                f"{change:+.3f}.".replace("-0", "−0")
+                f"{round(change, 3) + 0.0:+.3f}.".replace("-0", "−0")
             )

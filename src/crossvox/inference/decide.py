@@ -11,7 +11,7 @@ from crossvox.components import drop_smaller_parts
 from crossvox.inference.slabs import Consumer, Slab
 
 KEPT = 0.7
-"""A class that weighing would leave with a smaller share of its voxels is not weighed."""
+"""A class that weighing would leave with a smaller share of its voxels keeps all of them."""
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,11 @@ class Decision:
     """How a label map is made of class probabilities.
 
     Attributes:
-        weights: of the classes, background first; empty = all alike. The class of a voxel is that
-            of the largest product of weight and probability. A class that would so lose more than
-            1 − `KEPT` of its voxels in a scan keeps all of them: what is only just found must not
-            get lost, whereas too much of a class that is found well lies around it.
+        weights: of the classes, background first, none above the background's; empty = all alike.
+            The class of a voxel is that of the largest product of weight and probability. A class
+            that would so lose more than 1 − `KEPT` of its voxels in a scan keeps all of them: what
+            is only just found must not get lost, whereas too much of a class that is found well
+            lies around it.
         single: indices of the classes of which only the largest part is kept.
     """
 
@@ -45,32 +46,31 @@ class Decision:
             slabs: of a whole scan.
             consumers: what else is shown each slab.
         """
-        labels: np.ndarray | None = None
+        plain = weighed = None
         for slab in slabs:
             for consume in consumers:
                 consume(slab)
-            if labels is None:
-                classes = len(slab.values)
-                n_maps = 2 if self.weights else 1
-                maps = [np.zeros(slab.shape, dtype=np.int16) for _ in range(n_maps)]
-                labels, counts = maps[-1], np.zeros((2, classes), dtype=np.int64)
-            # The last is the weighed one, if there is one; else the only one.
-            for found, count, weights in zip(maps, counts, (None, self.weights), strict=False):
-                part = _largest(slab.values, weights)
-                found[slab.part] = part
-                count += np.bincount(part.ravel(), minlength=classes)
-        assert labels is not None  # a scan has at least one plane
-        if self.weights:
-            for index in range(1, classes):
-                if counts[1, index] < KEPT * counts[0, index]:
-                    labels[maps[0] == index] = index
-        drop_smaller_parts(labels, self.single)
-        return labels
+            if plain is None:
+                plain = np.zeros(slab.shape, dtype=np.int16)
+                weighed = plain.copy() if self.weights else None
+            plain[slab.part] = slab.values.argmax(axis=0)
+            if weighed is not None:
+                weights = np.array(self.weights, dtype=slab.values.dtype).reshape(-1, 1, 1, 1)
+                weighed[slab.part] = (slab.values * weights).argmax(axis=0)
+        assert plain is not None  # a scan has at least one plane
+        # Before weighing, which may cut the thin part of an organ.
+        drop_smaller_parts(plain, self.single)
+        return plain if weighed is None else _unless_lost(weighed, plain)
 
 
-def _largest(values: np.ndarray, weights: Sequence[float] | None) -> np.ndarray:
-    """(…) index of the largest of (C, …) values, weighed if there are weights."""
-    if not weights:
-        return values.argmax(axis=0)
-    factors = np.array(weights, dtype=values.dtype).reshape(-1, *[1] * (values.ndim - 1))
-    return (values * factors).argmax(axis=0)
+def _unless_lost(weighed: np.ndarray, plain: np.ndarray) -> np.ndarray:
+    """`weighed` within the classes of `plain`, but for those that keep too little; in place."""
+    classes = max(int(plain.max()), int(weighed.max())) + 1
+    before, kept = np.zeros((2, classes), dtype=np.int64)
+    for own, other in zip(plain, weighed, strict=True):
+        other[own == 0] = 0
+        before += np.bincount(own.ravel(), minlength=classes)
+        kept += np.bincount(own[own == other], minlength=classes)
+    for index in np.flatnonzero(kept[1:] < KEPT * before[1:]) + 1:
+        weighed[plain == index] = index
+    return weighed

@@ -114,7 +114,7 @@ class CMCPlus(Method):
             return ()
         own, beside = self.voxels.cpu().double()
         ratio = torch.where((own > 0) & (beside > 0), own / beside.clamp_min(1), 1.0)
-        return tuple((ratio ** (self.prior * self.student.balance)).tolist())
+        return tuple((ratio.clamp_max(1) ** (self.prior * self.student.balance)).tolist())
 
     @property
     def uses_unlabelled(self) -> bool:
@@ -137,6 +137,8 @@ class CMCPlus(Method):
         for view in batch.labelled.values():
             if view.label is not None:
                 own = (view.label == classes).sum((2, 3, 4))
+                if view.annotated is not None:
+                    own[1:] *= view.annotated.T[1:]  # what bears the others' ids may be anything
                 found += torch.stack([own.sum(1), (own[:1] * (own > 0)).sum(1)])
         if world_size() > 1:
             dist.all_reduce(found)

@@ -215,7 +215,7 @@ def _refuse_other(cell: Cell) -> None:
         return
     before, now = read_config(cell.run), cell.config.to_dict()
     try:
-        before |= {p: with_defaults(p, before.get(p) or {}, now[p]) for p in PLUGINS}
+        before |= {p: with_defaults(p, before.get(p), now[p]) for p in PLUGINS}
         before = RunConfig.from_dict(before).to_dict()
     except CrossvoxError as error:
         raise UsageError(

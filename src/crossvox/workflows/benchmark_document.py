@@ -57,11 +57,10 @@ class Report:
         """The cells that ended with an error."""
         return [cell for cell in self.cells if cell["state"] == "failed"]
 
-    @property
-    def bounds(self) -> set[str]:
-        """The rows that were trained with labels of their own, whatever the table's are."""
+    def bounds(self, labels: str) -> set[str]:
+        """The rows whose runs have other labels than those of a table for so many."""
         rows: Mapping[str, Mapping[str, Any]] = self.about["rows"]
-        return {label for label, own in rows.items() if "labelled" in own}
+        return {row for row, own in rows.items() if own.get("labelled", labels) != labels}
 
     @property
     def datasets(self) -> list[str]:
@@ -77,14 +76,14 @@ def tables(report: Report) -> Iterator[tuple[str, list[TextTable]]]:
 
 def sections(report: Report) -> Iterator[tuple[str, list[TextTable], list[str]]]:
     """As `tables`, each with what its tables say in sentences."""
-    reference, bounds = report.about["reference"], report.bounds
+    reference = report.about["reference"]
     places = dict.fromkeys((x["backbone"], x["labels"]) for x in report.lines)
     if len(report.datasets) > 1:
         whole = [
             overview_table(
                 [x for x in report.lines if (x["backbone"], x["labels"]) == place],
                 f"{_count(place[1])}, {place[0]}",
-                bounds,
+                report.bounds(place[1]),
             )
             for place in places
         ]
@@ -94,12 +93,12 @@ def sections(report: Report) -> Iterator[tuple[str, list[TextTable], list[str]]]
         for backbone, labels in dict.fromkeys((x["backbone"], x["labels"]) for x in own):
             group = [x for x in own if (x["backbone"], x["labels"]) == (backbone, labels)]
             plain = [line for line in group if not line["variant"]]
-            what = f"{data}, {_count(labels)}, {backbone}"
+            what, bounds = f"{data}, {_count(labels)}, {backbone}", report.bounds(labels)
             found = [score_table(plain, metric, reference, what, bounds) for metric in DECIMALS]
             place = (data, backbone, labels, "")
             found.append(volume_table([x for x in report.cases if _group(x) == place], what))
             if len(plain) < len(group):
-                found += [variant_table(group, metric, what) for metric in DECIMALS]
+                found += [variant_table(group, metric, what, bounds) for metric in DECIMALS]
                 tested = [x for x in report.cases if _group(x)[:3] == place[:3]]
                 found.append(change_table(tested, "dice", what))
             rivals = [line for line in group if line["row"] not in bounds]
@@ -133,11 +132,18 @@ def draw(report: Report, folder: Path, prefix: str = "") -> dict[str, Path]:
             for points in panel_rows.values():
                 if not any(isinstance(point[0], str) for point in points):
                     points.sort(key=lambda point: point[0])
+        panels = {panel: rows for panel, rows in panels.items() if _varies(rows)}
         path = folder / f"{prefix}{name}"
         title = f"{data}, {backbone}; mean of the classes, ± sd over seeds"
         score_lines_chart(path, panels, AXES[axis], TITLES[metric], title)
         written[name] = path
     return written
+
+
+def _varies(rows: Mapping[str, Sequence[Point]]) -> bool:
+    """Whether a panel has more than one place on its axis, as no mean over modalities has that
+    are tested one by one."""
+    return len({point[0] for points in rows.values() for point in points}) > 1
 
 
 def markdown(

@@ -36,8 +36,9 @@ class Options:
         checkpoint: the weights with the highest validation score, or the last ones.
         overlap: of the sliding windows; None = as the run's configuration says.
         tta: average over mirror images, along axes on which no left and right class change places.
-        largest: keep only the largest part of each class that is one piece in the labelled
-            training scans; None = as the run's configuration says.
+        largest: always or never keep only the largest part of each class that is one piece in the
+            labelled training scans, or auto, if the method does; None = as the run's configuration
+            says.
         weigh: weigh the classes in label maps as the method does; None likewise.
         accelerator: "auto" takes a GPU where there is one.
         threads: CPU threads; None leaves the choice to torch.
@@ -70,6 +71,11 @@ def load_predictor(run: Run, options: Options) -> Member:
     given = {name: getattr(options, name) for name in ("overlap", "largest", "weigh")}
     asked = {name: value for name, value in given.items() if value is not None}
     inference = dataclasses.replace(inference, **asked)
+    if options.largest == "always" and not run.task.one_piece:
+        raise UsageError(
+            f"{run.path}: no class was found to be one piece in its labelled scans when it was "
+            "trained; leave --largest out"
+        )
     if options.tta and not run.task.flips:
         raise UsageError(
             f"{run.path}: left and right classes forbid mirroring along every axis; leave --tta out"

@@ -112,7 +112,7 @@ def plugin(part: str, name: Any) -> type:
     return choices[name]
 
 
-def with_defaults(part: str, given: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+def with_defaults(part: str, given: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
     """A `method` or `backbone` with the options that only `asked` names at their defaults.
 
     So is what a version wrote that knew fewer options compared with what is asked for. It holds as
@@ -120,8 +120,9 @@ def with_defaults(part: str, given: Mapping[str, Any], asked: Mapping[str, Any])
     option needs another name or the method another one.
 
     Raises:
-        UsageError: `given` names nothing that there is.
+        UsageError: `given`, as a file has it, names nothing that there is.
     """
+    given = given if isinstance(given, Mapping) else {}
     known = inspect.signature(plugin(part, given.get("name"))).parameters
     new = [name for name in asked if name in known and name not in given]
     return {**given, **{name: known[name].default for name in new}}
