@@ -86,17 +86,11 @@ def test_a_class_that_takes_what_another_loses_does_not_bring_it_back():
     assert decided(Decision((1.0, 0.5, 1.0)), *scan) == [1] * 10 + [2] * 5
 
 
-def test_parts_are_dropped_before_weighing_which_may_cut_an_organ():
+def test_of_two_parts_the_more_certain_one_is_kept():
     sure, unsure, none = [0.1, 0.9], [0.45, 0.55], [1.0, 0.0]
-    scan = [*[sure] * 3, unsure, *[sure] * 4, none, *[sure] * 2]
-    assert decided(Decision((), (1,)), *scan) == [1] * 8 + [0] * 3
-    assert decided(Decision((1.0, 0.5), (1,)), *scan) == [1] * 3 + [0] + [1] * 4 + [0] * 3
-
-
-def test_a_dropped_part_does_not_come_back_as_another_class():
-    sure, contested, none = [0.1, 0.9, 0.0], [0.0, 0.55, 0.45], [1.0, 0.0, 0.0]
-    scan = [*[sure] * 8, none, contested]
-    assert decided(Decision((1.0, 0.5, 1.0), (1,)), *scan) == [1] * 8 + [0, 0]
+    scan = [*[sure] * 4, none, sure, *[unsure] * 2, *[sure] * 2]
+    assert decided(Decision((), (1,)), *scan) == [0] * 5 + [1] * 5
+    assert decided(Decision((1.0, 0.5), (1,)), *scan) == [1] * 4 + [0] * 6
 
 
 def test_of_an_ensemble_the_weights_are_meant_and_the_parts_shared():

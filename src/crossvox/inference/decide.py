@@ -58,17 +58,17 @@ class Decision:
                 weights = np.array(self.weights, dtype=slab.values.dtype).reshape(-1, 1, 1, 1)
                 weighed[slab.part] = (slab.values * weights).argmax(axis=0)
         assert plain is not None  # a scan has at least one plane
-        # Before weighing, which may cut the thin part of an organ.
-        drop_smaller_parts(plain, self.single)
-        return plain if weighed is None else _unless_lost(weighed, plain)
+        labels = plain if weighed is None else _unless_lost(weighed, plain)
+        # After weighing: of two parts the one that is more certain is then the larger.
+        drop_smaller_parts(labels, self.single)
+        return labels
 
 
 def _unless_lost(weighed: np.ndarray, plain: np.ndarray) -> np.ndarray:
-    """`weighed` within the classes of `plain`, but for those that keep too little; in place."""
+    """`weighed`, with the voxels of `plain` of classes that keep too few of them; in place."""
     classes = max(int(plain.max()), int(weighed.max())) + 1
     before, kept = np.zeros((2, classes), dtype=np.int64)
     for own, other in zip(plain, weighed, strict=True):
-        other[own == 0] = 0
         before += np.bincount(own.ravel(), minlength=classes)
         kept += np.bincount(own[own == other], minlength=classes)
     for index in np.flatnonzero(kept[1:] < KEPT * before[1:]) + 1:
