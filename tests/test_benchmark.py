@@ -156,7 +156,7 @@ def test_a_run_of_a_method_that_is_gone_is_named_with_its_folder(
     assert "unknown method" in line
 
 
-def test_the_reading_leaves_a_bound_out(paired_files, tmp_path):
+def test_the_reading_leaves_a_bound_out(paired_files, tmp_path, ran):
     bound = {"label": "bound", "method": "sup", "labelled": "all"}
     suite = write_suite(
         tmp_path / "s.yaml", methods=["sup", "sup_joint", bound], labels=[1], reference="sup"
