@@ -46,18 +46,18 @@ of what has been run so far. The numbers are Dice, the mean over scans and class
 seeds, on the train and val scans whose labels the run did not use: two labelled scans per modality,
 preset `cpu`, last checkpoint. Methods that use unlabelled scans have seen most of these, without
 their labels. No number here is of a test scan; but that `sup_joint`, `cml` and `umml` do well was
-known from [results.md](results.md), whose scores are, when sharing was thought of. The sets are cut
-as that page says. With one seed a number is an observation, and differences of a few points are
-none.
+known from [results-methods.md](results-methods.md), whose scores are, when sharing was thought of.
+The sets are cut as that page says. With one seed a number is an observation, and differences of a
+few points are none.
 
 Ideas were chosen on seed 0. The choice between `recipe` and `no-prior`, which are the same
 training and differ in prediction alone, was made on three seeds here, after test scores of
 `recipe` had shown that a seed lost an organ. What makes the label maps of `cmc+` was then chosen
 on heart seed 0 and abdomen seeds 0 and 1: of 0, ¼, ½, ¾ and 1 of the balance and 0 to 75 % of a
 class's voxels, ½ and 70 %; on the heart 1 would be better still, on the abdomen worse. The rows
-`cmc+`, `plain`, `weighed` and `parts` are the same runs, made on another machine than those above
-them: with the same seeds, but not the same bits. Code that was removed is in the history of the
-repository."""
+`cmc+` and `plain` are the same runs, made on another machine than those above them: with the same
+seeds, but not the same bits. Single steps of the choice were looked at with scripts that are not
+in the repository. Code that was removed is in the history of the repository."""
 
 
 @dataclass(frozen=True)
