@@ -17,6 +17,7 @@ from crossvox.evaluation.benchmark_tables import (
     volume_table,
 )
 from crossvox.evaluation.layout import to_markdown
+from crossvox.workflows.benchmark_document import _varies
 
 
 def case(row, seed, name, modality, organ, dice, variant="", **other):
@@ -184,3 +185,9 @@ def test_costs_are_means_over_finished_cells():
     assert [c.text for c in row] == [
         "x", "no", "nothing", "none", "1.50", "1.5", "1.5", "700", "2 of 3"
     ]  # fmt: skip
+
+
+def test_a_figure_has_no_panel_with_a_single_place():
+    """As the mean over modalities where a test gives one modality at a time."""
+    assert not _varies({"sup": [("all", 0.5, None)], "cmc": [("all", 0.6, None)]})
+    assert _varies({"sup": [("all", 0.5, None), ("ct", 0.4, None)]})

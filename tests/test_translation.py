@@ -85,7 +85,7 @@ def test_learns_a_change_of_contrast() -> None:
     blob = torch.zeros(1, 1, *TASK.patch)
     blob[..., 4:10, 4:10, 2:6] = 2
     optimiser = torch.optim.Adam(translation.parameters(), lr=5e-3, betas=(0.5, 0.999))
-    for step in range(80):
+    for step in range(120):
         ct, mr = (0.3 * crops(2, 10 * step + k) for k in (1, 2))
         images = {"ct": ct + blob - 1, "mr": mr + 1 - blob}
         fakes, losses = translation(images)
@@ -94,7 +94,7 @@ def test_learns_a_change_of_contrast() -> None:
         torch.stack(weighted).sum().backward()
         optimiser.step()
     fake, inside = fakes["ct"].detach(), (blob > 0).expand_as(ct)
-    assert fake[inside].mean() < fake[~inside].mean() - 0.25
+    assert fake[inside].mean() < fake[~inside].mean() - 0.5
 
 
 @pytest.mark.parametrize(

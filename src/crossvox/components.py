@@ -32,7 +32,6 @@ def drop_smaller_parts(label: np.ndarray, classes: Iterable[int]) -> np.ndarray:
         box = label[boxes[index - 1]]
         parts, n = ndimage.label(box == index)
         if n > 1:
-            # Plane by plane: it would make 8 bytes of each voxel.
             sizes = np.zeros(n + 1, dtype=np.int64)
             step = max(1, CHUNK // parts[0].size)
             for start in range(0, len(parts), step):
