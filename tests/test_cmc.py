@@ -185,6 +185,7 @@ def test_literal_supervision_is_cross_entropy_on_one_and_dice_on_the_other() -> 
         {"cac": "none"},
         {"csc": "none", "cac": "none"},
         {"fusion": "none", "csc_on": "all"},
+        {"joint": 0.5},
     ],
     ids=str,
 )
@@ -198,6 +199,75 @@ def test_options_train_every_parameter_they_leave(options: dict[str, object], pa
     assert all(gradients(method, losses["loss"]).values())
     for part in ("csc", "cac"):
         assert (part in losses) == (options.get(part) != "none")
+
+
+def _state(networks: torch.nn.ModuleList) -> list[dict[str, Tensor]]:
+    return [{k: v.clone() for k, v in net.state_dict().items()} for net in networks]
+
+
+def _alike(networks: torch.nn.ModuleList) -> bool:
+    first, *others = _state(networks)
+    return all(torch.equal(first[k], other[k]) for other in others for k in first)
+
+
+def _train(method: Method, progress: list[float]) -> None:
+    optimiser = torch.optim.SGD(method.parameters(), lr=0.1)
+    for step, now in enumerate(progress):
+        optimiser.zero_grad()
+        method(make_batch(method.task, seed=step), now)["loss"].backward()
+        method.before_step()
+        optimiser.step()
+
+
+@pytest.mark.parametrize("modalities", [("ct", "mr"), ("t1", "t1c", "flair")])
+def test_joint_modalities_share_one_network_and_then_part(modalities: tuple[str, ...]) -> None:
+    method = make_method("cmc", make_task(modalities), joint=0.5)
+    before = _state(method.encoders)
+    _train(method, [0.0, 0.4])
+    assert _alike(method.encoders)
+    assert _alike(method.decoders)
+    assert any(not torch.equal(before[0][k], v) for k, v in _state(method.encoders)[0].items())
+    _train(method, [0.5])
+    assert not _alike(method.encoders)
+    assert not _alike(method.decoders)
+
+
+def test_joint_training_is_that_of_shared_networks() -> None:
+    joint = make_method("cmc", PAIRED, joint=0.5)
+    shared = make_method("cmc", PAIRED, shared_encoder=True, shared_decoder=True)
+    for method in (joint, shared):
+        _train(method, [0.0, 0.2, 0.4])
+    images = make_batch(PAIRED).labelled["ct"].images
+    with torch.no_grad():
+        for modality, logits in joint.predict(images).items():
+            assert torch.equal(logits, shared.predict(images)[modality])
+
+
+def test_copies_part_with_the_optimisers_moments() -> None:
+    method = make_method("cmc", PAIRED, joint=0.5)
+    optimiser = torch.optim.Adam(method.parameters())
+    for step in range(2):
+        method(make_batch(PAIRED, seed=step), 0.0)["loss"].backward()
+        for p in method.parameters():  # as under data parallelism, which fills in what is missing
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+        method.before_step()
+        optimiser.step()
+        optimiser.zero_grad()
+    for first, other in zip(*(net.parameters() for net in method.decoders), strict=True):
+        for name in ("exp_avg", "exp_avg_sq", "step"):
+            assert torch.equal(optimiser.state[first][name], optimiser.state[other][name]), name
+        assert optimiser.state[other]["exp_avg"].any()
+
+
+def test_apart_from_the_first_step_unless_asked() -> None:
+    method = make_method("cmc", PAIRED)
+    _train(method, [0.0])
+    assert not _alike(method.encoders)
+
+
+def test_a_joint_start_takes_no_file_for_each_modality() -> None:
+    assert make_method("cmc", PAIRED).own_networks("ct")
+    assert not make_method("cmc", PAIRED, joint=0.5).own_networks("ct")
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def step(method: Method, batch: Batch, progress: float) -> dict[str, Tensor]:
 
 def test_first_part_is_cmc() -> None:
     method, batch = make_method("cmc+", PAIRED), make_batch(PAIRED)
-    plain = make_method("cmc", PAIRED, shared_encoder=True, shared_decoder=True, mia="danet")
+    plain = make_method("cmc", PAIRED, joint=0.5)
     losses = step(method, batch, 0.4)
     torch.testing.assert_close(losses["loss"], step(plain, batch, 0.4)["loss"])
     assert float(losses["relearn"]) == 0.0
@@ -58,14 +58,19 @@ def test_teacher_follows() -> None:
         torch.testing.assert_close(own, other)
 
 
-@pytest.mark.parametrize(("shared", "networks"), [(True, 1), (False, 2)])
-def test_networks_are_shared_if_asked(shared: bool, networks: int) -> None:
-    student = make_method("cmc+", UNPAIRED, shared=shared).student
-    assert (len(student.encoders), len(student.decoders), len(student.mias)) == (
-        networks,
-        networks,
-        2,
-    )
+@pytest.mark.parametrize(("joint", "alike"), [(0.5, False), (1.0, True)])
+def test_networks_part_as_in_cmc(joint: float, alike: bool) -> None:
+    method = make_method("cmc+", UNPAIRED, joint=joint)
+    optimiser = torch.optim.SGD(method.parameters(), lr=0.1)
+    for progress, together in ((0.4, True), (0.6, alike)):
+        step(method, make_batch(UNPAIRED), progress)["loss"].backward()
+        method.before_step()
+        optimiser.step()
+        optimiser.zero_grad()
+        method.after_step()
+        for cmc in (method.student, method.teacher.model):
+            first, other = (torch.cat([p.flatten() for p in e.parameters()]) for e in cmc.encoders)
+            assert torch.equal(first, other) == together
 
 
 def test_only_rows_of_one_subject_meet() -> None:

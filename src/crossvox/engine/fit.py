@@ -162,6 +162,7 @@ class _Run:
         stopping = self._agree(losses, batch, stop)
         self.fabric.backward(losses["loss"])
         norm = self._clip(batch)
+        self.method.before_step()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.method.after_step()

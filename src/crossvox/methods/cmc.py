@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any, Literal, cast, get_args
@@ -19,6 +18,7 @@ from crossvox.losses.schedules import ScheduleForm, ramp_down, ramp_up
 from crossvox.losses.supervised import supervised_loss
 from crossvox.methods.base import Method
 from crossvox.networks.backbone import Backbone, Encoder, deepest_grid
+from crossvox.networks.copies import copies, follow_first
 from crossvox.networks.fusion import Fusion
 from crossvox.networks.mia import MIAForm, make_mia
 
@@ -51,6 +51,7 @@ class CMC(Method):
         *,
         shared_encoder: bool = False,
         shared_decoder: bool = False,
+        joint: float = 0.0,
         mia: MIAForm = "gate",
         fusion: FusionForm = "full",
         reduction: int = 1,
@@ -73,6 +74,8 @@ class CMC(Method):
             backbone: makes the encoders and decoders.
             shared_encoder: one encoder for all modalities (the paper's ablation).
             shared_decoder: one decoder for all modalities.
+            joint: share of the training in which all modalities pass the first one's encoder and
+                decoder; then the others go on with copies, as from a published backbone.
             mia: awareness: "gate" (gated attention), "danet" (channel attention) or "none".
             fusion: "full", or "none" to decode each modality from its own features alone.
             reduction: divides the channels inside awareness and fusion; 1 is the paper's size.
@@ -94,6 +97,7 @@ class CMC(Method):
         super().__init__(task, backbone)
         require("method.reduction", reduction, 1)
         require("method.balance", balance, 0, 1)
+        require("method.joint", joint, 0, 1)
         _check("fusion", fusion, FusionForm)
         _check("sup", sup, SupForm)
         _check("csc_on", csc_on, CSCOn)
@@ -102,11 +106,11 @@ class CMC(Method):
         modalities = len(task.modalities)
         encoder = backbone.encoder()
         channels = cast(Encoder, encoder).channels[-1]
-        self.encoders = _copies(encoder, 1 if shared_encoder else modalities)
-        self.mias = _copies(make_mia(mia, channels, reduction), modalities)
+        self.encoders = copies(encoder, 1 if shared_encoder else modalities)
+        self.mias = copies(make_mia(mia, channels, reduction), modalities)
         self.fusion = Fusion(channels, modalities, reduction) if fusion == "full" else None
         decoder = backbone.decoder(task.n_classes)
-        self.decoders = _copies(decoder, 1 if shared_decoder else modalities)
+        self.decoders = copies(decoder, 1 if shared_decoder else modalities)
         self.csc = None if csc == "none" or modalities == 1 else CSCLoss(tau_csc, csc)
         self.cac = None if cac == "none" or modalities == 1 else CACLoss(tau_cac, cac)
         if self.csc is not None:
@@ -116,6 +120,7 @@ class CMC(Method):
         self.csc_on_all = self.csc is not None and csc_on == "all"
         self.fused_cac = cac_predictions == "fused"
         self.alpha, self.beta, self.schedule = alpha, beta, schedule
+        self.joint, self._one = joint, False
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Losses "sup", "csc" and "cac" with their weights; see `Method.forward`.
@@ -124,6 +129,7 @@ class CMC(Method):
         crops that do not match (if it equals "csc", the features tell positions apart, not
         content); "cac_fallback", 1 if CAC has a single crop and hence no negatives.
         """
+        self._one = progress < self.joint
         parts: dict[str, Tensor] = {}
         sup, pairs = self._supervised(batch)
         if sup is not None:
@@ -179,10 +185,16 @@ class CMC(Method):
 
     def own_networks(self, modality: str) -> list[nn.Module]:
         """Encoder and decoder, unless one of them is shared; see `Method.own_networks`."""
-        if min(len(self.encoders), len(self.decoders)) < len(self.task.modalities):
+        if self.joint or min(len(self.encoders), len(self.decoders)) < len(self.task.modalities):
             return []
         index = self.task.modalities.index(modality)
         return [self.encoders[index], self.decoders[index]]
+
+    def before_step(self) -> None:
+        """Let copies learn what the network in use does, moments included; see `joint`."""
+        if self._one:
+            follow_first(self.encoders)
+            follow_first(self.decoders)
 
     def _supervised(self, batch: Batch) -> tuple[Tensor | None, list[list[Tensor]]]:
         """The supervised loss, and the deepest features of crops that show the same anatomy."""
@@ -280,8 +292,7 @@ class CMC(Method):
         return self.fusion is not None and self.task.paired
 
     def _encode(self, modality: str, images: Tensor) -> list[Tensor]:
-        index = self.task.modalities.index(modality)
-        return self.encoders[index % len(self.encoders)](images)
+        return self._own(self.encoders, modality)(images)
 
     def _aware(self, modality: str, features: list[Tensor]) -> Tensor:
         return self.mias[self.task.modalities.index(modality)](features[-1])
@@ -301,13 +312,11 @@ class CMC(Method):
             absent = own.new_zeros(len(own), dtype=torch.bool)
             rows = torch.stack([given.get(m, absent) for m in self.task.modalities], dim=1)
             own = own + self.fusion(places, rows)
-        index = self.task.modalities.index(modality)
-        return self.decoders[index % len(self.decoders)]([*features[:-1], own])
+        return self._own(self.decoders, modality)([*features[:-1], own])
 
-
-def _copies(module: nn.Module, n: int) -> nn.ModuleList:
-    """The module and n − 1 copies of it, so that channels mean the same from the first step."""
-    return nn.ModuleList([module, *(copy.deepcopy(module) for _ in range(n - 1))])
+    def _own(self, networks: nn.ModuleList, modality: str) -> nn.Module:
+        index = 0 if self._one else self.task.modalities.index(modality)
+        return networks[index % len(networks)]
 
 
 def _check(option: str, value: str, choices: Any) -> None:

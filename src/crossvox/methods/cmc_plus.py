@@ -1,4 +1,4 @@
-"""CMC+: CMC in one network, which then learns from its own moving average."""
+"""CMC+: CMC, whose networks then learn from their own moving average, too."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from crossvox.networks.teacher import Teacher
 
 
 class CMCPlus(Method):
-    """CMC whose modalities share encoder and decoder, and a second part of the training.
+    """CMC whose modalities start in one network, and a second part of the training.
 
-    In it the moving average of the network segments the unlabelled crops, with every modality
-    that a subject has; the network learns these soft labels from disturbed copies: a box of another
+    In it the moving average of the networks segments the unlabelled crops, with every modality that
+    a subject has; the networks learn these soft labels from disturbed copies: a box of another
     crop pasted in (with its labels), intensities changed, other modalities left out. Of a class
     that is one piece in the labelled scans, soft labels and label maps keep the largest part only.
     Label maps take back part of the lead that cross-entropy's balance gives to small classes.
@@ -37,7 +37,7 @@ class CMCPlus(Method):
     """
 
     name = "cmc+"
-    summary = "cmc in a shared network, then soft labels of its moving average"
+    summary = "cmc, then also the soft labels of its moving average"
     needs = frozenset({"unlabelled", "companion"})
     adaptation = "not published: our recipe on top of cmc"
 
@@ -49,8 +49,8 @@ class CMCPlus(Method):
         task: Task,
         backbone: Backbone,
         *,
-        shared: bool = True,
-        mia: MIAForm = "danet",
+        joint: float = 0.5,
+        mia: MIAForm = "gate",
         relearn: float = 0.5,
         weight: float = 1.0,
         decay: float = 0.99,
@@ -65,8 +65,8 @@ class CMCPlus(Method):
         Args:
             task: what to segment.
             backbone: makes the encoders and decoders.
-            shared: one encoder and one decoder for all modalities; awareness stays apart.
-            mia: as in `CMC`; channel attention here, which leaves the features alone at first.
+            joint: as in `CMC`; 1 keeps all modalities in one encoder and one decoder to the end.
+            mia: as in `CMC`.
             relearn: share of the training after which it learns the soft labels too.
             weight: of these beside the labels.
             decay: of the teacher's moving average.
@@ -83,7 +83,7 @@ class CMCPlus(Method):
             require(f"method.{name}", value, 0, 1)
         require("method.weight", weight, 0)
         require("method.gamma", gamma, 1)
-        self.student = CMC(task, backbone, shared_encoder=shared, shared_decoder=shared, mia=mia)
+        self.student = CMC(task, backbone, joint=joint, mia=mia)
         self.teacher = Teacher(self.student, decay)
         self.relearn, self.weight = relearn, weight
         self.box, self.gamma, self.drop = box, gamma, drop
@@ -124,6 +124,10 @@ class CMCPlus(Method):
     def own_networks(self, modality: str) -> list[nn.Module]:
         """As `CMC.own_networks`."""
         return self.student.own_networks(modality)
+
+    def before_step(self) -> None:
+        """As `CMC.before_step`."""
+        self.student.before_step()
 
     def after_step(self) -> None:
         """Let the teacher follow."""
