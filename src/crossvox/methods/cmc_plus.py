@@ -51,7 +51,7 @@ class CMCPlus(Method):
         *,
         joint: float = 0.5,
         mia: MIAForm = "gate",
-        relearn: float = 0.5,
+        relearn: float = 0.75,
         weight: float = 1.0,
         decay: float = 0.99,
         box: float = 0.5,
