@@ -34,6 +34,7 @@ class ToyMethod(nn.Module):
         self.progress: list[float] = []
         self.modes: list[bool] = []
         self.steps_done = 0
+        self.seen: list[float] = []  # the gradients' norm before each step
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         self.progress.append(progress)
@@ -46,6 +47,11 @@ class ToyMethod(nn.Module):
         )
         size = features.square().mean()
         return {"loss": error + 0.1 * size, "error": error, "size": size}
+
+    def before_step(self) -> None:
+        assert len(self.seen) == self.steps_done
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        self.seen.append(float(torch.stack([g.norm() for g in gradients]).norm()))
 
     def after_step(self) -> None:
         self.steps_done += 1

@@ -118,6 +118,7 @@ def test_table_2_adds_one_part_after_the_other(paired_files, tmp_path):
     cells = grid(suite.with_data({"t": paired_files.path}), tmp_path, _settings)
     parts = [cell.config.method for cell in cells]
     assert [p["shared_encoder"] for p in parts] == [True, False, False, False]
+    assert [p["joint"] for p in parts] == [0, 0, 0, 0]
     assert [p["mia"] != "none" for p in parts] == [False, False, True, True]
     assert [p["fusion"] != "none" for p in parts] == [False, False, True, True]
     assert [p["csc"] != "none" for p in parts] == [False, False, True, True]

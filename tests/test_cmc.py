@@ -16,7 +16,8 @@ from crossvox.batch import Batch, View
 from crossvox.losses.supervised import supervised_loss
 from crossvox.methods.base import Method
 from crossvox.methods.cmc import CMC
-from helpers_methods import awake, crops, gradients, make_batch, make_method, make_task
+from crossvox.networks.backbone import BACKBONES
+from helpers_methods import CUBE, awake, crops, gradients, make_batch, make_method, make_task
 
 PAIRED = make_task(paired=True)
 
@@ -237,10 +238,22 @@ def test_joint_training_is_that_of_shared_networks() -> None:
     shared = make_method("cmc", PAIRED, shared_encoder=True, shared_decoder=True)
     for method in (joint, shared):
         _train(method, [0.0, 0.2, 0.4])
+    loaded = make_method("cmc", PAIRED, seed=1, joint=0.5)
+    loaded.load_state_dict(joint.state_dict())
     images = make_batch(PAIRED).labelled["ct"].images
     with torch.no_grad():
-        for modality, logits in joint.predict(images).items():
+        for modality, logits in loaded.predict(images).items():
             assert torch.equal(logits, shared.predict(images)[modality])
+
+
+def test_copies_follow_running_statistics() -> None:
+    task = make_task(patch=CUBE)
+    backbone = BACKBONES["universal_unet"](task, width=4, norm="running")
+    method = CMC(task, backbone, joint=0.5)
+    _train(method, [0.0])
+    first, other = (dict(encoder.named_buffers()) for encoder in method.encoders)
+    assert any(name.endswith("running_mean") and bool(b.any()) for name, b in first.items())
+    assert all(torch.equal(b, other[name]) for name, b in first.items())
 
 
 def test_copies_part_with_the_optimisers_moments() -> None:

@@ -177,10 +177,12 @@ def test_gradients_are_clipped_unless_asked_not_to(engine, tmp_path):
     for clip in (0.0, 1.0):
         out = tmp_path / str(clip)
         with RunRecord(out, {}) as record:
-            fit(engine, Step(), ToyData(), Fit(steps=1, clip=clip, validations=0), record)
+            method = Step()
+            fit(engine, method, ToyData(), Fit(steps=1, clip=clip, validations=0), record)
         tensors, _ = checkpoint.load(record.last)
         # Adam's first moment after one step is a tenth of the gradient that it was given.
         moments[clip] = 10 * tensors["optim/2/exp_avg"].norm().item()
+        assert method.seen == pytest.approx([moments[clip]], rel=1e-4)
     assert moments == pytest.approx({0.0: 1000 * math.sqrt(8), 1.0: 1.0}, rel=1e-4)
 
 

@@ -53,6 +53,20 @@ def test_average_by_hand() -> None:
     assert int(teacher.steps) == 3
 
 
+def test_students_may_share_what_is_frozen() -> None:
+    student = nn.ModuleList([nn.Sequential(nn.Conv3d(1, 1, 1), nn.Conv3d(1, 2, 1)) for _ in "ab"])
+    for net in student:
+        net[0].requires_grad_(False)
+    teacher = Teacher(student, decay=0.5)
+    student[1][0] = student[0][0]
+    with torch.no_grad():
+        student[1][1].weight.add_(1)
+    for _ in range(2):
+        teacher.update(student)
+    for own, other in zip(teacher.model[1], student[1], strict=True):
+        torch.testing.assert_close(own.weight, other.weight)
+
+
 def test_buffers_are_copied_not_averaged() -> None:
     student = nn.BatchNorm3d(1)
     teacher = Teacher(student, decay=0.9)

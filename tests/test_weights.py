@@ -12,6 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from crossvox.cli.main import main
+from crossvox.cli.run_options import parse_run, run_config
+from crossvox.cli.train import add_train_options
 from crossvox.evaluation.scores import read_cases
 from crossvox.networks.pretrained import read_weights
 from helpers_golden import rule_tensor
@@ -34,22 +36,24 @@ def vit(places) -> Path:
     return published(places / "sam_med3d_turbo.pth", "sam_med3d")
 
 
-@pytest.mark.parametrize("backbone", ["universal_unet", "sam_med3d"])
+@pytest.mark.parametrize(
+    ("backbone", "method"), [("universal_unet", "cmc"), ("sam_med3d", "cmc"), ("sam_med3d", "cmc+")]
+)
 def test_train_resume_predict_and_evaluate_from_published_weights(
-    backbone, places, paired_files, monkeypatch, capsys
+    backbone, method, places, paired_files, monkeypatch, capsys
 ):
     """And the file is needed no more once there is a checkpoint."""
     file = published(places / f"{backbone}.pth", backbone)
     network = UNET if backbone == "universal_unet" else VIT
-    given = [*network, "--weights", file, "--budget.patch", "[32, 32, 32]"]
-    data, straight = paired_files.path, places / f"{backbone} straight"
+    given = [*network, "--weights", file, "--budget.patch", "[32, 32, 32]", "--method", method]
+    data, straight = paired_files.path, places / f"{backbone} {method} straight"
     assert main(arguments(data, straight, *given)) == 0
     said = capsys.readouterr().out
     assert "AMOS" in said and " tensors match" in said
     facts = json.loads((straight / "run.json").read_text())["weights"]["all"]
     assert facts["file"] == str(file) and len(facts["sha256"]) == 64
     assert "AMOS" in facts["saw"] and facts["licence"]
-    out = places / f"{backbone} interrupted"
+    out = places / f"{backbone} {method} interrupted"
     with monkeypatch.context() as patch:
         interrupt(patch, 3)
         assert main(arguments(data, out, *given)) == 130
@@ -63,7 +67,7 @@ def test_train_resume_predict_and_evaluate_from_published_weights(
         assert main(words) == 0
     (one,), (two,) = ((places / folder).glob("*.nii.gz") for folder in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
-    scores = places / f"{backbone} scores"
+    scores = places / f"{backbone} {method} scores"
     words = ["evaluate", str(out), "--data", str(data), "--split", "val", "--out", str(scores)]
     assert main(words) == 0 and len(read_cases(scores / "cases.csv")) == 4
     summary = json.loads((scores / "summary.json").read_text(encoding="utf-8"))
@@ -106,6 +110,7 @@ def test_every_modality_may_have_a_file_of_its_own(places, unet, unpaired_files,
             assert torch.equal(found, rule_tensor(salt, f"backbone.{name}", found.shape))
     saved = yaml.safe_load((tmp_path / "cmc" / "config.yaml").read_text(encoding="utf-8"))
     assert saved["weights"] == {"ct": str(unet), "mr": str(other)}
+    assert saved["method"]["joint"] == 0
     facts = json.loads((tmp_path / "cmc" / "run.json").read_text())["weights"]
     assert facts.keys() == {"ct", "mr"} and facts["ct"]["sha256"] != facts["mr"]["sha256"]
     again = ["train", "--config", tmp_path / "cmc" / "config.yaml", "--out", tmp_path / "again"]
@@ -162,6 +167,8 @@ def test_a_run_that_came_to_no_checkpoint_needs_the_same_file_again(
          ["sup_joint", "one --weights FILE"]),
         (["--weights.ct={unet}", "--weights.mr={unet}", *UNET, "--method.shared_encoder", "true"],
          2, ["cmc", "one --weights FILE"]),
+        (["--weights.ct={unet}", "--weights.mr={unet}", *UNET, "--method.joint", "0.5"],
+         2, ["cmc", "one --weights FILE", "--method.joint 0"]),
         ([*UNET, "--budget.patch", "[30,32,32]"], 2, ["multiples of 8", "nearest is (32, 32, 32)"]),
         ([*UNET, "--budget.patch", "[8,8,8]"], 2, ["nearest is (16, 16, 16)"]),
         ([*VIT, "--budget.patch", "[32,32,16]"], 2, ["cube", "nearest is (24, 24, 24)"]),
@@ -180,6 +187,30 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     line = capsys.readouterr().err
     assert line.count("\n") == 1 and all(word in line for word in words), line
     assert not list(tmp_path.glob("runs/run"))
+
+
+@pytest.mark.parametrize("method", ["cmc", "cmc+"])
+@pytest.mark.parametrize("form", ["yaml", "json", "options"])
+def test_modalities_with_a_file_each_start_apart(method, form, unet, tmp_path):
+    files, words = {"ct": str(unet), "mr": str(unet)}, []
+    if form == "yaml":
+        (tmp_path / "run.yaml").write_text(yaml.safe_dump({"weights": files}), encoding="utf-8")
+        words = ["--config", str(tmp_path / "run.yaml")]
+    elif form == "json":
+        words = ["--weights", json.dumps(files)]
+    else:
+        words = [word for m, path in files.items() for word in (f"--weights.{m}", path)]
+    words = ["--method", method, "--data", "d.json", "--out", "o", *words]
+    assert joint(words) == 0
+    assert joint([*words, "--method.joint", "0.25"]) == 0.25
+    if form == "yaml":
+        assert joint([*words, "--weights", str(unet)]) == 0.5
+
+
+def joint(words: list[str]) -> float:
+    """What `crossvox train` with these options takes for `method.joint`."""
+    values = parse_run("train", "", words, add_train_options)
+    return run_config(values).method["joint"]
 
 
 def test_a_yaml_file_may_name_the_weights(unet, unpaired_files, tmp_path, capsys):

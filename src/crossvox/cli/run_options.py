@@ -62,6 +62,10 @@ def parse_run(
         check_keys(_own_keys(values, names), parser, path)
     parser.set_defaults(flatten(merge(shipped, {n: {"name": names[n]} for n in PLUGINS})))
     values = parse(parser, ["--config", to_json(chosen), *rest])
+    if isinstance(values.get("weights"), dict) and "joint" in values["method"]:
+        # Modalities that start from a file each do not start in one network, unless asked to.
+        chosen["method"] = {"joint": 0, **given.get("method", {}), "name": names["method"]}
+        values = parse(parser, ["--config", to_json(chosen), *rest])
     values.pop("config", None)
     return values
 

@@ -88,7 +88,7 @@ class Method(nn.Module):
         return []
 
     def before_step(self) -> None:
-        """What is to be done with the gradients before each optimiser step; nothing by default."""
+        """What is to be done once gradients are reduced and clipped; nothing by default."""
 
     def after_step(self) -> None:
         """What is to be done after each optimiser step; nothing by default."""

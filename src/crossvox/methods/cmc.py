@@ -75,7 +75,8 @@ class CMC(Method):
             shared_encoder: one encoder for all modalities (the paper's ablation).
             shared_decoder: one decoder for all modalities.
             joint: share of the training in which all modalities pass the first one's encoder and
-                decoder; then the others go on with copies, as from a published backbone.
+                decoder; then each goes on with a copy, optimiser moments included. Awareness
+                modules are apart throughout. A training loop must call `before_step`.
             mia: awareness: "gate" (gated attention), "danet" (channel attention) or "none".
             fusion: "full", or "none" to decode each modality from its own features alone.
             reduction: divides the channels inside awareness and fusion; 1 is the paper's size.
@@ -184,14 +185,16 @@ class CMC(Method):
         return self.csc is not None or self.cac is not None
 
     def own_networks(self, modality: str) -> list[nn.Module]:
-        """Encoder and decoder, unless one of them is shared; see `Method.own_networks`."""
-        if self.joint or min(len(self.encoders), len(self.decoders)) < len(self.task.modalities):
+        """Encoder and decoder, unless one is shared, be it at first; see `Method.own_networks`."""
+        modalities = len(self.task.modalities)
+        shared = min(len(self.encoders), len(self.decoders)) < modalities
+        if shared or (self.joint and modalities > 1):
             return []
         index = self.task.modalities.index(modality)
         return [self.encoders[index], self.decoders[index]]
 
     def before_step(self) -> None:
-        """Let copies learn what the network in use does, moments included; see `joint`."""
+        """Let copies follow the networks in use; see `joint`."""
         if self._one:
             follow_first(self.encoders)
             follow_first(self.decoders)

@@ -23,10 +23,10 @@ from crossvox.networks.teacher import Teacher
 
 
 class CMCPlus(Method):
-    """CMC whose modalities start in one network, and a second part of the training.
+    """CMC whose modalities start in one network, and soft labels in the last part of the training.
 
-    In it the moving average of the networks segments the unlabelled crops, with every modality that
-    a subject has; the networks learn these soft labels from disturbed copies: a box of another
+    There the moving average of the networks segments the unlabelled crops, with every modality that
+    a subject has; the networks learn these labels from disturbed copies: a box of another
     crop pasted in (with its labels), intensities changed, other modalities left out. Of a class
     that is one piece in the labelled scans, soft labels and label maps keep the largest part only.
     Label maps take back part of the lead that cross-entropy's balance gives to small classes.
@@ -91,7 +91,7 @@ class CMCPlus(Method):
         self.register_buffer("voxels", torch.zeros((2, task.n_classes), dtype=torch.int64))
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """The losses of `cmc`, and "relearn", which is 0 in the first part."""
+        """The losses of `cmc`, and "relearn", which is 0 before the soft labels begin."""
         self._count(batch)
         parts: dict[str, Tensor] = self.student(batch, progress)
         if batch.unlabelled is None or progress < self.relearn or not self.weight:
@@ -118,7 +118,7 @@ class CMCPlus(Method):
 
     @property
     def uses_unlabelled(self) -> bool:
-        """Not without a second part, if there is but one modality; see `Method`."""
+        """Not without soft labels, if there is but one modality; see `Method`."""
         return self.student.uses_unlabelled or (self.relearn < 1 and self.weight > 0)
 
     def own_networks(self, modality: str) -> list[nn.Module]:

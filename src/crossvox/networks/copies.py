@@ -22,5 +22,5 @@ def follow_first(networks: nn.ModuleList) -> None:
     for other in networks[1:]:
         for own, first in zip(other.parameters(), networks[0].parameters(), strict=True):
             own.grad = None if first.grad is None else first.grad.clone()
-        for buffer, first in zip(other.buffers(), networks[0].buffers(), strict=True):
-            buffer.copy_(first)
+        for buffer, kept in zip(other.buffers(), networks[0].buffers(), strict=True):
+            buffer.copy_(kept)

@@ -33,8 +33,10 @@ class Teacher(nn.Module):
     def update(self, student: nn.Module) -> None:
         """Move towards the student; to be called after each of its steps."""
         stays = min(1 - 1 / (int(self.steps) + 1), self.decay)
-        for own, other in zip(self.model.parameters(), student.parameters(), strict=True):
-            own.lerp_(other.detach(), 1 - stays)
+        # By name: students may share frozen parameters between networks, which teachers do not.
+        own = dict(self.model.named_parameters(remove_duplicate=False))
+        for name, other in student.named_parameters(remove_duplicate=False):
+            own[name].lerp_(other.detach(), 1 - stays)
         for copied, buffer in zip(self.model.buffers(), student.buffers(), strict=True):
             copied.copy_(buffer)
         self.steps += 1

@@ -126,7 +126,8 @@ def start(method: Method, files: Files | None, echo: Echo = print) -> None:
         if not networks:
             raise UsageError(
                 f"--weights.{place}: {method.name} sends several modalities through one network "
-                "here; give one --weights FILE for all"
+                "here; give one --weights FILE for all, or keep the networks apart (cmc, cmc+: "
+                "--method.joint 0)"
             )
         report = fill([p for n in networks for p in published_networks(n)], weights)
         to = "" if place == EVERY else f" for {place}"
