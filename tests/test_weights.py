@@ -205,6 +205,10 @@ def test_modalities_with_a_file_each_start_apart(method, form, unet, tmp_path):
     assert joint([*words, "--method.joint", "0.25"]) == 0.25
     if form == "yaml":
         assert joint([*words, "--weights", str(unet)]) == 0.5
+        # What a file says of a method that the command line replaces means nothing.
+        own = {"weights": files, "method": {"name": "sup", "balance": 0.1}}
+        (tmp_path / "run.yaml").write_text(yaml.safe_dump(own), encoding="utf-8")
+        assert joint(words) == 0
 
 
 def joint(words: list[str]) -> float:

@@ -64,7 +64,8 @@ def parse_run(
     values = parse(parser, ["--config", to_json(chosen), *rest])
     if isinstance(values.get("weights"), dict) and "joint" in values["method"]:
         # Modalities that start from a file each do not start in one network, unless asked to.
-        chosen["method"] = {"joint": 0, **given.get("method", {}), "name": names["method"]}
+        asked = _own_keys(given, names).get("method", {})
+        chosen["method"] = {**chosen["method"], "joint": asked.get("joint", 0)}
         values = parse(parser, ["--config", to_json(chosen), *rest])
     values.pop("config", None)
     return values
