@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from crossvox.networks.blocks import full_precision
+
 CHANNELS = (1, 2, 2, 2, 1)
 """Of the image, and after each convolution of a random network."""
 
@@ -16,34 +18,41 @@ CHANNELS = (1, 2, 2, 2, 1)
 def recolour(images: Tensor) -> Tensor:
     """Blend each row with what a small random network of its own makes of it.
 
-    Convolutions of size 1 or 3 (for all rows alike), their weights and shifts drawn anew, with
-    leaky ReLU between them, change which tissue is brighter than which, but not where tissues meet;
-    the share of the result is drawn from 0 to 1 (global intensity non-linear augmentation, Ouyang
-    et al., IEEE TMI 2023). Rows keep their mean and standard deviation.
+    Convolutions of size 1 or 3 (drawn per layer, for all rows alike) with leaky ReLU between them,
+    weights N(0, 1 / fan-in) and shifts N(0, 1), change which tissue is brighter than which, but
+    hardly where tissues meet; the share of the result is drawn from 0 to 1. Rows keep their mean
+    and standard deviation. After global intensity non-linear augmentation (Ouyang et al., IEEE TMI
+    2023), whose weights are not scaled and whose rows keep their norm.
 
     Args:
         images: (B, 1, X, Y, Z).
 
     Returns:
-        The same shape, without a graph.
+        The same shape, float32, without a graph.
     """
+    with full_precision(images):  # rounding would be stretched along with a small spread
+        images = images.float()
+        other = _standard(_random_network(images))
+        share = torch.rand(len(images), 1, 1, 1, 1, device=images.device)
+        mixed = share * other + (1 - share) * _standard(images)
+        mean, deviation = _moments(images)
+        return _standard(mixed) * deviation + mean
+
+
+def _random_network(images: Tensor) -> Tensor:
     rows = len(images)
+    # As if the batch's rows were channels, in groups: each row has its own weights.
     found = images.reshape(1, rows, *images.shape[2:])
-    last = len(CHANNELS) - 2
     for layer, (inputs, outputs) in enumerate(pairwise(CHANNELS)):
         size = 1 if torch.rand(()) < 0.5 else 3
         kernel = torch.randn(rows * outputs, inputs, size, size, size, device=images.device)
         shift = torch.randn(rows * outputs, device=images.device)
-        # As if the batch's rows were channels, in groups: each row has its own weights.
-        spread = kernel / (inputs * size**3) ** 0.5
-        found = F.conv3d(found, spread, shift, padding=size // 2, groups=rows)
-        if layer < last:
+        # Zeros beyond the edge would be a frame of some other tissue.
+        wider = F.pad(found, (size // 2,) * 6, mode="replicate")
+        found = F.conv3d(wider, kernel / (inputs * size**3) ** 0.5, shift, groups=rows)
+        if layer < len(CHANNELS) - 2:
             found = F.leaky_relu(found)
-    share = torch.rand(rows, 1, 1, 1, 1, device=images.device)
-    other = _standard(found.float().reshape(images.shape))
-    mixed = share * other + (1 - share) * _standard(images)
-    mean, deviation = _moments(images)
-    return _standard(mixed) * deviation + mean
+    return found.reshape(images.shape)
 
 
 def _standard(images: Tensor) -> Tensor:
