@@ -27,8 +27,6 @@ class Method(nn.Module):
             "companion" crops that other modalities have of the same subject.
         adaptation: what was changed of a published method so that it works here (unpaired scans,
             3-D, few labels), for the tables; empty if nothing.
-        before: options that the method got later, and whose defaults are not what it did before,
-            with the values that are: a benchmark does not take runs of that time for today's.
         keeps_largest: of the classes that are one piece in the labels (`Task.one_piece`), a label
             map keeps the largest part only, unless `inference.largest` says otherwise.
     """
@@ -37,7 +35,6 @@ class Method(nn.Module):
     summary: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
     adaptation: ClassVar[str] = ""
-    before: ClassVar[Mapping[str, Any]] = {}
     keeps_largest: bool = False
 
     def __init__(self, task: Task, backbone: Backbone) -> None:

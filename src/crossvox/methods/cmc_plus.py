@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import cast
 
 import torch
@@ -20,7 +19,6 @@ from crossvox.methods.bcp import largest_components, paste, random_box
 from crossvox.methods.cmc import CMC
 from crossvox.networks.backbone import Backbone
 from crossvox.networks.mia import MIAForm
-from crossvox.networks.recolour import recolour
 from crossvox.networks.teacher import Teacher
 
 
@@ -29,7 +27,7 @@ class CMCPlus(Method):
 
     There the moving average of the networks segments the unlabelled crops, with every modality that
     a subject has; the networks learn these labels from disturbed copies: a box of another
-    crop pasted in (with its labels), grey values changed, other modalities left out. Of a class
+    crop pasted in (with its labels), intensities changed, other modalities left out. Of a class
     that is one piece in the labelled scans, soft labels and label maps keep the largest part only.
     Label maps take back part of the lead that cross-entropy's balance gives to small classes.
 
@@ -42,7 +40,6 @@ class CMCPlus(Method):
     summary = "cmc, then also the soft labels of its moving average"
     needs = frozenset({"unlabelled", "companion"})
     adaptation = "not published: our recipe on top of cmc"
-    before = MappingProxyType({"recolour": 0.0})
 
     voxels: Tensor
 
@@ -59,7 +56,6 @@ class CMCPlus(Method):
         decay: float = 0.99,
         box: float = 0.5,
         gamma: float = 2.0,
-        recolour: float = 0.5,
         drop: float = 0.5,
         clean: bool = True,
         prior: float = 0.5,
@@ -76,23 +72,21 @@ class CMCPlus(Method):
             decay: of the teacher's moving average.
             box: side of the pasted box, as a share of the crop's.
             gamma: largest exponent of a disturbed crop's gamma curve (its inverse is the least).
-            recolour: probability that a disturbed crop then passes a random network
-                (`networks.recolour`), after which other tissues may be the bright ones.
             drop: probability that a disturbed crop is segmented without the other modalities.
             clean: whether soft labels and label maps keep the largest part only of each class that
                 is one piece in the labelled scans (`Task.one_piece`).
             prior: share of cross-entropy's class balance that label maps take back.
         """
         super().__init__(task, backbone)
-        shares = {"relearn": relearn, "decay": decay, "box": box, "recolour": recolour}
-        for name, value in (shares | {"drop": drop, "prior": prior}).items():
+        shares = {"relearn": relearn, "decay": decay, "box": box, "drop": drop, "prior": prior}
+        for name, value in shares.items():
             require(f"method.{name}", value, 0, 1)
         require("method.weight", weight, 0)
         require("method.gamma", gamma, 1)
         self.student = CMC(task, backbone, joint=joint, mia=mia)
         self.teacher = Teacher(self.student, decay)
         self.relearn, self.weight = relearn, weight
-        self.box, self.gamma, self.recolour, self.drop = box, gamma, recolour, drop
+        self.box, self.gamma, self.drop = box, gamma, drop
         self.keeps_largest, self.prior = clean, prior
         self.register_buffer("voxels", torch.zeros((2, task.n_classes), dtype=torch.int64))
 
@@ -180,7 +174,7 @@ class CMCPlus(Method):
         return torch.where(false.unsqueeze(1), background, soft)
 
     def _disturbed(self, images: Tensor) -> Tensor:
-        """Each row under a gamma curve, scaled, shifted, with noise; some recoloured, too."""
+        """Each row under a gamma curve, scaled, shifted and with noise of its own."""
 
         def draw(least: float, most: float) -> Tensor:
             return torch.empty(len(images), 1, 1, 1, 1, device=images.device).uniform_(least, most)
@@ -190,7 +184,4 @@ class CMCPlus(Method):
         bend = math.log(self.gamma)
         bent = ((images - low) / width).clamp(0, 1) ** draw(-bend, bend).exp() * width + low
         noise = torch.randn_like(images) * draw(0, 0.2)
-        images = bent * draw(0.7, 1.3) + draw(-0.3, 0.3) + noise
-        if not self.recolour:
-            return images
-        return torch.where(draw(0, 1) < self.recolour, recolour(images), images)
+        return bent * draw(0.7, 1.3) + draw(-0.3, 0.3) + noise

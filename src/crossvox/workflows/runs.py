@@ -113,21 +113,19 @@ def plugin(part: str, name: Any) -> type:
 
 
 def with_defaults(part: str, given: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """A `method` or `backbone` with the options that only `asked` names, as they were by default.
+    """A `method` or `backbone` with the options that only `asked` names at their defaults.
 
     So is what a version wrote that knew fewer options compared with what is asked for. It holds as
-    long as a new option's default, or its value in `Method.before`, is what was done before there
-    was one; where none is, the option needs another name or the method another one.
+    long as a new option's default is what was done before there was one; where it is not, the
+    option needs another name or the method another one.
 
     Raises:
         UsageError: `given`, as a file has it, names nothing that there is.
     """
     given = given if isinstance(given, Mapping) else {}
-    kind = plugin(part, given.get("name"))
-    known = inspect.signature(kind).parameters
-    before = getattr(kind, "before", {})
+    known = inspect.signature(plugin(part, given.get("name"))).parameters
     new = [name for name in asked if name in known and name not in given]
-    return {**given, **{name: before.get(name, known[name].default) for name in new}}
+    return {**given, **{name: known[name].default for name in new}}
 
 
 def crop_rule(backbone: dict[str, Any]) -> CropRule | None:
