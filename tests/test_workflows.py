@@ -58,6 +58,19 @@ def test_a_run_directory_says_what_was_done(run, paired_files):
     assert {"train/csc", "train/cac", "val/dice/ct", "val/score"} <= names
 
 
+@pytest.mark.parametrize(("part", "name"), [("method", "cmc"), ("backbone", "unet")])
+def test_an_option_of_another_version_is_named(
+    run: Path, part: str, name: str, tmp_path: Path, capsys
+) -> None:
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    values = yaml.safe_load((other / "config.yaml").read_text(encoding="utf-8"))
+    values[part]["gone"] = 1
+    (other / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    line = refused(capsys, "train", "--resume", other)
+    assert f"{part} '{name}' has no option 'gone'" in line and "run.json" in line
+
+
 def test_the_saved_configuration_comes_back(run):
     values = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     config = RunConfig.from_dict(values)

@@ -14,7 +14,7 @@ from crossvox.documents import read_yaml
 from crossvox.errors import UsageError
 from crossvox.workflows.config import SECTIONS, RunConfig
 from crossvox.workflows.presets import PLUGINS, load_preset, merge, presets
-from crossvox.workflows.runs import REGISTRIES, plugin
+from crossvox.workflows.runs import NO_OPTIONS, REGISTRIES, plugin
 
 AddOptions = Callable[[ArgumentParser], None]
 
@@ -89,7 +89,9 @@ def _run_parser(
         group = parser.add_argument_group(f"{name} {names[name]}: {_first_line(kind)}")
         group.add_argument(f"--{name}.name", type=str, metavar="NAME",
                            help=f"short: --{name}; one of {', '.join(registry)}")  # fmt: skip
-        group.add_class_arguments(kind, name, skip=_NO_OPTIONS, as_group=False, fail_untyped=False)
+        group.add_class_arguments(
+            kind, name, skip=set(NO_OPTIONS), as_group=False, fail_untyped=False
+        )
     for name, kind in SECTIONS.items():
         group = parser.add_argument_group(f"{name}: {_first_line(kind)}")
         group.add_class_arguments(kind, name, as_group=False)
@@ -145,8 +147,5 @@ def _own_keys(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
 def _first_line(kind: type) -> str:
     return (kind.__doc__ or "").strip().split("\n")[0].rstrip(".")
 
-
-_NO_OPTIONS = {"task", "backbone", "pretrained"}
-"""What a method or a backbone is made from that the rest of the configuration decides on."""
 
 _FIELDS = set(RunConfig.__dataclass_fields__)

@@ -26,6 +26,9 @@ PLAN = "plan.json"
 REGISTRIES: dict[str, Mapping[str, type]] = {"method": METHODS, "backbone": BACKBONES}
 """Part of a configuration → the classes that it may name."""
 
+NO_OPTIONS = frozenset({"task", "backbone", "pretrained"})
+"""What these are made from that the rest of the configuration decides on."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -136,7 +139,7 @@ def crop_rule(backbone: dict[str, Any]) -> CropRule | None:
     """
     rule = getattr(plugin("backbone", backbone["name"]), "crop", None)
     try:
-        return None if rule is None else rule(**_options(backbone))
+        return None if rule is None else rule(**_options("backbone", backbone))
     except ValueError as error:
         raise UsageError(str(error)) from error
 
@@ -148,20 +151,36 @@ def build_method(task: Task, config: RunConfig) -> Method:
     all that came of them.
 
     Raises:
-        UsageError: an option's value is out of range or does not fit the plan.
+        UsageError: an option is not known, its value out of range, or does not fit the plan.
     """
     try:
-        kind, options = plugin("backbone", config.backbone["name"]), _options(config.backbone)
+        kind, options = (
+            plugin("backbone", config.backbone["name"]),
+            _options("backbone", config.backbone),
+        )
         if hasattr(kind, "published"):
             options["pretrained"] = config.weights is not None
         backbone = kind(task, **options)
-        return plugin("method", config.method["name"])(task, backbone, **_options(config.method))
+        return plugin("method", config.method["name"])(
+            task, backbone, **_options("method", config.method)
+        )
     except ValueError as error:
         raise UsageError(str(error)) from error
 
 
-def _options(plugin: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in plugin.items() if key != "name"}
+def _options(part: str, given: dict[str, Any]) -> dict[str, Any]:
+    """What a `method` or `backbone` is made with; all of it must be known."""
+    name, options = given["name"], {key: value for key, value in given.items() if key != "name"}
+    known = [
+        key for key in inspect.signature(plugin(part, name)).parameters if key not in NO_OPTIONS
+    ]
+    unknown = [key for key in options if key not in known]
+    if unknown:
+        raise UsageError(
+            f"{part} '{name}' has no option '{unknown[0]}' (only {', '.join(known) or 'none'}); "
+            "a run with it is of another version of crossvox: use the one that its run.json names"
+        )
+    return options
 
 
 def _tuples(pool: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:
