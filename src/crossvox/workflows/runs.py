@@ -154,16 +154,13 @@ def build_method(task: Task, config: RunConfig) -> Method:
         UsageError: an option is not known, its value out of range, or does not fit the plan.
     """
     try:
-        kind, options = (
-            plugin("backbone", config.backbone["name"]),
-            _options("backbone", config.backbone),
-        )
+        options = _options("backbone", config.backbone)
+        kind = plugin("backbone", config.backbone["name"])
         if hasattr(kind, "published"):
             options["pretrained"] = config.weights is not None
         backbone = kind(task, **options)
-        return plugin("method", config.method["name"])(
-            task, backbone, **_options("method", config.method)
-        )
+        options = _options("method", config.method)
+        return plugin("method", config.method["name"])(task, backbone, **options)
     except ValueError as error:
         raise UsageError(str(error)) from error
 
@@ -171,9 +168,8 @@ def build_method(task: Task, config: RunConfig) -> Method:
 def _options(part: str, given: dict[str, Any]) -> dict[str, Any]:
     """What a `method` or `backbone` is made with; all of it must be known."""
     name, options = given["name"], {key: value for key, value in given.items() if key != "name"}
-    known = [
-        key for key in inspect.signature(plugin(part, name)).parameters if key not in NO_OPTIONS
-    ]
+    parameters = inspect.signature(plugin(part, name)).parameters
+    known = [key for key in parameters if key not in NO_OPTIONS]
     unknown = [key for key in options if key not in known]
     if unknown:
         raise UsageError(
