@@ -17,7 +17,16 @@ from crossvox.losses.supervised import supervised_loss
 from crossvox.methods.base import Method
 from crossvox.methods.cmc import CMC
 from crossvox.networks.backbone import BACKBONES
-from helpers_methods import CUBE, awake, crops, gradients, make_batch, make_method, make_task
+from helpers_methods import (
+    CUBE,
+    TINY,
+    awake,
+    crops,
+    gradients,
+    make_batch,
+    make_method,
+    make_task,
+)
 
 PAIRED = make_task(paired=True)
 
@@ -276,6 +285,41 @@ def test_apart_from_the_first_step_unless_asked() -> None:
     method = make_method("cmc", PAIRED)
     _train(method, [0.0])
     assert not _alike(method.encoders)
+
+
+def test_labels_teach_coarse_levels_too_while_the_networks_are_joint() -> None:
+    method, batch = make_method("cmc", PAIRED, joint=0.5, deep=True), make_batch(PAIRED)
+    plain = make_method("cmc", PAIRED, joint=0.5)
+    for progress, taught in ((0.4, True), (0.5, False)):
+        reached = gradients(method, method(batch, progress)["sup"])
+        coarse = {found for name, found in reached.items() if name.startswith("coarse.")}
+        assert coarse == {taught}
+        own, other = (float(m(batch, progress)["sup"].detach()) for m in (method, plain))
+        assert (own == other) != taught
+
+
+def test_coarse_levels_have_no_say_in_a_segmentation() -> None:
+    method, x = make_method("cmc", PAIRED, joint=1.0, deep=True), crops(1, 0)
+    method(make_batch(PAIRED), 0.0)
+    with torch.no_grad():
+        before = method.predict({"ct": x})["ct"]
+        for p in method.coarse.parameters():
+            p.add_(1)
+        assert torch.equal(method.predict({"ct": x})["ct"], before)
+
+
+@pytest.mark.parametrize("options", [{}, {"deep": True}, {"joint": 0.5}])
+def test_without_a_joint_start_no_coarse_level_is_taught(options: dict[str, object]) -> None:
+    assert make_method("cmc", PAIRED, **options).coarse is None
+
+
+def test_a_decoder_of_one_size_has_no_coarse_levels() -> None:
+    task = make_task(patch=CUBE)
+    options = TINY["sam_med3d"] | {"decoder": "mask", "out_channels": 48}
+    backbone = BACKBONES["sam_med3d"](task, **options)
+    method = CMC(task, backbone, joint=0.5, deep=True)
+    assert method.coarse is None
+    assert torch.isfinite(method(make_batch(task), 0.0)["loss"])
 
 
 def test_a_joint_start_takes_no_file_for_each_modality() -> None:

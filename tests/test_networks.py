@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from crossvox.batch import Task, Triple
 from crossvox.networks.backbone import BACKBONES
 from crossvox.networks.blocks import InstanceNorm, Pointwise
+from crossvox.networks.decoder import CoarseHeads, Decoder
 from crossvox.networks.fusion import Fusion
 from crossvox.networks.mia import MIA, make_mia
 from crossvox.networks.unet import UNetBackbone
@@ -131,6 +132,10 @@ def test_every_registered_backbone_keeps_the_contract() -> None:
         features = encoder(crops(2, 0, patch))
         assert [f.shape[1] for f in features] == encoder.channels
         assert decoder(features).shape == (2, 3, *patch)
+        if isinstance(decoder, Decoder):
+            steps = decoder.steps(features)
+            assert [x.shape[1] for x in steps] == decoder.widths
+            assert len(CoarseHeads(decoder, 3)(steps)) == len(steps) - 2
         again = [p.data_ptr() for p in backbone.encoder().parameters()]
         assert not set(again) & {p.data_ptr() for p in encoder.parameters()}
 

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
+from functools import partial
 from itertools import combinations
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from crossvox.batch import Batch, Task, View
 from crossvox.errors import require
 from crossvox.losses.cac import CACForm, CACLoss
 from crossvox.losses.csc import CSCForm, CSCLoss
 from crossvox.losses.distributed import world_size
+from crossvox.losses.resolutions import over_resolutions
 from crossvox.losses.schedules import ScheduleForm, ramp_down, ramp_up
 from crossvox.losses.supervised import supervised_loss
-from crossvox.methods.base import Method
-from crossvox.networks.backbone import Backbone, Encoder, deepest_grid
-from crossvox.networks.copies import copies, follow_first
-from crossvox.networks.fusion import Fusion
-from crossvox.networks.mia import MIAForm, make_mia
+from crossvox.methods.cmc_networks import CMCNetworks, FusionForm
+from crossvox.networks.backbone import Backbone, deepest_grid
+from crossvox.networks.mia import MIAForm
 
-FusionForm = Literal["full", "none"]
 CSCOn = Literal["unlabelled", "all"]
 CACPredictions = Literal["own", "fused"]
 SupForm = Literal["both", "literal"]
 
 
-class CMC(Method):
+class CMC(CMCNetworks):
     """Encoder, awareness module and decoder per modality, joined by a fusion of what is given.
 
     Each decoder receives its modality's features F after awareness, plus the fusion Z of all
@@ -52,6 +51,7 @@ class CMC(Method):
         shared_encoder: bool = False,
         shared_decoder: bool = False,
         joint: float = 0.0,
+        deep: bool = False,
         mia: MIAForm = "gate",
         fusion: FusionForm = "full",
         reduction: int = 1,
@@ -77,6 +77,7 @@ class CMC(Method):
             joint: share of the training in which all modalities pass the first one's encoder and
                 decoder; then each goes on with a copy, optimiser moments included. Awareness
                 modules are apart throughout. A training loop must call `before_step`.
+            deep: whether labels teach the decoder's coarser levels, too, during `joint`.
             mia: awareness: "gate" (gated attention), "danet" (channel attention) or "none".
             fusion: "full", or "none" to decode each modality from its own features alone.
             reduction: divides the channels inside awareness and fusion; 1 is the paper's size.
@@ -95,33 +96,32 @@ class CMC(Method):
             beta: weight of CAC at its start.
             schedule: "paper", "squared" (exponents squared) or "constant".
         """
-        super().__init__(task, backbone)
-        require("method.reduction", reduction, 1)
         require("method.balance", balance, 0, 1)
-        require("method.joint", joint, 0, 1)
-        _check("fusion", fusion, FusionForm)
         _check("sup", sup, SupForm)
         _check("csc_on", csc_on, CSCOn)
         _check("cac_predictions", cac_predictions, CACPredictions)
         _check("schedule", schedule, ScheduleForm)
+        super().__init__(
+            task,
+            backbone,
+            shared_encoder=shared_encoder,
+            shared_decoder=shared_decoder,
+            joint=joint,
+            deep=deep,
+            mia=mia,
+            fusion=fusion,
+            reduction=reduction,
+        )
         modalities = len(task.modalities)
-        encoder = backbone.encoder()
-        channels = cast(Encoder, encoder).channels[-1]
-        self.encoders = copies(encoder, 1 if shared_encoder else modalities)
-        self.mias = copies(make_mia(mia, channels, reduction), modalities)
-        self.fusion = Fusion(channels, modalities, reduction) if fusion == "full" else None
-        decoder = backbone.decoder(task.n_classes)
-        self.decoders = copies(decoder, 1 if shared_decoder else modalities)
         self.csc = None if csc == "none" or modalities == 1 else CSCLoss(tau_csc, csc)
         self.cac = None if cac == "none" or modalities == 1 else CACLoss(tau_cac, cac)
         if self.csc is not None:
-            self.csc.check(deepest_grid(encoder, task.patch))
+            self.csc.check(deepest_grid(self.encoders[0], task.patch))
         self.literal_sup = sup == "literal"
         self.balance = 0.0 if self.literal_sup else balance
         self.csc_on_all = self.csc is not None and csc_on == "all"
         self.fused_cac = cac_predictions == "fused"
         self.alpha, self.beta, self.schedule = alpha, beta, schedule
-        self.joint, self._one = joint, False
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Losses "sup", "csc" and "cac" with their weights; see `Method.forward`.
@@ -130,7 +130,7 @@ class CMC(Method):
         crops that do not match (if it equals "csc", the features tell positions apart, not
         content); "cac_fallback", 1 if CAC has a single crop and hence no negatives.
         """
-        self._one = progress < self.joint
+        self._begin(progress)
         parts: dict[str, Tensor] = {}
         sup, pairs = self._supervised(batch)
         if sup is not None:
@@ -150,54 +150,10 @@ class CMC(Method):
                 parts[name] = loss.new_tensor(weights[term])
         return {"loss": loss, **parts}
 
-    def predict(
-        self, images: Mapping[str, Tensor], outputs: Sequence[str] | None = None
-    ) -> dict[str, Tensor]:
-        """Fuse all images given if trained on paired data; see `Method.predict`."""
-        wanted = self._wanted(images, outputs)
-        used = [m for m in images if m in wanted or self._fuses]
-        features = {m: self._encode(m, images[m]) for m in used}
-        aware = {m: self._aware(m, f) for m, f in features.items()}
-        every = {m: f.new_ones(len(f), dtype=torch.bool) for m, f in aware.items()}
-        present = every if self._fuses else {}
-        return {m: self._decode(m, features[m], aware, present) for m in wanted}
-
-    def together(
-        self, images: Mapping[str, Tensor], same: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """Logits of every modality of an unlabelled view, each fused with what belongs to it.
-
-        Args:
-            images: every modality → (B, 1, X, Y, Z).
-            same: every modality → (B,) bool; only rows that are True in two modalities are of one
-                subject on one grid, and meet in a fusion.
-
-        Returns:
-            Modality → (B, K + 1, X, Y, Z).
-        """
-        features = {m: self._encode(m, image) for m, image in images.items()}
-        aware = {m: self._aware(m, f) for m, f in features.items()}
-        return {m: self._decode_matched(m, f, aware, same) for m, f in features.items()}
-
     @property
     def uses_unlabelled(self) -> bool:
         """Not without both consistencies; see `Method.uses_unlabelled`."""
         return self.csc is not None or self.cac is not None
-
-    def own_networks(self, modality: str) -> list[nn.Module]:
-        """Encoder and decoder, unless one is shared, be it at first; see `Method.own_networks`."""
-        modalities = len(self.task.modalities)
-        shared = min(len(self.encoders), len(self.decoders)) < modalities
-        if shared or (self.joint and modalities > 1):
-            return []
-        index = self.task.modalities.index(modality)
-        return [self.encoders[index], self.decoders[index]]
-
-    def before_step(self) -> None:
-        """Let copies follow the networks in use; see `joint`."""
-        if self._one:
-            follow_first(self.encoders)
-            follow_first(self.decoders)
 
     def _supervised(self, batch: Batch) -> tuple[Tensor | None, list[list[Tensor]]]:
         """The supervised loss, and the deepest features of crops that show the same anatomy."""
@@ -213,24 +169,24 @@ class CMC(Method):
                 places = torch.zeros_like(aware[m])
                 aware[n] = places.index_copy(0, rows, self._aware(n, other))
                 present[n] = view.same[n]
-            logits = self._decode(m, features, aware, present)
+            logits = self._decode_levels(m, features, aware, present)
             terms.append(self._compare(m, logits, view))
         if not terms:
             return None, pairs
         together = torch.stack(terms)
         return together.sum() if self.literal_sup else together.mean(), pairs
 
-    def _compare(self, modality: str, logits: Tensor, view: View) -> Tensor:
+    def _compare(self, modality: str, logits: list[Tensor], view: View) -> Tensor:
         assert view.label is not None
         first = modality == self.task.modalities[0]
-        return supervised_loss(
-            logits,
-            view.label,
-            view.annotated,
+        loss = partial(
+            supervised_loss,
+            annotated=view.annotated,
             ce=first or not self.literal_sup,
             dice=not (first and self.literal_sup),
             balance=self.balance,
         )
+        return over_resolutions(loss, logits, view.label)
 
     def _companions(self, modality: str, view: View) -> Iterator[tuple[str, Tensor]]:
         """Other modalities that some rows have too, and which rows; only what is of use."""
@@ -278,48 +234,6 @@ class CMC(Method):
         assert self.csc is not None
         pairs = combinations(deepest, 2)
         return torch.stack([self.csc([a, b.roll(1, 0)], registered) for a, b in pairs]).mean()
-
-    def _decode_matched(
-        self,
-        modality: str,
-        features: list[Tensor],
-        aware: dict[str, Tensor],
-        same: Mapping[str, Tensor],
-    ) -> Tensor:
-        present = {m: rows & same[modality] for m, rows in same.items()} if self._fuses else {}
-        return self._decode(modality, features, aware, present)
-
-    @property
-    def _fuses(self) -> bool:
-        """Whether different modalities ever meet in one fusion."""
-        return self.fusion is not None and self.task.paired
-
-    def _encode(self, modality: str, images: Tensor) -> list[Tensor]:
-        return self._own(self.encoders, modality)(images)
-
-    def _aware(self, modality: str, features: list[Tensor]) -> Tensor:
-        return self.mias[self.task.modalities.index(modality)](features[-1])
-
-    def _decode(
-        self,
-        modality: str,
-        features: list[Tensor],
-        aware: dict[str, Tensor],
-        present: dict[str, Tensor],
-    ) -> Tensor:
-        """Logits from own features and the fusion of own with what other rows are present."""
-        own = aware[modality]
-        if self.fusion is not None:
-            given = present | {modality: own.new_ones(len(own), dtype=torch.bool)}
-            places = [aware[m] if m in given else None for m in self.task.modalities]
-            absent = own.new_zeros(len(own), dtype=torch.bool)
-            rows = torch.stack([given.get(m, absent) for m in self.task.modalities], dim=1)
-            own = own + self.fusion(places, rows)
-        return self._own(self.decoders, modality)([*features[:-1], own])
-
-    def _own(self, networks: nn.ModuleList, modality: str) -> nn.Module:
-        index = 0 if self._one else self.task.modalities.index(modality)
-        return networks[index % len(networks)]
 
 
 def _check(option: str, value: str, choices: Any) -> None:

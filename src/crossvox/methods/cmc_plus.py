@@ -50,6 +50,7 @@ class CMCPlus(Method):
         backbone: Backbone,
         *,
         joint: float = 0.5,
+        deep: bool = True,
         mia: MIAForm = "gate",
         relearn: float = 0.75,
         weight: float = 1.0,
@@ -66,6 +67,7 @@ class CMCPlus(Method):
             task: what to segment.
             backbone: makes the encoders and decoders.
             joint: as in `CMC`; 1 keeps all modalities in one encoder and one decoder to the end.
+            deep: as in `CMC`.
             mia: as in `CMC`.
             relearn: share of the training after which it learns the soft labels too.
             weight: of these beside the labels.
@@ -83,7 +85,7 @@ class CMCPlus(Method):
             require(f"method.{name}", value, 0, 1)
         require("method.weight", weight, 0)
         require("method.gamma", gamma, 1)
-        self.student = CMC(task, backbone, joint=joint, mia=mia)
+        self.student = CMC(task, backbone, joint=joint, deep=deep, mia=mia)
         self.teacher = Teacher(self.student, decay)
         self.relearn, self.weight = relearn, weight
         self.box, self.gamma, self.drop = box, gamma, drop

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from crossvox.batch import CropRule, Task
 from crossvox.errors import require
 from crossvox.networks.blocks import InstanceNorm, Pointwise, conv, fast_layout
+from crossvox.networks.decoder import Decoder
 
 Counts = Literal["prototxt", "figure"]
 VNetNorm = Literal["none", "instance"]
@@ -109,7 +110,7 @@ class VNetEncoder(nn.Module):
         return features
 
 
-class VNetDecoder(nn.Module):
+class VNetDecoder(Decoder):
     """The encoder's features → logits (B, n_classes, X, Y, Z) at the input's size.
 
     Args:
@@ -125,6 +126,7 @@ class VNetDecoder(nn.Module):
         super().__init__()
         below = [*(2 * width for width in widths[1:-1]), widths[-1]]
         levels = list(zip(below, widths[:-1], counts, strict=True))[::-1]
+        self.widths = [widths[-1], *(2 * width for _, width, _ in levels)]
         self.ups = nn.ModuleList(
             nn.Sequential(nn.ConvTranspose3d(deep, width, 2, stride=2), nn.PReLU(width))
             for deep, width, _ in levels
@@ -137,12 +139,12 @@ class VNetDecoder(nn.Module):
         )
         self.apply(_msra)
 
-    def forward(self, features: list[Tensor]) -> Tensor:
-        """Logits at the input's size."""
-        x = features[-1]
+    def steps(self, features: list[Tensor]) -> list[Tensor]:
+        """Features of every level, the deepest first."""
+        steps = features[-1:]
         for up, block, skip in zip(self.ups, self.blocks, reversed(features[:-1]), strict=True):
-            x = block(torch.cat([up(x), skip], dim=1))
-        return self.head(x).contiguous()
+            steps.append(block(torch.cat([up(steps[-1]), skip], dim=1)))
+        return steps
 
 
 class _Block(nn.Module):
