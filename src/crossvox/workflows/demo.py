@@ -19,7 +19,7 @@ from crossvox.workflows.evaluate import evaluate
 from crossvox.workflows.predict import Options, predict_split
 from crossvox.workflows.prepare import Echo
 from crossvox.workflows.presets import load_preset, merge
-from crossvox.workflows.runs import Run, plugin
+from crossvox.workflows.runs import Run, complete, plugin
 from crossvox.workflows.train import resume, train
 
 
@@ -129,7 +129,7 @@ def _config(data: Path, run: Path, method: str, settings: Demo) -> RunConfig:
         "backbone": {"width": settings.width},
         "fit": {"steps": settings.steps, "validations": 3, "save_every": settings.steps},
     }
-    return RunConfig.from_dict(merge(load_preset("cpu"), given))
+    return complete(RunConfig.from_dict(merge(load_preset("cpu"), given)))
 
 
 def _places(settings: Demo) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,9 @@ class Run:
         """
         path = Path(path)
         config = RunConfig.from_dict(read_config(path))
+        # Its version may have known fewer options; those that it knew are all there (`complete`).
+        kind = METHODS.get(str(config.method.get("name")), Method)
+        config = replace(config, method={**kind.earlier, **config.method})
         if not (path / PLAN).exists():
             raise UsageError(f"{path}: its training ended before it began; train it again")
         try:
@@ -118,17 +121,36 @@ def plugin(part: str, name: Any) -> type:
 def with_defaults(part: str, given: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
     """A `method` or `backbone` with the options that only `asked` names at their defaults.
 
-    So is what a version wrote that knew fewer options compared with what is asked for. It holds as
-    long as a new option's default is what was done before there was one; where it is not, the
-    option needs another name or the method another one.
+    So is what a version wrote that knew fewer options compared with what is asked for. Where a
+    new option's default is not what was done before there was one, `Method.earlier` says what was.
 
     Raises:
         UsageError: `given`, as a file has it, names nothing that there is.
     """
     given = given if isinstance(given, Mapping) else {}
-    known = inspect.signature(plugin(part, given.get("name"))).parameters
+    kind = plugin(part, given.get("name"))
+    known, earlier = inspect.signature(kind).parameters, getattr(kind, "earlier", {})
     new = [name for name in asked if name in known and name not in given]
-    return {**given, **{name: known[name].default for name in new}}
+    return {**given, **{name: earlier.get(name, known[name].default) for name in new}}
+
+
+def complete(config: RunConfig) -> RunConfig:
+    """The configuration with all options of its method and backbone, to be written with a run.
+
+    Raises:
+        UsageError: it names a method or backbone that there is not.
+    """
+    return replace(
+        config,
+        method=_all_options("method", config.method),
+        backbone=_all_options("backbone", config.backbone),
+    )
+
+
+def _all_options(part: str, given: dict[str, Any]) -> dict[str, Any]:
+    known = inspect.signature(plugin(part, given.get("name"))).parameters
+    left = {key: p.default for key, p in known.items() if key not in {*NO_OPTIONS, *given}}
+    return {**given, **left}
 
 
 def crop_rule(backbone: dict[str, Any]) -> CropRule | None:

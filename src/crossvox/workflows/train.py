@@ -37,7 +37,7 @@ from crossvox.workflows.prepare import (
     fill,
     refuse,
 )
-from crossvox.workflows.runs import PLAN, Run, build_method, crop_rule
+from crossvox.workflows.runs import PLAN, Run, build_method, complete, crop_rule
 from crossvox.workflows.validate import Validation
 from crossvox.workflows.weights import Files, describe, read_files, start
 
@@ -72,7 +72,7 @@ def train(config: RunConfig, echo: Echo = print) -> Trained:
         DataError: the data set has errors; nothing is written then.
         CrossvoxError: training diverged.
     """
-    config = config.absolute()
+    config = complete(config).absolute()
     fabric = launch(config.compute)
     echo = echo if fabric.is_global_zero else _silent
     # Launchers count restarts per machine. Whether there is a run, the first process says for all:
