@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -288,7 +289,7 @@ def test_apart_from_the_first_step_unless_asked() -> None:
 
 
 def test_labels_teach_coarse_levels_too_while_the_networks_are_joint() -> None:
-    method, batch = make_method("cmc", PAIRED, joint=0.5, deep=True), make_batch(PAIRED)
+    method, batch = make_method("cmc", PAIRED, joint=0.5, deep=0.5), make_batch(PAIRED)
     plain = make_method("cmc", PAIRED, joint=0.5)
     for progress, taught in ((0.4, True), (0.5, False)):
         reached = gradients(method, method(batch, progress)["sup"])
@@ -298,8 +299,51 @@ def test_labels_teach_coarse_levels_too_while_the_networks_are_joint() -> None:
         assert (own == other) != taught
 
 
+def test_supervision_of_all_levels_is_that_of_its_formula() -> None:
+    task = dataclasses.replace(
+        make_task(("ct",), patch=CUBE),
+        strides=((1, 1, 1), (2, 2, 1), (2, 2, 2), (2, 2, 2)),
+        kernels=((3, 3, 3),) * 4,
+    )
+    method = make_method("cmc", task, fusion="none", mia="none", joint=0.5, deep=0.3)
+    batch = make_batch(task, unlabelled=0)
+    found = method(batch, 0.0)
+    view = batch.labelled["ct"]
+    steps = method.decoders[0].steps(method.encoders[0](view.images["ct"]))
+    half, quarter = method.coarse.heads[1](steps[2]), method.coarse.heads[0](steps[1])
+    finest, *coarse = (
+        supervised_loss(logits, label, balance=0.5)
+        for logits, label in (
+            (method.decoders[0].head(steps[3]), view.label),
+            (half, view.label[:, 1::2, 1::2]),
+            (quarter, view.label[:, 2::4, 2::4, 1::2]),
+        )
+    )
+    expected = (finest + 0.3 * coarse[0] + 0.09 * coarse[1]) / 1.39
+    torch.testing.assert_close(found["sup"], expected)
+    torch.testing.assert_close(found["sup_finest"], finest.detach())
+    assert found["sup"].requires_grad and not found["sup_finest"].requires_grad
+    assert "sup_finest" not in method(batch, 0.5)
+
+
+@pytest.mark.parametrize("progress", [0.0, 1.0])
+def test_classes_that_were_not_outlined_are_left_out_at_every_level(progress: float) -> None:
+    method, batch = make_method("cmc", PAIRED, joint=0.5, deep=0.5), make_batch(PAIRED)
+    for m, view in batch.labelled.items():
+        liver = torch.tensor([[True, True, False]] * len(view.label))
+        batch.labelled[m] = dataclasses.replace(view, annotated=liver)
+    before = value_at(method, batch, progress)
+    for view in batch.labelled.values():
+        view.label[view.label == 2] = 0
+    assert value_at(method, batch, progress) == before
+
+
+def value_at(method: Method, batch: Batch, progress: float) -> float:
+    return float(method(batch, progress)["sup"].detach())
+
+
 def test_coarse_levels_have_no_say_in_a_segmentation() -> None:
-    method, x = make_method("cmc", PAIRED, joint=1.0, deep=True), crops(1, 0)
+    method, x = make_method("cmc", PAIRED, joint=1.0, deep=0.5), crops(1, 0)
     method(make_batch(PAIRED), 0.0)
     with torch.no_grad():
         before = method.predict({"ct": x})["ct"]
@@ -308,16 +352,22 @@ def test_coarse_levels_have_no_say_in_a_segmentation() -> None:
         assert torch.equal(method.predict({"ct": x})["ct"], before)
 
 
-@pytest.mark.parametrize("options", [{}, {"deep": True}, {"joint": 0.5}])
+@pytest.mark.parametrize("options", [{}, {"deep": 0.5}, {"joint": 0.5}])
 def test_without_a_joint_start_no_coarse_level_is_taught(options: dict[str, object]) -> None:
     assert make_method("cmc", PAIRED, **options).coarse is None
+
+
+def test_a_decoder_of_two_sizes_has_no_coarse_levels() -> None:
+    task = dataclasses.replace(PAIRED, strides=PAIRED.strides[:2], kernels=PAIRED.kernels[:2])
+    assert make_method("cmc", task, joint=0.5, deep=0.5).coarse is None
+    assert make_method("cmc", PAIRED, joint=0.5, deep=0.5).coarse is not None
 
 
 def test_a_decoder_of_one_size_has_no_coarse_levels() -> None:
     task = make_task(patch=CUBE)
     options = TINY["sam_med3d"] | {"decoder": "mask", "out_channels": 48}
     backbone = BACKBONES["sam_med3d"](task, **options)
-    method = CMC(task, backbone, joint=0.5, deep=True)
+    method = CMC(task, backbone, joint=0.5, deep=0.5)
     assert method.coarse is None
     assert torch.isfinite(method(make_batch(task), 0.0)["loss"])
 
@@ -370,10 +420,10 @@ def _share(batch: Batch, rows: slice) -> Batch:
     return Batch(batch.step, labelled, _rows(batch.unlabelled, rows))
 
 
-def _one_rank(rank: int, folder: str) -> None:
+def _one_rank(rank: int, folder: str, options: dict[str, float]) -> None:
     store = f"file://{folder}/store"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
-    batch, method = make_batch(PAIRED), make_method("cmc", PAIRED)
+    batch, method = make_batch(PAIRED), make_method("cmc", PAIRED, **options)
     mine = _share(batch, slice(rank, rank + 1))
     method(mine, 0.5)["loss"].backward()
     averaged = []
@@ -387,11 +437,15 @@ def _one_rank(rank: int, folder: str) -> None:
     supervised(Batch(0, {"ct": mine.labelled["ct"]}), 0.5)["loss"].backward()
     assert all(p.grad is not None for p in supervised.parameters())
     dist.destroy_process_group()
-    whole = make_method("cmc", PAIRED)
+    whole = make_method("cmc", PAIRED, **options)
     whole(batch, 0.5)["loss"].backward()
     for (name, p), found in zip(whole.named_parameters(), averaged, strict=True):
-        torch.testing.assert_close(found, p.grad, rtol=1e-4, atol=1e-6, msg=name)
+        expected = torch.zeros_like(p) if p.grad is None else p.grad  # a network that waits
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6, msg=name)
 
 
-def test_two_processes_train_as_one_with_the_whole_batch(tmp_path: Path) -> None:
-    mp.spawn(_one_rank, args=(str(tmp_path),), nprocs=2)
+@pytest.mark.parametrize("options", [{}, {"joint": 1.0, "deep": 0.5}, {"joint": 0.5, "deep": 0.5}])
+def test_two_processes_train_as_one_with_the_whole_batch(
+    tmp_path: Path, options: dict[str, float]
+) -> None:
+    mp.spawn(_one_rank, args=(str(tmp_path), options), nprocs=2)

@@ -25,7 +25,7 @@ def step(method: Method, batch: Batch, progress: float) -> dict[str, Tensor]:
 
 def test_first_part_is_cmc() -> None:
     method, batch = make_method("cmc+", PAIRED), make_batch(PAIRED)
-    plain = make_method("cmc", PAIRED, joint=0.5, deep=True)
+    plain = make_method("cmc", PAIRED, joint=0.5, deep=0.5)
     losses = step(method, batch, 0.4)
     torch.testing.assert_close(losses["loss"], step(plain, batch, 0.4)["loss"])
     assert float(losses["relearn"]) == 0.0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 
 import pytest
 import torch
@@ -134,8 +135,12 @@ def test_every_registered_backbone_keeps_the_contract() -> None:
         assert decoder(features).shape == (2, 3, *patch)
         if isinstance(decoder, Decoder):
             steps = decoder.steps(features)
-            assert [x.shape[1] for x in steps] == decoder.widths
-            assert len(CoarseHeads(decoder, 3)(steps)) == len(steps) - 2
+            assert [x.shape[1] for x in steps] == decoder.channels
+            coarse = CoarseHeads(decoder, 3)(steps)
+            assert all(logits.shape[:2] == (2, 3) and logits.is_contiguous() for logits in coarse)
+            sizes = [x[0, 0].numel() for x in (steps[-1], *coarse, steps[0])]
+            assert len(coarse) == len(steps) - 2
+            assert all(fine >= less for fine, less in pairwise(sizes)) and sizes[0] > sizes[-2]
         again = [p.data_ptr() for p in backbone.encoder().parameters()]
         assert not set(again) & {p.data_ptr() for p in encoder.parameters()}
 

@@ -31,8 +31,8 @@ def test_what_was_given_stays() -> None:
 
 
 def test_an_option_whose_default_is_new_is_filled_in_with_what_was_done_before() -> None:
-    asked = {"name": "cmc+", "deep": True}
-    assert with_defaults("method", {"name": "cmc+"}, asked) == {"name": "cmc+", "deep": False}
+    asked = {"name": "cmc+", "deep": 0.5}
+    assert with_defaults("method", {"name": "cmc+"}, asked) == {"name": "cmc+", "deep": 0.0}
     assert with_defaults("method", asked, asked) == asked
 
 

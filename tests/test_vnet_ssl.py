@@ -105,3 +105,11 @@ def test_unknown_options_are_refused():
         VNetSSLBackbone(task(), width=0)
     with pytest.raises(UsageError, match=r"backbone\.dropout is 1\.5"):
         VNetSSLBackbone(task(), dropout=1.5)
+
+
+def test_channels_of_the_last_step_are_left_out_in_training_alone():
+    decoder, finest = network(width=8, dropout=0.5)[1], torch.rand(1, 8, *PATCH)
+    first, second = decoder.classify(finest), decoder.classify(finest)
+    assert not torch.equal(first, second)
+    decoder.eval()
+    assert torch.equal(decoder.classify(finest), decoder.head(finest))

@@ -76,7 +76,7 @@ def test_a_run_from_before_an_option_predicts_as_it_was_trained(
     tmp_path: Path, unpaired_files
 ) -> None:
     run, maps = tmp_path / "run", []
-    more = ("--budget.patch_voxels", "9000", "--method", "cmc+", "--method.deep", "false")
+    more = ("--budget.patch_voxels", "9000", "--method", "cmc+", "--method.deep", "0")
     trained(unpaired_files.path, run, *more)
     scan = next(case.images["ct"] for case in unpaired_files.split("test") if "ct" in case.images)
     words = ["--image", f"ct={scan}"]
@@ -87,7 +87,7 @@ def test_a_run_from_before_an_option_predicts_as_it_was_trained(
         values = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
         values["method"].pop("deep", None)  # as a version wrote that knew nothing of it
         (run / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-    assert Run.load(run).config.method["deep"] is False
+    assert Run.load(run).config.method["deep"] == 0
     assert np.array_equal(*maps)
 
 
@@ -100,7 +100,7 @@ def test_a_run_is_written_with_all_options_of_its_method_and_backbone(
     values["budget"]["patch_voxels"] = 9000
     train(RunConfig.from_dict(values), echo=lambda _: None)
     written = Run.load(tmp_path / "run").config
-    assert written.method["deep"] is True and written.method["relearn"] == 0.75
+    assert written.method["deep"] == 0.5 and written.method["relearn"] == 0.75
     assert any("coarse" in name for name in weights(tmp_path / "run"))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from itertools import combinations
-from typing import Any, Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from crossvox.losses.distributed import world_size
 from crossvox.losses.resolutions import over_resolutions
 from crossvox.losses.schedules import ScheduleForm, ramp_down, ramp_up
 from crossvox.losses.supervised import supervised_loss
-from crossvox.methods.cmc_networks import CMCNetworks, FusionForm
+from crossvox.methods.cmc_networks import CMCNetworks, FusionForm, check_choice
 from crossvox.networks.backbone import Backbone, deepest_grid
 from crossvox.networks.mia import MIAForm
 
@@ -51,7 +51,7 @@ class CMC(CMCNetworks):
         shared_encoder: bool = False,
         shared_decoder: bool = False,
         joint: float = 0.0,
-        deep: bool = False,
+        deep: float = 0.0,
         mia: MIAForm = "gate",
         fusion: FusionForm = "full",
         reduction: int = 1,
@@ -77,7 +77,8 @@ class CMC(CMCNetworks):
             joint: share of the training in which all modalities pass the first one's encoder and
                 decoder; then each goes on with a copy, optimiser moments included. Awareness
                 modules are apart throughout. A training loop must call `before_step`.
-            deep: whether labels teach the decoder's coarser levels, too, during `joint`.
+            deep: while `joint` lasts, labels teach the decoder's coarser levels, too; each counts
+                this share of the next finer one. 0 is off; a decoder of one or two sizes has none.
             mia: awareness: "gate" (gated attention), "danet" (channel attention) or "none".
             fusion: "full", or "none" to decode each modality from its own features alone.
             reduction: divides the channels inside awareness and fusion; 1 is the paper's size.
@@ -97,10 +98,10 @@ class CMC(CMCNetworks):
             schedule: "paper", "squared" (exponents squared) or "constant".
         """
         require("method.balance", balance, 0, 1)
-        _check("sup", sup, SupForm)
-        _check("csc_on", csc_on, CSCOn)
-        _check("cac_predictions", cac_predictions, CACPredictions)
-        _check("schedule", schedule, ScheduleForm)
+        check_choice("sup", sup, SupForm)
+        check_choice("csc_on", csc_on, CSCOn)
+        check_choice("cac_predictions", cac_predictions, CACPredictions)
+        check_choice("schedule", schedule, ScheduleForm)
         super().__init__(
             task,
             backbone,
@@ -126,15 +127,16 @@ class CMC(CMCNetworks):
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Losses "sup", "csc" and "cac" with their weights; see `Method.forward`.
 
-        For the log only: "alpha" and "beta", the current weights; "csc_shuffled", CSC between
+        For the log only: "alpha" and "beta", the current weights; "sup_finest", what "sup" is
+        without the coarser levels that labels teach, too; "csc_shuffled", CSC between
         crops that do not match (if it equals "csc", the features tell positions apart, not
         content); "cac_fallback", 1 if CAC has a single crop and hence no negatives.
         """
         self._begin(progress)
         parts: dict[str, Tensor] = {}
-        sup, pairs = self._supervised(batch)
-        if sup is not None:
-            parts["sup"] = sup
+        terms, pairs = self._supervised(batch)
+        if terms:
+            parts["sup"] = self._over_modalities([total for total, _ in terms])
         if batch.unlabelled is not None and (self.csc or self.cac):
             parts |= self._unsupervised(batch.unlabelled, pairs)
         if not parts:
@@ -148,6 +150,8 @@ class CMC(CMCNetworks):
         for name, term in (("alpha", "csc"), ("beta", "cac")):
             if term in parts:
                 parts[name] = loss.new_tensor(weights[term])
+        if terms and self._teaches_coarse:
+            parts["sup_finest"] = self._over_modalities([finest for _, finest in terms]).detach()
         return {"loss": loss, **parts}
 
     @property
@@ -155,8 +159,11 @@ class CMC(CMCNetworks):
         """Not without both consistencies; see `Method.uses_unlabelled`."""
         return self.csc is not None or self.cac is not None
 
-    def _supervised(self, batch: Batch) -> tuple[Tensor | None, list[list[Tensor]]]:
-        """The supervised loss, and the deepest features of crops that show the same anatomy."""
+    def _supervised(self, batch: Batch) -> tuple[list[tuple[Tensor, Tensor]], list[list[Tensor]]]:
+        """Per modality the supervised loss, over all levels taught and of the finest alone.
+
+        And the deepest features of crops that show the same anatomy.
+        """
         terms, pairs = [], []
         for m, view in batch.labelled.items():
             if view.label is None or not len(view.label):
@@ -171,12 +178,13 @@ class CMC(CMCNetworks):
                 present[n] = view.same[n]
             logits = self._decode_levels(m, features, aware, present)
             terms.append(self._compare(m, logits, view))
-        if not terms:
-            return None, pairs
-        together = torch.stack(terms)
-        return together.sum() if self.literal_sup else together.mean(), pairs
+        return terms, pairs
 
-    def _compare(self, modality: str, logits: list[Tensor], view: View) -> Tensor:
+    def _over_modalities(self, terms: list[Tensor]) -> Tensor:
+        together = torch.stack(terms)
+        return together.sum() if self.literal_sup else together.mean()
+
+    def _compare(self, modality: str, logits: list[Tensor], view: View) -> tuple[Tensor, Tensor]:
         assert view.label is not None
         first = modality == self.task.modalities[0]
         loss = partial(
@@ -186,7 +194,7 @@ class CMC(CMCNetworks):
             dice=not (first and self.literal_sup),
             balance=self.balance,
         )
-        return over_resolutions(loss, logits, view.label)
+        return over_resolutions(loss, logits, view.label, self.deep)
 
     def _companions(self, modality: str, view: View) -> Iterator[tuple[str, Tensor]]:
         """Other modalities that some rows have too, and which rows; only what is of use."""
@@ -234,8 +242,3 @@ class CMC(CMCNetworks):
         assert self.csc is not None
         pairs = combinations(deepest, 2)
         return torch.stack([self.csc([a, b.roll(1, 0)], registered) for a, b in pairs]).mean()
-
-
-def _check(option: str, value: str, choices: Any) -> None:
-    if value not in get_args(choices):
-        raise ValueError(f"{option} is {value!r}; choose one of {', '.join(get_args(choices))}")

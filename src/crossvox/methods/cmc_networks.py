@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ class CMCNetworks(Method):
         shared_encoder: bool,
         shared_decoder: bool,
         joint: float,
-        deep: bool,
+        deep: float,
         mia: MIAForm,
         fusion: FusionForm,
         reduction: int,
@@ -45,9 +45,8 @@ class CMCNetworks(Method):
         super().__init__(task, backbone)
         require("method.reduction", reduction, 1)
         require("method.joint", joint, 0, 1)
-        if fusion not in get_args(FusionForm):
-            choices = ", ".join(get_args(FusionForm))
-            raise ValueError(f"fusion is {fusion!r}; choose one of {choices}")
+        require("method.deep", deep, 0, 1)
+        check_choice("fusion", fusion, FusionForm)
         modalities = len(task.modalities)
         encoder = backbone.encoder()
         channels = cast(Encoder, encoder).channels[-1]
@@ -56,9 +55,10 @@ class CMCNetworks(Method):
         self.fusion = Fusion(channels, modalities, reduction) if fusion == "full" else None
         decoder = backbone.decoder(task.n_classes)
         self.decoders = copies(decoder, 1 if shared_decoder else modalities)
-        has_coarse = deep and joint > 0 and isinstance(decoder, Decoder)
-        self.coarse = CoarseHeads(cast(Decoder, decoder), task.n_classes) if has_coarse else None
-        self.joint, self._one = joint, False
+        self.coarse: CoarseHeads | None = None
+        if deep and joint and isinstance(decoder, Decoder) and len(decoder.channels) > 2:
+            self.coarse = CoarseHeads(decoder, task.n_classes)
+        self.joint, self.deep, self._one = joint, deep, False
 
     def predict(
         self, images: Mapping[str, Tensor], outputs: Sequence[str] | None = None
@@ -104,6 +104,11 @@ class CMCNetworks(Method):
             follow_first(self.encoders)
             follow_first(self.decoders)
 
+    @property
+    def _teaches_coarse(self) -> bool:
+        """Whether labels teach coarser levels at this step, too."""
+        return self.coarse is not None and self._one
+
     def _begin(self, progress: float) -> None:
         """Choose the networks of this step; see `joint`."""
         self._one = progress < self.joint
@@ -148,7 +153,7 @@ class CMCNetworks(Method):
         present: dict[str, Tensor],
     ) -> list[Tensor]:
         """As `_decode`, and the logits of coarser levels while labels teach these, too."""
-        if self.coarse is None or not self._one:
+        if self.coarse is None or not self._teaches_coarse:
             return [self._decode(modality, features, aware, present)]
         decoder = cast(Decoder, self._own(self.decoders, modality))
         steps = decoder.steps(self._joined(modality, features, aware, present))
@@ -174,3 +179,9 @@ class CMCNetworks(Method):
     def _own(self, networks: nn.ModuleList, modality: str) -> nn.Module:
         index = 0 if self._one else self.task.modalities.index(modality)
         return networks[index % len(networks)]
+
+
+def check_choice(option: str, value: str, choices: Any) -> None:
+    """Raise `ValueError` unless the option's value is one of a `Literal`'s."""
+    if value not in get_args(choices):
+        raise ValueError(f"{option} is {value!r}; choose one of {', '.join(get_args(choices))}")

@@ -11,11 +11,11 @@ class Decoder(nn.Module):
     """Features as an encoder gives them → logits (B, n_classes, X, Y, Z) at the input's size.
 
     Attributes:
-        widths: channels of each of `steps`.
+        channels: of each of `steps`.
         head: the last of `steps` → logits.
     """
 
-    widths: list[int]
+    channels: list[int]
     head: nn.Module
 
     def steps(self, features: list[Tensor]) -> list[Tensor]:
@@ -41,7 +41,7 @@ class CoarseHeads(nn.Module):
 
     def __init__(self, decoder: Decoder, n_classes: int) -> None:
         super().__init__()
-        self.heads = nn.ModuleList(Pointwise(width, n_classes) for width in decoder.widths[1:-1])
+        self.heads = nn.ModuleList(Pointwise(c, n_classes) for c in decoder.channels[1:-1])
 
     def forward(self, steps: list[Tensor]) -> list[Tensor]:
         """A decoder's steps → logits of those between, fine to coarse, each at its own size."""

@@ -38,7 +38,7 @@ class PyramidDecoder(Decoder):
             nn.ConvTranspose3d(below, width, 2, stride=2, bias=False) for below, width in steps
         )
         self.levels = nn.ModuleList(conv_norm_act(2 * width, width) for _, width in steps)
-        self.widths = widths[::-1]
+        self.channels = widths[::-1]
         self.head = Pointwise(widths[0], n_classes)
 
     def steps(self, features: list[Tensor]) -> list[Tensor]:

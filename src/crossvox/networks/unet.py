@@ -110,7 +110,7 @@ class UNetDecoder(Decoder):
     ) -> None:
         super().__init__()
         self.stem = strides[0]
-        self.widths = channels[::-1]
+        self.channels = channels[::-1]
         self.ups = nn.ModuleList()
         self.levels = nn.ModuleList()
         for i in reversed(range(len(channels) - 1)):

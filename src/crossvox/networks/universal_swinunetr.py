@@ -126,7 +126,7 @@ class SwinDecoder(Decoder):
     def __init__(self, feature_size: int, n_classes: int) -> None:
         super().__init__()
         f = feature_size
-        self.widths = [16 * f, 8 * f, 4 * f, 2 * f, f, f]
+        self.channels = [16 * f, 8 * f, 4 * f, 2 * f, f, f]
         self.decoder5 = _up(16 * f, 8 * f)
         self.decoder4 = _up(8 * f, 4 * f)
         self.decoder3 = _up(4 * f, 2 * f)

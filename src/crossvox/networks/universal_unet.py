@@ -110,7 +110,7 @@ class UniversalDecoder(Decoder):
 
     def __init__(self, width: int, norm: NormForm, n_classes: int) -> None:
         super().__init__()
-        self.widths = [16 * width, 8 * width, 4 * width, 2 * width]
+        self.channels = [16 * width, 8 * width, 4 * width, 2 * width]
         self.up_tr256 = _Up(16 * width, 8 * width, norm)
         self.up_tr128 = _Up(8 * width, 4 * width, norm)
         self.up_tr64 = _Up(4 * width, 2 * width, norm)

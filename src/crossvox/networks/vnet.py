@@ -126,7 +126,7 @@ class VNetDecoder(Decoder):
         super().__init__()
         below = [*(2 * width for width in widths[1:-1]), widths[-1]]
         levels = list(zip(below, widths[:-1], counts, strict=True))[::-1]
-        self.widths = [widths[-1], *(2 * width for _, width, _ in levels)]
+        self.channels = [widths[-1], *(2 * width for _, width, _ in levels)]
         self.ups = nn.ModuleList(
             nn.Sequential(nn.ConvTranspose3d(deep, width, 2, stride=2), nn.PReLU(width))
             for deep, width, _ in levels

@@ -116,7 +116,7 @@ class VNetSSLDecoder(Decoder):
     def __init__(self, widths: list[int], norm: NormForm, dropout: float, n_classes: int) -> None:
         super().__init__()
         levels = list(zip(widths[1:], widths[:-1], UP, strict=True))[::-1]
-        self.widths = widths[::-1]
+        self.channels = widths[::-1]
         self.ups = nn.ModuleList(
             _unit(nn.ConvTranspose3d(below, width, 2, stride=2, bias=False), norm)
             for below, width, _ in levels
