@@ -71,13 +71,15 @@ one scan. It is in the history (networks/recolour.py); in the runs of `recolour-
 and `-all`, and in its own with four labels, the random network saw zeros beyond a crop's edge.
 
 `deep` and `deep-half` were then tried on abdomen seeds 0 and 1, `deep` on heart seed 0, too;
-`deep-first` on the same three with a script's version of it, and on heart seed 1, before it became
-`cmc+` and its three seeds were run; `deep-first-only` on abdomen seed 1. No test score of these was
-looked at before that choice. `whole-prior` concerns prediction: heart seed 0, abdomen 0 and 1.
+`deep-first` on the same three with a script's version of it, before it was written (it is in the
+history, `method.deep`) and its three seeds were run, and those of `again` and `again-deep`, for
+which `again` and `cmc+` are of one and the same method; `deep-first-only` on abdomen seed 1;
+`whole-prior` on seed 0 of the heart and 0 and 1 of the abdomen. No test score of these was looked
+at.
 
 In the runs of `parted`, `calm`, `half`, `joint-danet`, `gated` and `gated-half` a modality's
-network parted without the optimiser's moments; those of `joint` and `deep-first` are those of
-the benchmark's `cmc` and `cmc+`. Rows were made on several machines: with the same
+network parted without the optimiser's moments; those of `joint` and `cmc+` are those of the
+benchmark's `cmc` and `cmc+`. Rows were made on several machines: with the same
 seeds, but not always the same bits. Single steps of the choice were looked at with scripts that
 are not in the repository. Code that was removed is in the history of the repository, unless a line
 says that it never was there."""

@@ -20,7 +20,6 @@ from crossvox.methods.cmc import CMC
 from crossvox.networks.backbone import BACKBONES
 from helpers_methods import (
     CUBE,
-    TINY,
     awake,
     crops,
     gradients,
@@ -288,88 +287,15 @@ def test_apart_from_the_first_step_unless_asked() -> None:
     assert not _alike(method.encoders)
 
 
-def test_labels_teach_coarse_levels_too_while_the_networks_are_joint() -> None:
-    method, batch = make_method("cmc", PAIRED, joint=0.5, deep=0.5), make_batch(PAIRED)
-    plain = make_method("cmc", PAIRED, joint=0.5)
-    for progress, taught in ((0.4, True), (0.5, False)):
-        reached = gradients(method, method(batch, progress)["sup"])
-        coarse = {found for name, found in reached.items() if name.startswith("coarse.")}
-        assert coarse == {taught}
-        own, other = (float(m(batch, progress)["sup"].detach()) for m in (method, plain))
-        assert (own == other) != taught
-
-
-def test_supervision_of_all_levels_is_that_of_its_formula() -> None:
-    task = dataclasses.replace(
-        make_task(("ct",), patch=CUBE),
-        strides=((1, 1, 1), (2, 2, 1), (2, 2, 2), (2, 2, 2)),
-        kernels=((3, 3, 3),) * 4,
-    )
-    method = make_method("cmc", task, fusion="none", mia="none", joint=0.5, deep=0.3)
-    batch = make_batch(task, unlabelled=0)
-    found = method(batch, 0.0)
-    view = batch.labelled["ct"]
-    steps = method.decoders[0].steps(method.encoders[0](view.images["ct"]))
-    half, quarter = method.coarse.heads[1](steps[2]), method.coarse.heads[0](steps[1])
-    finest, *coarse = (
-        supervised_loss(logits, label, balance=0.5)
-        for logits, label in (
-            (method.decoders[0].head(steps[3]), view.label),
-            (half, view.label[:, 1::2, 1::2]),
-            (quarter, view.label[:, 2::4, 2::4, 1::2]),
-        )
-    )
-    expected = (finest + 0.3 * coarse[0] + 0.09 * coarse[1]) / 1.39
-    torch.testing.assert_close(found["sup"], expected)
-    torch.testing.assert_close(found["sup_finest"], finest.detach())
-    assert found["sup"].requires_grad and not found["sup_finest"].requires_grad
-    assert "sup_finest" not in method(batch, 0.5)
-
-
-@pytest.mark.parametrize("progress", [0.0, 1.0])
-def test_classes_that_were_not_outlined_are_left_out_at_every_level(progress: float) -> None:
-    method, batch = make_method("cmc", PAIRED, joint=0.5, deep=0.5), make_batch(PAIRED)
+def test_classes_that_were_not_outlined_are_left_out() -> None:
+    method, batch = make_method("cmc", PAIRED), make_batch(PAIRED)
     for m, view in batch.labelled.items():
         liver = torch.tensor([[True, True, False]] * len(view.label))
         batch.labelled[m] = dataclasses.replace(view, annotated=liver)
-    before = value_at(method, batch, progress)
+    before = value(method, batch)
     for view in batch.labelled.values():
         view.label[view.label == 2] = 0
-    assert value_at(method, batch, progress) == before
-
-
-def value_at(method: Method, batch: Batch, progress: float) -> float:
-    return float(method(batch, progress)["sup"].detach())
-
-
-def test_coarse_levels_have_no_say_in_a_segmentation() -> None:
-    method, x = make_method("cmc", PAIRED, joint=1.0, deep=0.5), crops(1, 0)
-    method(make_batch(PAIRED), 0.0)
-    with torch.no_grad():
-        before = method.predict({"ct": x})["ct"]
-        for p in method.coarse.parameters():
-            p.add_(1)
-        assert torch.equal(method.predict({"ct": x})["ct"], before)
-
-
-@pytest.mark.parametrize("options", [{}, {"deep": 0.5}, {"joint": 0.5}])
-def test_without_a_joint_start_no_coarse_level_is_taught(options: dict[str, object]) -> None:
-    assert make_method("cmc", PAIRED, **options).coarse is None
-
-
-def test_a_decoder_of_two_sizes_has_no_coarse_levels() -> None:
-    task = dataclasses.replace(PAIRED, strides=PAIRED.strides[:2], kernels=PAIRED.kernels[:2])
-    assert make_method("cmc", task, joint=0.5, deep=0.5).coarse is None
-    assert make_method("cmc", PAIRED, joint=0.5, deep=0.5).coarse is not None
-
-
-def test_a_decoder_of_one_size_has_no_coarse_levels() -> None:
-    task = make_task(patch=CUBE)
-    options = TINY["sam_med3d"] | {"decoder": "mask", "out_channels": 48}
-    backbone = BACKBONES["sam_med3d"](task, **options)
-    method = CMC(task, backbone, joint=0.5, deep=0.5)
-    assert method.coarse is None
-    assert torch.isfinite(method(make_batch(task), 0.0)["loss"])
+    assert value(method, batch) == before
 
 
 def test_a_joint_start_takes_no_file_for_each_modality() -> None:
@@ -444,7 +370,7 @@ def _one_rank(rank: int, folder: str, options: dict[str, float]) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize("options", [{}, {"joint": 1.0, "deep": 0.5}, {"joint": 0.5, "deep": 0.5}])
+@pytest.mark.parametrize("options", [{}, {"joint": 1.0}])
 def test_two_processes_train_as_one_with_the_whole_batch(
     tmp_path: Path, options: dict[str, float]
 ) -> None:

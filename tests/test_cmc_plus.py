@@ -25,7 +25,7 @@ def step(method: Method, batch: Batch, progress: float) -> dict[str, Tensor]:
 
 def test_first_part_is_cmc() -> None:
     method, batch = make_method("cmc+", PAIRED), make_batch(PAIRED)
-    plain = make_method("cmc", PAIRED, joint=0.5, deep=0.5)
+    plain = make_method("cmc", PAIRED, joint=0.5)
     losses = step(method, batch, 0.4)
     torch.testing.assert_close(losses["loss"], step(plain, batch, 0.4)["loss"])
     assert float(losses["relearn"]) == 0.0
@@ -42,7 +42,7 @@ def test_second_part_adds_the_soft_labels() -> None:
 def test_soft_labels_train_the_student_and_not_the_teacher() -> None:
     method, batch = awake(make_method("cmc+", PAIRED)), make_batch(PAIRED)
     reached = gradients(method, step(method, batch, 1.0)["relearn"])
-    assert all(found == (".coarse." not in name) for name, found in reached.items())
+    assert all(reached.values())
     assert not any(name.startswith("teacher") for name in reached)
 
 

@@ -18,7 +18,6 @@ PLUGINS = [("method", name) for name in METHODS] + [("backbone", name) for name 
 def test_only_options_that_are_asked_for_are_filled_in(part: str, name: str) -> None:
     known = inspect.signature(REGISTRIES[part][name]).parameters
     options = {k: p.default for k, p in known.items() if p.default is not inspect.Parameter.empty}
-    options |= getattr(REGISTRIES[part][name], "earlier", {})
     given = {"name": name}
     assert with_defaults(part, given, {"name": name}) == given
     assert with_defaults(part, given, {"name": name, **options}) == {"name": name, **options}
@@ -28,17 +27,6 @@ def test_what_was_given_stays() -> None:
     given = {"name": "cmc+", "relearn": 0.75}
     asked = {"name": "cmc+", "relearn": 0.5, "weight": 2.0}
     assert with_defaults("method", given, asked) == {**given, "weight": 1.0}
-
-
-def test_an_option_whose_default_is_new_is_filled_in_with_what_was_done_before() -> None:
-    asked = {"name": "cmc+", "deep": 0.5}
-    assert with_defaults("method", {"name": "cmc+"}, asked) == {"name": "cmc+", "deep": 0.0}
-    assert with_defaults("method", asked, asked) == asked
-
-
-def test_what_was_done_before_is_said_of_options_that_there_are() -> None:
-    for method in METHODS.values():
-        assert set(method.earlier) <= set(inspect.signature(method).parameters)
 
 
 @pytest.mark.parametrize("given", [{}, {"name": "gone"}, "sup", ["x"], None])

@@ -72,36 +72,16 @@ def test_an_option_of_another_version_is_named(
     assert f"{part} '{name}' has no option 'gone'" in line and "run.json" in line
 
 
-def test_a_run_from_before_an_option_predicts_as_it_was_trained(
-    tmp_path: Path, unpaired_files
-) -> None:
-    run, maps = tmp_path / "run", []
-    more = ("--budget.patch_voxels", "9000", "--method", "cmc+", "--method.deep", "0")
-    trained(unpaired_files.path, run, *more)
-    scan = next(case.images["ct"] for case in unpaired_files.split("test") if "ct" in case.images)
-    words = ["--image", f"ct={scan}"]
-    for name in ("now", "before"):
-        out = tmp_path / name
-        assert main(["predict", str(run), *words, "--out", str(out)]) == 0
-        maps.append(np.asarray(nib.load(next(out.glob("*.nii.gz"))).dataobj))
-        values = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-        values["method"].pop("deep", None)  # as a version wrote that knew nothing of it
-        (run / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-    assert Run.load(run).config.method["deep"] == 0
-    assert np.array_equal(*maps)
-
-
 def test_a_run_is_written_with_all_options_of_its_method_and_backbone(
     tmp_path: Path, run: Path, unpaired_files
 ) -> None:
     values = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     values |= {"data": str(unpaired_files.path), "out": str(tmp_path / "run")}
-    values |= {"method": {"name": "cmc+"}}
-    values["budget"]["patch_voxels"] = 9000
+    values |= {"method": {"name": "cmc+"}, "backbone": {"name": "unet", "width": 4}}
     train(RunConfig.from_dict(values), echo=lambda _: None)
     written = Run.load(tmp_path / "run").config
-    assert written.method["deep"] == 0.5 and written.method["relearn"] == 0.75
-    assert any("coarse" in name for name in weights(tmp_path / "run"))
+    assert written.method["relearn"] == 0.75 and written.backbone["max_width"] == 256
+    assert set(written.backbone) == set(values["backbone"]) | {"convs", "max_width"}
 
 
 def test_the_saved_configuration_comes_back(run):

@@ -29,8 +29,6 @@ class Method(nn.Module):
             3-D, few labels), for the tables; empty if nothing.
         keeps_largest: of the classes that are one piece in the labels (`Task.one_piece`), a label
             map keeps the largest part only, unless `inference.largest` says otherwise.
-        earlier: options → what was done before there was such an option, where that is not its
-            default: a run whose configuration does not name it did this.
     """
 
     name: ClassVar[str]
@@ -38,7 +36,6 @@ class Method(nn.Module):
     needs: ClassVar[frozenset[str]] = frozenset()
     adaptation: ClassVar[str] = ""
     keeps_largest: bool = False
-    earlier: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, task: Task, backbone: Backbone) -> None:
         super().__init__()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from itertools import combinations
 from typing import Literal
 
@@ -15,7 +14,6 @@ from crossvox.errors import require
 from crossvox.losses.cac import CACForm, CACLoss
 from crossvox.losses.csc import CSCForm, CSCLoss
 from crossvox.losses.distributed import world_size
-from crossvox.losses.resolutions import over_resolutions
 from crossvox.losses.schedules import ScheduleForm, ramp_down, ramp_up
 from crossvox.losses.supervised import supervised_loss
 from crossvox.methods.cmc_networks import CMCNetworks, FusionForm, check_choice
@@ -51,7 +49,6 @@ class CMC(CMCNetworks):
         shared_encoder: bool = False,
         shared_decoder: bool = False,
         joint: float = 0.0,
-        deep: float = 0.0,
         mia: MIAForm = "gate",
         fusion: FusionForm = "full",
         reduction: int = 1,
@@ -77,8 +74,6 @@ class CMC(CMCNetworks):
             joint: share of the training in which all modalities pass the first one's encoder and
                 decoder; then each goes on with a copy, optimiser moments included. Awareness
                 modules are apart throughout. A training loop must call `before_step`.
-            deep: while `joint` lasts, labels teach the decoder's coarser levels, too; each counts
-                this share of the next finer one. 0 is off; a decoder of one or two sizes has none.
             mia: awareness: "gate" (gated attention), "danet" (channel attention) or "none".
             fusion: "full", or "none" to decode each modality from its own features alone.
             reduction: divides the channels inside awareness and fusion; 1 is the paper's size.
@@ -108,7 +103,6 @@ class CMC(CMCNetworks):
             shared_encoder=shared_encoder,
             shared_decoder=shared_decoder,
             joint=joint,
-            deep=deep,
             mia=mia,
             fusion=fusion,
             reduction=reduction,
@@ -127,16 +121,15 @@ class CMC(CMCNetworks):
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Losses "sup", "csc" and "cac" with their weights; see `Method.forward`.
 
-        For the log only: "alpha" and "beta", the current weights; "sup_finest", what "sup" is
-        without the coarser levels that labels teach, too; "csc_shuffled", CSC between
+        For the log only: "alpha" and "beta", the current weights; "csc_shuffled", CSC between
         crops that do not match (if it equals "csc", the features tell positions apart, not
         content); "cac_fallback", 1 if CAC has a single crop and hence no negatives.
         """
         self._begin(progress)
         parts: dict[str, Tensor] = {}
-        terms, pairs = self._supervised(batch)
-        if terms:
-            parts["sup"] = self._over_modalities([total for total, _ in terms])
+        sup, pairs = self._supervised(batch)
+        if sup is not None:
+            parts["sup"] = sup
         if batch.unlabelled is not None and (self.csc or self.cac):
             parts |= self._unsupervised(batch.unlabelled, pairs)
         if not parts:
@@ -150,8 +143,6 @@ class CMC(CMCNetworks):
         for name, term in (("alpha", "csc"), ("beta", "cac")):
             if term in parts:
                 parts[name] = loss.new_tensor(weights[term])
-        if terms and self._teaches_coarse:
-            parts["sup_finest"] = self._over_modalities([finest for _, finest in terms]).detach()
         return {"loss": loss, **parts}
 
     @property
@@ -159,11 +150,8 @@ class CMC(CMCNetworks):
         """Not without both consistencies; see `Method.uses_unlabelled`."""
         return self.csc is not None or self.cac is not None
 
-    def _supervised(self, batch: Batch) -> tuple[list[tuple[Tensor, Tensor]], list[list[Tensor]]]:
-        """Per modality the supervised loss, over all levels taught and of the finest alone.
-
-        And the deepest features of crops that show the same anatomy.
-        """
+    def _supervised(self, batch: Batch) -> tuple[Tensor | None, list[list[Tensor]]]:
+        """The supervised loss, and the deepest features of crops that show the same anatomy."""
         terms, pairs = [], []
         for m, view in batch.labelled.items():
             if view.label is None or not len(view.label):
@@ -176,25 +164,24 @@ class CMC(CMCNetworks):
                 places = torch.zeros_like(aware[m])
                 aware[n] = places.index_copy(0, rows, self._aware(n, other))
                 present[n] = view.same[n]
-            logits = self._decode_levels(m, features, aware, present)
+            logits = self._decode(m, features, aware, present)
             terms.append(self._compare(m, logits, view))
-        return terms, pairs
-
-    def _over_modalities(self, terms: list[Tensor]) -> Tensor:
+        if not terms:
+            return None, pairs
         together = torch.stack(terms)
-        return together.sum() if self.literal_sup else together.mean()
+        return together.sum() if self.literal_sup else together.mean(), pairs
 
-    def _compare(self, modality: str, logits: list[Tensor], view: View) -> tuple[Tensor, Tensor]:
+    def _compare(self, modality: str, logits: Tensor, view: View) -> Tensor:
         assert view.label is not None
         first = modality == self.task.modalities[0]
-        loss = partial(
-            supervised_loss,
-            annotated=view.annotated,
+        return supervised_loss(
+            logits,
+            view.label,
+            view.annotated,
             ce=first or not self.literal_sup,
             dice=not (first and self.literal_sup),
             balance=self.balance,
         )
-        return over_resolutions(loss, logits, view.label, self.deep)
 
     def _companions(self, modality: str, view: View) -> Iterator[tuple[str, Tensor]]:
         """Other modalities that some rows have too, and which rows; only what is of use."""

@@ -13,7 +13,6 @@ from crossvox.errors import require
 from crossvox.methods.base import Method
 from crossvox.networks.backbone import Backbone, Encoder
 from crossvox.networks.copies import copies, follow_first
-from crossvox.networks.decoder import CoarseHeads, Decoder
 from crossvox.networks.fusion import Fusion
 from crossvox.networks.mia import MIAForm, make_mia
 
@@ -28,7 +27,7 @@ class CMCNetworks(Method):
     the options are.
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         task: Task,
         backbone: Backbone,
@@ -36,7 +35,6 @@ class CMCNetworks(Method):
         shared_encoder: bool,
         shared_decoder: bool,
         joint: float,
-        deep: float,
         mia: MIAForm,
         fusion: FusionForm,
         reduction: int,
@@ -45,7 +43,6 @@ class CMCNetworks(Method):
         super().__init__(task, backbone)
         require("method.reduction", reduction, 1)
         require("method.joint", joint, 0, 1)
-        require("method.deep", deep, 0, 1)
         check_choice("fusion", fusion, FusionForm)
         modalities = len(task.modalities)
         encoder = backbone.encoder()
@@ -55,10 +52,7 @@ class CMCNetworks(Method):
         self.fusion = Fusion(channels, modalities, reduction) if fusion == "full" else None
         decoder = backbone.decoder(task.n_classes)
         self.decoders = copies(decoder, 1 if shared_decoder else modalities)
-        self.coarse: CoarseHeads | None = None
-        if deep and joint and isinstance(decoder, Decoder) and len(decoder.channels) > 2:
-            self.coarse = CoarseHeads(decoder, task.n_classes)
-        self.joint, self.deep, self._one = joint, deep, False
+        self.joint, self._one = joint, False
 
     def predict(
         self, images: Mapping[str, Tensor], outputs: Sequence[str] | None = None
@@ -104,11 +98,6 @@ class CMCNetworks(Method):
             follow_first(self.encoders)
             follow_first(self.decoders)
 
-    @property
-    def _teaches_coarse(self) -> bool:
-        """Whether labels teach coarser levels at this step, too."""
-        return self.coarse is not None and self._one
-
     def _begin(self, progress: float) -> None:
         """Choose the networks of this step; see `joint`."""
         self._one = progress < self.joint
@@ -142,31 +131,6 @@ class CMCNetworks(Method):
         present: dict[str, Tensor],
     ) -> Tensor:
         """Logits from own features and the fusion of own with what other rows are present."""
-        decoder = self._own(self.decoders, modality)
-        return decoder(self._joined(modality, features, aware, present))
-
-    def _decode_levels(
-        self,
-        modality: str,
-        features: list[Tensor],
-        aware: dict[str, Tensor],
-        present: dict[str, Tensor],
-    ) -> list[Tensor]:
-        """As `_decode`, and the logits of coarser levels while labels teach these, too."""
-        if self.coarse is None or not self._teaches_coarse:
-            return [self._decode(modality, features, aware, present)]
-        decoder = cast(Decoder, self._own(self.decoders, modality))
-        steps = decoder.steps(self._joined(modality, features, aware, present))
-        return [decoder.classify(steps[-1]), *self.coarse(steps)]
-
-    def _joined(
-        self,
-        modality: str,
-        features: list[Tensor],
-        aware: dict[str, Tensor],
-        present: dict[str, Tensor],
-    ) -> list[Tensor]:
-        """What a decoder reads: own features, to the deepest of which the fusion is added."""
         own = aware[modality]
         if self.fusion is not None:
             given = present | {modality: own.new_ones(len(own), dtype=torch.bool)}
@@ -174,7 +138,7 @@ class CMCNetworks(Method):
             absent = own.new_zeros(len(own), dtype=torch.bool)
             rows = torch.stack([given.get(m, absent) for m in self.task.modalities], dim=1)
             own = own + self.fusion(places, rows)
-        return [*features[:-1], own]
+        return self._own(self.decoders, modality)([*features[:-1], own])
 
     def _own(self, networks: nn.ModuleList, modality: str) -> nn.Module:
         index = 0 if self._one else self.task.modalities.index(modality)

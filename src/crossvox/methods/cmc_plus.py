@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +25,11 @@ from crossvox.networks.teacher import Teacher
 class CMCPlus(Method):
     """CMC whose modalities start in one network, and soft labels in the last part of the training.
 
-    In the one network labels teach the decoder's coarser levels, too. In the last part the moving
-    average of the networks segments the unlabelled crops, with every modality that a subject has;
-    the networks learn these labels from disturbed copies: a box of another crop pasted in (with
-    its labels), intensities changed, other modalities left out. Of a class that is one piece in
-    the labelled scans, soft labels and label maps keep the largest part only. Label maps take back
-    part of the lead that cross-entropy's balance gives to small classes.
+    There the moving average of the networks segments the unlabelled crops, with every modality that
+    a subject has; the networks learn these labels from disturbed copies: a box of another
+    crop pasted in (with its labels), intensities changed, other modalities left out. Of a class
+    that is one piece in the labelled scans, soft labels and label maps keep the largest part only.
+    Label maps take back part of the lead that cross-entropy's balance gives to small classes.
 
     Attributes:
         voxels: (2, K + 1) of all labelled crops so far, each class's voxels, and the background's
@@ -38,10 +37,9 @@ class CMCPlus(Method):
     """
 
     name = "cmc+"
-    summary = "cmc, coarse levels taught at first, in the end the soft labels of its moving average"
+    summary = "cmc, then also the soft labels of its moving average"
     needs = frozenset({"unlabelled", "companion"})
     adaptation = "not published: our recipe on top of cmc"
-    earlier: ClassVar[Mapping[str, Any]] = {"deep": 0.0}
 
     voxels: Tensor
 
@@ -52,7 +50,6 @@ class CMCPlus(Method):
         backbone: Backbone,
         *,
         joint: float = 0.5,
-        deep: float = 0.5,
         mia: MIAForm = "gate",
         relearn: float = 0.75,
         weight: float = 1.0,
@@ -69,8 +66,6 @@ class CMCPlus(Method):
             task: what to segment.
             backbone: makes the encoders and decoders.
             joint: as in `CMC`; 1 keeps all modalities in one encoder and one decoder to the end.
-            deep: while `joint` lasts, labels teach the decoder's coarser levels, too; each counts
-                this share of the next finer one. 0 is off; a decoder of one or two sizes has none.
             mia: as in `CMC`.
             relearn: share of the training after which it learns the soft labels too.
             weight: of these beside the labels.
@@ -88,7 +83,7 @@ class CMCPlus(Method):
             require(f"method.{name}", value, 0, 1)
         require("method.weight", weight, 0)
         require("method.gamma", gamma, 1)
-        self.student = CMC(task, backbone, joint=joint, deep=deep, mia=mia)
+        self.student = CMC(task, backbone, joint=joint, mia=mia)
         self.teacher = Teacher(self.student, decay)
         self.relearn, self.weight = relearn, weight
         self.box, self.gamma, self.drop = box, gamma, drop

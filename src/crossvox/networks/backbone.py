@@ -56,10 +56,7 @@ class Backbone(Protocol):
         ...
 
     def decoder(self, n_classes: int) -> nn.Module:
-        """A new decoder: forward(features) → logits (B, n_classes, X, Y, Z) at the input's size.
-
-        If it is a `crossvox.networks.decoder.Decoder`, labels can teach its coarser levels, too.
-        """
+        """A new decoder: forward(features) → logits (B, n_classes, X, Y, Z) at the input's size."""
         ...
 
 

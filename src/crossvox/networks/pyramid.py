@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from crossvox.networks.blocks import Pointwise, conv_norm_act, fast_layout
-from crossvox.networks.decoder import Decoder
 
 
-class PyramidDecoder(Decoder):
+class PyramidDecoder(nn.Module):
     """[image, tap 1, …, tap n, deepest] → logits (B, n_classes, X, Y, Z) at the image's size.
 
     Taps and the deepest feature lie on a grid that is 2ⁿ times coarser than the image. Transposed
@@ -38,18 +37,18 @@ class PyramidDecoder(Decoder):
             nn.ConvTranspose3d(below, width, 2, stride=2, bias=False) for below, width in steps
         )
         self.levels = nn.ModuleList(conv_norm_act(2 * width, width) for _, width in steps)
-        self.channels = widths[::-1]
         self.head = Pointwise(widths[0], n_classes)
 
-    def steps(self, features: list[Tensor]) -> list[Tensor]:
-        """Features at every size, the deepest first."""
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Logits at the image's size."""
         image, *taps, deepest = features
         skips = [self.stem(fast_layout(image))]
         skips += [lift(tap) for lift, tap in zip(self.lifts, taps, strict=True)]
-        steps = [self.bottom(torch.cat([deepest, skips.pop()], dim=1))]
+        x = self.bottom(torch.cat([deepest, skips.pop()], dim=1))
         for up, level in zip(self.ups, self.levels, strict=True):
-            steps.append(level(torch.cat([up(steps[-1]), skips.pop()], dim=1)))
-        return steps
+            x = level(torch.cat([up(x), skips.pop()], dim=1))
+        # Few channels, read class by class from here on: back to the usual layout.
+        return self.head(x).contiguous()
 
 
 def _lift(inputs: int, widths: list[int]) -> nn.Sequential:

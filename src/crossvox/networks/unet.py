@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from crossvox.batch import Task, Triple
 from crossvox.networks.blocks import Pointwise, conv_norm_act, fast_layout
-from crossvox.networks.decoder import Decoder
 from crossvox.networks.strides import check_size, total_stride
 
 
@@ -97,7 +96,7 @@ class UNetEncoder(nn.Module):
         return features
 
 
-class UNetDecoder(Decoder):
+class UNetDecoder(nn.Module):
     """Features as the encoder gives them → logits (B, n_classes, X, Y, Z) at the input's size."""
 
     def __init__(
@@ -110,7 +109,6 @@ class UNetDecoder(Decoder):
     ) -> None:
         super().__init__()
         self.stem = strides[0]
-        self.channels = channels[::-1]
         self.ups = nn.ModuleList()
         self.levels = nn.ModuleList()
         for i in reversed(range(len(channels) - 1)):
@@ -121,16 +119,13 @@ class UNetDecoder(Decoder):
             self.levels.append(_level(2 * channels[i], channels[i], kernels[i], convs[i]))
         self.head = Pointwise(channels[0], n_classes)
 
-    def steps(self, features: list[Tensor]) -> list[Tensor]:
-        """Features of every level, the deepest first."""
-        steps = features[-1:]
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Logits at the input's size."""
+        x = features[-1]
         for up, level, skip in zip(self.ups, self.levels, reversed(features[:-1]), strict=True):
-            steps.append(level(torch.cat([up(steps[-1]), skip], dim=1)))
-        return steps
-
-    def classify(self, finest: Tensor) -> Tensor:
-        """Logits at the input's size, which the stem's stride may have reduced."""
-        logits = super().classify(finest)
+            x = level(torch.cat([up(x), skip], dim=1))
+        # Few channels, read class by class from here on: back to the usual layout.
+        logits = self.head(x).contiguous()
         if self.stem == (1, 1, 1):
             return logits
         size = [n * s for n, s in zip(logits.shape[2:], self.stem, strict=True)]

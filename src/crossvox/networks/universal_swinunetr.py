@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from crossvox.batch import CropRule, Task
 from crossvox.networks.blocks import Pointwise
-from crossvox.networks.decoder import Decoder
 
 SUB_GRIDS = (
     (0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 0), (0, 0, 1), (1, 1, 1),
@@ -115,7 +114,7 @@ class SwinEncoder(nn.Module):
         return [name for name, _ in self.named_parameters()]
 
 
-class SwinDecoder(Decoder):
+class SwinDecoder(nn.Module):
     """The encoder's features → logits (B, n_classes, X, Y, Z) at the input's size.
 
     Args:
@@ -126,7 +125,6 @@ class SwinDecoder(Decoder):
     def __init__(self, feature_size: int, n_classes: int) -> None:
         super().__init__()
         f = feature_size
-        self.channels = [16 * f, 8 * f, 4 * f, 2 * f, f, f]
         self.decoder5 = _up(16 * f, 8 * f)
         self.decoder4 = _up(8 * f, 4 * f)
         self.decoder3 = _up(4 * f, 2 * f)
@@ -134,13 +132,13 @@ class SwinDecoder(Decoder):
         self.decoder1 = _up(f, f)
         self.head = Pointwise(f, n_classes)
 
-    def steps(self, features: list[Tensor]) -> list[Tensor]:
-        """Features at every size, the deepest first."""
-        steps = features[-1:]
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Logits at the input's size."""
+        x = features[-1]
         ups = (self.decoder5, self.decoder4, self.decoder3, self.decoder2, self.decoder1)
         for up, skip in zip(ups, features[-2::-1], strict=True):
-            steps.append(up(steps[-1], skip))
-        return steps
+            x = up(x, skip)
+        return self.head(x).contiguous()
 
     def published_names(self) -> list[str]:
         """All but the head."""

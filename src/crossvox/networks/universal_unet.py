@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from crossvox.batch import CropRule, Task
 from crossvox.networks.blocks import Pointwise, fast_layout
-from crossvox.networks.decoder import Decoder
 
 NormForm = Literal["batch", "instance", "running"]
 
@@ -99,7 +98,7 @@ class UniversalEncoder(nn.Module):
         return list(self.state_dict())
 
 
-class UniversalDecoder(Decoder):
+class UniversalDecoder(nn.Module):
     """The encoder's features → logits (B, n_classes, X, Y, Z) at the input's size.
 
     Args:
@@ -110,19 +109,19 @@ class UniversalDecoder(Decoder):
 
     def __init__(self, width: int, norm: NormForm, n_classes: int) -> None:
         super().__init__()
-        self.channels = [16 * width, 8 * width, 4 * width, 2 * width]
         self.up_tr256 = _Up(16 * width, 8 * width, norm)
         self.up_tr128 = _Up(8 * width, 4 * width, norm)
         self.up_tr64 = _Up(4 * width, 2 * width, norm)
         self.head = Pointwise(2 * width, n_classes)
 
-    def steps(self, features: list[Tensor]) -> list[Tensor]:
-        """Features of every level, the deepest first."""
-        steps = features[-1:]
-        ups = (self.up_tr256, self.up_tr128, self.up_tr64)
-        for up, skip in zip(ups, features[-2::-1], strict=True):
-            steps.append(up(steps[-1], skip))
-        return steps
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Logits at the input's size."""
+        x = features[-1]
+        for up, skip in zip(
+            (self.up_tr256, self.up_tr128, self.up_tr64), features[-2::-1], strict=True
+        ):
+            x = up(x, skip)
+        return self.head(x).contiguous()
 
     def published_names(self) -> list[str]:
         """All but the head."""

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from crossvox.batch import CropRule, Task
 from crossvox.errors import require
 from crossvox.networks.blocks import InstanceNorm, Pointwise, conv, fast_layout
-from crossvox.networks.decoder import Decoder
 
 Counts = Literal["prototxt", "figure"]
 VNetNorm = Literal["none", "instance"]
@@ -110,7 +109,7 @@ class VNetEncoder(nn.Module):
         return features
 
 
-class VNetDecoder(Decoder):
+class VNetDecoder(nn.Module):
     """The encoder's features → logits (B, n_classes, X, Y, Z) at the input's size.
 
     Args:
@@ -126,7 +125,6 @@ class VNetDecoder(Decoder):
         super().__init__()
         below = [*(2 * width for width in widths[1:-1]), widths[-1]]
         levels = list(zip(below, widths[:-1], counts, strict=True))[::-1]
-        self.channels = [widths[-1], *(2 * width for _, width, _ in levels)]
         self.ups = nn.ModuleList(
             nn.Sequential(nn.ConvTranspose3d(deep, width, 2, stride=2), nn.PReLU(width))
             for deep, width, _ in levels
@@ -139,12 +137,12 @@ class VNetDecoder(Decoder):
         )
         self.apply(_msra)
 
-    def steps(self, features: list[Tensor]) -> list[Tensor]:
-        """Features of every level, the deepest first."""
-        steps = features[-1:]
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Logits at the input's size."""
+        x = features[-1]
         for up, block, skip in zip(self.ups, self.blocks, reversed(features[:-1]), strict=True):
-            steps.append(block(torch.cat([up(steps[-1]), skip], dim=1)))
-        return steps
+            x = block(torch.cat([up(x), skip], dim=1))
+        return self.head(x).contiguous()
 
 
 class _Block(nn.Module):

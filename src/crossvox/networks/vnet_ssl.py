@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from crossvox.batch import CropRule, Task
 from crossvox.errors import require
 from crossvox.networks.blocks import InstanceNorm, Pointwise, fast_layout
-from crossvox.networks.decoder import Decoder
 
 NormForm = Literal["instance", "batch"]
 
@@ -103,7 +102,7 @@ class VNetSSLEncoder(nn.Module):
         return [*features[:-1], self.dropout(features[-1])]
 
 
-class VNetSSLDecoder(Decoder):
+class VNetSSLDecoder(nn.Module):
     """The encoder's features → logits (B, n_classes, X, Y, Z) at the input's size.
 
     Args:
@@ -116,7 +115,6 @@ class VNetSSLDecoder(Decoder):
     def __init__(self, widths: list[int], norm: NormForm, dropout: float, n_classes: int) -> None:
         super().__init__()
         levels = list(zip(widths[1:], widths[:-1], UP, strict=True))[::-1]
-        self.channels = widths[::-1]
         self.ups = nn.ModuleList(
             _unit(nn.ConvTranspose3d(below, width, 2, stride=2, bias=False), norm)
             for below, width, _ in levels
@@ -125,16 +123,12 @@ class VNetSSLDecoder(Decoder):
         self.dropout = nn.Dropout3d(dropout)
         self.head = Pointwise(widths[0], n_classes)
 
-    def steps(self, features: list[Tensor]) -> list[Tensor]:
-        """Features of every level, the deepest first."""
-        steps = features[-1:]
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Logits at the input's size."""
+        x = features[-1]
         for up, block, skip in zip(self.ups, self.blocks, reversed(features[:-1]), strict=True):
-            steps.append(block(up(steps[-1]) + skip))
-        return steps
-
-    def classify(self, finest: Tensor) -> Tensor:
-        """Logits, some channels of the last step left out in training."""
-        return super().classify(self.dropout(finest))
+            x = block(up(x) + skip)
+        return self.head(self.dropout(x)).contiguous()
 
 
 def _block(inputs: int, outputs: int, n: int, norm: NormForm) -> nn.Sequential:

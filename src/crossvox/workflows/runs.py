@@ -92,9 +92,6 @@ class Run:
         """
         path = Path(path)
         config = RunConfig.from_dict(read_config(path))
-        # Its version may have known fewer options; those that it knew are all there (`complete`).
-        kind = METHODS.get(str(config.method.get("name")), Method)
-        config = replace(config, method={**kind.earlier, **config.method})
         if not (path / PLAN).exists():
             raise UsageError(f"{path}: its training ended before it began; train it again")
         try:
@@ -121,17 +118,17 @@ def plugin(part: str, name: Any) -> type:
 def with_defaults(part: str, given: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
     """A `method` or `backbone` with the options that only `asked` names at their defaults.
 
-    So is what a version wrote that knew fewer options compared with what is asked for. Where a
-    new option's default is not what was done before there was one, `Method.earlier` says what was.
+    So is what a version wrote that knew fewer options compared with what is asked for. It holds as
+    long as a new option's default is what was done before there was one; where it is not, the
+    option needs another name or the method another one.
 
     Raises:
         UsageError: `given`, as a file has it, names nothing that there is.
     """
     given = given if isinstance(given, Mapping) else {}
-    kind = plugin(part, given.get("name"))
-    known, earlier = inspect.signature(kind).parameters, getattr(kind, "earlier", {})
+    known = inspect.signature(plugin(part, given.get("name"))).parameters
     new = [name for name in asked if name in known and name not in given]
-    return {**given, **{name: earlier.get(name, known[name].default) for name in new}}
+    return {**given, **{name: known[name].default for name in new}}
 
 
 def complete(config: RunConfig) -> RunConfig:
