@@ -70,20 +70,22 @@ it is ahead of `cmc+` by a point on MR, on test scans behind by two, each mostly
 one scan. It is in the history (networks/recolour.py); in the runs of `recolour-first`, `-second`
 and `-all`, and in its own with four labels, the random network saw zeros beyond a crop's edge.
 
-`deep` and `deep-half` were then tried on abdomen seeds 0 and 1, `deep` on heart seed 0, too;
-`deep-first` on the same three with a script's version of it, before it was written (it is in the
-history, `method.deep`) and its three seeds were run, and those of `again` and `again-deep`, for
-which `again` and `cmc+` are of one and the same method; `deep-first-only` on abdomen seed 1;
-`unfused` on abdomen seeds 0 to 5, `whole-prior` on seed 0 of the heart and 0 and 1 of the abdomen.
-No test score of these was looked at.
+`deep` and `deep-half` were then tried on abdomen seeds 0 and 1, `deep` on heart seed 0, too.
+`deep-first` was first tried on the same three with a script; then it was written (`method.deep`, in
+the history) and run on three seeds of both sets, and on three more of the abdomen (`again-deep`),
+beside `cmc+` itself (`again`). `deep-first-only` was run on abdomen seed 1, `unfused` on abdomen
+seeds 0 to 5, `whole-prior` on the runs of `cmc+` with heart seed 0 and abdomen seeds 0 and 1. No
+test score of these was looked at. The command above makes neither `again` nor what is made of code
+that is gone.
 
 Why an organ is found late was looked at in the curves of the loss on labelled crops alone. With
 seed 4 that of `cmc` and `cmc+` is still near 0.7 after half of the training (0.3 with the others),
-as spleen and left kidney are not told apart. Without CSC and CAC, with a tenth of what awareness
-and fusion add, or with a learning rate that rises over the first tenth of the steps, it is so, too;
-without awareness or without fusion it falls as with other seeds. `sup_joint` with four labels and
-seed 2 ends at 0.66; at 0.36 with half the learning rate, at 0.26 with one that rises over the first
-twentieth or tenth of the steps. One seed each: this may be chance, rather than any of these parts.
+as spleen and left kidney are not told apart. Without CSC and CAC, or with a tenth of what awareness
+and fusion add, it is so, too; with a learning rate that rises over the first tenth of the steps it
+falls somewhat sooner, but late; without awareness or without fusion it falls as with other seeds.
+These runs were stopped in the second half. `sup_joint` with four labels and seed 2 ends at 0.66; at
+0.36 with half the learning rate, at 0.26 with one that rises over the first twentieth or tenth of
+the steps. One seed each: this may be chance, rather than any of these parts.
 
 In the runs of `parted`, `calm`, `half`, `joint-danet`, `gated` and `gated-half` a modality's
 network parted without the optimiser's moments; those of `joint` and `cmc+` are those of the

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
 import pytest
+import yaml
 
 from crossvox.errors import UsageError
 from crossvox.methods import METHODS
 from crossvox.networks.backbone import BACKBONES
-from crossvox.workflows.runs import REGISTRIES, with_defaults
+from crossvox.workflows.config import RunConfig
+from crossvox.workflows.runs import REGISTRIES, complete, with_defaults
 
 PLUGINS = [("method", name) for name in METHODS] + [("backbone", name) for name in BACKBONES]
 
@@ -33,3 +36,26 @@ def test_what_was_given_stays() -> None:
 def test_a_name_that_is_gone_is_refused_with_the_choices(given: object) -> None:
     with pytest.raises(UsageError, match=r"unknown method .* choose from bcp"):
         with_defaults("method", given, {"name": "sup"})
+
+
+@pytest.mark.parametrize(("part", "name"), PLUGINS)
+def test_a_completed_configuration_has_all_options_and_comes_back_from_its_file(
+    part: str, name: str
+) -> None:
+    parts = {"method": {"name": "sup"}, "backbone": {"name": "unet"}, part: {"name": name}}
+    config = complete(RunConfig(Path("data.json"), Path("out"), **parts))
+    known = set(inspect.signature(REGISTRIES[part][name]).parameters)
+    options = known - {"task", "backbone", "pretrained"}
+    assert set(getattr(config, part)) == {"name", *options}
+    again = RunConfig.from_dict(yaml.safe_load(yaml.safe_dump(config.to_dict())))
+    assert again == config == complete(config)
+
+
+def test_completing_changes_nothing_that_was_given_and_nothing_of_a_method_that_is_gone() -> None:
+    gone = {"name": "gone", "odd": 1}
+    config = RunConfig(
+        Path("d"), Path("o"), method=gone, backbone={"name": "unet", "width": 4, "odd": 1}
+    )
+    done = complete(config)
+    assert done.method == gone
+    assert done.backbone.items() >= config.backbone.items()

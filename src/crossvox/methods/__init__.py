@@ -1,4 +1,4 @@
-"""Training methods, one file each, behind the `Method` interface."""
+"""Training methods, one file each (the networks of `cmc` have their own), behind `Method`."""
 
 from crossvox.methods.base import Method
 from crossvox.methods.bcp import BCP

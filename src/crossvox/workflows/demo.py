@@ -111,7 +111,7 @@ def _train(config: RunConfig, echo: Echo) -> None:
     if not holds_run(config.out):
         train(config, echo)
         return
-    if complete(Run.load(config.out).config) != config:
+    if Run.load(config.out).config != config:
         raise UsageError(
             f"{config.out}: of a demonstration with other settings; remove it or give another --out"
         )

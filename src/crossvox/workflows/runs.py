@@ -91,7 +91,7 @@ class Run:
             DataError: its files are damaged.
         """
         path = Path(path)
-        config = RunConfig.from_dict(read_config(path))
+        config = complete(RunConfig.from_dict(read_config(path)))
         if not (path / PLAN).exists():
             raise UsageError(f"{path}: its training ended before it began; train it again")
         try:
@@ -134,8 +134,8 @@ def with_defaults(part: str, given: Any, asked: Mapping[str, Any]) -> dict[str, 
 def complete(config: RunConfig) -> RunConfig:
     """The configuration with all options of its method and backbone, to be written with a run.
 
-    Raises:
-        UsageError: it names a method or backbone that there is not.
+    What a version wrote that knew fewer options is completed as in `with_defaults`. A method or
+    backbone that there is not stays as it is: who builds it refuses it.
     """
     return replace(
         config,
@@ -145,9 +145,10 @@ def complete(config: RunConfig) -> RunConfig:
 
 
 def _all_options(part: str, given: dict[str, Any]) -> dict[str, Any]:
-    known = inspect.signature(plugin(part, given.get("name"))).parameters
-    left = {key: p.default for key, p in known.items() if key not in {*NO_OPTIONS, *given}}
-    return {**given, **left}
+    kind = REGISTRIES[part].get(str(given.get("name")))
+    known = {} if kind is None else inspect.signature(kind).parameters
+    defaults = {key: p.default for key, p in known.items() if p.default is not p.empty}
+    return {**given, **{k: v for k, v in defaults.items() if k not in {*NO_OPTIONS, *given}}}
 
 
 def crop_rule(backbone: dict[str, Any]) -> CropRule | None:

@@ -135,7 +135,7 @@ def resume(path: Path, root: Path | None = None, echo: Echo = print) -> Trained:
 def _begun(config: RunConfig) -> Run:
     """The run that this very command began before; raises `UsageError` if it was another's."""
     run = Run.load(config.out)
-    if complete(run.config).to_dict() != config.to_dict():
+    if run.config.to_dict() != config.to_dict():
         _refuse_taken(config.out)
     return run
 
