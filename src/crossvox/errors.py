@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+from typing import Any, get_args
 
 _SPACE = "free some space there, or choose another folder; then give the command again"
 _ELSEWHERE = "choose a folder that can be written, or let this user write there"
@@ -45,3 +46,9 @@ def require(name: str, value: float, least: float, most: float = math.inf) -> No
     if not least <= value <= most:
         bound = f"at least {least:g}" if most == math.inf else f"between {least:g} and {most:g}"
         raise UsageError(f"{name} is {value}; must be {bound}")
+
+
+def check_choice(option: str, value: str, choices: Any) -> None:
+    """Raise `ValueError` unless the option's value is one of a `Literal`'s."""
+    if value not in get_args(choices):
+        raise ValueError(f"{option} is {value!r}; choose one of {', '.join(get_args(choices))}")

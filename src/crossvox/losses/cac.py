@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from itertools import combinations
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from crossvox.errors import check_choice
 from crossvox.losses.distributed import gather_rows
 from crossvox.losses.pooling import comparable
 
@@ -42,8 +43,7 @@ class CACLoss(nn.Module):
 
     def __init__(self, tau: float = 0.2, form: CACForm = "nt-xent") -> None:
         super().__init__()
-        if form not in get_args(CACForm):
-            raise ValueError(f"cac is {form!r}; choose one of {', '.join(get_args(CACForm))}")
+        check_choice("cac", form, CACForm)
         self.tau = tau
         self.form = form
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from itertools import combinations
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crossvox.batch import Triple
+from crossvox.errors import check_choice
 from crossvox.losses.pooling import coarse_size, comparable
 
 CSCForm = Literal["infonce", "literal"]
@@ -44,8 +45,7 @@ class CSCLoss(nn.Module):
 
     def __init__(self, tau: float = 0.1, form: CSCForm = "infonce") -> None:
         super().__init__()
-        if form not in get_args(CSCForm):
-            raise ValueError(f"csc is {form!r}; choose one of {', '.join(get_args(CSCForm))}")
+        check_choice("csc", form, CSCForm)
         self.tau = tau
         self.form = form
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Literal
+
+from crossvox.errors import check_choice
 
 ScheduleForm = Literal["paper", "squared", "constant"]
 
@@ -31,8 +33,7 @@ def ramp_down(form: ScheduleForm, progress: float) -> float:
 
 
 def _decay(form: ScheduleForm, distance: float) -> float:
-    if form not in get_args(ScheduleForm):
-        raise ValueError(f"schedule is {form!r}; choose one of {', '.join(get_args(ScheduleForm))}")
+    check_choice("schedule", form, ScheduleForm)
     if not 0 <= distance <= 1:
         raise ValueError(f"progress must lie between 0 and 1 ({distance} away from its end)")
     if form == "constant":

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from crossvox.batch import Batch, Task, View
-from crossvox.errors import require
+from crossvox.errors import check_choice, require
 from crossvox.losses.cac import CACForm, CACLoss
 from crossvox.losses.csc import CSCForm, CSCLoss
 from crossvox.losses.distributed import world_size
 from crossvox.losses.schedules import ScheduleForm, ramp_down, ramp_up
 from crossvox.losses.supervised import supervised_loss
-from crossvox.methods.cmc_networks import CMCNetworks, FusionForm, check_choice
+from crossvox.methods.cmc_networks import CMCNetworks, FusionForm
 from crossvox.networks.backbone import Backbone, deepest_grid
 from crossvox.networks.mia import MIAForm
 

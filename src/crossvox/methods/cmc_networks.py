@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast, get_args
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from crossvox.batch import Task
-from crossvox.errors import require
+from crossvox.errors import check_choice, require
 from crossvox.methods.base import Method
 from crossvox.networks.backbone import Backbone, Encoder
 from crossvox.networks.copies import copies, follow_first
@@ -143,9 +143,3 @@ class CMCNetworks(Method):
     def _own(self, networks: nn.ModuleList, modality: str) -> nn.Module:
         index = 0 if self._one else self.task.modalities.index(modality)
         return networks[index % len(networks)]
-
-
-def check_choice(option: str, value: str, choices: Any) -> None:
-    """Raise `ValueError` unless the option's value is one of a `Literal`'s."""
-    if value not in get_args(choices):
-        raise ValueError(f"{option} is {value!r}; choose one of {', '.join(get_args(choices))}")

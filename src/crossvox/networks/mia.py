@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from crossvox.errors import check_choice
 from crossvox.networks.blocks import Pointwise, conv, conv_norm_act, full_precision, zero_pointwise
 
 MIAForm = Literal["gate", "danet", "none"]
@@ -66,8 +67,7 @@ def make_mia(form: MIAForm, channels: int, reduction: int = 1) -> nn.Module:
     Raises:
         ValueError: if there is none of that name.
     """
-    if form not in get_args(MIAForm):
-        raise ValueError(f"mia is {form!r}; choose one of {', '.join(get_args(MIAForm))}")
+    check_choice("mia", form, MIAForm)
     if form == "none":
         return nn.Identity()
     return ChannelAttention() if form == "danet" else MIA(channels, reduction)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 from math import ceil
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from torch import nn
 
 from crossvox.batch import CropRule, Task
-from crossvox.errors import require
+from crossvox.errors import check_choice, require
 from crossvox.networks.pyramid import PyramidDecoder
 from crossvox.networks.sam_mask_decoder import CHANNELS_STEP, ClassMaskDecoder
 from crossvox.networks.vit import FreezeForm, SamMed3DEncoder, ViTSize
@@ -86,12 +86,8 @@ class SamMed3DBackbone:
                  "mlp_ratio": (mlp_ratio, 1 / embed)}  # fmt: skip
         for name, (value, bound) in least.items():
             require(f"backbone.{name}", value, bound)
-        if freeze not in get_args(Freeze):
-            raise ValueError(f"freeze is {freeze!r}; choose one of {', '.join(get_args(Freeze))}")
-        if decoder not in get_args(Decoder):
-            raise ValueError(
-                f"decoder is {decoder!r}; choose one of {', '.join(get_args(Decoder))}"
-            )
+        check_choice("freeze", freeze, Freeze)
+        check_choice("decoder", decoder, Decoder)
         if decoder == "mask" and out_channels % CHANNELS_STEP:
             near = max(1, round(out_channels / CHANNELS_STEP)) * CHANNELS_STEP
             raise ValueError(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import Tensor, nn
 
 from crossvox.batch import CropRule, Task
-from crossvox.errors import require
+from crossvox.errors import check_choice, require
 from crossvox.networks.blocks import InstanceNorm, Pointwise, fast_layout
 
 NormForm = Literal["instance", "batch"]
@@ -48,8 +48,7 @@ class VNetSSLBackbone:
     ) -> None:
         require("backbone.width", width, 1)
         require("backbone.dropout", dropout, 0, 1)
-        if norm not in get_args(NormForm):
-            raise ValueError(f"norm is {norm!r}; choose one of {', '.join(get_args(NormForm))}")
+        check_choice("norm", norm, NormForm)
         CROP.check(task.patch, "vnet_ssl")
         self.widths = [width * 2**i for i in range(5)]
         self.norm, self.dropout = norm, dropout

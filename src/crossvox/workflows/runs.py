@@ -134,7 +134,7 @@ def with_defaults(part: str, given: Any, asked: Mapping[str, Any]) -> dict[str, 
 def complete(config: RunConfig) -> RunConfig:
     """The configuration with all options of its method and backbone, to be written with a run.
 
-    What a version wrote that knew fewer options is completed as in `with_defaults`. A method or
+    What a version wrote that knew fewer options is filled in by `with_defaults`. A method or
     backbone that there is not stays as it is: who builds it refuses it.
     """
     return replace(
@@ -147,8 +147,9 @@ def complete(config: RunConfig) -> RunConfig:
 def _all_options(part: str, given: dict[str, Any]) -> dict[str, Any]:
     kind = REGISTRIES[part].get(str(given.get("name")))
     known = {} if kind is None else inspect.signature(kind).parameters
-    defaults = {key: p.default for key, p in known.items() if p.default is not p.empty}
-    return {**given, **{k: v for k, v in defaults.items() if k not in {*NO_OPTIONS, *given}}}
+    options = {key: p.default for key, p in known.items() if p.default is not p.empty}
+    asked = {key: value for key, value in options.items() if key not in NO_OPTIONS}
+    return with_defaults(part, given, asked) if asked else given
 
 
 def crop_rule(backbone: dict[str, Any]) -> CropRule | None:
