@@ -41,6 +41,7 @@ class Fit:
         lr: initial learning rate.
         weight_decay: the optimiser's.
         schedule: "constant", or "poly": lr·(1 − t/T)^0.9.
+        warmup: part of the steps, 0 to 1, in which the learning rate rises from next to nothing.
         clip: largest norm of the gradient; 0 clips nothing.
         validations: how often to validate, evenly spaced; the last time after the last step.
         log_every: steps between two entries of the log.
@@ -52,6 +53,7 @@ class Fit:
     lr: float = 1e-3
     weight_decay: float = 0.01
     schedule: Schedule = "poly"
+    warmup: float = 0.0
     clip: float = 1.0
     validations: int = 5
     log_every: int = 1
@@ -62,6 +64,7 @@ class Fit:
             require(f"fit.{name}", getattr(self, name), 1)
         for name in ("validations", "clip", "lr", "weight_decay"):
             require(f"fit.{name}", getattr(self, name), 0)
+        require("fit.warmup", self.warmup, 0, 1)
 
     @property
     def validation_steps(self) -> frozenset[int]:
@@ -156,9 +159,9 @@ class _Run:
 
     def train(self, batch: Batch, stop: Stop) -> tuple[bool, dict[str, Tensor]]:
         """One step; returns whether any process wants to stop, and the numbers to log."""
-        progress = self.step / self.settings.steps
-        rate = set_rate(self.optimizer, factor(self.settings.schedule, progress))
-        losses = self.model(self.fabric.to_device(batch), progress=progress)
+        s = self.settings
+        rate = set_rate(self.optimizer, factor(s.schedule, self.step, s.steps, s.warmup))
+        losses = self.model(self.fabric.to_device(batch), progress=self.step / s.steps)
         stopping = self._agree(losses, batch, stop)
         self.fabric.backward(losses["loss"])
         norm = self._clip(batch)
