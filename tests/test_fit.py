@@ -144,6 +144,19 @@ def test_log_holds_parts_rates_and_timings(engine, tmp_path):
     assert rates == pytest.approx([0.01 * (1 - t / 4) ** 0.9 for t in (1, 3)])
 
 
+def test_rate_rises_where_asked(engine, tmp_path):
+    settings = Fit(steps=8, lr=0.01, schedule="constant", warmup=0.5, validations=0)
+    train(engine, tmp_path, settings=settings, validate=None)
+    rates = [float(value) for _, name, value in numbers(tmp_path) if name == "train/lr"]
+    assert rates == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.01, 0.01, 0.01, 0.01])
+
+
+@pytest.mark.parametrize("part", [-0.1, 1.1])
+def test_rise_is_a_part_of_the_steps(part):
+    with pytest.raises(UsageError, match=r"fit\.warmup is .*; must be between 0 and 1"):
+        Fit(warmup=part)
+
+
 def test_nan_stops_the_run_before_it_spoils_anything(engine, tmp_path):
     with pytest.raises(CrossvoxError) as caught:
         train(engine, tmp_path, data=ToyData(poison=6))
