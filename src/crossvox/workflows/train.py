@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -21,16 +21,22 @@ from crossvox.data.store import Store
 from crossvox.engine.compute import fabric as launch
 from crossvox.engine.fit import fit
 from crossvox.engine.peers import restarted
-from crossvox.engine.record import RunRecord, holds_run, read_facts
+from crossvox.engine.record import RunRecord, holds_run
 from crossvox.engine.rng import seed_all
-from crossvox.errors import CrossvoxError, DataError, UsageError
+from crossvox.errors import CrossvoxError, UsageError
 from crossvox.files import require_folder, require_writable, sha256
 from crossvox.methods import METHODS
 from crossvox.methods.base import Method
 from crossvox.workflows.config import RunConfig
+from crossvox.workflows.looked_at import (
+    file_hashes,
+    images_of,
+    labels_of,
+    refuse_changed,
+    refuse_other_weights,
+)
 from crossvox.workflows.prepare import (
     Echo,
-    Pair,
     Stages,
     describe_fingerprint,
     describe_plan,
@@ -104,7 +110,7 @@ def train(config: RunConfig, echo: Echo = print) -> Trained:
         "device": str(fabric.device),
         "processes": fabric.world_size,
         "threads": torch.get_num_threads(),
-        "data": _hashes(run, manifest, parts.store),
+        "data": file_hashes(run, manifest, parts.store),
         "weights": weights,
         "timings": stages.seconds,
     }
@@ -142,13 +148,13 @@ def _begun(config: RunConfig) -> Run:
 
 def _go_on(fabric: Fabric, run: Run, root: Path | None, echo: Echo) -> Trained:
     manifest = load_manifest(run.config.data, root or run.config.root)
-    _refuse_changed(run, {"manifest": sha256(run.config.data)})
+    refuse_changed(run, {"manifest": sha256(run.config.data)})
     # A run that came to no checkpoint begins again; any other needs its own weights only.
     begun = (run.path / "checkpoints" / "last.safetensors").exists()
     files = None if begun else read_files(run.config, manifest.modalities)
-    _refuse_other_weights(run, files or {})
+    refuse_other_weights(run, files or {})
     parts = _assemble(fabric, run, manifest, echo, files)
-    _refuse_changed(run, _hashes(run, manifest, parts.store))
+    refuse_changed(run, file_hashes(run, manifest, parts.store))
     with RunRecord(run.path, resume=True, active=fabric.is_global_zero) as record:
         return _fit(fabric, run, parts, record, echo, resume=True)
 
@@ -177,7 +183,7 @@ def _assemble(
         f"method       {config.method['name']} on {config.backbone['name']}, "
         f"{method.n_parameters / 1e6:.2f} million parameters, on {fabric.device}"
     )
-    images = _images(manifest)
+    images = images_of(manifest)
     labels = [(case, m) for case, m in images if (case.id, m) in run.selection.labels]
     _on_first(fabric, lambda: fill(store, manifest, images, labels))
     dataset = crops(run, manifest, store, fabric.global_rank, fabric.world_size)
@@ -227,34 +233,6 @@ def store_path(config: RunConfig, manifest: Manifest, plan: Plan) -> Path:
     return config.out.parent / "prepared" / f"{name}-{plan.preprocessing.digest[:8]}"
 
 
-def _refuse_changed(run: Run, now: dict[str, Any]) -> None:
-    """Raise `DataError` if a file has another hash than when the run began."""
-    began = read_facts(run.path).get("data", {})
-    for part, hashes in now.items():
-        before = began.get(part)
-        if before == hashes:
-            continue
-        changed = part
-        if isinstance(hashes, dict) and isinstance(before, dict):
-            names = sorted(before.keys() | hashes.keys())
-            changed = next(n for n in names if before.get(n) != hashes.get(n)) + f" ({part})"
-        raise DataError(
-            f"{run.config.data}: {changed} is not what {run.path} began with; "
-            "restore it, or train anew with another --out"
-        )
-
-
-def _refuse_other_weights(run: Run, files: Files) -> None:
-    """Raise `DataError` if a file of weights is not the one that the run began with."""
-    began = read_facts(run.path).get("weights", {})
-    for place, facts in describe(files).items():
-        if facts["sha256"] != began.get(place, {}).get("sha256"):
-            raise DataError(
-                f"{facts['file']}: not the weights that {run.path} began with; restore them, or "
-                "train anew with another --out"
-            )
-
-
 def _refuse_taken(out: Path) -> None:
     require_folder(out)
     if holds_run(out):
@@ -263,7 +241,7 @@ def _refuse_taken(out: Path) -> None:
 
 def _check(manifest: Manifest, selection: Selection, config: RunConfig, echo: Echo) -> None:
     """Refuse data with errors; labels that the run will not use are not opened."""
-    labels, skip = _labels(manifest, selection), _prepared_before(manifest, config)
+    labels, skip = labels_of(manifest, selection), _prepared_before(manifest, config)
     problems = check(manifest, labels, splits=("train", "val"), skip=skip)
     refuse(problems, echo)
 
@@ -279,26 +257,6 @@ def _prepared_before(manifest: Manifest, config: RunConfig) -> Callable[[Path], 
     except CrossvoxError:
         pass  # the check says what is wrong, in its own words
     return lambda path: False
-
-
-def _labels(manifest: Manifest, selection: Selection) -> set[tuple[str, str]]:
-    """(Case, modality) of all labels that training and validation look at."""
-    validated = {(case.id, m) for case in manifest.split("val") for m in case.labels}
-    return validated | selection.labels
-
-
-def _images(manifest: Manifest) -> list[Pair]:
-    """All images that training and validation look at."""
-    cases = [*manifest.split("train"), *manifest.split("val")]
-    return [(case, modality) for case in cases for modality in case.images]
-
-
-def _hashes(run: Run, manifest: Manifest, store: Store) -> dict[str, Any]:
-    """SHA-256 of every file that the run looks at."""
-    images = {f"{c.id}/{m}": store.image(c, m).meta["sha256"] for c, m in _images(manifest)}
-    used = sorted(_labels(manifest, run.selection))
-    labels = {f"{c}/{m}": sha256(manifest.case(c).labels[m]) for c, m in used}
-    return {"manifest": sha256(run.config.data), "images": images, "labels": labels}
 
 
 def _describe(found: Fingerprint, run: Run) -> list[str]:

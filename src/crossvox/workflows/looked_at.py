@@ -1,0 +1,63 @@
+"""The files that a run looks at; gone on with are only those that it began with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crossvox.data.manifest import Manifest
+from crossvox.data.selection import Selection
+from crossvox.data.store import Store
+from crossvox.engine.record import read_facts
+from crossvox.errors import DataError
+from crossvox.files import sha256
+from crossvox.workflows.prepare import Pair
+from crossvox.workflows.runs import Run
+from crossvox.workflows.weights import Files, describe
+
+
+def images_of(manifest: Manifest) -> list[Pair]:
+    """All images that training and validation look at."""
+    cases = [*manifest.split("train"), *manifest.split("val")]
+    return [(case, modality) for case in cases for modality in case.images]
+
+
+def labels_of(manifest: Manifest, selection: Selection) -> set[tuple[str, str]]:
+    """(Case, modality) of all labels that training and validation look at."""
+    validated = {(case.id, m) for case in manifest.split("val") for m in case.labels}
+    return validated | selection.labels
+
+
+def file_hashes(run: Run, manifest: Manifest, store: Store) -> dict[str, Any]:
+    """SHA-256 of every file that the run looks at."""
+    images = {f"{c.id}/{m}": store.image(c, m).meta["sha256"] for c, m in images_of(manifest)}
+    used = sorted(labels_of(manifest, run.selection))
+    labels = {f"{c}/{m}": sha256(manifest.case(c).labels[m]) for c, m in used}
+    return {"manifest": sha256(run.config.data), "images": images, "labels": labels}
+
+
+def refuse_changed(run: Run, now: dict[str, Any]) -> None:
+    """Raise `DataError` if a file has another hash than when the run began."""
+    began = read_facts(run.path).get("data", {})
+    for part, hashes in now.items():
+        before = began.get(part)
+        if before == hashes:
+            continue
+        changed = part
+        if isinstance(hashes, dict) and isinstance(before, dict):
+            names = sorted(before.keys() | hashes.keys())
+            changed = next(n for n in names if before.get(n) != hashes.get(n)) + f" ({part})"
+        raise DataError(
+            f"{run.config.data}: {changed} is not what {run.path} began with; "
+            "restore it, or train anew with another --out"
+        )
+
+
+def refuse_other_weights(run: Run, files: Files) -> None:
+    """Raise `DataError` if a file of weights is not the one that the run began with."""
+    began = read_facts(run.path).get("weights", {})
+    for place, facts in describe(files).items():
+        if facts["sha256"] != began.get(place, {}).get("sha256"):
+            raise DataError(
+                f"{facts['file']}: not the weights that {run.path} began with; restore them, or "
+                "train anew with another --out"
+            )
