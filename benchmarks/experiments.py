@@ -30,8 +30,11 @@ import yaml
 from crossvox.data.manifest import load_manifest
 from crossvox.documents import read_yaml
 from crossvox.files import atomic_write
+from crossvox.workflows.presets import merge
 
 IDEAS = Path(__file__).parent / "ideas" / "experiments.yaml"
+BASE = {"preset": "cpu", "fit": {"warmup": 0}}
+"""What every idea starts from: the preset as it was; `rise` and the like set `fit.warmup`."""
 
 HEAD = """# Experiments
 
@@ -141,7 +144,7 @@ class Trial:
             self._execute(["train", "--resume", str(self.run), *root])
         else:
             settings = self.out / f"{self.run.name}.yaml"
-            atomic_write(settings, yaml.safe_dump({"preset": "cpu", **self.settings}))
+            atomic_write(settings, yaml.safe_dump(merge(BASE, self.settings)))
             place = ["--data", str(self.data), *root, "--out", str(self.run)]
             store = ["--store", str(self.out / f"{self.dataset}-store")]
             self._execute([

@@ -55,3 +55,16 @@ def test_numbers_are_means_over_seeds_and_outlive_their_runs(program, tmp_path) 
     page = program.page(ideas, trials)
     assert "| a | w | y | e | 0.600 ± 0.141 | 2 | k |" in page
     assert program.page(ideas, [], page) == page
+
+
+def test_ideas_from_before_the_rising_rate_are_trained_without_it(
+    program, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(program.Trial, "_execute", lambda *_: None)
+    ideas = read_yaml(program.IDEAS)
+    warmups = {}
+    for name in ("cmc+", "rise"):
+        place = ("set", tmp_path, tmp_path, 0, tmp_path)
+        program.Trial(name, name, ideas[name]["settings"], (), *place).train()
+        warmups[name] = read_yaml(tmp_path / f"set-{name}-0.yaml")["fit"]["warmup"]
+    assert warmups == {"cmc+": 0, "rise": load_preset("cpu")["fit"]["warmup"]}

@@ -36,6 +36,7 @@ def test_the_papers_settings():
     assert (made.sampling.labelled, made.sampling.unlabelled) == (2, 2)
     assert (made.fit.optimizer, made.fit.schedule, made.fit.lr) == ("adam", "constant", 1e-4)
     assert (made.method["schedule"], made.inference.overlap) == ("paper", 0.5)
+    assert made.fit.warmup == 0
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,7 @@ def test_the_papers_settings_on_published_backbones(name, backbone, devices):
     made, paper = config("--preset", name), config("--preset", "paper")
     assert (made.backbone["name"], made.compute.devices) == (backbone, devices)
     assert (made.fit.optimizer, made.fit.schedule, made.fit.lr) == ("adam", "constant", 1e-5)
+    assert made.fit.warmup == 0
     assert (made.method["alpha"], made.method["beta"], made.method["schedule"]) == (
         0.1,
         0.1,
@@ -55,6 +57,11 @@ def test_the_papers_settings_on_published_backbones(name, backbone, devices):
         paper.budget.patch, paper.sampling, paper.augment, paper.inference,
     )  # fmt: skip
     assert crop_rule(made.backbone).nearest((96, 96, 96)) == (96, 96, 96)
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def test_the_rate_rises_from_scratch(name):
+    assert config("--preset", name).fit.warmup == 0.1
 
 
 def test_the_cpu_preset_stays_small():

@@ -59,3 +59,9 @@ def test_completing_changes_nothing_that_was_given_and_nothing_of_a_method_that_
     done = complete(config)
     assert done.method == gone
     assert done.backbone.items() >= config.backbone.items()
+
+
+def test_a_run_from_before_the_rising_rate_goes_on_without_it() -> None:
+    values = RunConfig(Path("d"), Path("o")).to_dict()
+    del values["fit"]["warmup"]
+    assert RunConfig.from_dict(values).fit.warmup == 0

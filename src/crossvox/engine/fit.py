@@ -41,7 +41,8 @@ class Fit:
         lr: initial learning rate.
         weight_decay: the optimiser's.
         schedule: "constant", or "poly": lr·(1 − t/T)^0.9.
-        warmup: part of the steps, 0 to 1, in which the learning rate rises from next to nothing.
+        warmup: part of the steps, 0 to 1, in whose step t = 0, 1, … the rate is also multiplied by
+            (t + 1)/(warmup·T): it rises from next to nothing, while the schedule goes on.
         clip: largest norm of the gradient; 0 clips nothing.
         validations: how often to validate, evenly spaced; the last time after the last step.
         log_every: steps between two entries of the log.

@@ -1,4 +1,4 @@
-"""Optimiser and learning rate; the rate is a function of progress, so a resume needs no state."""
+"""Optimiser and learning rate; the rate is a function of the step, so a resume needs no state."""
 
 from __future__ import annotations
 

@@ -77,8 +77,8 @@ class UMML(Method):
             width: channels of translators and discriminators.
             translated: share of a step's labelled and of its unlabelled crops that are
                 translated, at least one of each; 1 is the original, and takes half as long again.
-            gan_lr: learning rate of translators and discriminators; suits some hundred steps,
-                CycleGAN's 2e-4 many thousands.
+            gan_lr: learning rate of translators and discriminators, on the schedule of all others;
+                suits some hundred steps, CycleGAN's 2e-4 many thousands.
             consistency: weight at the end of training of the agreement between predictions of an
                 image and of its translation.
             cotraining: weight at the end of training of pseudo-labels on unlabelled crops.

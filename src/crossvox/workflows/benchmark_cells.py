@@ -221,7 +221,7 @@ def _refuse_other(cell: Cell) -> None:
         raise UsageError(
             f"{cell.folder}: {error}; remove that folder, or give another --out"
         ) from error
-    changed = [key for key in now if key not in ELSEWHERE and before.get(key) != now[key]]
+    changed = [name for key in now if key not in ELSEWHERE for name in _other(key, before, now)]
     if _data_changed(cell):
         changed.append("data set")
     if changed:
@@ -229,6 +229,16 @@ def _refuse_other(cell: Cell) -> None:
             f"{cell.folder}: was run with another {', '.join(changed)} than the suite now asks "
             "for; remove that folder, or give another --out"
         )
+
+
+def _other(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The settings below a key that differ, `fit.steps`; the key itself where it has none below."""
+    one, two = before.get(key), now[key]
+    if not (isinstance(one, dict) and isinstance(two, dict)):
+        return [key] if one != two else []
+    if one.get("name") != two.get("name"):
+        return [f"{key}.name"]  # two methods' options have nothing to do with each other
+    return [f"{key}.{k}" for k in one | two if one.get(k) != two.get(k)]
 
 
 def _data_changed(cell: Cell) -> bool:

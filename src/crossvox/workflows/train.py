@@ -28,7 +28,7 @@ from crossvox.files import require_folder, require_writable, sha256
 from crossvox.methods import METHODS
 from crossvox.methods.base import Method
 from crossvox.workflows.config import RunConfig
-from crossvox.workflows.looked_at import (
+from crossvox.workflows.inputs import (
     file_hashes,
     images_of,
     labels_of,

@@ -1,4 +1,4 @@
-"""The files that a run looks at; gone on with are only those that it began with."""
+"""The files that a run looks at, and the refusal to go on with any but those it began with."""
 
 from __future__ import annotations
 
