@@ -46,12 +46,13 @@ python benchmarks/experiments.py heart/dataset.json abdomen/dataset.json \\
 ```
 
 of what has been run so far. The numbers are Dice, the mean over scans and classes, ± sd over
-seeds, on the train and val scans whose labels the run did not use: two labelled scans per modality,
-preset `cpu`, up to `whole-prior` with `fit.warmup` 0, last checkpoint. Methods that use unlabelled
-scans have seen most of these, without their labels. No number here is of a test scan; but that `sup_joint`, `cml` and `umml` do well was
-known from [results-methods.md](results-methods.md), whose scores are, when sharing was thought of.
-The sets are cut as that page says. With one seed a number is an observation, and differences of a
-few points are none.
+seeds, on the train and val scans whose labels the run did not use: two labelled scans per
+modality, preset `cpu`, up to `whole-prior` with `fit.warmup` 0, last checkpoint. Methods that use
+unlabelled scans have seen most of these, without their labels. No number here is of a test scan;
+but that `sup_joint`, `cml` and `umml` do well was known from
+[results-methods.md](results-methods.md), whose scores are, when sharing was thought of. The sets
+are cut as that page says. With one seed a number is an observation, and differences of a few
+points are none.
 
 Ideas up to `no-prior` were chosen on seed 0. The choice between `recipe` and `no-prior`, which are
 the same training and differ in prediction alone, was made on three seeds here, after test scores of
@@ -78,8 +79,8 @@ and `-all`, and in its own with four labels, the random network saw zeros beyond
 the history) and run on three seeds of both sets, and on three more of the abdomen (`again-deep`),
 beside `cmc+` itself (`again`). `deep-first-only` was run on abdomen seed 1, `unfused` on abdomen
 seeds 0 to 5, `whole-prior` on the runs of `cmc+` with heart seed 0 and abdomen seeds 0 and 1. No
-test score of these was looked at. The command above makes neither `again` nor what is made of code
-that is gone.
+test score of these was looked at. The command above makes neither `again` and `rise-again` nor what is
+made of code that is gone.
 
 Why an organ is found late was looked at in the curves of the loss on labelled crops alone. With
 seed 4 that of `cmc` and `cmc+` is still near 0.7 after half of the training (0.3 with the others),
@@ -90,12 +91,13 @@ These runs were stopped in the second half. `sup_joint` with four labels and see
 0.36 with half the learning rate, at 0.26 with one that rises over the first twentieth or tenth of
 the steps. One seed each: this may be chance, rather than any of these parts.
 
-`rise` came of that: a rate that rises over the first tenth of the steps, for all rows. It was chosen
-on those two. `sup_joint` with four labels and seed 2 then has 0.731 and 0.782 on CT and MR, before
-0.527 and 0.547; cmc+ with seed 4 is in `rise-again`. Weights that start 2.4 times as large (He, as
-in nnU-Net; PyTorch's own are smaller) left the loss of that `sup_joint` at 0.41, with both it ended
-at 0.27, and with both cmc+ with seed 4 was no sooner in the first 160 steps; they were not kept, and
-their code was never in the repository. The other lines from `rise` on were run after the choice.
+`rise` came of that: a rate that rises over the first tenth of the steps, for all rows. It was
+chosen on those two. `sup_joint` with four labels and seed 2 then has 0.731 and 0.782 on CT and MR,
+before 0.527 and 0.547; cmc+ with seed 4 is in `rise-again`. Weights that start 2.4 times as large
+(He, as in nnU-Net; PyTorch's own are smaller) left the loss of that `sup_joint` at 0.41, with both
+it ended at 0.27, and with both cmc+ with seed 4 was no sooner in the first 160 steps; they were
+not kept, and their code was never in the repository. The other lines from `rise` on were run after
+the choice.
 
 In the runs of `parted`, `calm`, `half`, `joint-danet`, `gated` and `gated-half` a modality's
 network parted without the optimiser's moments; those of `rise` and the like are those of the
