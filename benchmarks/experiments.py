@@ -79,8 +79,8 @@ and `-all`, and in its own with four labels, the random network saw zeros beyond
 the history) and run on three seeds of both sets, and on three more of the abdomen (`again-deep`),
 beside `cmc+` itself (`again`). `deep-first-only` was run on abdomen seed 1, `unfused` on abdomen
 seeds 0 to 5, `whole-prior` on the runs of `cmc+` with heart seed 0 and abdomen seeds 0 and 1. No
-test score of these was looked at. The command above makes neither `again` and
-`rise-again` nor what is made of code that is gone.
+test score of these was looked at. The command above makes neither `again` nor
+`rise-again`, nor what is made of code that is gone.
 
 Why an organ is found late was looked at in the curves of the loss on labelled crops alone. With
 seed 4 that of `cmc` and `cmc+` is still near 0.7 after half of the training (0.3 with the others),
