@@ -11,6 +11,7 @@ from torch import multiprocessing as mp
 
 from crossvox.losses.cac import CACForm, CACLoss, dice_similarity
 from crossvox.losses.distributed import gather_rows
+from helpers_process import one_of_two, threads_of_groups
 
 
 def logits_of(p: Tensor) -> Tensor:
@@ -211,18 +212,16 @@ def _loss(networks: list[torch.nn.Conv3d], rows: slice) -> Tensor:
 
 def _one_rank(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    store = f"file://{folder}/store"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
-    networks = _networks()
-    loss = _loss(networks, slice(2 * rank, 2 * rank + 2))
-    loss.backward()
-    found = [loss.detach()]
-    for p in (p for net in networks for p in net.parameters()):
-        assert p.grad is not None
-        dist.all_reduce(p.grad)
-        found.append(p.grad / 2)
-    whole = _networks()
-    dist.destroy_process_group()
+    networks, whole = _networks(), _networks()
+    with one_of_two(rank, folder):
+        loss = _loss(networks, slice(2 * rank, 2 * rank + 2))
+        loss.backward()
+        found = [loss.detach()]
+        for p in (p for net in networks for p in net.parameters()):
+            assert p.grad is not None
+            dist.all_reduce(p.grad)
+            found.append(p.grad / 2)
+    assert not threads_of_groups()
     expected = _loss(whole, slice(0, 4))
     expected.backward()
     torch.testing.assert_close(found[0], expected.detach())

@@ -19,6 +19,7 @@ from crossvox.methods.base import Method
 from crossvox.methods.cmc import CMC
 from crossvox.networks.backbone import BACKBONES
 from helpers_methods import CUBE, awake, crops, gradients, make_batch, make_method, make_task
+from helpers_process import one_of_two, threads_of_groups
 
 PAIRED = make_task(paired=True)
 
@@ -339,22 +340,21 @@ def _share(batch: Batch, rows: slice) -> Batch:
 
 
 def _one_rank(rank: int, folder: str, options: dict[str, float]) -> None:
-    store = f"file://{folder}/store"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
-    batch, method = make_batch(PAIRED), make_method("cmc", PAIRED, **options)
-    mine = _share(batch, slice(rank, rank + 1))
-    method(mine, 0.5)["loss"].backward()
-    averaged = []
-    for p in method.parameters():
-        assert p.grad is not None
-        dist.all_reduce(p.grad)
-        averaged.append(p.grad / 2)
-    # A rank that holds no labelled crop of a modality still has a gradient for every parameter,
-    # which is what the other ranks would wait for.
-    supervised = make_method("sup", PAIRED)
-    supervised(Batch(0, {"ct": mine.labelled["ct"]}), 0.5)["loss"].backward()
-    assert all(p.grad is not None for p in supervised.parameters())
-    dist.destroy_process_group()
+    with one_of_two(rank, folder):
+        batch, method = make_batch(PAIRED), make_method("cmc", PAIRED, **options)
+        mine = _share(batch, slice(rank, rank + 1))
+        method(mine, 0.5)["loss"].backward()
+        averaged = []
+        for p in method.parameters():
+            assert p.grad is not None
+            dist.all_reduce(p.grad)
+            averaged.append(p.grad / 2)
+        # A rank that holds no labelled crop of a modality still has a gradient for every parameter,
+        # which is what the other ranks would wait for.
+        supervised = make_method("sup", PAIRED)
+        supervised(Batch(0, {"ct": mine.labelled["ct"]}), 0.5)["loss"].backward()
+        assert all(p.grad is not None for p in supervised.parameters())
+    assert not threads_of_groups()
     whole = make_method("cmc", PAIRED, **options)
     whole(batch, 0.5)["loss"].backward()
     for (name, p), found in zip(whole.named_parameters(), averaged, strict=True):

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from crossvox.engine.record import read_metrics
 from crossvox.methods import METHODS
 from helpers_methods import make_batch, make_method, make_task
-from helpers_process import begin, ended
+from helpers_process import begin, ended, one_of_two, threads_of_groups
 from helpers_run import train_arguments, trained
 
 ROWS = ("--fit.steps", "3", "--sampling.labelled", "4", "--sampling.unlabelled", "4")
@@ -41,11 +41,11 @@ def test_odd_numbers_of_cases_are_trained_on_as_by_one_process(kind, request, tm
 
 def _without_labels(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/s", rank=rank, world_size=2)
-    for name in METHODS:
-        for paired in (False, True):
-            _steps(name, paired, rank)
-    dist.destroy_process_group()
+    with one_of_two(rank, folder):
+        for name in METHODS:
+            for paired in (False, True):
+                _steps(name, paired, rank)
+    assert not threads_of_groups()
 
 
 def _steps(name: str, paired: bool, rank: int) -> None:

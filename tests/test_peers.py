@@ -16,7 +16,7 @@ from crossvox.engine import peers
 from crossvox.engine.peers import naming_lost_processes, restarted
 from crossvox.errors import CrossvoxError
 from helpers_methods import CUBE, make_batch, make_method, make_task
-from helpers_process import begin, ended
+from helpers_process import begin, ended, one_of_two, threads_of_groups
 from helpers_run import refused, same, train_arguments, weights
 
 
@@ -79,7 +79,12 @@ def test_other_errors_pass_as_they_are(tmp_path):
 
 def _frozen(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/s", rank=rank, world_size=2)
+    with one_of_two(rank, folder):
+        _train_frozen(rank)
+    assert not threads_of_groups()
+
+
+def _train_frozen(rank: int) -> None:
     task = make_task(patch=CUBE)
     method = make_method("cmc", task, backbone="sam_med3d")
     still = {name: p.clone() for name, p in method.named_parameters() if not p.requires_grad}
@@ -100,7 +105,6 @@ def _frozen(rank: int, folder: str) -> None:
         both = [torch.empty_like(p) for _ in range(2)]
         dist.all_gather(both, p.detach().contiguous())
         assert torch.equal(*both), name
-    dist.destroy_process_group()
 
 
 def test_frozen_backbones_need_no_search_for_unused_parameters(tmp_path):

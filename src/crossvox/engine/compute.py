@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+
+# Before there is a group: default arguments in there would else keep it, and its threads.
+import torch.distributed.nn.functional
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from torch import distributed as dist
