@@ -20,14 +20,14 @@ def single(values) -> Slab:
 
 def decided(decision: Decision, *values: list[float]) -> list[int]:
     """The classes of voxels with these probabilities."""
-    return decision.label_map([single(np.transpose(values))]).ravel().tolist()
+    return decision.label_map([single(np.transpose(values))], np.eye(4)).ravel().tolist()
 
 
 def test_of_equally_probable_classes_the_first_wins():
     values = [[v, v] for v in (0.4, 0.4, 0.2)]
-    assert Decision().label_map([single(values)]).tolist() == [[[0, 0]]]
+    assert Decision().label_map([single(values)], np.eye(4)).tolist() == [[[0, 0]]]
     mean = mean_slabs([iter([single(values)]), iter([single(values[::-1])])])
-    assert Decision().label_map(mean).max() == 1
+    assert Decision().label_map(mean, np.eye(4)).max() == 1
 
 
 @pytest.mark.parametrize("weights", [(), (1.0, 1.0)])
@@ -37,7 +37,7 @@ def test_consumers_see_every_slab(weights):
     halves = [(slice(0, 4),), (slice(4, 9),)]
     parts = [(*half, slice(0, 12), slice(0, 7)) for half in halves]
     stream = [Slab(values[(slice(None), *part)], part, SHAPE) for part in parts]
-    labels = Decision(weights).label_map(stream, [seen.append])
+    labels = Decision(weights).label_map(stream, np.eye(4), [seen.append])
     assert np.array_equal(whole(seen), values) and labels.dtype == np.int16
     assert np.array_equal(labels, values.argmax(0))
 
@@ -98,3 +98,29 @@ def test_of_an_ensemble_the_weights_are_meant_and_the_parts_shared():
     assert Decision.of_all([first, first], 2) == first
     assert Decision.of_all([second, second], 2) == second
     assert Decision.of_all([first, second], 2) == Decision((1.0, 0.75), ())
+
+
+def test_of_an_ensemble_offsets_are_meant_over_those_that_know_them():
+    near, far = (10.0, 0.0, 1.0), (30.0, 4.0, 1.0)
+    first = Decision((), (1,), ((None, near), (None, None)))
+    second = Decision((), (1,), ((None, far), (near, None)))
+    older = Decision((), (1,))
+    shared = Decision((), (1,), ((None, (20.0, 2.0, 1.0)), (near, None)))
+    assert Decision.of_all([first, second, older], 3) == shared
+    assert Decision.of_all([first], 3) == first
+    assert Decision.of_all([older, older], 3) == older
+
+
+def test_of_two_parts_the_one_that_lies_as_in_the_labels_is_kept():
+    """Class 2 three voxels behind class 1: in mm, on the grid of the scan."""
+    one, two, none = [0, 1, 0], [0, 0, 1], [1, 0, 0]
+    scan = [two, two, none, one, none, none, two]
+    decision = Decision((), (1, 2), ((None, None), ((300.0, 0.0, 0.0), None)))
+    slab = Slab(
+        np.transpose(scan).reshape(3, 7, 1, 1).astype(np.float32),
+        (slice(0, 7), slice(0, 1), slice(0, 1)),
+        (7, 1, 1),
+    )
+    fine, coarse = (decision.label_map([slab], np.diag([mm, 1, 1, 1])) for mm in (1, 100))
+    assert fine.ravel().tolist() == [2, 2, 0, 1, 0, 0, 0]
+    assert coarse.ravel().tolist() == [0, 0, 0, 1, 0, 0, 2]

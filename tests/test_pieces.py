@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from crossvox.data.manifest import Manifest
-from crossvox.data.pieces import one_piece
+from crossvox.data.pieces import SPREAD, find_pieces
 from crossvox.data.selection import Selection
 from helpers_data import write_dataset, write_nifti
 
@@ -30,7 +30,7 @@ def draw(manifest: Manifest, case: str, *runs: tuple[int, int, int]) -> None:
 
 
 def of(manifest: Manifest, *cases: str) -> tuple[str, ...]:
-    return one_piece(manifest, Selection({"ct": cases}, {"ct": ()}))
+    return find_pieces(manifest, Selection({"ct": cases}, {"ct": ()})).one_piece
 
 
 def test_classes_of_one_part_in_each_labelled_scan(manifest: Manifest) -> None:
@@ -50,8 +50,9 @@ def test_one_modality_cannot_outvote_another(tmp_path: Path) -> None:
             values[start:stop] = 1
         write_nifti(case.labels[modality], values)
     ids = ("train0",)
-    assert one_piece(both, Selection({"ct": ids, "mr": ()}, {"ct": (), "mr": ids})) == ("liver",)
-    assert one_piece(both, Selection({"ct": ids, "mr": ids}, {"ct": (), "mr": ()})) == ()
+    first = Selection({"ct": ids, "mr": ()}, {"ct": (), "mr": ids})
+    assert find_pieces(both, first).one_piece == ("liver",)
+    assert find_pieces(both, Selection({"ct": ids, "mr": ids}, {})).one_piece == ()
 
 
 def test_a_twentieth_may_lie_apart(manifest: Manifest) -> None:
@@ -64,7 +65,7 @@ def test_a_twentieth_may_lie_apart(manifest: Manifest) -> None:
 def test_a_class_that_no_labelled_scan_shows_is_none_of_them(manifest: Manifest) -> None:
     draw(manifest, "train0", (0, 8, 1))
     assert of(manifest, "train0") == ("liver",)
-    assert one_piece(manifest, Selection({"ct": ()}, {"ct": ("train0",)})) == ()
+    assert find_pieces(manifest, Selection({"ct": ()}, {"ct": ("train0",)})).one_piece == ()
 
 
 def test_labels_that_the_run_does_not_use_are_not_opened(manifest: Manifest) -> None:
@@ -80,3 +81,56 @@ def test_a_class_that_was_not_outlined_has_no_say_there(manifest: Manifest) -> N
     cases = [replace(manifest.case("train0"), annotated=("liver",)), manifest.case("train1")]
     partial = replace(manifest, cases=tuple(cases))
     assert of(partial, "train0", "train1") == ("liver", "spleen")
+
+
+def offset(manifest: Manifest, *cases: str) -> tuple[float, float, float] | None:
+    """From the spleen to the liver; that back must be its opposite."""
+    selection = Selection({m: cases for m in manifest.modalities}, {})
+    (none, there), (back, nothing) = find_pieces(manifest, selection).offsets
+    assert none is nothing is None
+    assert back == (there and tuple(-v for v in there))
+    return there
+
+
+def test_offsets_are_the_mean_over_scans_in_world_space(manifest: Manifest) -> None:
+    draw(manifest, "train0", (0, 8, 1), (20, 24, 4))  # centres 3.5 and 21.5 of voxels of 2 mm
+    assert offset(manifest, "train0") == (-36.0, 0.0, 0.0)
+    draw(manifest, "train1", (0, 8, 1), (30, 31, 4))
+    assert offset(manifest, "train0", "train1") == (-44.5, 0.0, 0.0)
+    values = np.zeros(SHAPE, dtype=np.uint8)
+    values[0:8, :2], values[20:24, 2:] = 1, 4
+    turned = np.array([[0, 2.0, 0, 9], [-2.0, 0, 0, 4], [0, 0, 3.0, 5], [0, 0, 0, 1]])
+    write_nifti(manifest.case("train2").labels["ct"], values, turned)
+    assert offset(manifest, "train2") == (-4.0, 36.0, 0.0)
+
+
+def test_offsets_are_of_all_modalities_together(tmp_path: Path) -> None:
+    both = write_dataset(tmp_path, {"train": 1})
+    for modality, start in (("ct", 20), ("mr", 30)):
+        values = np.zeros(SHAPE, dtype=np.uint8)
+        values[0:4], values[start : start + 4] = 1, 4
+        write_nifti(both.case("train0").labels[modality], values)
+    assert offset(both, "train0") == (-50.0, 0.0, 0.0)
+
+
+def test_what_lies_here_and_there_has_no_place(manifest: Manifest) -> None:
+    """Scans of which one is upside down, say."""
+    draw(manifest, "train0", (0, 1, 1), (29, 30, 4))
+    draw(manifest, "train1", (29, 30, 1), (0, 1, 4))
+    assert SPREAD > 29 * 2
+    assert offset(manifest, "train0", "train1") == (0.0, 0.0, 0.0)
+    draw(manifest, "train0", (0, 1, 1), (31, 32, 4))
+    draw(manifest, "train1", (31, 32, 1), (0, 1, 4))
+    assert SPREAD < 31 * 2
+    assert offset(manifest, "train0", "train1") is None
+    assert offset(manifest, "train0") == (-62.0, 0.0, 0.0)
+
+
+def test_classes_that_no_scan_shows_together_have_no_offset(manifest: Manifest) -> None:
+    draw(manifest, "train0", (0, 8, 1))
+    draw(manifest, "train1", (0, 8, 4))
+    draw(manifest, "train2", (0, 8, 1), (20, 24, 4))
+    assert offset(manifest, "train0", "train1") is None
+    cases = [*manifest.cases[:2], replace(manifest.cases[2], annotated=("liver",))]
+    assert offset(replace(manifest, cases=tuple(cases)), "train1", "train2") is None
+    assert offset(manifest) is None

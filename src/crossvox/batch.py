@@ -14,6 +14,8 @@ IGNORE = -1
 """Class index of voxels that carry no annotation; no loss term looks at them."""
 
 Triple = tuple[int, int, int]
+Offset = tuple[float, float, float]
+Offsets = tuple[tuple[Offset | None, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class Task:
         flips: array axes along which mirroring swaps no left/right pair of classes.
         one_piece: names of the classes that are one connected piece in the labelled training
             scans (`data.pieces`).
+        offsets: per class, per class, how far from the second one's centre the first one's lies
+            there: (3,) mm in world space (RAS+), None where that is not known. Empty if none is.
     """
 
     modalities: tuple[str, ...]
@@ -79,10 +83,15 @@ class Task:
     registered: bool = False
     flips: tuple[int, ...] = ()
     one_piece: tuple[str, ...] = ()
+    offsets: Offsets = ()
 
     def __post_init__(self) -> None:
         if unknown := set(self.one_piece) - set(self.classes):
             raise ValueError(f"one piece: {', '.join(sorted(unknown))} is none of the classes")
+        if self.offsets and {len(self.offsets), *map(len, self.offsets)} != {len(self.classes)}:
+            raise ValueError(
+                f"offsets: not {len(self.classes)} × {len(self.classes)}, the classes'"
+            )
 
     @property
     def n_classes(self) -> int:

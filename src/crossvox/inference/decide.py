@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crossvox.components import drop_smaller_parts
+from crossvox.batch import Offset, Offsets
+from crossvox.inference.place import keep_one_part
 from crossvox.inference.slabs import Consumer, Slab
 
 KEPT = 0.7
@@ -24,26 +25,33 @@ class Decision:
             that would so lose more than 1 − `KEPT` of its voxels in a scan keeps all of them: what
             is only just found must not get lost, whereas too much of a class that is found well
             lies around it.
-        single: indices of the classes of which only the largest part is kept.
+        single: indices of the classes of which only one part is kept (`inference.place`).
+        offsets: `Task.offsets`, by which that part is chosen; empty = it is the largest.
     """
 
     weights: tuple[float, ...] = ()
     single: tuple[int, ...] = ()
+    offsets: Offsets = ()
 
     @classmethod
     def of_all(cls, members: Sequence[Decision], n_classes: int) -> Decision:
-        """For the mean of probabilities: mean weights, and the parts that all would drop."""
-        single = set.intersection(*(set(member.single) for member in members))
+        """For the mean of probabilities: mean weights, the classes of which all would keep one
+        part, and mean offsets."""
+        shared = set.intersection(*(set(member.single) for member in members))
+        single, offsets = tuple(sorted(shared)), _mean_offsets([m.offsets for m in members])
         if not any(member.weights for member in members):
-            return cls((), tuple(sorted(single)))
+            return cls((), single, offsets)
         weights = np.mean([member.weights or (1.0,) * n_classes for member in members], axis=0)
-        return cls(tuple(weights.tolist()), tuple(sorted(single)))
+        return cls(tuple(weights.tolist()), single, offsets)
 
-    def label_map(self, slabs: Iterable[Slab], consumers: Sequence[Consumer] = ()) -> np.ndarray:
+    def label_map(
+        self, slabs: Iterable[Slab], affine: np.ndarray, consumers: Sequence[Consumer] = ()
+    ) -> np.ndarray:
         """(X, Y, Z) int16 class indices; the first of equals wins.
 
         Args:
             slabs: of a whole scan.
+            affine: (4, 4) of the scan, voxel index → world position in mm (RAS+).
             consumers: what else is shown each slab.
         """
         plain = weighed = None
@@ -60,8 +68,25 @@ class Decision:
         assert plain is not None  # a scan has at least one plane
         labels = plain if weighed is None else _unless_lost(weighed, plain)
         # After weighing: of two parts the one that is more certain is then the larger.
-        drop_smaller_parts(labels, self.single)
+        if self.single:
+            keep_one_part(labels, affine, self.single, self.offsets)
         return labels
+
+
+def _mean_offsets(members: Sequence[Offsets]) -> Offsets:
+    """Each offset's mean over those that know it."""
+
+    def mean(known: Sequence[Offset]) -> Offset | None:
+        if not known:
+            return None
+        x, y, z = np.mean(known, axis=0).tolist()
+        return x, y, z
+
+    told = [offsets for offsets in members if offsets]
+    return tuple(
+        tuple(mean([o for o in pair if o is not None]) for pair in zip(*rows, strict=True))
+        for rows in zip(*told, strict=True)
+    )
 
 
 def _unless_lost(weighed: np.ndarray, plain: np.ndarray) -> np.ndarray:

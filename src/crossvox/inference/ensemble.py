@@ -81,7 +81,8 @@ class Ensemble:
                 for member in self.members
             ]
             seen = (consumers or {}).get(modality, ())
-            result.labels[modality] = self.decision.label_map(mean_slabs(streams), seen)
+            slabs = mean_slabs(streams)
+            result.labels[modality] = self.decision.label_map(slabs, native.affine, seen)
             result.affines[modality] = native.affine
             result.clock("segment", start)
         return result

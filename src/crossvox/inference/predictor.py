@@ -103,7 +103,7 @@ class Predictor:
         asked = self.inference.largest
         keeps = asked == "always" or (asked == "auto" and self.method.keeps_largest)
         weights = self.method.class_weights() if self.inference.weigh else ()
-        return Decision(weights, self.task.single if keeps else ())
+        return Decision(weights, *((self.task.single, self.task.offsets) if keeps else ()))
 
     def predict_prepared(
         self, prepared: Mapping[str, Prepared], native: Mapping[str, Grid]
@@ -113,7 +113,7 @@ class Predictor:
 
     def label(self, prepared: Mapping[str, Prepared], output: str, native: Grid) -> np.ndarray:
         """The label map of `output` alone, on its file's grid `native`."""
-        return self.decision.label_map(self.slabs(prepared, output, native))
+        return self.decision.label_map(self.slabs(prepared, output, native), native.affine)
 
     def slabs(
         self,

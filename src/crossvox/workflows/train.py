@@ -14,7 +14,7 @@ from crossvox.data.check import check
 from crossvox.data.fingerprint import Fingerprint, fingerprint
 from crossvox.data.loading import CropDataset
 from crossvox.data.manifest import Manifest, load_manifest
-from crossvox.data.pieces import one_piece
+from crossvox.data.pieces import find_pieces
 from crossvox.data.plan import Plan, make_plan
 from crossvox.data.selection import Selection, select
 from crossvox.data.store import Store
@@ -96,8 +96,8 @@ def train(config: RunConfig, echo: Echo = print) -> Trained:
         _on_first(fabric, lambda: _check(manifest, selection, config, echo))
     found = fingerprint(manifest)
     plan = make_plan(found, manifest, config.budget, crop_rule(config.backbone))
-    pieces = _on_first(fabric, lambda: one_piece(manifest, selection))
-    plan = replace(plan, task=replace(plan.task, one_piece=pieces))
+    pieces = _on_first(fabric, lambda: find_pieces(manifest, selection))
+    plan = replace(plan, task=replace(plan.task, **vars(pieces)))
     run = Run(config.out, config, plan, selection, manifest.labels)
     for line in _describe(found, run):
         echo(line)

@@ -1,0 +1,59 @@
+"""Which part of a class a label map keeps: by its size, and by where the other classes are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+from crossvox.batch import Offset, Offsets
+from crossvox.components import class_centres, connected_parts, drop_smaller_parts
+
+REACH = 60.0
+"""mm: a part that lies so much further from its place counts as e times smaller."""
+
+
+def keep_one_part(
+    label: np.ndarray, affine: np.ndarray, classes: Collection[int], offsets: Offsets
+) -> None:
+    """Set to 0 all but one part of each of these classes.
+
+    It is the part with the largest n · exp(−d / `REACH`), the first of equals: n are its voxels,
+    and d is how far its centre lies from its place, in the mean over the other classes in the
+    label map by which that place is known. Without any, it is the largest. One class after
+    another; a class whose turn is still to come counts by its largest part.
+
+    Args:
+        label: (X, Y, Z) class indices, 0 background; changed in place.
+        affine: (4, 4), voxel index → world position in mm (RAS+).
+        classes: those of which one part is kept; others stay as they are.
+        offsets: `Task.offsets`.
+    """
+    if not offsets:
+        drop_smaller_parts(label, classes)
+        return
+    others = [k for k in range(1, len(offsets) + 1) if k not in classes]
+    centres = class_centres(label, others)
+    for parts in connected_parts(label, classes):
+        centres[parts.index] = parts.centres()[parts.largest]
+    for parts in connected_parts(label, classes):
+        own = parts.centres()
+        away = _away(own, offsets[parts.index - 1], centres, affine)
+        kept = int((np.log(parts.sizes) - away / REACH).argmax())
+        parts.keep(kept)
+        centres[parts.index] = own[kept]
+
+
+def _away(
+    own: np.ndarray,
+    offsets: Sequence[Offset | None],
+    centres: Mapping[int, np.ndarray],
+    affine: np.ndarray,
+) -> np.ndarray:
+    """Of (n, 3) centres of a class, how far in mm each lies from where the other classes' say."""
+    distances = [
+        np.linalg.norm((own - centres[other]) @ affine[:3, :3].T - offset, axis=1)
+        for other, offset in enumerate(offsets, start=1)
+        if offset is not None and other in centres
+    ]
+    return np.mean(distances, axis=0) if distances else np.zeros(len(own))
