@@ -27,6 +27,9 @@ from helpers_memory import measured, untrained, write_scan
 from helpers_methods import CROPS, CUBE, OWN_NETWORKS, TINY, make_method, make_task
 
 CLASSES = tuple(f"organ {i}" for i in range(1, 15))
+OFFSETS = tuple(
+    tuple(None if a == b else (9.0 * a, 0.0, 0.0) for b in range(14)) for a in range(14)
+)
 GB = 1e9
 
 
@@ -38,7 +41,7 @@ class Bands(nn.Module):
         self.keeps_largest = picky
         self.task = Task(
             ("ct", "mr"), CLASSES, patch, (1.0, 1.0, 1.0), ((1, 1, 1),), ((3, 3, 3),),
-            one_piece=CLASSES,
+            one_piece=CLASSES, offsets=OFFSETS,
         )  # fmt: skip
 
     def class_weights(self):

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 CHUNK = 2**18
-"""Voxels that are counted at a time, or one plane: counting makes 24 bytes of each."""
+"""Voxels that are counted at a time, or one plane: counting makes up to 40 bytes of each."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,11 @@ class Parts:
         """(n, 3) mean voxel of each part, in the label map."""
         total = np.zeros((len(self.sizes), 3))
         for start, planes in _planes(self.numbers):
-            first = (start, 0, 0)
-            for axis in range(3):
-                place = first[axis] + np.arange(planes.shape[axis])
-                turned = place.reshape([-1 if a == axis else 1 for a in range(3)])
-                along = np.broadcast_to(turned, planes.shape).ravel()
-                total[:, axis] += np.bincount(planes.ravel(), along, len(self.sizes) + 1)[1:]
+            inside = np.nonzero(planes)
+            for axis, places in enumerate(inside):
+                sums = np.bincount(planes[inside], places, len(self.sizes) + 1)
+                total[:, axis] += sums[1:]
+            total[:, 0] += start * _count(planes, len(self.sizes))
         return total / self.sizes[:, None] + self.corner
 
     def keep(self, part: int) -> int:

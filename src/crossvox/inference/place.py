@@ -34,14 +34,16 @@ def keep_one_part(
         return
     others = [k for k in range(1, len(offsets) + 1) if k not in classes]
     centres = class_centres(label, others)
-    for parts in connected_parts(label, classes):
-        centres[parts.index] = parts.centres()[parts.largest]
-    for parts in connected_parts(label, classes):
-        own = parts.centres()
-        away = _away(own, offsets[parts.index - 1], centres, affine)
-        kept = int((np.log(parts.sizes) - away / REACH).argmax())
-        parts.keep(kept)
-        centres[parts.index] = own[kept]
+    found = {p.index: (p.sizes, p.centres()) for p in connected_parts(label, classes)}
+    centres |= {k: own[sizes.argmax()] for k, (sizes, own) in found.items()}
+    kept = {}
+    for index, (sizes, own) in found.items():
+        away = _away(own, offsets[index - 1], centres, affine)
+        kept[index] = int((np.log(sizes) - away / REACH).argmax())
+        centres[index] = own[kept[index]]
+    # Found once more, as all parts of all classes at a time would take too much memory.
+    for parts in connected_parts(label, [k for k, (sizes, _) in found.items() if len(sizes) > 1]):
+        parts.keep(kept[parts.index])
 
 
 def _away(

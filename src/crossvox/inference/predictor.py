@@ -39,8 +39,9 @@ class Inference:
         batch: windows at a time; more may be faster and change no result.
         tta: average over the window's mirror images, along axes on which no left and right
             class change places; 2, 4 or 8 times the time.
-        largest: whether label maps keep only the largest part of each class that is one piece in
-            the labelled training scans; auto = if the method says so. Probabilities stay.
+        largest: whether label maps keep one part only of each class that is one piece in the
+            labelled training scans: the largest, unless another lies better (`inference.place`);
+            auto = if the method says so. Probabilities stay.
         weigh: whether label maps weigh the classes, where the method has weights for them.
     """
 

@@ -28,7 +28,7 @@ class Method(nn.Module):
         adaptation: what was changed of a published method so that it works here (unpaired scans,
             3-D, few labels), for the tables; empty if nothing.
         keeps_largest: of the classes that are one piece in the labels (`Task.one_piece`), a label
-            map keeps the largest part only, unless `inference.largest` says otherwise.
+            map keeps one part only, unless `inference.largest` says otherwise.
     """
 
     name: ClassVar[str]

@@ -28,7 +28,7 @@ class CMCPlus(Method):
     There the moving average of the networks segments the unlabelled crops, with every modality that
     a subject has; the networks learn these labels from disturbed copies: a box of another
     crop pasted in (with its labels), intensities changed, other modalities left out. Of a class
-    that is one piece in the labelled scans, soft labels and label maps keep the largest part only.
+    that is one piece in the labelled scans, soft labels keep the largest part, label maps one part.
     Label maps take back part of the lead that cross-entropy's balance gives to small classes.
 
     Attributes:
@@ -73,8 +73,8 @@ class CMCPlus(Method):
             box: side of the pasted box, as a share of the crop's.
             gamma: largest exponent of a disturbed crop's gamma curve (its inverse is the least).
             drop: probability that a disturbed crop is segmented without the other modalities.
-            clean: whether soft labels and label maps keep the largest part only of each class that
-                is one piece in the labelled scans (`Task.one_piece`).
+            clean: whether soft labels and label maps keep one part only of each class that is one
+                piece in the labelled scans (`Task.one_piece`): the largest in soft labels.
             prior: share of cross-entropy's class balance that label maps take back.
         """
         super().__init__(task, backbone)

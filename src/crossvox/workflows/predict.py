@@ -36,9 +36,9 @@ class Options:
         checkpoint: the weights with the highest validation score, or the last ones.
         overlap: of the sliding windows; None = as the run's configuration says.
         tta: average over mirror images, along axes on which no left and right class change places.
-        largest: always or never keep only the largest part of each class that is one piece in the
-            labelled training scans, or auto, if the method does; None = as the run's configuration
-            says.
+        largest: always or never keep one part only of each class that is one piece in the labelled
+            training scans (the largest, unless another lies better), or auto, if the method does;
+            None = as the run's configuration says.
         weigh: weigh the classes in label maps as the method does; None likewise.
         accelerator: "auto" takes a GPU where there is one.
         threads: CPU threads; None leaves the choice to torch.
