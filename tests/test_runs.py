@@ -65,3 +65,17 @@ def test_a_run_from_before_the_rising_rate_goes_on_without_it() -> None:
     values = RunConfig(Path("d"), Path("o")).to_dict()
     del values["fit"]["warmup"]
     assert RunConfig.from_dict(values).fit.warmup == 0
+
+
+@pytest.mark.parametrize(
+    ("section", "option", "value"),
+    [("fit", "lr", "fast"), ("fit", "steps", None), ("inference", "overlap", "half")],
+)
+def test_a_word_where_a_number_belongs_is_one_line(
+    section: str, option: str, value: str | None
+) -> None:
+    """As whoever edits a run's config.yaml by hand may leave it."""
+    values = RunConfig(Path("d"), Path("o")).to_dict()
+    values[section][option] = value
+    with pytest.raises(UsageError, match=rf"^{section}\.{option} is .*; must be a number$"):
+        RunConfig.from_dict(values)

@@ -42,7 +42,9 @@ def failed_file(error: OSError) -> str:
 
 
 def require(name: str, value: float, least: float, most: float = math.inf) -> None:
-    """Raise `UsageError` unless the option called `name` lies between `least` and `most`."""
+    """Raise `UsageError` unless the option called `name` is a number from `least` to `most`."""
+    if not isinstance(value, int | float):  # as files that were written by hand may have it
+        raise UsageError(f"{name} is {value!r}; must be a number")
     if not least <= value <= most:
         bound = f"at least {least:g}" if most == math.inf else f"between {least:g} and {most:g}"
         raise UsageError(f"{name} is {value}; must be {bound}")

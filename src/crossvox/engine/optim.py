@@ -24,7 +24,7 @@ def build_optimizer(
 
 
 def factor(schedule: Schedule, step: int, steps: int, warmup: float = 0.0) -> float:
-    """What the initial learning rate is multiplied by in step t = 0, 1, …, T − 1.
+    """What the learning rate is multiplied by in step t = 0, 1, …, T − 1.
 
     "constant" is 1, "poly" is (1 − t/T)^0.9 (DeepLab; the habit of medical segmentation). In the
     first `warmup`·T steps it is also multiplied by (t + 1)/(`warmup`·T), at most 1: Adam's first
