@@ -9,16 +9,15 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-# Before there is a group: default arguments in there would else keep it, and its threads.
-import torch.distributed.nn.functional  # noqa: F401
 from torch import distributed as dist
 
 from crossvox.batch import Batch
 from crossvox.cli.main import main
 from crossvox.data.loading import CropDataset
+from helpers_group import threads_of_groups
 
 FORK = multiprocessing.get_context("fork")
 
@@ -109,24 +108,6 @@ def ended(processes: list, within: float = 300) -> list[int]:
         process.join(within)
     assert not any(process.is_alive() for process in processes)
     return [process.exitcode for process in processes]
-
-
-@contextlib.contextmanager
-def one_of_two(rank: int, folder: str) -> Iterator[None]:
-    """In one of two processes that `torch.multiprocessing.spawn` began: their group.
-
-    What holds the group must be gone when the process ends. A thread of the group that then frees
-    a tensor aborts a process that has done its work.
-    """
-    dist.init_process_group("gloo", init_method=f"file://{folder}/s", rank=rank, world_size=2)
-    yield
-    dist.destroy_process_group()
-
-
-def threads_of_groups() -> list[str]:
-    """Names of the threads of process groups that are not gone yet."""
-    names = [Path(f"/proc/self/task/{t}/comm").read_text() for t in os.listdir("/proc/self/task")]
-    return [name.strip() for name in names if "gloo" in name]
 
 
 def _when_moving(number: int, after: bool, act: Callable[[], object]) -> Before:

@@ -11,7 +11,7 @@ from torch import multiprocessing as mp
 
 from crossvox.losses.cac import CACForm, CACLoss, dice_similarity
 from crossvox.losses.distributed import gather_rows
-from helpers_process import one_of_two, threads_of_groups
+from helpers_group import one_of_two, threads_of_groups
 
 
 def logits_of(p: Tensor) -> Tensor:

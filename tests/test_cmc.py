@@ -18,8 +18,8 @@ from crossvox.losses.supervised import supervised_loss
 from crossvox.methods.base import Method
 from crossvox.methods.cmc import CMC
 from crossvox.networks.backbone import BACKBONES
+from helpers_group import one_of_two, threads_of_groups
 from helpers_methods import CUBE, awake, crops, gradients, make_batch, make_method, make_task
-from helpers_process import one_of_two, threads_of_groups
 
 PAIRED = make_task(paired=True)
 

@@ -12,8 +12,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from crossvox.engine.record import read_metrics
 from crossvox.methods import METHODS
+from helpers_group import one_of_two, threads_of_groups
 from helpers_methods import make_batch, make_method, make_task
-from helpers_process import begin, ended, one_of_two, threads_of_groups
+from helpers_process import begin, ended
 from helpers_run import train_arguments, trained
 
 ROWS = ("--fit.steps", "3", "--sampling.labelled", "4", "--sampling.unlabelled", "4")

@@ -108,6 +108,47 @@ def test_smaller_parts_go_where_the_method_or_the_user_says_so():
     }  # fmt: skip
 
 
+class Levels(Ramp):
+    """Class 1 where a CT is above −50 HU, class 2 where it is above 150 HU."""
+
+    def __init__(self, offsets):
+        super().__init__(classes=("a", "b"))
+        self.task = replace(self.task, one_piece=("b",), offsets=offsets)
+        self.keeps_largest = True
+        values = np.full(SHAPE, -150, dtype=np.float32)
+        values[8:10, 6:8], values[:4, :6], values[14:, 10:] = 50, 200, 200
+        self.image = Volume(values, Grid(SHAPE, AFFINE))
+        prepared = member(self, kind="ct").preprocessing.image(values, self.image.grid, "ct").array
+        low, middle, high = np.unique(prepared)
+        self.first, self.second = (low + middle) / 2, (middle + high) / 2
+
+    def predict(self, images, outputs=None):
+        (name,) = outputs
+        one = 50 * (images[name] - self.first)
+        return {name: torch.cat([0 * one, one, one + 100 * (images[name] - self.second)], 1)}
+
+
+def test_the_part_that_lies_as_in_the_labels_is_kept_whoever_predicts():
+    """Seven voxels along the first axis and five along the second: of this turned grid, in mm."""
+    small, large = 4 * 4 * SHAPE[2], 4 * 6 * SHAPE[2]
+    for offsets, expected in (
+        (((None, None), ((10.0, -14.0, 0.0), None)), small),
+        (((None, None), ((14.0, 10.0, 0.0), None)), large),
+        ((), large),
+    ):
+        method = Levels(offsets)
+        one = member(method, kind="ct")
+        assert one.decision.offsets == offsets
+        _, labels = channels(Ensemble([one]), method.image)
+        assert (labels == 2).sum() == expected and (labels == 1).any()
+        prepared = {"ct": one.preprocessing.image(method.image.data, method.image.grid, "ct")}
+        assert np.array_equal(
+            one.predict_prepared(prepared, {"ct": method.image.grid})["ct"], labels
+        )
+    method.keeps_largest = False
+    assert (channels(Ensemble([one]), method.image)[1] == 2).sum() == small + large
+
+
 def test_a_class_of_several_parts_in_the_labels_keeps_them():
     method, image = blobs()
     method.keeps_largest, method.task = True, replace(method.task, one_piece=())

@@ -15,8 +15,9 @@ from crossvox.cli.main import main
 from crossvox.engine import peers
 from crossvox.engine.peers import naming_lost_processes, restarted
 from crossvox.errors import CrossvoxError
+from helpers_group import one_of_two, threads_of_groups
 from helpers_methods import CUBE, make_batch, make_method, make_task
-from helpers_process import begin, ended, one_of_two, threads_of_groups
+from helpers_process import begin, ended
 from helpers_run import refused, same, train_arguments, weights
 
 

@@ -86,7 +86,10 @@ def test_a_class_that_was_not_outlined_has_no_say_there(manifest: Manifest) -> N
 def offset(manifest: Manifest, *cases: str) -> tuple[float, float, float] | None:
     """From the spleen to the liver; that back must be its opposite."""
     selection = Selection({m: cases for m in manifest.modalities}, {})
-    (none, there), (back, nothing) = find_pieces(manifest, selection).offsets
+    offsets = find_pieces(manifest, selection).offsets
+    if not offsets:  # none at all
+        return None
+    (none, there), (back, nothing) = offsets
     assert none is nothing is None
     assert back == (there and tuple(-v for v in there))
     return there
@@ -102,6 +105,12 @@ def test_offsets_are_the_mean_over_scans_in_world_space(manifest: Manifest) -> N
     turned = np.array([[0, 2.0, 0, 9], [-2.0, 0, 0, 4], [0, 0, 3.0, 5], [0, 0, 0, 1]])
     write_nifti(manifest.case("train2").labels["ct"], values, turned)
     assert offset(manifest, "train2") == (-4.0, 36.0, 0.0)
+
+
+def test_offsets_are_to_a_tenth_of_a_millimetre(manifest: Manifest) -> None:
+    for case, stop in (("train0", 24), ("train1", 24), ("train2", 25)):
+        draw(manifest, case, (0, 8, 1), (20, stop, 4))
+    assert offset(manifest, "train0", "train1", "train2") == (-36.3, 0.0, 0.0)
 
 
 def test_offsets_are_of_all_modalities_together(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -263,7 +265,49 @@ def test_evaluate_writes_scores_and_pictures(run, tmp_path, paired_files, capsys
 def test_training_finds_and_says_which_classes_are_one_piece(run):
     plan = json.loads((run / "plan.json").read_text(encoding="utf-8"))
     assert plan["task"]["one_piece"] == ["left ball", "right ball"]
-    assert Run.load(run).task.single == (1, 2)
+    (none, there), (back, nothing) = plan["task"]["offsets"]
+    assert none is nothing is None
+    assert there == pytest.approx([-22, 0, 0], abs=1) == [-v for v in back]
+    task = Run.load(run).task
+    assert task.single == (1, 2)
+    assert task.offsets == ((None, tuple(there)), (tuple(back), None))
+
+
+def test_a_plan_has_three_values_on_a_line_and_any_name(run):
+    plan = Run.load(run)
+    text = (run / "plan.json").read_text(encoding="utf-8")
+    assert text == plan.document() and re.search(r'"patch": \[\d+, \d+, \d+\]', text)
+    names = {"[\n1,\n2,\n3\n]": 1, '[\\n "1,\n2,\n3\n ]': 2}
+    again = json.loads(replace(plan, labels=names).document())
+    assert again == {**json.loads(text), "labels": names}
+
+
+@pytest.mark.parametrize(
+    "offsets",
+    [
+        "[[null, [1, 2]], [null, null]]",
+        '[[null, "abc"], [null, null]]',
+        "[[null, 3.0], [null, null]]",
+        "[[null, []], [null, null]]",
+        "[[null, [1, 2, NaN]], [null, null]]",
+        "[[null, [1, 2, Infinity]], [null, null]]",
+        "[[null, [1, 2, 3]]]",
+        "[[null], [null]]",
+        "[null, null]",
+        "null",
+        "5",
+    ],
+)
+def test_offsets_that_are_none_are_one_line(offsets, run, tmp_path, paired_files, capsys):
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    plan = json.loads((other / "plan.json").read_text(encoding="utf-8"))
+    plan["task"]["offsets"] = "HERE"
+    text = json.dumps(plan).replace('"HERE"', offsets)
+    (other / "plan.json").write_text(text, encoding="utf-8")
+    argv = ["evaluate", other, "--data", paired_files.path, "--split", "val"]
+    assert main([*map(str, argv), "--out", str(tmp_path / "x")]) == 1
+    assert "plan.json: damaged (offsets: neither" in capsys.readouterr().err
 
 
 def test_label_maps_are_made_as_asked_and_the_scores_say_how(run, tmp_path, paired_files, capsys):

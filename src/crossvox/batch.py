@@ -88,10 +88,8 @@ class Task:
     def __post_init__(self) -> None:
         if unknown := set(self.one_piece) - set(self.classes):
             raise ValueError(f"one piece: {', '.join(sorted(unknown))} is none of the classes")
-        if self.offsets and {len(self.offsets), *map(len, self.offsets)} != {len(self.classes)}:
-            raise ValueError(
-                f"offsets: not {len(self.classes)} × {len(self.classes)}, the classes'"
-            )
+        if not _are_offsets(self.offsets, len(self.classes)):
+            raise ValueError("offsets: neither three finite numbers nor none per pair of classes")
 
     @property
     def n_classes(self) -> int:
@@ -115,6 +113,25 @@ class Task:
             return tuple(freeze(v) for v in value) if isinstance(value, list | tuple) else value
 
         return cls(**{key: freeze(value) for key, value in values.items()})
+
+
+def _are_offsets(offsets: Any, n: int) -> bool:
+    """Whether they are what `Task` says; a plan that was edited by hand may hold anything."""
+    if offsets == ():
+        return True
+    rows = offsets if isinstance(offsets, tuple) else ()
+    return len(rows) == n and all(
+        isinstance(row, tuple) and len(row) == n and all(map(_is_offset, row)) for row in rows
+    )
+
+
+def _is_offset(value: Any) -> bool:
+    if value is None:
+        return True
+    numbers = value if isinstance(value, tuple) else ()
+    return len(numbers) == 3 and all(
+        isinstance(v, int | float) and math.isfinite(v) for v in numbers
+    )
 
 
 @dataclass

@@ -30,8 +30,9 @@ class Pieces:
         one_piece: names of the classes of which at most `STRAY` lies outside a scan's largest
             part: over the scans of a modality together, in each modality that shows the class.
             A class that no scan shows is not among them.
-        offsets: `Task.offsets`, the mean over all scans that show both classes; None where there
-            are none, or these differ by more than `SPREAD`.
+        offsets: `Task.offsets`, the mean over all scans that show both classes, to a tenth of a
+            millimetre; None where there are none, or one differs from the mean by more than
+            `SPREAD`.
     """
 
     one_piece: tuple[str, ...]
@@ -74,8 +75,6 @@ def _outlined(case: Case, names: Sequence[str]) -> list[int]:
 
 
 def _offsets(n: int, seen: Mapping[tuple[int, int], Sequence[np.ndarray]]) -> Offsets:
-    """The means, to a tenth of a millimetre."""
-
     def mean(found: Sequence[np.ndarray]) -> Offset | None:
         if not found or np.linalg.norm(found - np.mean(found, axis=0), axis=1).max() > SPREAD:
             return None
@@ -83,4 +82,5 @@ def _offsets(n: int, seen: Mapping[tuple[int, int], Sequence[np.ndarray]]) -> Of
         return x, y, z
 
     classes = range(1, n + 1)
-    return tuple(tuple(mean(seen.get((a, b), ())) for b in classes) for a in classes)
+    offsets = tuple(tuple(mean(seen.get((a, b), ())) for b in classes) for a in classes)
+    return offsets if any(offset for row in offsets for offset in row) else ()

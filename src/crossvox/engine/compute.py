@@ -9,7 +9,8 @@ from typing import Literal
 
 import torch
 
-# Before there is a group: default arguments in there would else keep it, and its threads.
+# Before there is a group: default arguments in there would else keep it, and its threads. Fabric
+# happens to import it, too.
 import torch.distributed.nn.functional
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment

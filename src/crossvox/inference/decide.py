@@ -36,7 +36,7 @@ class Decision:
     @classmethod
     def of_all(cls, members: Sequence[Decision], n_classes: int) -> Decision:
         """For the mean of probabilities: mean weights, the classes of which all would keep one
-        part, and mean offsets."""
+        part, and each offset's mean over those that know it."""
         shared = set.intersection(*(set(member.single) for member in members))
         single, offsets = tuple(sorted(shared)), _mean_offsets([m.offsets for m in members])
         if not any(member.weights for member in members):
@@ -74,8 +74,6 @@ class Decision:
 
 
 def _mean_offsets(members: Sequence[Offsets]) -> Offsets:
-    """Each offset's mean over those that know it."""
-
     def mean(known: Sequence[Offset]) -> Offset | None:
         if not known:
             return None

@@ -71,7 +71,7 @@ class Ensemble:
         known_modalities(self.task, images)
         result = Prediction()
         prepared, grids = self._prepare(images, result)
-        first = self.members[0]
+        first, decision = self.members[0], self.decision
         for modality, native in grids.items():
             start = time.perf_counter()
             scan = prepared[first.preprocessing.digest][modality]
@@ -82,7 +82,7 @@ class Ensemble:
             ]
             seen = (consumers or {}).get(modality, ())
             slabs = mean_slabs(streams)
-            result.labels[modality] = self.decision.label_map(slabs, native.affine, seen)
+            result.labels[modality] = decision.label_map(slabs, native.affine, seen)
             result.affines[modality] = native.affine
             result.clock("segment", start)
         return result

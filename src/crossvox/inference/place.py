@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from crossvox.batch import Offset, Offsets
-from crossvox.components import class_centres, connected_parts, drop_smaller_parts
+from crossvox.components import Parts, class_boxes, class_centres, drop_smaller_parts, find_parts
 
 REACH = 60.0
 """mm: a part that lies so much further from its place counts as e times smaller."""
@@ -18,10 +18,10 @@ def keep_one_part(
 ) -> None:
     """Set to 0 all but one part of each of these classes.
 
-    It is the part with the largest n · exp(−d / `REACH`), the first of equals: n are its voxels,
-    and d is how far its centre lies from its place, in the mean over the other classes in the
-    label map by which that place is known. Without any, it is the largest. One class after
-    another; a class whose turn is still to come counts by its largest part.
+    It is the part with the largest n · exp(−d / `REACH`): n are its voxels, and d is how far its
+    centre lies from its place, in the mean over the other classes in the label map by which that
+    place is known. Without any, it is the largest. One class after another; a class whose turn is
+    still to come counts by its largest part.
 
     Args:
         label: (X, Y, Z) class indices, 0 background; changed in place.
@@ -32,18 +32,21 @@ def keep_one_part(
     if not offsets:
         drop_smaller_parts(label, classes)
         return
-    others = [k for k in range(1, len(offsets) + 1) if k not in classes]
-    centres = class_centres(label, others)
-    found = {p.index: (p.sizes, p.centres()) for p in connected_parts(label, classes)}
+    boxes = dict(class_boxes(label, classes))
+    found = {k: _measured(find_parts(label, k, box)) for k, box in boxes.items()}
+    centres = class_centres(label, set(range(1, len(offsets) + 1)) - set(classes))
     centres |= {k: own[sizes.argmax()] for k, (sizes, own) in found.items()}
-    kept = {}
     for index, (sizes, own) in found.items():
         away = _away(own, offsets[index - 1], centres, affine)
-        kept[index] = int((np.log(sizes) - away / REACH).argmax())
-        centres[index] = own[kept[index]]
-    # Found once more, as all parts of all classes at a time would take too much memory.
-    for parts in connected_parts(label, [k for k, (sizes, _) in found.items() if len(sizes) > 1]):
-        parts.keep(kept[parts.index])
+        kept = int((np.log(sizes) - away / REACH).argmax())
+        centres[index] = own[kept]
+        if len(sizes) > 1:
+            # Found once more, as all classes' parts at a time would take too much memory.
+            find_parts(label, index, boxes[index]).keep(kept)
+
+
+def _measured(parts: Parts) -> tuple[np.ndarray, np.ndarray]:
+    return parts.sizes, parts.centres()
 
 
 def _away(

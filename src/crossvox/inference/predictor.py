@@ -104,7 +104,9 @@ class Predictor:
         asked = self.inference.largest
         keeps = asked == "always" or (asked == "auto" and self.method.keeps_largest)
         weights = self.method.class_weights() if self.inference.weigh else ()
-        return Decision(weights, *((self.task.single, self.task.offsets) if keeps else ()))
+        if not keeps:
+            return Decision(weights)
+        return Decision(weights, self.task.single, self.task.offsets)
 
     def predict_prepared(
         self, prepared: Mapping[str, Prepared], native: Mapping[str, Grid]

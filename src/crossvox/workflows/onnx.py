@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from crossvox.errors import DataError, UsageError
 from crossvox.files import atomic_path, require_writable
 from crossvox.inference.decide import KEPT, Decision
+from crossvox.inference.place import REACH
 from crossvox.methods.base import Method
 from crossvox.networks.blocks import InstanceNorm
 from crossvox.version import __version__
@@ -170,7 +171,7 @@ def _facts(run: Run, modality: str, decision: Decision) -> dict[str, Any]:
         "classes": ["background", *run.task.classes],
         "patch": list(run.task.patch),
         "preprocessing": run.preprocessing.to_dict(),
-        "decision": {**dataclasses.asdict(decision), "kept": KEPT},
+        "decision": {**dataclasses.asdict(decision), "kept": KEPT, "reach": REACH},
     }
 
 

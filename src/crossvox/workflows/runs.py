@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from crossvox.networks.backbone import BACKBONES
 from crossvox.workflows.config import RunConfig
 
 PLAN = "plan.json"
+TRIPLE = re.compile(r"\[\n\s*([^\s,]+),\n\s*([^\s,]+),\n\s*([^\s,]+)\n\s*\]")
+"""Three values, each on a line of its own, which no string of a JSON document can hold."""
 
 REGISTRIES: dict[str, Mapping[str, type]] = {"method": METHODS, "backbone": BACKBONES}
 """Part of a configuration → the classes that it may name."""
@@ -80,7 +83,8 @@ class Run:
             },
             "labels": self.labels,
         }
-        return json.dumps(plan, indent=1, ensure_ascii=False) + "\n"
+        # Three values on one line: there are as many of these as pairs of classes.
+        return TRIPLE.sub(r"[\1, \2, \3]", json.dumps(plan, indent=1, ensure_ascii=False)) + "\n"
 
     @classmethod
     def load(cls, path: Path) -> Run:
