@@ -51,7 +51,8 @@ def test_help_of_every_command_succeeds(command, capsys):
 def test_help_shows_the_presets_defaults_and_docstrings(capsys):
     main(["train", "--preset", "paper", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert "--fit.lr LR initial learning rate. (type: float, default: 0.0001)" in text
+    words = "base learning rate, which `schedule` and `warmup` scale."
+    assert f"--fit.lr LR {words} (type: float, default: 0.0001)" in text
     assert "weight of CSC at the end of training" in text
 
 

@@ -38,7 +38,7 @@ class Fit:
     Args:
         steps: optimiser steps in all.
         optimizer: "adam" (weight decay as an L2 term) or "adamw" (decoupled).
-        lr: learning rate before it falls; it rises to this where `warmup` says so.
+        lr: base learning rate, which `schedule` and `warmup` scale.
         weight_decay: the optimiser's.
         schedule: "constant", or "poly": lr·(1 − t/T)^0.9.
         warmup: part of the steps, 0 to 1, in whose step t = 0, 1, … the rate is also multiplied by
