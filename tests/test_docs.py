@@ -142,7 +142,8 @@ def test_the_readmes_headline_is_that_of_the_results() -> None:
 
 def test_the_results_are_made_of_the_numbers_in_the_repository(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "benchmarks" / "measured", tmp_path / "measured")
-    suites = [str(tmp_path / "measured" / name) for name in ("headline", "headline4", "robustness")]
+    names = ("headline", "headline4", "compared", "robustness")
+    suites = [str(tmp_path / "measured" / name) for name in names]
     page = tmp_path / "results.md"
     notes = ["--notes", str(ROOT / "benchmarks" / "results-notes.md")]
     assert main(["benchmark", "--table", *suites, "--page", str(page), *notes]) == 0
