@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -75,9 +76,13 @@ def test_a_class_whose_part_was_chosen_counts_by_that_part():
 
 
 def test_classes_of_several_parts_stay_and_count_by_all_of_these():
+    """Class 1, two voxels at 50 and 70 mm, lies at 60 mm: class 2 is expected at 70 mm, where the
+    three voxels at 150 mm count more than the two at 5 mm. Seen from 50 mm it would not be so."""
     row = "22...1.1......222"
-    offsets = along_x((None, None), (-55, None))
-    assert kept(row, offsets, classes=(2,)) == "22...1.1........."
+    offsets = along_x((None, None), (10, None))
+    assert math.log(3) - (150 - 70) / REACH > math.log(2) - (70 - 5) / REACH
+    assert math.log(3) - (150 - 60) / REACH < math.log(2) - (60 - 5) / REACH
+    assert kept(row, offsets, classes=(2,)) == ".....1.1......222"
 
 
 def test_parts_and_centres_are_those_of_the_whole_volume():
@@ -94,6 +99,20 @@ def test_parts_and_centres_are_those_of_the_whole_volume():
         np.testing.assert_allclose(parts.centres(), centres)
         np.testing.assert_array_equal(parts.sizes, np.bincount(numbers.ravel())[1:])
         np.testing.assert_allclose(found[index], ndimage.center_of_mass(own))
+
+
+@pytest.mark.parametrize("offsets", [(), along_x((None, 9), (9, None))])
+def test_one_class_is_held_at_a_time(offsets):
+    """Seven bytes per voxel of a class's box, and what counting takes; see `inference.memory`."""
+    label = np.zeros((200, 200, 200), np.int16)
+    label[:95], label[105:] = 1, 1
+    label[:, :10], label[:, 190:] = 2, 2
+    tracemalloc.start()
+    keep_one_part(label, np.eye(4), (1, 2), offsets)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most / label.size < 7.5
+    assert [ndimage.label(label == k)[1] for k in (1, 2)] == [1, 1]
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -106,6 +106,7 @@ def class_centres(label: np.ndarray, classes: Iterable[int]) -> dict[int, np.nda
 
 
 def _drop_smaller(parts: Parts) -> int:
+    # A function, so that nothing holds these parts while the next class's are found.
     return parts.keep(int(parts.sizes.argmax()))
 
 

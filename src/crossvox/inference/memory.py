@@ -25,7 +25,8 @@ PREPARING = 13
 """Bytes per voxel of the prepared grid while it is made: the array, the copies that percentiles
 and deviations are taken of, and the body's mask (`data.preprocess`)."""
 PARTS = 7
-"""Bytes per voxel of a label map while smaller parts are taken out of it (`components`)."""
+"""Bytes per voxel of a label map while smaller parts are taken out of it (`components`). Some 100
+bytes per part come to that, which matters from a million parts on."""
 SLAB_COPIES = 6
 """How often a slab's values are there on their way through `native_slabs` and its consumers."""
 MARGIN = 1.1

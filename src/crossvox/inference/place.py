@@ -46,6 +46,7 @@ def keep_one_part(
 
 
 def _measured(parts: Parts) -> tuple[np.ndarray, np.ndarray]:
+    """Sizes and centres; a function, so that nothing holds the parts while the next are found."""
     return parts.sizes, parts.centres()
 
 
