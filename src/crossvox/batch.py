@@ -71,6 +71,8 @@ class Task:
             scans (`data.pieces`).
         offsets: per class, per class, how far from the second one's centre the first one's lies
             there: (3,) mm in world space (RAS+), None where that is not known. Empty if none is.
+        aligned: a subject's scans are first brought over each other (`data.align`), as headers
+            only say roughly where the body lies.
     """
 
     modalities: tuple[str, ...]
@@ -84,6 +86,7 @@ class Task:
     flips: tuple[int, ...] = ()
     one_piece: tuple[str, ...] = ()
     offsets: Offsets = ()
+    aligned: bool = False
 
     def __post_init__(self) -> None:
         if unknown := set(self.one_piece) - set(self.classes):

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from crossvox.batch import IGNORE, Batch, Task, View
+from crossvox.data.align import aligned
 from crossvox.data.augment import Appearance, Augment, random_pose
-from crossvox.data.geometry import sample, voxel_map
+from crossvox.data.geometry import Grid, sample, voxel_map
 from crossvox.data.manifest import Case, Manifest
 from crossvox.data.misalign import Misalign
 from crossvox.data.sampling import (
@@ -114,6 +115,7 @@ class CropDataset(Dataset[Batch]):
         self._appearance = Appearance(augment)
         self.cases = {case.id: case for case in manifest.split("train")}
         self.store = store
+        self.places = self._align() if task.aligned and needs else {}
         self.labelled = {
             (m, c): self._open_labelled(manifest, self.cases[c], m)
             for m, cases in selection.labelled.items()
@@ -139,6 +141,17 @@ class CropDataset(Dataset[Batch]):
             unlabelled=self._stack(unlabelled) if unlabelled else None,
             names=tuple(row.name for row in everything),
         )
+
+    @property
+    def shifts(self) -> dict[tuple[str, str], np.ndarray]:
+        """(Case, modality) → (3,) mm (RAS+) that scans were moved to lie over the subject's first.
+
+        Only scans that were.
+        """
+        return {
+            (c, m): (place.affine - self._as_given(self.cases[c], m).grid.affine)[:3, 3]
+            for (c, m), place in self.places.items()
+        }
 
     def _rows(self, total: int) -> range:
         return range(self.rank, total, self.world)
@@ -201,8 +214,24 @@ class CropDataset(Dataset[Batch]):
         return Row(images, same, None, (), f"{case.id}/{anchor}")
 
     def _scan(self, case: Case, modality: str) -> StoredArray:
+        entry = self._as_given(case, modality)
+        place = self.places.get((case.id, modality))
+        return entry if place is None else entry.at(place)
+
+    def _as_given(self, case: Case, modality: str) -> StoredArray:
+        """The scan where its header puts it, or where a motion was imposed to put it."""
         entry = self.store.image(case, modality)
         return self.misalign.stored(case.id, entry) if modality == self.misaligned else entry
+
+    def _align(self) -> dict[tuple[str, str], Grid]:
+        """(Case, modality) → where scans lie that are not where their header puts them."""
+        found = {}
+        for case in self.cases.values():
+            scans = {m: self._as_given(case, m) for m in self.task.modalities if m in case.images}
+            for m, place in aligned(scans, self.task.modalities).items():
+                if place is not scans[m].grid:
+                    found[case.id, m] = place
+        return found
 
     def _others(self, case: Case, modality: str) -> list[str]:
         return [m for m in self.task.modalities if m in case.images and m != modality]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -54,8 +54,7 @@ class Misalign:
 
     def stored(self, case: str, entry: StoredArray) -> StoredArray:
         """A prepared scan of the moved modality, at its new place."""
-        moved = Grid(entry.shape, self.motion(case, entry.grid) @ entry.grid.affine)
-        return replace(entry, meta={**entry.meta, "grid": moved.to_dict()})
+        return entry.at(Grid(entry.shape, self.motion(case, entry.grid) @ entry.grid.affine))
 
 
 def _rotation(axis: np.ndarray, angle: float) -> np.ndarray:

@@ -23,12 +23,15 @@ class Sampling:
         foreground: part of the labelled crops that is centred near a random class's voxel.
         partner_drop: part of the labelled crops that is shown without the subject's other
             modalities, so that one modality alone is a trained case.
+        align: bring the scans of a subject over each other before anything else, in prediction
+            too, unless the data set is registered; headers may be centimetres off.
     """
 
     labelled: int = 2
     unlabelled: int = 2
     foreground: float = 0.5
     partner_drop: float = 0.5
+    align: bool = True
 
     def __post_init__(self) -> None:
         require("sampling.labelled", self.labelled, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,10 @@ class StoredArray:
     def box(self) -> np.ndarray:
         """(2, 3) first voxel and one past the last of the body."""
         return np.array(self.meta["box"])
+
+    def at(self, grid: Grid) -> StoredArray:
+        """The same scan at another place."""
+        return replace(self, meta={**self.meta, "grid": grid.to_dict()})
 
     def read(self, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
         """The voxels from `start` to `stop` (which must lie inside)."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from crossvox.batch import Task
+from crossvox.data.align import aligned
 from crossvox.data.geometry import Grid, resample
 from crossvox.data.preprocess import Prepared, Preprocessing
 from crossvox.errors import require
@@ -156,31 +157,38 @@ class Predictor:
     ) -> Iterator[tuple[int, Tensor]]:
         """Class probabilities on the prepared grid of `output`, plane by plane.
 
-        The subject's other scans are resampled onto that grid; a window whose centre lies outside
-        such a scan's field of view is predicted without it, as in training.
+        The subject's other scans are resampled onto that grid, first brought over it if that was
+        done in training (`Task.aligned`); a window whose centre lies outside such a scan's field
+        of view is predicted without it, as in training.
 
         Yields:
             The planes' places along `way`, in its order, and their (C, …, …).
         """
-        anchor = prepared[output]
+        anchor, lies = prepared[output], self._grids(prepared)
         scans, grids = {output: (anchor.array, anchor.fill)}, []
         for other, scan in prepared.items():
             if other != output and self.task.paired:
-                array = resample(scan.array, scan.grid, anchor.grid, fill=scan.fill)
+                array = resample(scan.array, lies[other], lies[output], fill=scan.fill)
                 scans[other] = (array, scan.fill)
-                grids.append(scan.grid)
+                grids.append(lies[other])
         shape, patch, overlap = anchor.grid.shape, self.task.patch, self.inference.overlap
         windows = Windows(shape, patch, overlap, way.axis, way.descending)
 
         def answer(places: Sequence[Place]) -> Tensor:
             cut = [[windows.cut(*scan, place) for scan in scans.values()] for place in places]
             images = torch.stack([torch.stack(row) for row in cut]).to(self.device)
-            centres = [anchor.grid.affine @ [*windows.centre(place), 1] for place in places]
+            centres = [lies[output].affine @ [*windows.centre(place), 1] for place in places]
             present = torch.tensor([[True, *(g.holds(c) for g in grids)] for c in centres])
             with self._predicting():
                 return self._window(images, present.to(self.device), list(scans))
 
         return slide(answer, windows, self.inference.batch, self.device)
+
+    def _grids(self, prepared: Mapping[str, Prepared]) -> dict[str, Grid]:
+        """Where the scans lie to each other."""
+        if self.task.aligned and len(prepared) > 1:
+            return aligned(prepared, self.task.modalities)
+        return {m: scan.grid for m, scan in prepared.items()}
 
     @contextlib.contextmanager
     def _predicting(self) -> Iterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +126,17 @@ def describe_plan(plan: Plan) -> Iterator[str]:
     yield f"may mirror   {', '.join('xyz'[axis] for axis in task.flips) or 'no axis'}"
     kind = "registered" if task.registered else "not registered"
     yield f"subjects     {f'paired, {kind}' if task.paired else 'unpaired'}"
+
+
+def describe_shifts(shifts: Mapping[tuple[str, str], np.ndarray]) -> Iterator[str]:
+    """A line for each modality whose scans were moved over the subjects' others."""
+    for modality in dict.fromkeys(m for _, m in shifts):
+        sizes = {c: np.linalg.norm(shift) for (c, m), shift in shifts.items() if m == modality}
+        least, most = min(sizes.values()), max(sizes, key=sizes.__getitem__)
+        yield (
+            f"moved        {modality} of {len(sizes)} training subjects, to lie over their first "
+            f"scan, by {least:.0f} to {sizes[most]:.0f} mm (most: {most})"
+        )
 
 
 def _image_job(store: Store, case: Case, modality: str) -> Callable[[], object]:

@@ -40,6 +40,7 @@ from crossvox.workflows.prepare import (
     Stages,
     describe_fingerprint,
     describe_plan,
+    describe_shifts,
     fill,
     refuse,
 )
@@ -97,7 +98,8 @@ def train(config: RunConfig, echo: Echo = print) -> Trained:
     found = fingerprint(manifest)
     plan = make_plan(found, manifest, config.budget, crop_rule(config.backbone))
     pieces = _on_first(fabric, lambda: find_pieces(manifest, selection))
-    plan = replace(plan, task=replace(plan.task, **vars(pieces)))
+    aligned = config.sampling.align and plan.task.paired and not plan.task.registered
+    plan = replace(plan, task=replace(plan.task, **vars(pieces), aligned=aligned))
     run = Run(config.out, config, plan, selection, manifest.labels)
     for line in _describe(found, run):
         echo(line)
@@ -112,6 +114,7 @@ def train(config: RunConfig, echo: Echo = print) -> Trained:
         "threads": torch.get_num_threads(),
         "data": file_hashes(run, manifest, parts.store),
         "weights": weights,
+        "moved_mm": {"/".join(key): s.round(1).tolist() for key, s in parts.dataset.shifts.items()},
         "timings": stages.seconds,
     }
     # Not before here: a run that is refused leaves nothing behind.
@@ -187,6 +190,8 @@ def _assemble(
     labels = [(case, m) for case, m in images if (case.id, m) in run.selection.labels]
     _on_first(fabric, lambda: fill(store, manifest, images, labels))
     dataset = crops(run, manifest, store, fabric.global_rank, fabric.world_size)
+    for line in describe_shifts(dataset.shifts):
+        echo(line)
     return _Parts(store, method, dataset, Validation(run, manifest, store))
 
 
