@@ -123,7 +123,7 @@ def test_coarse_blocks_lie_where_their_voxels_do(spacing):
             assert coarse[corner] == pytest.approx(expected, abs=0.01)
 
 
-def crops(manifest, plan, folder, *, aligned, misalign=None, needs=("unlabelled", "companion")):
+def crops(manifest, plan, folder, *, aligned, misalign=None):
     return CropDataset(
         manifest,
         Store(folder, plan.preprocessing),
@@ -132,7 +132,7 @@ def crops(manifest, plan, folder, *, aligned, misalign=None, needs=("unlabelled"
         sampling=Sampling(partner_drop=0.0),
         augment=Augment(rotate=0, scale=0, flip=0, probability=0),
         seed=0,
-        needs=frozenset(needs),
+        needs=frozenset({"unlabelled", "companion"}),
         misalign=misalign,
     )
 
@@ -162,11 +162,6 @@ def test_training_crops_show_the_same_anatomy_though_headers_are_wrong(registere
         return np.mean(found)
 
     assert likeness(mended) > 0.8 > 0.5 > likeness(wrong)
-
-
-def test_only_methods_that_look_at_several_scans_pay_for_it(registered, plan, tmp_path):
-    moved = Misalign("mr", shift=45)
-    assert not crops(registered, plan, tmp_path, aligned=True, misalign=moved, needs=()).shifts
 
 
 class Companion(nn.Module):
@@ -206,7 +201,7 @@ def test_a_prediction_sees_the_other_scan_where_it_shows_the_same(scans, plan, o
 
 
 def run_of(manifest, out, *more):
-    argv = train_arguments(manifest.path, out, "--method", "cmc", *more)
+    argv = train_arguments(manifest.path, out, *more)
     assert main(argv) == 0
     return Run.load(out), json.loads((out / "run.json").read_text())
 
@@ -230,8 +225,10 @@ def test_a_run_says_what_it_moved_and_predicts_alike(registered, tmp_path, capsy
     assert not run.task.aligned and facts["moved_mm"] == {}
 
 
-def test_unpaired_sets_have_nothing_to_align(unpaired_files, tmp_path):
-    assert not run_of(unpaired_files, tmp_path / "run")[0].task.aligned
+def test_where_scans_never_meet_there_is_nothing_to_align(unpaired_files, paired_files, tmp_path):
+    assert not run_of(unpaired_files, tmp_path / "unpaired")[0].task.aligned
+    assert not run_of(paired_files, tmp_path / "sup", "--method", "sup")[0].task.aligned
+    assert run_of(paired_files, tmp_path / "cml", "--method", "cml")[0].task.aligned
 
 
 def test_a_run_from_before_scans_were_aligned_does_as_it_did(registered, plan):

@@ -70,6 +70,31 @@ def test_total_is_the_weighted_sum(progress: float) -> None:
     assert logged == {"alpha", "beta", "csc_shuffled"}
 
 
+@pytest.mark.parametrize("part", ["one subject's", "half", "others'"])
+@pytest.mark.parametrize(
+    ("known", "lasts"), [({"aligned": True}, True), ({"registered": True}, True), ({}, False)]
+)
+def test_cac_lasts_between_scans_of_one_subject_that_lie_over_each_other(
+    known: dict[str, bool], lasts: bool, part: str
+) -> None:
+    task = dataclasses.replace(PAIRED, **known)
+    batch = make_batch(task)
+    assert batch.unlabelled is not None
+    of_one = {"one subject's": [True, True], "half": [False, True], "others'": [False, False]}[part]
+    batch.unlabelled.same["mr"] = torch.tensor(of_one)
+    for progress in (0.0, 0.4, 1.0):
+        scheduled = 0.1 * math.exp(-5 * progress)
+        method = make_method("cmc", task, cac_lasts=True)
+        share = sum(of_one) / 2 if lasts else 0
+        losses = {k: float(v.detach()) for k, v in method(batch, progress).items()}
+        assert losses["beta"] == pytest.approx(share * 0.1 + (1 - share) * scheduled)
+        assert losses["alpha"] == pytest.approx(0.1 * math.exp(-5 * (1 - progress)))
+        expected = losses["sup"] + losses["alpha"] * losses["csc"] + losses["beta"] * losses["cac"]
+        assert losses["loss"] == pytest.approx(expected, rel=1e-5)
+        plain = make_method("cmc", task)(batch, progress)
+        assert float(plain["beta"].detach()) == pytest.approx(scheduled)
+
+
 def test_log_says_when_cac_has_no_negatives() -> None:
     losses = make_method("cmc", PAIRED)(make_batch(PAIRED, unlabelled=1), 0.5)
     assert float(losses["cac_fallback"]) == 1

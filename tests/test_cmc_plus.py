@@ -31,6 +31,13 @@ def test_first_part_is_cmc() -> None:
     assert float(losses["relearn"]) == 0.0
 
 
+def test_cac_lasts_unless_asked_not_to() -> None:
+    task = replace(make_task(paired=True), aligned=True)
+    for options, expected in (({}, True), ({"cac_lasts": False}, False)):
+        assert make_method("cmc+", task, **options).student.cac_lasts is expected
+    assert not make_method("cmc+", make_task(paired=True)).student.cac_lasts
+
+
 def test_second_part_adds_the_soft_labels() -> None:
     method, batch = make_method("cmc+", PAIRED, weight=0.3), make_batch(PAIRED)
     losses = step(method, batch, 0.8)

@@ -64,6 +64,13 @@ def test_the_rate_rises_from_scratch(name):
     assert config("--preset", name).fit.warmup == 0.1
 
 
+@pytest.mark.parametrize("name", presets())
+def test_the_paper_takes_headers_and_weights_as_they_are(name):
+    made = config("--preset", name)
+    assert made.sampling.align is not name.startswith("paper")
+    assert made.method.get("cac_lasts", False) is not name.startswith("paper")
+
+
 def test_the_cpu_preset_stays_small():
     made = config("--preset", "cpu")
     assert made.budget.patch_voxels <= 80_000 and made.compute.accelerator == "cpu"

@@ -115,7 +115,7 @@ class CropDataset(Dataset[Batch]):
         self._appearance = Appearance(augment)
         self.cases = {case.id: case for case in manifest.split("train")}
         self.store = store
-        self.places = self._align() if task.aligned and needs else {}
+        self.places = self._align() if task.aligned else {}
         self.labelled = {
             (m, c): self._open_labelled(manifest, self.cases[c], m)
             for m, cases in selection.labelled.items()

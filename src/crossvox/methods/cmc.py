@@ -13,7 +13,7 @@ from crossvox.batch import Batch, Task, View
 from crossvox.errors import check_choice, require
 from crossvox.losses.cac import CACForm, CACLoss
 from crossvox.losses.csc import CSCForm, CSCLoss
-from crossvox.losses.distributed import world_size
+from crossvox.losses.distributed import gather_rows, world_size
 from crossvox.losses.schedules import ScheduleForm, ramp_down, ramp_up
 from crossvox.losses.supervised import supervised_loss
 from crossvox.methods.cmc_networks import CMCNetworks, FusionForm
@@ -63,6 +63,7 @@ class CMC(CMCNetworks):
         alpha: float = 0.1,
         beta: float = 0.1,
         schedule: ScheduleForm = "paper",
+        cac_lasts: bool = False,
     ) -> None:
         """Build the networks; those of all modalities start as copies of the first one's.
 
@@ -91,6 +92,8 @@ class CMC(CMCNetworks):
             alpha: weight of CSC at the end of training.
             beta: weight of CAC at its start.
             schedule: "paper", "squared" (exponents squared) or "constant".
+            cac_lasts: CAC keeps its weight between scans of one subject that lie over each other
+                (aligned or registered), which show one anatomy; it falls between all others.
         """
         require("method.balance", balance, 0, 1)
         check_choice("sup", sup, SupForm)
@@ -117,6 +120,7 @@ class CMC(CMCNetworks):
         self.csc_on_all = self.csc is not None and csc_on == "all"
         self.fused_cac = cac_predictions == "fused"
         self.alpha, self.beta, self.schedule = alpha, beta, schedule
+        self.cac_lasts = cac_lasts and (task.aligned or task.registered)
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Losses "sup", "csc" and "cac" with their weights; see `Method.forward`.
@@ -137,7 +141,7 @@ class CMC(CMCNetworks):
         weights = {
             "sup": 1.0,
             "csc": self.alpha * ramp_up(self.schedule, progress),
-            "cac": self.beta * ramp_down(self.schedule, progress),
+            "cac": self.beta * self._cac_left(batch.unlabelled, progress),
         }
         loss = self._total([weights[name] * parts[name] for name in weights if name in parts])
         for name, term in (("alpha", "csc"), ("beta", "cac")):
@@ -149,6 +153,18 @@ class CMC(CMCNetworks):
     def uses_unlabelled(self) -> bool:
         """Not without both consistencies; see `Method.uses_unlabelled`."""
         return self.csc is not None or self.cac is not None
+
+    def _cac_left(self, view: View | None, progress: float) -> float:
+        """What is left of CAC's weight, the mean over the crops of all processes."""
+        scheduled = ramp_down(self.schedule, progress)
+        if view is None or not self.cac_lasts:
+            return scheduled
+        of_one = gather_rows(self._of_one(view).float())
+        return scheduled + (1 - scheduled) * float(of_one.mean())
+
+    def _of_one(self, view: View) -> Tensor:
+        """(B,) bool, whether all modalities of a row are one subject's."""
+        return torch.stack([view.same[m] for m in self.task.modalities]).all(dim=0)
 
     def _supervised(self, batch: Batch) -> tuple[Tensor | None, list[list[Tensor]]]:
         """The supervised loss, and the deepest features of crops that show the same anatomy."""
@@ -196,8 +212,7 @@ class CMC(CMCNetworks):
         """CSC and CAC between all modalities of the unlabelled crops."""
         parts: dict[str, Tensor] = {}
         features = {m: self._encode(m, view.images[m]) for m in self.task.modalities}
-        together = torch.stack([view.same[m] for m in features]).all(dim=0)
-        registered = together if self.task.registered else False
+        registered = self._of_one(view) if self.task.registered else False
         if self.csc is not None:
             deepest = [f[-1] for f in features.values()]
             parts["csc"] = self._consistency(deepest, registered, pairs)

@@ -14,7 +14,6 @@ from crossvox.batch import Batch, Task, View
 from crossvox.errors import require
 from crossvox.losses.distributed import world_size
 from crossvox.losses.pseudo import soft_loss
-from crossvox.losses.schedules import ScheduleForm
 from crossvox.methods.base import Method
 from crossvox.methods.bcp import largest_components, paste, random_box
 from crossvox.methods.cmc import CMC
@@ -60,7 +59,7 @@ class CMCPlus(Method):
         drop: float = 0.5,
         clean: bool = True,
         prior: float = 0.5,
-        schedule: ScheduleForm = "paper",
+        cac_lasts: bool = True,
     ) -> None:
         """Build CMC and its teacher.
 
@@ -78,7 +77,7 @@ class CMCPlus(Method):
             clean: whether soft labels and label maps keep one part only of each class that is one
                 piece in the labelled scans (`Task.one_piece`): the largest in soft labels.
             prior: share of cross-entropy's class balance that label maps take back.
-            schedule: as in `CMC`.
+            cac_lasts: as in `CMC`.
         """
         super().__init__(task, backbone)
         shares = {"relearn": relearn, "decay": decay, "box": box, "drop": drop, "prior": prior}
@@ -86,7 +85,7 @@ class CMCPlus(Method):
             require(f"method.{name}", value, 0, 1)
         require("method.weight", weight, 0)
         require("method.gamma", gamma, 1)
-        self.student = CMC(task, backbone, joint=joint, mia=mia, schedule=schedule)
+        self.student = CMC(task, backbone, joint=joint, mia=mia, cac_lasts=cac_lasts)
         self.teacher = Teacher(self.student, decay)
         self.relearn, self.weight = relearn, weight
         self.box, self.gamma, self.drop = box, gamma, drop

@@ -21,11 +21,12 @@ PLAIN = ""
 
 @dataclass(frozen=True)
 class Facts:
-    """What the tables say of a row."""
+    """What is known of a row before it is run, for the tables and to tell earlier runs by."""
 
     parameters: int
     uses_unlabelled: bool
     adaptation: str
+    aligned: bool
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from crossvox.workflows.benchmark_suite import (
 from crossvox.workflows.config import RunConfig
 from crossvox.workflows.evaluate import Given, cases_of
 from crossvox.workflows.presets import PLUGINS
-from crossvox.workflows.runs import build_method, crop_rule, with_defaults
+from crossvox.workflows.runs import Run, build_method, crop_rule, is_aligned, with_defaults
 from crossvox.workflows.train import store_path
 
 Parse = Callable[[Path], RunConfig]
@@ -186,7 +186,12 @@ def _planned(
     assert manifest.path is not None
     config = dataclasses.replace(config, data=manifest.path, out=out / "cells").absolute()
     config = dataclasses.replace(config, store=store_path(config, manifest, plan))
-    return config, Facts(method.n_parameters, method.uses_unlabelled, method.adaptation)
+    return config, Facts(
+        method.n_parameters,
+        method.uses_unlabelled,
+        method.adaptation,
+        is_aligned(plan.task, config),
+    )
 
 
 def _cell(draft: Cell, labels: str, seed: int, suite: Suite) -> Cell:
@@ -222,6 +227,9 @@ def _refuse_other(cell: Cell) -> None:
             f"{cell.folder}: {error}; remove that folder, or give another --out"
         ) from error
     changed = [name for key in now if key not in ELSEWHERE for name in _other(key, before, now)]
+    changed = [name for name in changed if name != "sampling.align"]
+    if _aligned_otherwise(cell):
+        changed.append("sampling.align")
     if _data_changed(cell):
         changed.append("data set")
     if changed:
@@ -239,6 +247,17 @@ def _other(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     if one.get("name") != two.get("name"):
         return [f"{key}.name"]  # two methods' options have nothing to do with each other
     return [f"{key}.{k}" for k in one | two if one.get(k) != two.get(k)]
+
+
+def _aligned_otherwise(cell: Cell) -> bool:
+    """Whether its run aligned scans and would not now, or the other way round.
+
+    The configuration of a version that could not does not say so; the plan does.
+    """
+    try:
+        return Run.load(cell.run).task.aligned is not cell.facts.aligned
+    except CrossvoxError:
+        return False  # who goes on with the run says what is wrong with it
 
 
 def _data_changed(cell: Cell) -> bool:

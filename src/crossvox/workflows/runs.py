@@ -169,6 +169,12 @@ def crop_rule(backbone: dict[str, Any]) -> CropRule | None:
         raise UsageError(str(error)) from error
 
 
+def is_aligned(task: Task, config: RunConfig) -> bool:
+    """Whether a run brings the scans of a subject over each other before it looks at them."""
+    asked = config.sampling.align and bool(METHODS[config.method["name"]].needs)
+    return asked and task.paired and not task.registered
+
+
 def build_method(task: Task, config: RunConfig) -> Method:
     """The configured method over the configured backbone, with fresh weights.
 

@@ -44,7 +44,7 @@ from crossvox.workflows.prepare import (
     fill,
     refuse,
 )
-from crossvox.workflows.runs import PLAN, Run, build_method, complete, crop_rule
+from crossvox.workflows.runs import PLAN, Run, build_method, complete, crop_rule, is_aligned
 from crossvox.workflows.validate import Validation
 from crossvox.workflows.weights import Files, describe, read_files, start
 
@@ -98,7 +98,7 @@ def train(config: RunConfig, echo: Echo = print) -> Trained:
     found = fingerprint(manifest)
     plan = make_plan(found, manifest, config.budget, crop_rule(config.backbone))
     pieces = _on_first(fabric, lambda: find_pieces(manifest, selection))
-    aligned = config.sampling.align and plan.task.paired and not plan.task.registered
+    aligned = is_aligned(plan.task, config)
     plan = replace(plan, task=replace(plan.task, **vars(pieces), aligned=aligned))
     run = Run(config.out, config, plan, selection, manifest.labels)
     for line in _describe(found, run):
