@@ -7,11 +7,13 @@ import json
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813 - as its own documentation has it
 import torch
 from torch import nn
 
 from crossvox.batch import Task
 from crossvox.cli.main import main
+from crossvox.data import align
 from crossvox.data.align import _coarse, aligned, find_shift, shifted
 from crossvox.data.augment import Augment
 from crossvox.data.fingerprint import fingerprint
@@ -22,10 +24,12 @@ from crossvox.data.misalign import Misalign
 from crossvox.data.nifti import read_image
 from crossvox.data.phantom import write_phantom
 from crossvox.data.plan import Budget, make_plan
+from crossvox.data.preprocess import Prepared
 from crossvox.data.sampling import Sampling
 from crossvox.data.selection import select
 from crossvox.data.store import Store
 from crossvox.inference.predictor import Inference, Predictor
+from crossvox.workflows.prepare import describe_shifts
 from crossvox.workflows.runs import Run
 from helpers_run import train_arguments
 
@@ -86,11 +90,64 @@ def test_scans_that_tell_nothing_about_each_other_stay_where_they_are():
             assert not find_shift(np.zeros(shape, np.float32), grid, noise[1], of).any()
 
 
-def test_headers_without_any_overlap_are_found_out_too(scans):
+@pytest.mark.parametrize("slices", [2, 3])
+@pytest.mark.parametrize("thin", ["ct", "mr"])
+def test_stacks_of_two_or_three_slices_are_brought_over_the_others(scans, slices, thin):
+    shift = np.array([35.0, -30, 0])
+    pair = dict(scans[0])
+    scan, middle = pair[thin], pair[thin].array.shape[2] // 2
+    affine = scan.grid.affine.copy()
+    affine[:3, 3] += affine[:3, 2] * middle
+    array = scan.array[..., middle : middle + slices]
+    pair[thin] = Prepared(array, Grid(array.shape, affine), scan.fill, scan.box)
+    ct, mr = pair["ct"], pair["mr"]
+    there = find_shift(ct.array, ct.grid, mr.array, shifted(mr.grid, shift))
+    assert np.linalg.norm(there + shift) < ERROR
+    assert not find_shift(ct.array, ct.grid, mr.array, mr.grid).any()
+
+
+def test_scans_that_headers_put_apart_stay_apart(scans):
+    """They may show different parts of the body; `crossvox check` says that they do not meet."""
+    for pair in scans:
+        ct, mr = pair["ct"], pair["mr"]
+        far = shifted(mr.grid, np.array([0.0, 0, 600]))
+        assert not find_shift(ct.array, ct.grid, mr.array, far).any()
+
+
+def test_a_little_in_common_is_enough_to_be_found(scans):
     ct, mr = scans[0]["ct"], scans[0]["mr"]
-    far = np.array([900.0, -700, 400])
+    far = np.array([180.0, 120, 0])
     there = find_shift(ct.array, ct.grid, mr.array, shifted(mr.grid, far))
     assert np.linalg.norm(there + far) < ERROR
+
+
+def test_the_number_of_threads_has_no_say(scans):
+    ct, mr = scans[2]["ct"], scans[2]["mr"]
+    of, before = shifted(mr.grid, np.array([30.0, 0, 0])), sitk.ProcessObject
+    threads = before.GetGlobalDefaultNumberOfThreads()
+    try:
+        found = []
+        for number in (1, 3):
+            sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(number)
+            found.append(find_shift(ct.array, ct.grid, mr.array, of))
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+    assert found[0].any()
+    np.testing.assert_array_equal(*found)
+
+
+def test_of_three_scans_two_come_to_the_first(scans):
+    pair = scans[0]
+    shifts = {"mr": np.array([40.0, 0, 0]), "late": np.array([0.0, -45, 0])}
+    three = {"ct": pair["ct"]} | {
+        m: dataclasses.replace(pair["mr"], grid=shifted(pair["mr"].grid, shift))
+        for m, shift in shifts.items()
+    }
+    places = aligned(three, ("ct", "late", "mr"))
+    assert places["ct"] is pair["ct"].grid
+    for m, shift in shifts.items():
+        moved = (places[m].affine - three[m].grid.affine)[:3, 3]
+        assert np.linalg.norm(moved + shift) < ERROR
 
 
 def test_the_first_scan_in_the_given_order_stays(scans):
@@ -149,19 +206,42 @@ def test_training_crops_show_the_same_anatomy_though_headers_are_wrong(registere
         assert np.linalg.norm(shift + true) < ERROR
     assert not wrong.shifts and not right.shifts
 
-    def likeness(data):
-        """Of the CTs' companions to those of `right`, whose crops are at the same places."""
+    def likeness(data, anchor, other):
+        """Of the companions to those of `right`, whose labelled crops are at the same places."""
         found = []
         for step in range(6):
-            view, truth = (d[step].labelled["ct"] for d in (data, right))
-            assert torch.equal(view.images["ct"], truth.images["ct"])
-            for k in (view.same["mr"] & truth.same["mr"]).nonzero().flatten():
-                pair = torch.stack([v.images["mr"][k].flatten() for v in (view, truth)])
+            view, truth = (d[step].labelled[anchor] for d in (data, right))
+            assert torch.equal(view.images[anchor], truth.images[anchor])
+            for k in (view.same[other] & truth.same[other]).nonzero().flatten():
+                pair = torch.stack([v.images[other][k].flatten() for v in (view, truth)])
                 found.append(float(torch.corrcoef(pair)[0, 1]))
         assert len(found) > 4
         return np.mean(found)
 
-    assert likeness(mended) > 0.8 > 0.5 > likeness(wrong)
+    for anchor, other in (("ct", "mr"), ("mr", "ct")):
+        assert likeness(mended, anchor, other) > 0.8 > 0.5 > likeness(wrong, anchor, other)
+
+
+def test_unlabelled_crops_of_a_subject_show_one_place(registered, plan, tmp_path):
+    """How much the two scans' crops tell about each other, by the correlation of their bodies."""
+    moved = Misalign("mr", shift=45)
+
+    def agreement(data):
+        found = []
+        for step in range(8):
+            view = data[step].unlabelled
+            for k in (view.same["ct"] & view.same["mr"]).nonzero().flatten():
+                pair = torch.stack(
+                    [(view.images[m][k] > -1).float().flatten() for m in view.images]
+                )
+                found.append(float(torch.nan_to_num(torch.corrcoef(pair)[0, 1])))
+        assert len(found) > 8
+        return np.mean(found)
+
+    wrong = agreement(crops(registered, plan, tmp_path, aligned=False, misalign=moved))
+    right = agreement(crops(registered, plan, tmp_path, aligned=False))
+    mended = agreement(crops(registered, plan, tmp_path, aligned=True, misalign=moved))
+    assert wrong < mended - 0.1 and abs(mended - right) < 0.1
 
 
 class Companion(nn.Module):
@@ -169,14 +249,15 @@ class Companion(nn.Module):
 
     def __init__(self, task: Task):
         super().__init__()
-        self.task, self.keeps_largest = task, False
+        self.task, self.keeps_largest, self.shown = task, False, []
 
     def class_weights(self):
         return ()
 
     def predict(self, images, outputs=None):
         (name,) = outputs
-        other = next(image for m, image in images.items() if m != name)
+        self.shown.append(len(images))
+        other = next((image for m, image in images.items() if m != name), images[name])
         zeros = torch.zeros_like(other)
         return {name: torch.cat([-50 * other, 50 * other, *[zeros - 99] * 3], 1)}
 
@@ -200,13 +281,59 @@ def test_a_prediction_sees_the_other_scan_where_it_shows_the_same(scans, plan, o
     assert overlap(label(moved, True), truth) > 0.9 > 0.8 > overlap(label(moved, False), truth)
 
 
+@pytest.mark.parametrize("output", ["ct", "mr"])
+def test_windows_beyond_the_other_scan_do_without_it_where_it_truly_ends(scans, plan, output):
+    """A companion of half the slices, in a header that is wrong by as much as it is long."""
+    pair, other = scans[1], "mr" if output == "ct" else "ct"
+    scan = pair[other]
+    half = scan.array[..., : scan.array.shape[2] // 2]
+    short = Prepared(half, Grid(half.shape, scan.grid.affine), scan.fill, scan.box)
+    shift = np.array([120.0, 90, 0])
+    moved = dataclasses.replace(short, grid=shifted(short.grid, shift))
+
+    def shown(companion, aligned):
+        patch = (16, 16, 4)
+        task = dataclasses.replace(plan.task, aligned=aligned, patch=patch)
+        member = Predictor(Companion(task), plan.preprocessing, Inference(0.0))
+        member.label({output: pair[output], other: companion}, output, pair[output].grid)
+        return member.method.shown
+
+    truth = shown(short, False)
+    assert 0 < truth.count(2) < len(truth)
+    assert shown(moved, True) == truth != shown(moved, False)
+
+
+def test_a_subject_is_brought_together_once_for_all_outputs(scans, plan, monkeypatch):
+    pair, asked = scans[0], []
+    monkeypatch.setattr(align, "aligned", lambda *a: asked.append(a) or aligned(*a))
+    member = Predictor(Companion(plan.task), plan.preprocessing, Inference(0.25))
+    found = member.predict_prepared(pair, {m: scan.grid for m, scan in pair.items()})
+    assert len(asked) == 1 and set(found) == {"ct", "mr"}
+    alone = Predictor(
+        Companion(dataclasses.replace(plan.task, aligned=False)), plan.preprocessing, Inference()
+    )
+    assert alone.together(pair) is pair and member.together({"ct": pair["ct"]}).keys() == {"ct"}
+    assert len(asked) == 1
+
+
+def test_one_line_says_how_many_scans_were_moved_and_how_far():
+    shifts = {("s1", "mr"): [0.0, 0, 12], ("s2", "mr"): [30.0, 40, 0], ("s2", "t1"): [6.0, 0, 8]}
+    lines = list(describe_shifts({key: np.array(shift) for key, shift in shifts.items()}))
+    start = "training subjects, to lie over their first scan, by"
+    assert lines == [
+        f"moved        mr of 2 {start} 12 to 50 mm (most: s2)",
+        f"moved        t1 of 1 {start} 10 to 10 mm (most: s2)",
+    ]
+    assert list(describe_shifts({})) == []
+
+
 def run_of(manifest, out, *more):
     argv = train_arguments(manifest.path, out, *more)
     assert main(argv) == 0
     return Run.load(out), json.loads((out / "run.json").read_text())
 
 
-def test_a_run_says_what_it_moved_and_predicts_alike(registered, tmp_path, capsys):
+def test_a_run_says_what_it_moved(registered, tmp_path, capsys):
     path = tmp_path / "set.json"
     dataclasses.replace(registered, registered=False).save(path)
     manifest = load_manifest(path, registered.path.parent)

@@ -144,6 +144,27 @@ def test_a_run_of_a_version_that_knew_fewer_options_is_gone_on_with(
     assert "another method.name than" in refused(capsys, *arguments(suite, paired_files.path, out))
 
 
+def test_a_run_that_took_headers_at_their_word_is_told_by_its_plan(
+    finished, paired_files, tmp_path, capsys
+):
+    """As those of a version that could not align scans, whose configuration says nothing of it."""
+    suite, finished_in = finished
+    out = tmp_path / "out"
+    shutil.copytree(finished_in, out)
+    for path in out.glob("cells/*/run/config.yaml"):
+        config = yaml.safe_load(path.read_text().replace(str(finished_in), str(out)))
+        del config["sampling"]["align"]
+        path.write_text(yaml.safe_dump(config))
+        plan = json.loads((path.parent / "plan.json").read_text())
+        assert plan["task"].pop("aligned") is ("cmc" in str(path.parent.parent.name))
+        (path.parent / "plan.json").write_text(json.dumps(plan))
+    line = refused(capsys, *arguments(suite, paired_files.path, out))
+    assert "_cmc_" in line and "another sampling.align than" in line
+    as_before = ["--set", "sampling.align=false"]
+    assert main(arguments(suite, paired_files.path, out, *as_before)) == 0
+    assert "2 cells: 2 done" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", [{}, {"name": "gone"}, "sup", ["x"], None])
 def test_a_run_of_a_method_that_is_gone_is_named_with_its_folder(
     name, finished, paired_files, tmp_path, capsys

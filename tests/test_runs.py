@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from crossvox.data.phantom import write_phantom
 from crossvox.errors import UsageError
 from crossvox.methods import METHODS
 from crossvox.networks.backbone import BACKBONES
 from crossvox.workflows.config import RunConfig
 from crossvox.workflows.runs import REGISTRIES, complete, with_defaults
+from crossvox.workflows.train import train
 
 PLUGINS = [("method", name) for name in METHODS] + [("backbone", name) for name in BACKBONES]
 
@@ -49,6 +51,23 @@ def test_a_completed_configuration_has_all_options_and_comes_back_from_its_file(
     assert set(getattr(config, part)) == {"name", *options}
     again = RunConfig.from_dict(yaml.safe_load(yaml.safe_dump(config.to_dict())))
     assert again == config == complete(config)
+
+
+def test_options_that_came_later_are_of_old_runs_what_was_done_then() -> None:
+    config = RunConfig(Path("d"), Path("o"), method={"name": "cmc+", "weight": 0.5})
+    assert complete(config).method["cac_lasts"] is True
+    assert complete(config, made=True).method["cac_lasts"] is False
+    assert complete(complete(config), made=True) == complete(config)
+    asked = complete(config).method
+    assert with_defaults("method", config.method, asked) == asked | {"cac_lasts": False}
+
+
+def test_an_unknown_method_is_one_line_wherever_it_is_met(tmp_path: Path) -> None:
+    data = write_phantom(tmp_path / "set", train=2, val=0, test=0, paired=True, shape=(24, 20, 10))
+    config = RunConfig(data, tmp_path / "run", method={"name": "nope"}, labelled="1")
+    with pytest.raises(UsageError, match="unknown method 'nope'; choose from"):
+        train(config, echo=lambda line: None)
+    assert not (tmp_path / "run").exists()
 
 
 def test_completing_changes_nothing_that_was_given_and_nothing_of_a_method_that_is_gone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +11,7 @@ import SimpleITK as sitk  # noqa: N813 - as its own documentation has it
 
 from crossvox.data.geometry import Grid
 from crossvox.data.placement import coverage
+from crossvox.data.preprocess import Prepared
 
 COARSE = 50_000
 """Voxels of a scan that are compared, at most; a shift needs no more."""
@@ -17,6 +19,8 @@ BINS = 24
 """Grey values that are told apart."""
 GAIN = 1.1
 """Headers are believed unless the scans tell this many times as much about each other elsewhere."""
+STEPS = (4.0, 0.2)
+"""First and last step of the search in mm: for bodies of human size."""
 SHARED = 0.5
 """Part of the smaller field of view that lies in the other after a shift, at least."""
 
@@ -31,6 +35,12 @@ class Scan(Protocol):
     @property
     def grid(self) -> Grid:
         """Where its header puts them."""
+
+
+def laid_over(scans: Mapping[str, Prepared], order: Sequence[str]) -> dict[str, Prepared]:
+    """The scans of a subject with their `place`; arguments as of `aligned`."""
+    places = aligned(scans, order)
+    return {m: replace(scan, place=places[m]) for m, scan in scans.items()}
 
 
 def aligned(scans: Mapping[str, Scan], order: Sequence[str]) -> dict[str, Grid]:
@@ -68,12 +78,17 @@ def find_shift(fixed: np.ndarray, at: Grid, moving: np.ndarray, of: Grid) -> np.
 
     Returns:
         (3,) mm in world space (RAS+) to be added to where `moving` lies; 0 where nothing clearly
-        better than the header is found.
+        better than the header is found, and where headers put the two entirely apart, as scans
+        of different parts of the body are.
     """
+    best = np.zeros(3)
+    if not _share(at, of):
+        return best
     first, second = _image(*_coarse(fixed, at)), _image(*_coarse(moving, of))
-    # Scans that have nothing in common seem to tell this much about each other, twice over.
+    # Scans that have nothing in common seem to tell half of this about each other.
     chance = BINS**2 / min(first.GetNumberOfPixels(), second.GetNumberOfPixels())
-    best, least = np.zeros(3), max(GAIN * _information(first, second), chance)
+    told = max(_information(first, second), 0)
+    least = max(GAIN * told, told + chance)
     for start in _starts(at, of):
         told, shift = _climb(first, second, start)
         if told > least and _share(at, shifted(of, shift)) >= SHARED:
@@ -99,8 +114,8 @@ def _starts(at: Grid, of: Grid) -> Iterator[np.ndarray]:
 
 def _climb(first: sitk.Image, second: sitk.Image, start: np.ndarray) -> tuple[float, np.ndarray]:
     """The mutual information at the best shift of `second` near `start`, and that shift."""
-    search, shift = _comparison(start)
-    search.SetOptimizerAsRegularStepGradientDescent(4.0, 0.2, 50, relaxationFactor=0.6)
+    search, shift = _comparison(second, start)
+    search.SetOptimizerAsRegularStepGradientDescent(*STEPS, 50, relaxationFactor=0.6)
     search.SetOptimizerScales([1.0, 1.0, 1.0])
     try:
         search.Execute(first, second)
@@ -112,17 +127,21 @@ def _climb(first: sitk.Image, second: sitk.Image, start: np.ndarray) -> tuple[fl
 def _information(first: sitk.Image, second: sitk.Image) -> float:
     """What the scans tell about each other where they are."""
     try:
-        return -_comparison(np.zeros(3))[0].MetricEvaluate(first, second)
+        return -_comparison(second, np.zeros(3))[0].MetricEvaluate(first, second)
     except RuntimeError:
         return -np.inf
 
 
-def _comparison(start: np.ndarray) -> tuple[sitk.ImageRegistrationMethod, sitk.Transform]:
-    """What compares two scans, and the transform that it compares them under."""
+def _comparison(
+    second: sitk.Image, start: np.ndarray
+) -> tuple[sitk.ImageRegistrationMethod, sitk.Transform]:
+    """What compares scans with `second`, and the transform that it compares them under."""
     search = sitk.ImageRegistrationMethod()
     search.SetNumberOfWorkUnits(1)  # sums in another order would end elsewhere
     search.SetMetricAsMattesMutualInformation(BINS)
     search.SetInterpolator(sitk.sitkLinear)
+    # Smoothed gradients need four voxels along each axis; without, differences are taken.
+    search.SetMetricUseMovingImageGradientFilter(min(second.GetSize()) >= 4)
     # It maps positions in the fixed scan to those in the moving one: the other way round.
     transform = sitk.TranslationTransform(3, (-start).tolist())
     search.SetInitialTransform(transform, inPlace=True)

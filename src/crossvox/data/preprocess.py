@@ -22,12 +22,15 @@ class Prepared:
         grid: its grid.
         fill: what stands outside the field of view (the darkest prepared value).
         box: (2, 3) voxel indices of the body's bounding box, first and one past the last.
+        place: where it lies over the subject's other scans (`data.align`); None until that is
+            looked for.
     """
 
     array: np.ndarray
     grid: Grid
     fill: float
     box: np.ndarray
+    place: Grid | None = None
 
 
 @dataclass(frozen=True)

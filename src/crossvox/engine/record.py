@@ -33,7 +33,16 @@ if TYPE_CHECKING:
 HEADER = ("step", "name", "value")
 ELSEWHERE = frozenset({"compute", "data", "root", "store", "out", "weights"})
 """Parts of a configuration that say where to compute and to read, not what to compute."""
-PACKAGES = ("torch", "monai", "lightning-fabric", "numpy", "scipy", "nibabel", "blosc2")
+PACKAGES = (
+    "torch",
+    "monai",
+    "lightning-fabric",
+    "numpy",
+    "scipy",
+    "nibabel",
+    "blosc2",
+    "SimpleITK",
+)
 
 
 def holds_run(out: Path) -> bool:

@@ -105,6 +105,12 @@ class Ensemble:
                 prepared[digest][modality] = way.image(volume.data, volume.grid, modality)
             grids[modality] = volume.grid
             result.clock("prepare", start)
+        if len(images) > 1 and any(member.task.aligned for member in self.members):
+            start = time.perf_counter()
+            for member in self.members:
+                digest = member.preprocessing.digest
+                prepared[digest] = dict(member.together(prepared[digest]))
+            result.clock("align", start)
         return prepared, grids
 
 

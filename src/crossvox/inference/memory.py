@@ -27,8 +27,6 @@ and deviations are taken of, and the body's mask (`data.preprocess`)."""
 PARTS = 7
 """Bytes per voxel of a label map while smaller parts are taken out of it (`components`). Some 100
 bytes per part come to that, which matters from a million parts on."""
-ALIGNING = 8
-"""Bytes per voxel of a prepared scan while it is coarsened to be laid over another."""
 SLAB_COPIES = 6
 """How often a slab's values are there on their way through `native_slabs` and its consumers."""
 MARGIN = 1.1
@@ -59,6 +57,7 @@ class Demand:
             held += PREPARED * sum(sizes[m])
         decision, largest = self.ensemble.decision, max(map(_voxels, grids.values()))
         labels = LABEL * (sum(map(_voxels, grids.values())) + largest * bool(decision.weights))
+        # To bring scans over each other takes less than these do afterwards (`data.align`).
         companions = paired * (len(grids) - 1) * PREPARED * max(map(max, sizes.values()))
         # Of a paired run's windows each sees all scans; of another's each modality alone.
         seen = tuple(grids) if paired else tuple(grids)[:1]
@@ -66,12 +65,8 @@ class Demand:
             self._windows[seen] = [window_bytes(member, seen) for member in members]
         segmenting = held + labels + len(members) * companions + sum(self._windows[seen])
         segmenting += sum(max(_blending(m, g) for g in grids.values()) for m in members)
-        # The last member compares the scans when all others are at work.
-        others = (segmenting - held - labels) * (len(members) - 1) // len(members)
-        moves = any(member.task.aligned for member in members) and len(grids) > 1
-        aligning = held + labels + others + moves * ALIGNING * max(map(max, sizes.values()))
         dropping = PARTS * largest if decision.single else 0
-        return int(MARGIN * max(preparing, aligning, segmenting, held + labels + dropping))
+        return int(MARGIN * max(preparing, segmenting, held + labels + dropping))
 
 
 def window_bytes(member: Predictor, modalities: tuple[str, ...]) -> int:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from crossvox.batch import Task
-from crossvox.data.align import aligned
+from crossvox.data.align import laid_over
 from crossvox.data.geometry import Grid, resample
 from crossvox.data.preprocess import Prepared, Preprocessing
 from crossvox.errors import require
@@ -113,7 +113,18 @@ class Predictor:
         self, prepared: Mapping[str, Prepared], native: Mapping[str, Grid]
     ) -> dict[str, np.ndarray]:
         """Label maps of one subject's prepared scans on `native`, the grids of their files."""
+        prepared = self.together(prepared)
         return {m: self.label(prepared, m, native[m]) for m in prepared}
+
+    def together(self, prepared: Mapping[str, Prepared]) -> Mapping[str, Prepared]:
+        """A subject's scans, brought over each other if they were in training, and are not yet.
+
+        What predicts does it too; who predicts several outputs saves time by doing it once.
+        """
+        known = len(prepared) < 2 or all(scan.place is not None for scan in prepared.values())
+        if known or not self.task.aligned:
+            return prepared
+        return laid_over(prepared, self.task.modalities)
 
     def label(self, prepared: Mapping[str, Prepared], output: str, native: Grid) -> np.ndarray:
         """The label map of `output` alone, on its file's grid `native`."""
@@ -186,9 +197,9 @@ class Predictor:
 
     def _grids(self, prepared: Mapping[str, Prepared]) -> dict[str, Grid]:
         """Where the scans lie to each other."""
-        if self.task.aligned and len(prepared) > 1:
-            return aligned(prepared, self.task.modalities)
-        return {m: scan.grid for m, scan in prepared.items()}
+        moved = self.task.aligned
+        scans = self.together(prepared)
+        return {m: (moved and scan.place) or scan.grid for m, scan in scans.items()}
 
     @contextlib.contextmanager
     def _predicting(self) -> Iterator[None]:

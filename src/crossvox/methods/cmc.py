@@ -93,7 +93,8 @@ class CMC(CMCNetworks):
             beta: weight of CAC at its start.
             schedule: "paper", "squared" (exponents squared) or "constant".
             cac_lasts: CAC keeps its weight between scans of one subject that lie over each other
-                (aligned or registered), which show one anatomy; it falls between all others.
+                (aligned or registered), which show one anatomy; it falls between those of
+                different subjects. A step's weight is the mean over its crops.
         """
         require("method.balance", balance, 0, 1)
         check_choice("sup", sup, SupForm)
@@ -120,7 +121,8 @@ class CMC(CMCNetworks):
         self.csc_on_all = self.csc is not None and csc_on == "all"
         self.fused_cac = cac_predictions == "fused"
         self.alpha, self.beta, self.schedule = alpha, beta, schedule
-        self.cac_lasts = cac_lasts and (task.aligned or task.registered)
+        known = task.aligned or task.registered
+        self.cac_lasts = cac_lasts and known and self.cac is not None
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Losses "sup", "csc" and "cac" with their weights; see `Method.forward`.

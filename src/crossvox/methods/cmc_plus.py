@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import cast
 
 import torch
@@ -40,6 +41,7 @@ class CMCPlus(Method):
     summary = "cmc, then also the soft labels of its moving average"
     needs = frozenset({"unlabelled", "companion"})
     adaptation = "not published: our recipe on top of cmc"
+    formerly = MappingProxyType({"cac_lasts": False})
 
     voxels: Tensor
 

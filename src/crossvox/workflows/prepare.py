@@ -125,6 +125,7 @@ def describe_plan(plan: Plan) -> Iterator[str]:
         yield f"kernels      {', '.join(_times(k, 0) for k in task.kernels)}"
     yield f"may mirror   {', '.join('xyz'[axis] for axis in task.flips) or 'no axis'}"
     kind = "registered" if task.registered else "not registered"
+    kind += ", to be brought over each other" if task.aligned else ""
     yield f"subjects     {f'paired, {kind}' if task.paired else 'unpaired'}"
 
 

@@ -95,7 +95,7 @@ class Run:
             DataError: its files are damaged.
         """
         path = Path(path)
-        config = complete(RunConfig.from_dict(read_config(path)))
+        config = complete(RunConfig.from_dict(read_config(path)), made=True)
         if not (path / PLAN).exists():
             raise UsageError(f"{path}: its training ended before it began; train it again")
         try:
@@ -120,40 +120,47 @@ def plugin(part: str, name: Any) -> type:
 
 
 def with_defaults(part: str, given: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """A `method` or `backbone` with the options that only `asked` names at their defaults.
+    """A `method` or `backbone` that a run was made with, with the options that only `asked` names.
 
-    So is what a version wrote that knew fewer options compared with what is asked for. It holds as
-    long as a new option's default is what was done before there was one; where it is not, the
-    option needs another name or the method another one.
+    So is what a version wrote that knew fewer options compared with what is asked for. These take
+    what was done before they were there: their defaults, unless their class says otherwise
+    (`Method.formerly`).
 
     Raises:
         UsageError: `given`, as a file has it, names nothing that there is.
     """
     given = given if isinstance(given, Mapping) else {}
-    known = inspect.signature(plugin(part, given.get("name"))).parameters
+    kind = plugin(part, given.get("name"))
+    known, formerly = inspect.signature(kind).parameters, getattr(kind, "formerly", {})
     new = [name for name in asked if name in known and name not in given]
-    return {**given, **{name: known[name].default for name in new}}
+    return {**given, **{name: formerly.get(name, known[name].default) for name in new}}
 
 
-def complete(config: RunConfig) -> RunConfig:
+def complete(config: RunConfig, *, made: bool = False) -> RunConfig:
     """The configuration with all options of its method and backbone, to be written with a run.
 
-    What a version wrote that knew fewer options is filled in by `with_defaults`. A method or
-    backbone that there is not stays as it is: who builds it refuses it.
+    A method or backbone that there is not stays as it is: who builds it refuses it.
+
+    Args:
+        config: with some options, or all.
+        made: whether a run was made with it, maybe by a version that knew fewer options; what is
+            missing then is as `with_defaults` says.
     """
     return replace(
         config,
-        method=_all_options("method", config.method),
-        backbone=_all_options("backbone", config.backbone),
+        method=_filled("method", config.method, made),
+        backbone=_filled("backbone", config.backbone, made),
     )
 
 
-def _all_options(part: str, given: dict[str, Any]) -> dict[str, Any]:
+def _filled(part: str, given: dict[str, Any], made: bool) -> dict[str, Any]:
     kind = REGISTRIES[part].get(str(given.get("name")))
     known = {} if kind is None else inspect.signature(kind).parameters
     options = {key: p.default for key, p in known.items() if p.default is not p.empty}
-    asked = {key: value for key, value in options.items() if key not in NO_OPTIONS}
-    return with_defaults(part, given, asked) if asked else given
+    options = {key: value for key, value in options.items() if key not in NO_OPTIONS}
+    return (
+        with_defaults(part, given, options) if made and options else {**given, **options, **given}
+    )
 
 
 def crop_rule(backbone: dict[str, Any]) -> CropRule | None:
@@ -171,8 +178,8 @@ def crop_rule(backbone: dict[str, Any]) -> CropRule | None:
 
 def is_aligned(task: Task, config: RunConfig) -> bool:
     """Whether a run brings the scans of a subject over each other before it looks at them."""
-    asked = config.sampling.align and bool(METHODS[config.method["name"]].needs)
-    return asked and task.paired and not task.registered
+    needs = getattr(plugin("method", config.method["name"]), "needs", ())
+    return config.sampling.align and bool(needs) and task.paired and not task.registered
 
 
 def build_method(task: Task, config: RunConfig) -> Method:
