@@ -39,7 +39,7 @@ def test_one_that_an_earlier_version_began_is_gone_on_with(tmp_path, monkeypatch
     )
     with monkeypatch.context() as earlier:  # which wrote what its own settings named
         for place in ("demo", "train", "runs"):
-            earlier.setattr(f"crossvox.workflows.{place}.complete", lambda config: config)
+            earlier.setattr(f"crossvox.workflows.{place}.complete", lambda config, **_: config)
         demo(tmp_path / "out", settings, lambda _: None)
     shutil.rmtree(tmp_path / "out" / "runs" / "sup_joint")
     (tmp_path / "out" / "scores.md").unlink()

@@ -25,7 +25,10 @@ def test_only_options_that_are_asked_for_are_filled_in(part: str, name: str) -> 
     options = {k: p.default for k, p in known.items() if p.default is not inspect.Parameter.empty}
     given = {"name": name}
     assert with_defaults(part, given, {"name": name}) == given
-    assert with_defaults(part, given, {"name": name, **options}) == {"name": name, **options}
+    formerly = getattr(REGISTRIES[part][name], "formerly", {})
+    assert formerly.keys() <= options.keys()
+    before = {"name": name, **options, **formerly}
+    assert with_defaults(part, given, {"name": name, **options}) == before
 
 
 def test_what_was_given_stays() -> None:
