@@ -358,8 +358,12 @@ def test_where_scans_never_meet_there_is_nothing_to_align(unpaired_files, paired
     assert run_of(paired_files, tmp_path / "cml", "--method", "cml")[0].task.aligned
 
 
-def test_a_run_from_before_scans_were_aligned_does_as_it_did(registered, plan):
+def test_a_run_from_before_scans_were_aligned_does_as_it_did(scans, plan):
     values = plan.task.to_dict()
     assert Task.from_dict(values).aligned
     del values["aligned"]
-    assert not Task.from_dict(values).aligned
+    task = Task.from_dict(values)
+    assert not task.aligned
+    wrong = shifted(scans[0]["mr"].grid, np.array([45.0, 0, 0]))
+    pair = scans[0] | {"mr": dataclasses.replace(scans[0]["mr"], grid=wrong)}
+    assert Predictor(Companion(task), plan.preprocessing, Inference()).together(pair) is pair

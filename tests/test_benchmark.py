@@ -125,14 +125,21 @@ def test_other_settings_in_the_same_folder_are_refused(finished, paired_files, c
     assert "another fit.steps than" in line and "another --out" in line
 
 
+def copied(finished: Path, out: Path) -> list[tuple[Path, dict]]:
+    """A benchmark's folder copied to `out`: each run's config.yaml there, and what it holds."""
+    shutil.copytree(finished, out)
+    return [
+        (path, yaml.safe_load(path.read_text().replace(str(finished), str(out))))
+        for path in sorted(out.glob("cells/*/run/config.yaml"))
+    ]
+
+
 def test_a_run_of_a_version_that_knew_fewer_options_is_gone_on_with(
     finished, paired_files, tmp_path, capsys
 ):
     suite, finished_in = finished
     out = tmp_path / "out"
-    shutil.copytree(finished_in, out)
-    for path in out.glob("cells/*/run/config.yaml"):
-        config = yaml.safe_load(path.read_text().replace(str(finished_in), str(out)))
+    for path, config in copied(finished_in, out):
         del config["method"]["balance"], config["backbone"]["max_width"]
         path.write_text(yaml.safe_dump(config))
     assert main(arguments(suite, paired_files.path, out)) == 0
@@ -150,9 +157,7 @@ def test_a_run_that_took_headers_at_their_word_is_told_by_its_plan(
     """As those of a version that could not align scans, whose configuration says nothing of it."""
     suite, finished_in = finished
     out = tmp_path / "out"
-    shutil.copytree(finished_in, out)
-    for path in out.glob("cells/*/run/config.yaml"):
-        config = yaml.safe_load(path.read_text().replace(str(finished_in), str(out)))
+    for path, config in copied(finished_in, out):
         del config["sampling"]["align"]
         path.write_text(yaml.safe_dump(config))
         plan = json.loads((path.parent / "plan.json").read_text())
@@ -171,9 +176,7 @@ def test_a_run_of_a_method_that_is_gone_is_named_with_its_folder(
 ):
     suite, finished_in = finished
     out = tmp_path / "out"
-    shutil.copytree(finished_in, out)
-    path = next(out.glob("cells/*sup*/run/config.yaml"))
-    config = yaml.safe_load(path.read_text().replace(str(finished_in), str(out)))
+    path, config = next(pair for pair in copied(finished_in, out) if "sup" in pair[0].parts[-3])
     path.write_text(yaml.safe_dump(config | {"method": name}))
     line = refused(capsys, *arguments(suite, paired_files.path, out))
     assert str(path.parent.parent) in line and "another --out" in line

@@ -106,7 +106,7 @@ def shifted(grid: Grid, shift: np.ndarray) -> Grid:
 def _starts(at: Grid, of: Grid) -> Iterator[np.ndarray]:
     """Shifts to begin with: none, and centre over centre, without and with the slices' axis."""
     yield np.zeros(3)
-    apart = _centre(at) - _centre(of)
+    apart = at.centre - of.centre
     normal = at.directions[:, int(np.argmax(at.spacing))]
     yield apart - normal * (normal @ apart)
     yield apart
@@ -128,7 +128,7 @@ def _information(first: sitk.Image, second: sitk.Image) -> float:
     """What the scans tell about each other where they are."""
     try:
         return -_comparison(second, np.zeros(3))[0].MetricEvaluate(first, second)
-    except RuntimeError:
+    except RuntimeError:  # as in `_climb`
         return -np.inf
 
 
@@ -172,11 +172,6 @@ def _image(array: np.ndarray, grid: Grid) -> sitk.Image:
     image.SetDirection(grid.directions.ravel().tolist())
     image.SetOrigin(grid.affine[:3, 3].tolist())
     return image
-
-
-def _centre(grid: Grid) -> np.ndarray:
-    middle = (np.array(grid.shape) - 1) / 2
-    return grid.affine[:3, :3] @ middle + grid.affine[:3, 3]
 
 
 def _share(first: Grid, second: Grid) -> float:

@@ -45,6 +45,11 @@ class Grid:
         """(3,) size of the field of view in mm, along the array axes."""
         return self.spacing * np.array(self.shape)
 
+    @property
+    def centre(self) -> np.ndarray:
+        """(3,) world position in mm of the middle of the field of view."""
+        return self.affine[:3, :3] @ ((np.array(self.shape) - 1) / 2) + self.affine[:3, 3]
+
     def holds(self, position: np.ndarray) -> bool:
         """Whether a world position in mm, (4,) with a 1 at its end, lies in the field of view."""
         index = (np.linalg.inv(self.affine) @ position)[:3]

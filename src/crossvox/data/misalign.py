@@ -45,11 +45,9 @@ class Misalign:
         rng = np.random.default_rng([self.seed, zlib.crc32(case.encode())])
         direction, axis = (v / np.linalg.norm(v) for v in rng.normal(size=(2, 3)))
         turn = _rotation(axis, np.radians(self.rotate))
-        middle = (np.array(grid.shape) - 1) / 2
-        centre = grid.affine[:3, :3] @ middle + grid.affine[:3, 3]
         motion = np.eye(4)
         motion[:3, :3] = turn
-        motion[:3, 3] = centre - turn @ centre + self.shift * direction
+        motion[:3, 3] = grid.centre - turn @ grid.centre + self.shift * direction
         return motion
 
     def stored(self, case: str, entry: StoredArray) -> StoredArray:
