@@ -46,7 +46,7 @@ docs: export NO_MKDOCS_2_WARNING = 1
 docs: venv ## build the documentation into build/site; any warning fails
 	$(BIN)/mkdocs build --strict
 
-wheel: venv ## build the wheel into dist/; tests/test_wheel.py runs the demo from one
+wheel: venv ## build the wheel into dist/; tests/packaging/test_wheel.py runs the demo from one
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 audit: venv ## look the pinned versions up among known vulnerabilities (needs the network)

@@ -27,10 +27,10 @@ from typing import Any
 
 import yaml
 
+from crossvox.config.presets import merge
 from crossvox.data.manifest import load_manifest
-from crossvox.documents import read_yaml
-from crossvox.files import atomic_write
-from crossvox.workflows.presets import merge
+from crossvox.utils.documents import read_yaml
+from crossvox.utils.files import atomic_write
 
 IDEAS = Path(__file__).parent / "ideas" / "experiments.yaml"
 BASE = {"preset": "cpu", "fit": {"warmup": 0}, "sampling": {"align": False}}

@@ -25,9 +25,9 @@ with atheris.instrument_imports(include=["crossvox.data", "nibabel"]):
     import nibabel as nib
     import numpy as np
 
-    from crossvox.data.check_files import inspect_file
+    from crossvox.data.checks.files import inspect_file
+    from crossvox.data.formats.nifti import read_image
     from crossvox.data.manifest import load_manifest, load_sound_part
-    from crossvox.data.nifti import read_image
     from crossvox.errors import DataError
 
 SLOWEST, MOST_MB = 20, 2048

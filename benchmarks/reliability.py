@@ -25,7 +25,7 @@ import yaml
 from mutation import measure as measure_mutants
 from reliability_page import page
 
-from crossvox.files import atomic_write
+from crossvox.utils.files import atomic_write
 
 SECTIONS = Path(__file__).with_suffix("") / "sections.yaml"
 

@@ -12,12 +12,12 @@ import argparse
 import time
 from pathlib import Path
 
+from crossvox.config.presets import load_preset, merge
+from crossvox.config.run_config import RunConfig
 from crossvox.data.phantom import write_phantom
-from crossvox.workflows.config import RunConfig
+from crossvox.report.report import Source, report
 from crossvox.workflows.evaluate import evaluate
 from crossvox.workflows.predict import Options
-from crossvox.workflows.presets import load_preset, merge
-from crossvox.workflows.report import Source, report
 from crossvox.workflows.train import train
 
 SHAPE = (256, 256, 100)

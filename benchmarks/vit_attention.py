@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from crossvox.networks.vit import SamMed3DEncoder, ViTSize
-from crossvox.networks.vit_attention import Attention, join_windows, split_windows
+from crossvox.networks.sam.attention import Attention, join_windows, split_windows
+from crossvox.networks.sam.image_encoder import SamMed3DEncoder, ViTSize
 
 
 def padded(attention: Attention, x: Tensor) -> Tensor:

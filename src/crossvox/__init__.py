@@ -13,17 +13,17 @@ from crossvox.version import __version__
 
 if TYPE_CHECKING:
     from crossvox.batch import Batch, Task, View
+    from crossvox.data.formats.nifti import Volume
     from crossvox.data.manifest import Case, Manifest, load_manifest
-    from crossvox.data.nifti import Volume
     from crossvox.errors import CrossvoxError, DataError, UsageError
     from crossvox.inference.predictor import Prediction
-    from crossvox.losses.cac import CACLoss
-    from crossvox.losses.csc import CSCLoss
     from crossvox.losses.supervised import supervised_loss
     from crossvox.methods.base import Method
     from crossvox.methods.cmc import CMC
-    from crossvox.networks.fusion import Fusion
-    from crossvox.networks.mia import MIA
+    from crossvox.methods.cmc.cac import CACLoss
+    from crossvox.methods.cmc.csc import CSCLoss
+    from crossvox.methods.cmc.fusion import Fusion
+    from crossvox.methods.cmc.mia import MIA
     from crossvox.networks.unet import UNetBackbone
     from crossvox.workflows.predict import Options, Predictor
     from crossvox.workflows.show import show
@@ -57,16 +57,16 @@ __all__ = [
 _HOMES = {
     "batch": ("Batch", "Task", "View"),
     "data.manifest": ("Case", "Manifest", "load_manifest"),
-    "data.nifti": ("Volume",),
+    "data.formats.nifti": ("Volume",),
     "errors": ("CrossvoxError", "DataError", "UsageError"),
     "inference.predictor": ("Prediction",),
-    "losses.cac": ("CACLoss",),
-    "losses.csc": ("CSCLoss",),
+    "methods.cmc.cac": ("CACLoss",),
+    "methods.cmc.csc": ("CSCLoss",),
     "losses.supervised": ("supervised_loss",),
     "methods.base": ("Method",),
     "methods.cmc": ("CMC",),
-    "networks.fusion": ("Fusion",),
-    "networks.mia": ("MIA",),
+    "methods.cmc.fusion": ("Fusion",),
+    "methods.cmc.mia": ("MIA",),
     "networks.unet": ("UNetBackbone",),
     "workflows.predict": ("Options", "Predictor"),
     "workflows.show": ("show",),

@@ -26,9 +26,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "list": ("info", "list methods, backbones or presets"),
     "doctor": ("info", "show versions, devices and what is missing"),
     "benchmark": ("benchmark", "compare methods on data sets, with tables and figures"),
-    "bench": ("bench", "measure speed and memory of train, predict or load"),
+    "bench": ("profile", "measure speed and memory of train, predict or load"),
 }
-"""Command → (module of `crossvox.cli` that has a function of that name, one-line help)."""
+"""Command → (module of `crossvox.cli.commands` that has a function of that name, one-line help)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,7 +67,7 @@ def _run(name: str, arguments: list[str]) -> int:
     if name not in COMMANDS:
         raise UsageError(f"unknown command '{name}'; choose from {', '.join(COMMANDS)}")
     # Imported only now: most of these need torch, `crossvox --help` does not.
-    module = importlib.import_module(f"crossvox.cli.{COMMANDS[name][0]}")
+    module = importlib.import_module(f"crossvox.cli.commands.{COMMANDS[name][0]}")
     try:
         return getattr(module, f"{name.replace('-', '_')}_command")(arguments)
     except SystemExit as done:  # how argparse ends after --help

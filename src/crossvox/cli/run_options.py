@@ -10,11 +10,11 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from crossvox.cli.options import check_keys, flatten, new_parser, parse, pick, to_json
-from crossvox.documents import read_yaml
+from crossvox.config.presets import PLUGINS, load_preset, merge, presets
+from crossvox.config.run_config import SECTIONS, RunConfig
 from crossvox.errors import UsageError
-from crossvox.workflows.config import SECTIONS, RunConfig
-from crossvox.workflows.presets import PLUGINS, load_preset, merge, presets
-from crossvox.workflows.runs import NO_OPTIONS, REGISTRIES, plugin
+from crossvox.utils.documents import read_yaml
+from crossvox.workflows.run import NO_OPTIONS, REGISTRIES, plugin
 
 AddOptions = Callable[[ArgumentParser], None]
 

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from crossvox.errors import DataError, UsageError
 from crossvox.evaluation.metrics import POLICY
-from crossvox.files import atomic_path
+from crossvox.utils.files import atomic_path
 
 DECIMALS = {"dice": 3, "assd_mm": 2}
 """The metrics that are averaged, and the digits after the point they are shown with."""

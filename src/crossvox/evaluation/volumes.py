@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from crossvox.errors import DataError
-from crossvox.files import atomic_write
+from crossvox.utils.files import atomic_write
 
 COLUMNS = ("file", "case", "modality", "class", "voxels", "mL")
 

@@ -6,11 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 
 from crossvox.batch import Task
-from crossvox.data.geometry import Grid
-from crossvox.data.nifti import Scan, as_volume
-from crossvox.data.preprocess import Prepared
+from crossvox.data.formats.nifti import Scan, as_volume
+from crossvox.data.geometry.grid import Grid
+from crossvox.data.prepare.preprocess import Prepared
 from crossvox.errors import UsageError
-from crossvox.inference.decide import Decision
+from crossvox.inference.label_map import Decision
 from crossvox.inference.predictor import Prediction, Predictor
 from crossvox.inference.slabs import Consumer, mean_slabs
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from crossvox.data.geometry import Grid, oriented_grid, respaced
-from crossvox.data.preprocess import Preprocessing
+from crossvox.data.geometry.grid import Grid, oriented_grid, respaced
+from crossvox.data.prepare.preprocess import Preprocessing
 from crossvox.inference.ensemble import Ensemble
 from crossvox.inference.predictor import Predictor
 from crossvox.inference.slabs import SLAB_VOXELS
@@ -23,7 +23,7 @@ PREPARED, LABEL = 4, 2
 """Bytes per voxel of a prepared scan and of a label map."""
 PREPARING = 13
 """Bytes per voxel of the prepared grid while it is made: the array, the copies that percentiles
-and deviations are taken of, and the body's mask (`data.preprocess`)."""
+and deviations are taken of, and the body's mask (`data.prepare.preprocess`)."""
 PARTS = 7
 """Bytes per voxel of a label map while smaller parts are taken out of it (`components`). Some 100
 bytes per part come to that, which matters from a million parts on."""
@@ -57,7 +57,7 @@ class Demand:
             held += PREPARED * sum(sizes[m])
         decision, largest = self.ensemble.decision, max(map(_voxels, grids.values()))
         labels = LABEL * (sum(map(_voxels, grids.values())) + largest * bool(decision.weights))
-        # To bring scans over each other takes less than these do afterwards (`data.align`).
+        # To bring scans over each other takes less than these do afterwards (`data.prepare.align`).
         companions = paired * (len(grids) - 1) * PREPARED * max(map(max, sizes.values()))
         # Of a paired run's windows each sees all scans; of another's each modality alone.
         seen = tuple(grids) if paired else tuple(grids)[:1]

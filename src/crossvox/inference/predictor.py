@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from crossvox.batch import Task
-from crossvox.data.align import laid_over
-from crossvox.data.geometry import Grid, resample
-from crossvox.data.preprocess import Prepared, Preprocessing
+from crossvox.data.geometry.grid import Grid, resample
+from crossvox.data.prepare.align import laid_over
+from crossvox.data.prepare.preprocess import Prepared, Preprocessing
 from crossvox.errors import require
-from crossvox.inference.decide import Decision
+from crossvox.inference.label_map import Decision
 from crossvox.inference.slabs import Slabs, Way, native_slabs
 from crossvox.inference.sliding import Place, Windows, slide
 from crossvox.methods.base import Method
@@ -41,8 +41,8 @@ class Inference:
         tta: average over the window's mirror images, along axes on which no left and right
             class change places; 2, 4 or 8 times the time.
         largest: whether label maps keep one part only of each class that is one piece in the
-            labelled training scans: the largest, unless another lies better (`inference.place`);
-            auto = if the method says so. Probabilities stay.
+            labelled training scans: the largest, unless another lies better
+            (`inference.largest_part`); auto = if the method says so. Probabilities stay.
         weigh: whether label maps weigh the classes, where the method has weights for them.
     """
 

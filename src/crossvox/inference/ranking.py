@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from crossvox.data.preprocess import Prepared
+from crossvox.data.prepare.preprocess import Prepared
 
 Strategy = Literal["both", "uncertainty", "diverse", "random"]
 

@@ -15,8 +15,8 @@ from scipy.special import entr
 from torch import Tensor
 
 from crossvox.batch import Triple
-from crossvox.data.axes import are_parallel, interpolate, parallel_axes
-from crossvox.data.geometry import Grid, orient, oriented_grid, signed_permutation, voxel_map
+from crossvox.data.geometry.axes import are_parallel, interpolate, parallel_axes
+from crossvox.data.geometry.grid import Grid, orient, oriented_grid, signed_permutation, voxel_map
 
 SLAB_VOXELS = 200_000
 """Voxels of a slab; more only where a single plane has more."""

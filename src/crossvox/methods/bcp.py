@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from crossvox.batch import IGNORE, Batch, Task, Triple, View
-from crossvox.components import drop_smaller_parts
 from crossvox.errors import require
 from crossvox.losses.supervised import supervised_loss
-from crossvox.methods.taught import Taught
+from crossvox.methods.mean_teacher import Taught
 from crossvox.networks.backbone import Backbone
+from crossvox.utils.connected_components import drop_smaller_parts
 
 
 class BCP(Taught):

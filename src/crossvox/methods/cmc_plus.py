@@ -18,8 +18,8 @@ from crossvox.losses.pseudo import soft_loss
 from crossvox.methods.base import Method
 from crossvox.methods.bcp import largest_components, paste, random_box
 from crossvox.methods.cmc import CMC
+from crossvox.methods.cmc.mia import MIAForm
 from crossvox.networks.backbone import Backbone
-from crossvox.networks.mia import MIAForm
 from crossvox.networks.teacher import Teacher
 
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from crossvox.batch import Batch, Task, View
 from crossvox.errors import require
-from crossvox.losses.cac import CACLoss
 from crossvox.losses.pseudo import soft_loss
-from crossvox.losses.schedules import ramp_up
-from crossvox.methods.taught import Taught
+from crossvox.methods.cmc.cac import CACLoss
+from crossvox.methods.cmc.schedules import ramp_up
+from crossvox.methods.mean_teacher import Taught
 from crossvox.networks.backbone import Backbone
 
 SCHEDULED = 81 / 200

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from crossvox.batch import Batch, Task
 from crossvox.errors import require
-from crossvox.losses.schedules import ramp_up
-from crossvox.methods.taught import Taught
+from crossvox.methods.cmc.schedules import ramp_up
+from crossvox.methods.mean_teacher import Taught
 from crossvox.networks.backbone import Backbone
 
 

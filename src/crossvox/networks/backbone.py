@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from crossvox.batch import Triple
-from crossvox.networks.sam_med3d import SamMed3DBackbone
+from crossvox.networks.sam.backbone import SamMed3DBackbone
 from crossvox.networks.unet import UNetBackbone
-from crossvox.networks.universal_swinunetr import UniversalSwinUNETRBackbone
-from crossvox.networks.universal_unet import UniversalUNetBackbone
+from crossvox.networks.universal.swinunetr import UniversalSwinUNETRBackbone
+from crossvox.networks.universal.unet import UniversalUNetBackbone
 from crossvox.networks.vnet import VNetBackbone
 from crossvox.networks.vnet_ssl import VNetSSLBackbone
 
@@ -42,7 +42,7 @@ class Backbone(Protocol):
         crop(**options) -> CropRule: a static method; the crops that it takes with these options.
 
     One whose published weights can be loaded also has
-        published: the key of its model in `crossvox.networks.published.PUBLISHED`;
+        published: the key of its model in `crossvox.networks.pretrained.published.PUBLISHED`;
         pretrained: a keyword of the constructor, default False: weights will be loaded. It is no
             option of the command line; "auto" options may depend on it.
     and its encoder and decoder have

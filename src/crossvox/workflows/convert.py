@@ -15,9 +15,9 @@ from rich.table import Table
 from crossvox.data.convert.assemble import Choice, assemble
 from crossvox.data.convert.copying import copied
 from crossvox.data.convert.layout import Found
-from crossvox.data.geometry import Grid
+from crossvox.data.formats.nifti import read_header
+from crossvox.data.geometry.grid import Grid
 from crossvox.data.manifest import SPLITS, Case, Manifest
-from crossvox.data.nifti import read_header
 from crossvox.errors import UsageError
 from crossvox.workflows.prepare import Echo
 

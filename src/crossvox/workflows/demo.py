@@ -8,18 +8,18 @@ from pathlib import Path
 
 from rich.console import Console
 
+from crossvox.config.presets import load_preset, merge
+from crossvox.config.run_config import RunConfig
 from crossvox.data.phantom import write_phantom
-from crossvox.engine.record import holds_run
 from crossvox.errors import UsageError
 from crossvox.evaluation.scores import Summary, aggregate_runs, read_cases, table, to_markdown
-from crossvox.files import atomic_write, require_folder
-from crossvox.reporting.figures import dice_bars, learning_curves
-from crossvox.workflows.config import RunConfig
+from crossvox.figures.figures import dice_bars, learning_curves
+from crossvox.training.record import holds_run
+from crossvox.utils.files import atomic_write, require_folder
 from crossvox.workflows.evaluate import evaluate
 from crossvox.workflows.predict import Options, predict_split
 from crossvox.workflows.prepare import Echo
-from crossvox.workflows.presets import load_preset, merge
-from crossvox.workflows.runs import Run, complete, plugin
+from crossvox.workflows.run import Run, complete, plugin
 from crossvox.workflows.train import resume, train
 
 

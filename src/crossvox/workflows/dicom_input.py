@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from crossvox.data.dicom import choose_series, read_series
-from crossvox.data.nifti import write_volume
+from crossvox.data.formats.dicom.series import choose_series, read_series
+from crossvox.data.formats.nifti import write_volume
 
 
 @dataclass(frozen=True)

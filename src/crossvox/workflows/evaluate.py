@@ -10,24 +10,24 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from crossvox.data.check import check
-from crossvox.data.geometry import Grid
+from crossvox.config.run_config import plain
+from crossvox.data.checks.dataset import check
+from crossvox.data.crops.misalign import Misalign
+from crossvox.data.formats.nifti import Scan, Volume, read_header, read_image, read_label
+from crossvox.data.geometry.grid import Grid
 from crossvox.data.manifest import Case, Manifest
-from crossvox.data.misalign import Misalign
-from crossvox.data.nifti import Scan, Volume, read_header, read_image, read_label
-from crossvox.engine.record import read_facts
 from crossvox.errors import UsageError
 from crossvox.evaluation.metrics import score_case
 from crossvox.evaluation.scores import Summary, write_scores
-from crossvox.files import require_folder
+from crossvox.figures.figures import overlay
 from crossvox.inference.ensemble import known_modalities
 from crossvox.inference.predictor import Prediction
-from crossvox.reporting.figures import overlay
-from crossvox.workflows.config import plain
+from crossvox.training.record import read_facts
+from crossvox.utils.files import require_folder
 from crossvox.workflows.memory import require_memory
 from crossvox.workflows.predict import Options, Predictor, cases_of, run_paths, timing
 from crossvox.workflows.prepare import Echo, refuse
-from crossvox.workflows.runs import Run
+from crossvox.workflows.run import Run
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from crossvox.data.manifest import Manifest
-from crossvox.data.selection import Selection
-from crossvox.data.store import Store
-from crossvox.engine.record import read_facts
+from crossvox.data.manifest.selection import Selection
+from crossvox.data.prepare.store import Store
 from crossvox.errors import DataError
-from crossvox.files import sha256
+from crossvox.training.record import read_facts
+from crossvox.utils.files import sha256
 from crossvox.workflows.prepare import Pair
-from crossvox.workflows.runs import Run
+from crossvox.workflows.run import Run
 from crossvox.workflows.weights import Files, describe
 
 

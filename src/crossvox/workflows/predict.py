@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from crossvox.data.check import check, check_images
-from crossvox.data.dicom_seg import require_dicom
+from crossvox.data.checks.dataset import check, check_images
+from crossvox.data.formats.dicom.seg import require_dicom
 from crossvox.data.manifest import Case, Manifest, as_manifest
-from crossvox.engine.checkpoint import load_weights
-from crossvox.engine.compute import Accelerator, Compute
-from crossvox.engine.compute import fabric as launch
 from crossvox.errors import UsageError
-from crossvox.files import real_path, require_folder
 from crossvox.inference.ensemble import Ensemble, known_modalities
 from crossvox.inference.predictor import Largest, Prediction
 from crossvox.inference.predictor import Predictor as Member
+from crossvox.training.checkpoint import load_weights
+from crossvox.training.compute import Accelerator, Compute
+from crossvox.training.compute import fabric as launch
+from crossvox.utils.files import real_path, require_folder
 from crossvox.workflows.memory import require_memory
 from crossvox.workflows.outputs import LABELS_ONLY, Outputs, Target, predict_to_files
 from crossvox.workflows.prepare import Echo, refuse
-from crossvox.workflows.runs import Run, build_method
+from crossvox.workflows.run import Run, build_method
 
 Checkpoint = Literal["best", "last"]
 

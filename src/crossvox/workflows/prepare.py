@@ -14,12 +14,12 @@ import numpy as np
 from rich.progress import track
 
 from crossvox.batch import CropRule
-from crossvox.data.check import Problem, check, raise_on_errors
-from crossvox.data.fingerprint import Fingerprint, fingerprint
+from crossvox.data.checks.dataset import Problem, check, raise_on_errors
 from crossvox.data.manifest import Case, Manifest, as_manifest
-from crossvox.data.plan import Budget, Plan, make_plan
-from crossvox.data.store import Store
-from crossvox.files import require_folder
+from crossvox.data.prepare.fingerprint import Fingerprint, fingerprint
+from crossvox.data.prepare.plan import Budget, Plan, make_plan
+from crossvox.data.prepare.store import Store
+from crossvox.utils.files import require_folder
 
 Echo = Callable[[str], None]
 """Where the lines for the user go."""

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from crossvox.data.check import check
+from crossvox.data.checks.dataset import check
+from crossvox.data.formats.nifti import read_image
 from crossvox.data.manifest import Case, Manifest
-from crossvox.data.nifti import read_image
 from crossvox.errors import UsageError
-from crossvox.files import atomic_write, require_writable
 from crossvox.inference.predictor import Predictor
 from crossvox.inference.ranking import Candidate, Ranked, Strategy, describe, order, uncertainty
+from crossvox.utils.files import atomic_write, require_writable
 from crossvox.workflows.predict import Options, cases_of, load_predictor
 from crossvox.workflows.prepare import Echo, Pair, refuse
-from crossvox.workflows.runs import Run
+from crossvox.workflows.run import Run
 
 COLUMNS = ("rank", "case", "modality", "uncertainty", "distance")
 

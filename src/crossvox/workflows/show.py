@@ -13,11 +13,11 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from crossvox.data.formats.nifti import Scan, Volume, as_volume, read_image, read_label
 from crossvox.data.manifest import Case
-from crossvox.data.nifti import Scan, Volume, as_volume, read_image, read_label
 from crossvox.errors import DataError, UsageError
-from crossvox.palette import class_rgb
-from crossvox.reporting.overlays import overlay_figure
+from crossvox.figures.overlays import overlay_figure
+from crossvox.utils.palette import class_rgb
 
 
 @dataclass(frozen=True)

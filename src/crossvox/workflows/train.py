@@ -10,24 +10,24 @@ from typing import TypeVar, cast
 import torch
 from lightning_fabric import Fabric
 
-from crossvox.data.check import check
-from crossvox.data.fingerprint import Fingerprint, fingerprint
-from crossvox.data.loading import CropDataset
+from crossvox.config.run_config import RunConfig
+from crossvox.data.checks.dataset import check
+from crossvox.data.crops.dataset import CropDataset
 from crossvox.data.manifest import Manifest, load_manifest
-from crossvox.data.pieces import find_pieces
-from crossvox.data.plan import Plan, make_plan
-from crossvox.data.selection import Selection, select
-from crossvox.data.store import Store
-from crossvox.engine.compute import fabric as launch
-from crossvox.engine.fit import fit
-from crossvox.engine.peers import restarted
-from crossvox.engine.record import RunRecord, holds_run
-from crossvox.engine.rng import seed_all
+from crossvox.data.manifest.selection import Selection, select
+from crossvox.data.prepare.fingerprint import Fingerprint, fingerprint
+from crossvox.data.prepare.pieces import find_pieces
+from crossvox.data.prepare.plan import Plan, make_plan
+from crossvox.data.prepare.store import Store
 from crossvox.errors import CrossvoxError, UsageError
-from crossvox.files import require_folder, require_writable, sha256
 from crossvox.methods import METHODS
 from crossvox.methods.base import Method
-from crossvox.workflows.config import RunConfig
+from crossvox.training.compute import fabric as launch
+from crossvox.training.loop import fit
+from crossvox.training.processes import restarted
+from crossvox.training.random_state import seed_all
+from crossvox.training.record import RunRecord, holds_run
+from crossvox.utils.files import require_folder, require_writable, sha256
 from crossvox.workflows.inputs import (
     file_hashes,
     images_of,
@@ -44,7 +44,7 @@ from crossvox.workflows.prepare import (
     fill,
     refuse,
 )
-from crossvox.workflows.runs import PLAN, Run, build_method, complete, crop_rule, is_aligned
+from crossvox.workflows.run import PLAN, Run, build_method, complete, crop_rule, is_aligned
 from crossvox.workflows.validate import Validation
 from crossvox.workflows.weights import Files, describe, read_files, start
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from crossvox.batch import IGNORE
+from crossvox.data.formats.nifti import read_header, read_label
 from crossvox.data.manifest import Case, Manifest
-from crossvox.data.nifti import read_header, read_label
-from crossvox.data.preprocess import Prepared
-from crossvox.data.store import Store
+from crossvox.data.prepare.preprocess import Prepared
+from crossvox.data.prepare.store import Store
 from crossvox.evaluation.metrics import dice
 from crossvox.inference.predictor import Predictor
 from crossvox.methods.base import Method
-from crossvox.workflows.runs import Run
+from crossvox.workflows.run import Run
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from crossvox.batch import Task
+from crossvox.config.run_config import RunConfig
 from crossvox.errors import UsageError
-from crossvox.files import atomic_path, sha256
 from crossvox.methods.base import Method
 from crossvox.networks.backbone import BACKBONES
-from crossvox.networks.pretrained import (
+from crossvox.networks.pretrained.loading import (
     Weights,
     compare,
     fill,
@@ -24,7 +24,7 @@ from crossvox.networks.pretrained import (
     require_backbone,
     share_frozen,
 )
-from crossvox.workflows.config import RunConfig
+from crossvox.utils.files import atomic_path, sha256
 from crossvox.workflows.prepare import Echo
 
 EVERY = "all"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from crossvox.data.convert.layout import Found, Subject
 from crossvox.data.manifest import SPLITS, Case, Manifest
-from crossvox.data.splitting import Amounts, draw_splits, scorable, shuffled
+from crossvox.data.manifest.splitting import Amounts, draw_splits, scorable, shuffled
 from crossvox.errors import UsageError
 
 

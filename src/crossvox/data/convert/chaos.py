@@ -19,9 +19,9 @@ from crossvox.data.convert.layout import (
     nothing_found,
     require_source,
 )
-from crossvox.data.dicom import Stack, choose_series, read_series
+from crossvox.data.formats.dicom.series import Stack, choose_series, read_series
+from crossvox.data.formats.nifti import write_volume
 from crossvox.data.manifest import Case, Manifest
-from crossvox.data.nifti import write_volume
 from crossvox.errors import DataError
 
 KINDS = {"ct": "ct", "t1in": "mr", "t1out": "mr", "t2": "mr"}

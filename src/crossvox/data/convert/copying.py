@@ -10,7 +10,7 @@ from pathlib import Path
 from crossvox.data.convert.layout import SUFFIXES, Track
 from crossvox.data.manifest import Case, Manifest
 from crossvox.errors import UsageError
-from crossvox.files import atomic_path
+from crossvox.utils.files import atomic_path
 
 
 def copied(manifest: Manifest, folder: Path, track: Track) -> Manifest:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from crossvox.data.convert.layout import Found, Subject, nothing_found, require_source, volumes
-from crossvox.documents import parse_json
 from crossvox.errors import DataError, UsageError
+from crossvox.utils.documents import parse_json
 
 KINDS = {"ct": "ct", "pet": "pet", "us": "us"}
 """Channel name → kind; every other channel is scaled by its own mean and deviation, as MR is."""

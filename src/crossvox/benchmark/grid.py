@@ -1,0 +1,291 @@
+"""The cells of a benchmark's grid: one run each, fully configured and checked before the first."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from crossvox.benchmark.cell import PLAIN, Cell, Facts
+from crossvox.benchmark.suite import (
+    Suite,
+    Variants,
+    settings,
+    slug,
+    table_backbone,
+)
+from crossvox.config.presets import PLUGINS
+from crossvox.config.run_config import RunConfig
+from crossvox.data.crops.misalign import Misalign
+from crossvox.data.formats.nifti import read_header
+from crossvox.data.manifest import Manifest, load_manifest
+from crossvox.data.manifest.selection import select
+from crossvox.data.prepare.fingerprint import fingerprint
+from crossvox.data.prepare.plan import make_plan
+from crossvox.errors import CrossvoxError, UsageError
+from crossvox.training.record import ELSEWHERE, read_config, read_facts
+from crossvox.utils.files import naming, real_path, sha256, sha256_once
+from crossvox.workflows.evaluate import Given, cases_of
+from crossvox.workflows.run import Run, build_method, crop_rule, is_aligned, with_defaults
+from crossvox.workflows.train import store_path
+
+Parse = Callable[[Path], RunConfig]
+"""Reads the YAML file of a run as `crossvox train --config` does, with types and names checked."""
+
+
+def grid(suite: Suite, out: Path, parse: Parse) -> list[Cell]:
+    """All cells of a suite, those of the first seed first.
+
+    Every setting of every cell is parsed, every network built once, and the data looked at: what
+    is wrong with any of them is said before the first cell is run.
+
+    Args:
+        suite: with its data sets.
+        out: folder of the benchmark; nothing is written there.
+        parse: reads a run's YAML file.
+
+    Raises:
+        UsageError: a setting, label count, split or modality cannot be meant, or `out` holds
+            runs of other settings.
+        DataError: a file is missing or unreadable.
+    """
+    cells = []
+    for name, path in suite.data.items():
+        manifest = load_manifest(path, suite.root)
+        _look(manifest, suite)
+        backbones: Sequence[Mapping[str, Any] | None] = suite.backbones or (None,)
+        for row, backbone in itertools.product(suite.methods, backbones):
+            where = f"{suite.name}, row '{row.label}'"
+            base = _parsed(settings(suite, row, backbone), parse, where)
+            own = _only(manifest, row.only, out / "data", where)
+            # A row's own manifest lies in `out` and names the files of the one it is made from.
+            root = suite.root or (path.parent if row.only else None)
+            config, facts = _planned(dataclasses.replace(base, root=root), own, out, where)
+            draft = Cell(
+                name="",
+                folder=out / "cells",
+                row=row,
+                dataset=name,
+                labels="",
+                seed=0,
+                backbone=table_backbone(suite, backbone),
+                config=config,
+                tests=_tests(suite.variants, own),
+                scored={"split": suite.split, "checkpoint": suite.checkpoint},
+                facts=facts,
+                files=_files(own, suite.split),
+                derived=own if row.only else None,
+            )
+            cells += [
+                _cell(draft, labels, seed, suite)
+                for labels, seed in itertools.product(suite.labels, suite.seeds)
+            ]
+    # So that what is done when time runs out is complete for the first seeds.
+    cells.sort(key=lambda cell: suite.seeds.index(cell.seed))
+    for cell in cells:
+        _refuse_other(cell)
+    return cells
+
+
+def _look(manifest: Manifest, suite: Suite) -> None:
+    """What a cheap look at the data can find: every header, and what the suite asks of it."""
+    _, cases = cases_of(manifest, suite.split)
+    if not any(case.labels for case in cases):
+        raise UsageError(
+            f"{manifest.place}: no case of split '{suite.split}' has a label to compare with"
+        )
+    own = [row.labelled for row in suite.methods if row.labelled]
+    for labels, draw in itertools.product((*suite.labels, *own), _draws(suite)):
+        select(manifest, labels, draw)
+    for case in [*manifest.split("train"), *cases]:
+        for file in (*case.images.values(), *case.labels.values()):
+            read_header(file)
+
+
+def _draws(suite: Suite) -> Sequence[int | None]:
+    return suite.seeds if suite.label_draw == "seed" else (None,)
+
+
+def _files(manifest: Manifest, split: str) -> dict[str, Path]:
+    """The images and labels that the scores of a split are of."""
+    return {
+        f"{case.id}/{modality}/{kind}": path
+        for case in manifest.split(split)
+        if case.labels
+        for kind, files in (("image", case.images), ("label", case.labels))
+        for modality, path in files.items()
+    }
+
+
+def _tests(variants: Variants, manifest: Manifest) -> dict[str, Given]:
+    """Variant → what is given; its name says so too, but for which modality is moved."""
+    modalities = list(manifest.modalities)
+    if variants.modality and variants.modality not in modalities:
+        raise UsageError(
+            f"variants.modality: no modality '{variants.modality}' in {manifest.path}; "
+            f"choose from {', '.join(modalities)}"
+        )
+    tests = {PLAIN: Given()}
+    if variants.subsets:
+        for size in range(1, len(modalities)):
+            for subset in itertools.combinations(modalities, size):
+                tests[f"given={'+'.join(subset)}"] = Given(subset)
+    which = variants.modality or modalities[-1]
+    for amount in variants.shift_mm:
+        tests[f"shift={amount:g}"] = Given(misalign=Misalign(which, shift=amount))
+    for amount in variants.rotate_deg:
+        tests[f"rotate={amount:g}"] = Given(misalign=Misalign(which, rotate=amount))
+    return tests
+
+
+def _parsed(values: dict[str, Any], parse: Parse, where: str) -> RunConfig:
+    with tempfile.TemporaryDirectory(prefix="crossvox-benchmark-") as folder:
+        file = Path(folder) / "settings.yaml"
+        with naming(file):
+            file.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
+        try:
+            return parse(file)
+        except UsageError as error:
+            raise UsageError(f"{where}: {str(error).removeprefix(f'{file}: ')}") from None
+
+
+def _only(manifest: Manifest, which: str, folder: Path, where: str) -> Manifest:
+    """The data set with one modality's scans alone, to lie in `folder`; all of it for ""."""
+    if not which:
+        return manifest
+    names = list(manifest.modalities)
+    modality = {"first": names[0], "last": names[-1]}.get(which, which)
+    if modality not in names:
+        raise UsageError(f"{where}: only '{which}'; choose from first, last, {', '.join(names)}")
+    assert manifest.path is not None
+    cases = (Given((modality,)).limited(case) for case in manifest.cases)
+    return dataclasses.replace(
+        manifest,
+        modalities={modality: manifest.modalities[modality]},
+        cases=tuple(case for case in cases if case.images),
+        registered=False,
+        path=folder / f"{slug(manifest.name)}-{slug(modality)}.json",
+    )
+
+
+def _planned(
+    config: RunConfig, manifest: Manifest, out: Path, where: str
+) -> tuple[RunConfig, Facts]:
+    """The settings with their data set and the store that all cells like it share."""
+    try:
+        rule = crop_rule(config.backbone)
+        plan = make_plan(fingerprint(manifest), manifest, config.budget, rule)
+        method = build_method(plan.task, config)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+    assert manifest.path is not None
+    config = dataclasses.replace(config, data=manifest.path, out=out / "cells").absolute()
+    config = dataclasses.replace(config, store=store_path(config, manifest, plan))
+    return config, Facts(
+        method.n_parameters,
+        method.uses_unlabelled,
+        method.adaptation,
+        is_aligned(plan.task, config),
+    )
+
+
+def _cell(draft: Cell, labels: str, seed: int, suite: Suite) -> Cell:
+    """The cell of a label count and a seed."""
+    own = draft.config.backbone["name"]
+    # A row that keeps its own is run for the table of each backbone.
+    backbone = f"{own}-{draft.backbone}" if suite.backbones and own != draft.backbone else own
+    parts = [draft.dataset, draft.row.label, backbone, f"labels-{labels}", f"seed-{seed}"]
+    name = "_".join(slug(part) for part in parts)
+    folder = (draft.folder / name).absolute()
+    config = dataclasses.replace(
+        draft.config,
+        out=folder / "run",
+        labelled=draft.row.labelled or labels,
+        seed=seed,
+        label_draw=seed if suite.label_draw == "seed" else None,
+    )
+    return dataclasses.replace(
+        draft, name=name, folder=folder, labels=labels, seed=seed, config=config
+    )
+
+
+def _refuse_other(cell: Cell) -> None:
+    """Raise `UsageError` if the folder holds a run of other settings or other data."""
+    if not cell.begun:
+        return
+    before, now = read_config(cell.run), cell.config.to_dict()
+    try:
+        before |= {p: with_defaults(p, before.get(p), now[p]) for p in PLUGINS}
+        before = RunConfig.from_dict(before).to_dict()
+    except CrossvoxError as error:
+        raise UsageError(
+            f"{cell.folder}: {error}; remove that folder, or give another --out"
+        ) from error
+    changed = [name for key in now if key not in ELSEWHERE for name in _other(key, before, now)]
+    changed = [name for name in changed if name != "sampling.align"]
+    if _aligned_otherwise(cell):
+        changed.append("sampling.align")
+    if _data_changed(cell):
+        changed.append("data set")
+    if changed:
+        raise UsageError(
+            f"{cell.folder}: was run with another {', '.join(changed)} than the suite now asks "
+            "for; remove that folder, or give another --out"
+        )
+
+
+def _other(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The settings below a key that differ, `fit.steps`; the key itself where it has none below."""
+    one, two = before.get(key), now[key]
+    if not (isinstance(one, dict) and isinstance(two, dict)):
+        return [key] if one != two else []
+    if one.get("name") != two.get("name"):
+        return [f"{key}.name"]  # two methods' options have nothing to do with each other
+    return [f"{key}.{k}" for k in one | two if one.get(k) != two.get(k)]
+
+
+def _aligned_otherwise(cell: Cell) -> bool:
+    """Whether its run aligned scans and would not now, or the other way round.
+
+    The configuration of a version that could not does not say so; the plan does.
+    """
+    try:
+        return Run.load(cell.run).task.aligned is not cell.facts.aligned
+    except CrossvoxError:
+        return False  # who goes on with the run says what is wrong with it
+
+
+def _data_changed(cell: Cell) -> bool:
+    """Whether the manifest, or a file that the run looked at, is another than when it began."""
+    path, began = cell.config.data, read_facts(cell.run).get("data", {})
+    if cell.derived is not None:
+        before = load_manifest(path, cell.config.root) if path.exists() else cell.derived
+        if _resolved(before) != _resolved(cell.derived):
+            return True
+    elif "manifest" in began and began["manifest"] != sha256(path):
+        return True
+    manifest = cell.derived or load_manifest(path, cell.config.root)
+    return any(
+        sha256_once(getattr(manifest.case(case), kind)[modality]) != digest
+        for kind in ("images", "labels")
+        for name, digest in began.get(kind, {}).items()
+        for case, _, modality in [name.rpartition("/")]
+    )
+
+
+def _resolved(manifest: Manifest) -> Manifest:
+    """The same with each path in one form: a file that is written has them relative to itself."""
+    cases = (
+        dataclasses.replace(
+            case,
+            images={m: real_path(path) for m, path in case.images.items()},
+            labels={m: real_path(path) for m, path in case.labels.items()},
+        )
+        for case in manifest.cases
+    )
+    return dataclasses.replace(manifest, cases=tuple(cases))

@@ -1,0 +1,315 @@
+"""What a benchmark compares: the YAML file of a suite."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from crossvox.config.presets import load_preset, merge
+from crossvox.data.manifest import SPLITS
+from crossvox.errors import UsageError
+from crossvox.utils.documents import read_yaml
+from crossvox.workflows.run import plugin
+
+GRID = ("data", "root", "out", "store", "method", "labelled", "label_draw", "seed", "preset")
+"""Settings of a run that the grid decides on, so that no `set` may."""
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """A row of the tables: a method with its options.
+
+    Attributes:
+        label: what the tables call it.
+        method: its name.
+        options: the method's own options.
+        set: further settings of the run, over the suite's.
+        only: train and test on this modality's scans alone; "first" and "last" are those of the
+            data set.
+        labelled: label count of this row in every table, such as "all" for a bound; empty = the
+            table's.
+    """
+
+    label: str
+    method: str
+    options: dict[str, Any] = field(default_factory=dict)
+    set: dict[str, Any] = field(default_factory=dict)
+    only: str = ""
+    labelled: str = ""
+
+
+@dataclass(frozen=True)
+class Variants:
+    """Tests of the same trained run beside the plain one.
+
+    Attributes:
+        subsets: show the method every subset of the modalities.
+        shift_mm: shifts of one modality's scans.
+        rotate_deg: rotations of one modality's scans.
+        modality: which one is moved; empty = the data set's last.
+    """
+
+    subsets: bool = False
+    shift_mm: tuple[float, ...] = ()
+    rotate_deg: tuple[float, ...] = ()
+    modality: str = ""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What is drawn of the trained runs of the first seed.
+
+    Attributes:
+        cases: ids of cases whose predictions are drawn side by side.
+        attention: draw feature maps and Grad-CAM too, of these cases or, without any, of each
+            modality's first.
+    """
+
+    cases: tuple[str, ...] = ()
+    attention: bool = False
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A grid of runs: data sets × label counts × backbones × methods × seeds.
+
+    Attributes:
+        name: of the suite.
+        title: one line for the report.
+        data: name → dataset.json; empty = whatever the command names.
+        root: folder below which the files of all data sets must lie; None = each manifest's own.
+        methods: the rows of the tables.
+        labels: label counts, as `crossvox train --labelled` takes them.
+        seeds: of the runs.
+        label_draw: "first" takes the first labelled cases; "seed" draws others with each seed.
+        backbones: `{name, options …}` each; empty = the preset's.
+        preset: starting values of every run.
+        set: settings of every run, over the preset's.
+        split: scored.
+        checkpoint: scored: "last" or "best".
+        variants: further tests of every run.
+        pictures: what is drawn of some cases.
+        reference: label of the row that the others are compared with.
+    """
+
+    name: str
+    methods: tuple[MethodRow, ...]
+    title: str = ""
+    data: dict[str, Path] = field(default_factory=dict)
+    root: Path | None = None
+    labels: tuple[str, ...] = ("all",)
+    seeds: tuple[int, ...] = (0,)
+    label_draw: str = "first"
+    backbones: tuple[dict[str, Any], ...] = ()
+    preset: str = "cpu"
+    set: dict[str, Any] = field(default_factory=dict)
+    split: str = "test"
+    checkpoint: str = "last"
+    variants: Variants = Variants()
+    pictures: Pictures = Pictures()
+    reference: str = "cmc"
+
+    def __post_init__(self) -> None:
+        named: tuple[tuple[str, list[Any]], ...] = (
+            ("data set", list(self.data)),
+            ("label of a method", [slug(row.label) for row in self.methods]),
+            ("label count", list(self.labels)),
+            ("seed", list(self.seeds)),
+            ("backbone", [backbone["name"] for backbone in self.backbones]),
+        )
+        for what, names in named:
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise UsageError(f"{self.name}: {what} '{twice[0]}' stands twice; name it once")
+        if not (self.methods and self.labels and self.seeds):
+            raise UsageError(f"{self.name}: needs a method, a label count and a seed at least")
+        _choice(self.name, "label_draw", self.label_draw, ("first", "seed"))
+        _choice(self.name, "split", self.split, SPLITS)
+        _choice(self.name, "checkpoint", self.checkpoint, ("last", "best"))
+        load_preset(self.preset)
+
+    def with_data(self, given: Mapping[str, Path]) -> Suite:
+        """The suite on these data sets, or with these paths in place of its own.
+
+        Raises:
+            UsageError: a name that the suite does not know, or no data set at all.
+        """
+        for name in given:
+            if self.data and name not in self.data:
+                raise UsageError(
+                    f"--data {name}: no such data set in {self.name}; "
+                    f"choose from {', '.join(self.data)}"
+                )
+        data = {**self.data, **given}
+        if not data:
+            raise UsageError(f"{self.name} names no data set; give --data NAME=DATASET.json")
+        return self._replaced(data=data)
+
+    def _replaced(self, **changes: Any) -> Suite:
+        return type(self)(**{**self.__dict__, **changes})
+
+
+def load_suite(path: Path, over: Mapping[str, Any] | None = None) -> Suite:
+    """Read the YAML file of a suite.
+
+    Args:
+        path: the file; paths of data sets in it are relative to its folder.
+        over: keys of the file with other values, as from the command line.
+
+    Raises:
+        UsageError: an unknown key, method, backbone or preset, with the names to choose from, or
+            a value that is not of the kind expected.
+    """
+    values = {"name": path.stem, **read_yaml(path), **(over or {})}
+    where = str(path)
+    _keys(where, values, Suite)
+    for key in ("labels", "seeds", "backbones", "methods"):
+        if key in values and not isinstance(values[key], list):
+            values[key] = [values[key]]
+    _kinds(where, values, dict, "set", "data", "variants", "pictures")
+    _kinds(where, values, str, "name", "title", "preset", "split", "checkpoint", "reference")
+    if not values.get("methods"):
+        raise UsageError(f"{where}: no 'methods'; list those to compare")
+    if odd := [seed for seed in values.get("seeds", [0]) if type(seed) is not int or seed < 0]:
+        raise UsageError(f"{where}: seed {odd[0]!r}; expected whole numbers from 0")
+    _grid_free(where, values.get("set", {}))
+    values["methods"] = tuple(_row(where, entry) for entry in values["methods"])
+    labels = [row.label for row in values["methods"]]
+    if values.get("reference", labels[0]) not in labels:
+        raise UsageError(
+            f"{where}: reference '{values['reference']}' is no row; choose from {', '.join(labels)}"
+        )
+    values["labels"] = tuple(_count(where, label) for label in values.get("labels", ["all"]))
+    values["seeds"] = tuple(values.get("seeds", [0]))
+    values["backbones"] = tuple(_backbone(where, b) for b in values.get("backbones", []))
+    values["variants"] = _variants(where, values.get("variants", {}))
+    values["pictures"] = _pictures(where, values.get("pictures", {}))
+    if odd := [name for name, file in values.get("data", {}).items() if not isinstance(file, str)]:
+        raise UsageError(f"{where}: data set '{odd[0]}' names no file; give the path of one")
+    values["data"] = {
+        str(name): path.parent / Path(str(file)).expanduser()
+        for name, file in values.get("data", {}).items()
+    }
+    if values.get("root") is not None:
+        values["root"] = path.parent.absolute() / Path(str(values["root"])).expanduser()
+    return Suite(**values)
+
+
+def slug(label: str) -> str:
+    """A label as a part of a folder's name."""
+    return re.sub(r"[^\w.+-]+", "-", label).strip("-")
+
+
+def settings(suite: Suite, row: MethodRow, backbone: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What `--config` of `crossvox train` is given for a row, but for what varies by cell."""
+    given = merge(suite.set, row.set)
+    given = merge(given, {"method": {"name": row.method, **row.options}, "preset": suite.preset})
+    if backbone is None or _names_backbone(row.set):
+        return given
+    return merge(given, {"backbone": dict(backbone)})
+
+
+def table_backbone(suite: Suite, backbone: Mapping[str, Any] | None) -> str:
+    """The backbone that a table is of: a row that names one of its own stands beside the others."""
+    if backbone is not None:
+        return backbone["name"]
+    shared = merge(load_preset(suite.preset), suite.set).get("backbone", {})
+    return shared if isinstance(shared, str) else shared.get("name", "unet")
+
+
+def _names_backbone(values: Mapping[str, Any]) -> bool:
+    own = values.get("backbone", {})
+    return isinstance(own, str) or "name" in own
+
+
+def _row(where: str, entry: Any) -> MethodRow:
+    if isinstance(entry, str):
+        entry = {"method": entry}
+    if not isinstance(entry, dict) or "method" not in entry:
+        raise UsageError(f"{where}: method {entry!r}; expected a name, or `method: NAME` and more")
+    entry = {"label": entry["method"], **entry}
+    if not isinstance(entry["label"], str | int | float):
+        raise UsageError(f"{where}: label {entry['label']!r} of a method; expected a text")
+    label = entry["label"] = str(entry["label"])
+    _keys(f"{where}, row '{label}'", entry, MethodRow)
+    _kinds(f"{where}, row '{label}'", entry, dict, "options", "set")
+    _kinds(f"{where}, row '{label}'", entry, str, "only")
+    try:
+        plugin("method", entry["method"])
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+    _grid_free(f"{where}, row '{label}'", entry.get("set", {}))
+    if "labelled" in entry:
+        entry["labelled"] = _count(f"{where}, row '{label}'", entry["labelled"])
+    return MethodRow(**entry)
+
+
+def _count(where: str, value: Any) -> str:
+    if not isinstance(value, str | int | float):
+        raise UsageError(f"{where}: label count {value!r}; expected 2, all or ct=4,mr=2")
+    return str(value)
+
+
+def _backbone(where: str, entry: Any) -> dict[str, Any]:
+    backbone = {"name": entry} if isinstance(entry, str) else entry
+    if not isinstance(backbone, dict) or "name" not in backbone:
+        raise UsageError(f"{where}: backbone {entry!r}; expected a name, or `name:` and options")
+    try:
+        plugin("backbone", backbone["name"])
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+    return dict(backbone)
+
+
+def _variants(where: str, values: dict[str, Any]) -> Variants:
+    _keys(f"{where}, 'variants'", values, Variants)
+    _kinds(f"{where}, 'variants'", values, bool, "subsets")
+    _kinds(f"{where}, 'variants'", values, str, "modality")
+    for key in ("shift_mm", "rotate_deg"):
+        numbers = values.get(key, [])
+        if not isinstance(numbers, list) or not all(
+            isinstance(n, int | float) and 0 <= n < math.inf for n in numbers
+        ):
+            raise UsageError(f"{where}: variants.{key} is {numbers!r}; expected numbers from 0")
+        values = {**values, key: tuple(float(n) for n in numbers if n)}
+    return Variants(**values)
+
+
+def _pictures(where: str, values: dict[str, Any]) -> Pictures:
+    _keys(f"{where}, 'pictures'", values, Pictures)
+    _kinds(f"{where}, 'pictures'", values, bool, "attention")
+    cases = values.get("cases", [])
+    if not isinstance(cases, list | tuple):
+        raise UsageError(f"{where}: pictures.cases is {cases!r}; expected a list of cases")
+    return Pictures(tuple(str(case) for case in cases), values.get("attention", False))
+
+
+def _keys(where: str, values: Mapping[str, Any], kind: type) -> None:
+    known = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+    for key in values:
+        if key not in known:
+            raise UsageError(f"{where}: unknown key '{key}'; choose from {', '.join(known)}")
+
+
+def _grid_free(where: str, values: Mapping[str, Any]) -> None:
+    for key in values:
+        if key in GRID:
+            raise UsageError(
+                f"{where}: 'set' holds '{key}', which the suite's own keys decide on; "
+                "give it there, or as `options` of a method"
+            )
+
+
+def _kinds(where: str, values: Mapping[str, Any], kind: type, *keys: str) -> None:
+    words = {dict: "`key: value` lines", str: "a text", bool: "true or false"}[kind]
+    for key in keys:
+        if key in values and not isinstance(values[key], kind):
+            raise UsageError(f"{where}: '{key}' is {values[key]!r}; expected {words}")
+
+
+def _choice(where: str, key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UsageError(f"{where}: {key} is {value!r}; choose from {', '.join(choices)}")

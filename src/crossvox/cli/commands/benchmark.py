@@ -1,0 +1,130 @@
+"""`crossvox benchmark`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from crossvox.benchmark.benchmark import benchmark
+from crossvox.benchmark.report import report, write_page
+from crossvox.benchmark.runner import Share
+from crossvox.benchmark.suite import load_suite
+from crossvox.cli.commands.train import add_train_options
+from crossvox.cli.options import add_root, new_parser, parse, required
+from crossvox.cli.run_options import parse_run, run_config
+from crossvox.cli.values import names
+from crossvox.config.presets import merge
+from crossvox.config.run_config import RunConfig
+from crossvox.errors import UsageError
+from crossvox.utils.documents import parse_yaml, read_yaml
+
+
+def benchmark_command(argv: list[str]) -> int:
+    """Compare methods on data sets: run a suite's grid, write tables and figures."""
+    parser = _parser()
+    values = parse(parser, argv)
+    notes = _notes(values["notes"])
+    if values["table"]:
+        if values["suite"] is not None:
+            raise UsageError("--table makes tables of folders; give it no suite")
+        _tables([Path(folder) for folder in values["table"]], values["page"], notes)
+        return 0
+    required(values, "suite", "out")
+    suite = load_suite(values["suite"], _over(values))
+    suite = suite.with_data({n: Path(p).absolute() for n, p in _pairs("--data", values["data"])})
+    share = Share(values["jobs"], *_shard(values["shard"]))
+    try:
+        benchmark(suite, values["out"].absolute(), share, _settings)
+    finally:
+        if values["page"] is not None and (values["out"] / "cases.csv").exists():
+            write_page(values["page"], [values["out"]], notes)
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    parser = new_parser("benchmark", benchmark_command.__doc__ or "")
+    parser.add_argument("suite", type=Path | None, nargs="?", help="YAML file of a suite")
+    parser.add_argument("--out", type=Path | None, help="folder for everything; is gone on with")
+    parser.add_argument("--data", type=str, action="append", metavar="NAME=DATASET.json",
+                        help="a data set of the suite, or another place of one")  # fmt: skip
+    add_root(parser)
+    parser.add_argument("--jobs", type=int, default=1, help="cells at once; they share the threads")
+    parser.add_argument("--shard", type=str, default="1/1", metavar="i/n",
+                        help="run every n-th cell from the i-th, on one of n machines")  # fmt: skip
+    parser.add_argument("--seeds", type=str | None, help="instead of the suite's: 0,1,2")
+    parser.add_argument("--labels", type=str | None, help="instead of the suite's: 1,2,all")
+    parser.add_argument("--preset", type=str | None, help="instead of the suite's")
+    parser.add_argument("--split", type=str | None, help="instead of the suite's")
+    parser.add_argument("--cases", type=str | None, metavar="CASE,CASE",
+                        help="cases to draw: truth, predictions and errors")  # fmt: skip
+    parser.add_argument("--set", type=str, action="append", metavar="KEY=VALUE",
+                        help="a setting of all runs, such as fit.steps=100")  # fmt: skip
+    parser.add_argument("--table", type=str, nargs="+", metavar="DIR",
+                        help="run nothing, make the tables anew from the CSV files")  # fmt: skip
+    parser.add_argument("--page", type=Path | None, help="also write the report as this file")
+    parser.add_argument("--notes", type=Path | None, help="text that the page begins with")
+    return parser
+
+
+def _tables(folders: list[Path], page: Path | None, notes: str) -> None:
+    for folder in folders:
+        report(folder)
+        print(folder / "tables.md")
+    if page is not None:
+        write_page(page, folders, notes)
+        print(page)
+
+
+def _notes(path: Path | None) -> str:
+    try:
+        return path.read_text(encoding="utf-8") if path else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--notes {path}: cannot be read ({error})") from None
+
+
+def _settings(file: Path) -> RunConfig:
+    """A run's YAML file, checked as `crossvox train` checks it."""
+    values = parse_run("benchmark", "", ["--config", str(file)], add_train_options)
+    return run_config(values | {"data": "", "out": ""})
+
+
+def _over(values: dict[str, Any]) -> dict[str, Any]:
+    """Keys of the suite that the command line replaces."""
+    over = {key: values[key] for key in ("preset", "split") if values[key] is not None}
+    if values["root"] is not None:
+        over["root"] = values["root"].absolute()
+    if (labels := names("--labels", values["labels"])) is not None:
+        over["labels"] = list(labels)
+    if (seeds := names("--seeds", values["seeds"])) is not None:
+        over["seeds"] = [int(s) if s.isdecimal() else s for s in seeds]
+    if (cases := names("--cases", values["cases"])) is not None:
+        shown = read_yaml(values["suite"]).get("pictures") or {}
+        over["pictures"] = merge(shown if isinstance(shown, dict) else {}, {"cases": list(cases)})
+    if values["set"]:
+        changes: dict[str, Any] = {}
+        for key, text in _pairs("--set", values["set"]):
+            value = parse_yaml(text, f"--set {key}")
+            for part in reversed(key.split(".")):
+                value = {part: value}
+            changes = merge(changes, value)
+        over["set"] = merge(read_yaml(values["suite"]).get("set") or {}, changes)
+    return over
+
+
+def _pairs(option: str, words: list[str] | None) -> list[tuple[str, str]]:
+    found = []
+    for word in words or []:
+        name, equals, value = word.partition("=")
+        if not (name and equals and value):
+            raise UsageError(f"{option} {word}: expected NAME=VALUE")
+        found.append((name, value))
+    return found
+
+
+def _shard(text: str) -> tuple[int, int]:
+    index, slash, total = text.partition("/")
+    if not (slash and index.isdecimal() and total.isdecimal()):
+        raise UsageError(f"--shard {text}: expected i/n, such as 1/4")
+    return int(index), int(total)

@@ -1,0 +1,82 @@
+"""`crossvox check` and `crossvox prepare`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from crossvox.cli.options import add_root, new_parser, parse, pick, required
+from crossvox.config.presets import load_preset, merge, presets
+from crossvox.config.run_config import section
+from crossvox.data.checks.dataset import Problem, check_file, report
+from crossvox.data.manifest import load_manifest
+from crossvox.data.prepare.plan import Budget
+from crossvox.networks.backbone import BACKBONES
+from crossvox.utils.files import atomic_write
+from crossvox.workflows.check import broken, draw, overlap_lines, overlap_problems, overlaps
+from crossvox.workflows.prepare import prepare
+from crossvox.workflows.run import crop_rule
+
+
+def check_command(argv: list[str]) -> int:
+    """Report every problem of every case of a data set; exit code 1 if there are errors."""
+    parser = new_parser("check", check_command.__doc__ or "")
+    parser.add_argument("dataset", type=Path, help="the dataset.json")
+    add_root(parser)
+    parser.add_argument("--json", type=Path | None, help="also write the problems to this file")
+    parser.add_argument(
+        "--overlay",
+        type=Path | None,
+        help="also draw every case with its labels, as CASE.png in this folder",
+    )
+    values = parse(parser, argv)
+    manifest, problems = check_file(values["dataset"], values["root"])
+    faulty = broken(problems)
+    shared = overlaps(manifest, faulty) if manifest else []
+    problems += overlap_problems(shared)
+    if values["json"] is not None:
+        content = {
+            "problems": [_row(problem) for problem in problems],
+            "overlaps": [dataclasses.asdict(pair) for pair in shared],
+        }
+        text = json.dumps(content, indent=1, ensure_ascii=False)
+        atomic_write(values["json"], text + "\n")
+    print("\n".join([*overlap_lines(shared), report(problems)]))
+    if manifest and values["overlay"] is not None:
+        draw(manifest, values["overlay"], faulty)
+    return int(any(problem.severity == "error" for problem in problems))
+
+
+def prepare_command(argv: list[str]) -> int:
+    """Orient, resample and normalise all volumes of a data set into a store."""
+    found, rest = pick(argv, preset=("--preset",), backbone=("--backbone",))
+    preset = ["cpu", *found["preset"]][-1]
+    shipped = load_preset(preset)
+    backbone = shipped["backbone"]
+    if found["backbone"]:
+        backbone = merge({"backbone": backbone}, {"backbone": {"name": found["backbone"][-1]}})
+        backbone = backbone["backbone"]
+    budget = shipped.get("budget", {})
+    parser = new_parser("prepare", prepare_command.__doc__ or "")
+    parser.add_argument("dataset", type=Path, help="the dataset.json")
+    add_root(parser)
+    parser.add_argument("--out", type=Path | None, help="folder of the prepared volumes")
+    parser.add_argument(
+        "--preset", type=str, default=preset, help=f"starting values: {', '.join(presets())}"
+    )
+    parser.add_argument("--backbone", type=str, default=backbone["name"],
+                        help=f"decides on the crop; one of {', '.join(BACKBONES)}")  # fmt: skip
+    parser.add_class_arguments(Budget, "budget", as_group=False)
+    parser.set_defaults({f"budget.{key}": value for key, value in budget.items()})
+    values = parse(parser, rest)
+    required(values, "out")
+    budget = section("budget", values["budget"])
+    manifest = load_manifest(values["dataset"], values["root"])
+    prepare(manifest, values["out"], budget, crop_rule(backbone))
+    return 0
+
+
+def _row(problem: Problem) -> dict[str, str | None]:
+    row = dataclasses.asdict(problem)
+    return {key: None if value is None else str(value) for key, value in row.items()}

@@ -1,0 +1,36 @@
+"""`crossvox report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crossvox.cli.commands.predict import add_run_options, run_options
+from crossvox.cli.options import add_root, new_parser, parse, required
+from crossvox.data.manifest import SPLITS, load_manifest
+from crossvox.report.benchmark_sections import holds_benchmark
+from crossvox.report.report import Source, report
+
+
+def report_command(argv: list[str]) -> int:
+    """Write one HTML file to look at a run or a benchmark: curves, scores, scans; opens offline."""
+    parser = new_parser("report", report_command.__doc__ or "")
+    parser.add_argument("path", type=Path, metavar="RUN|BENCHMARK",
+                        help="run directory, or folder of a benchmark")  # fmt: skip
+    parser.add_argument("--out", type=Path | None, help="HTML file to write")
+    parser.add_argument("--data", type=Path | None,
+                        help="dataset.json to score and show; none: the training only")  # fmt: skip
+    add_root(parser)
+    parser.add_argument("--split", type=str, default="val", help=f"one of {', '.join(SPLITS)}")
+    parser.add_argument("--scores", type=Path | None,
+                        help="evaluate folder: predict only what is shown")  # fmt: skip
+    parser.add_argument("--show", type=int, default=2,
+                        help="worst and best scans per modality to show; 0: no image")  # fmt: skip
+    add_run_options(parser)
+    values = parse(parser, argv)
+    required(values, "out")
+    # Of a benchmark, `report` refuses the data set whatever it holds.
+    if values["data"] is not None and not holds_benchmark(values["path"]):
+        values["data"] = load_manifest(values["data"], values["root"])
+    source = Source(**{name: values[name] for name in Source.__dataclass_fields__})
+    report(values["path"], values["out"], source, run_options(values))
+    return 0

@@ -1,0 +1,88 @@
+"""`crossvox split`, and the options of splits that `crossvox convert` shares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+from rich.console import Console
+
+from crossvox.cli.options import add_root, new_parser, parse, required
+from crossvox.data.manifest import load_manifest
+from crossvox.data.manifest.splitting import Amounts, folds, resplit
+from crossvox.errors import UsageError
+from crossvox.workflows.convert import require_new, root_note, summary
+
+
+def split_command(argv: list[str]) -> int:
+    """Draw a data set's cases anew for train, val and test, or for k folds."""
+    parser = new_parser("split", split_command.__doc__ or "")
+    parser.add_argument("dataset", type=Path, help="the dataset.json")
+    add_root(parser)
+    parser.add_argument(
+        "--out",
+        type=Path | None,
+        help="manifest to write; of k folds NEW.json becomes NEW_0.json …",
+    )
+    parser.add_argument("--folds", type=int | None, help="number of folds, instead of a split")
+    parser.add_argument(
+        "--train",
+        type=float | None,
+        help="number or share of cases for training; default: all others",
+    )
+    add_amounts(parser)
+    add_overwrite(parser)
+    values = parse(parser, argv)
+    required(values, "out")
+    out: Path = values["out"]
+    manifest = load_manifest(values["dataset"], values["root"])
+    if values["folds"] is None:
+        asked = amounts(values, values["train"]) or Amounts(train=values["train"])
+        files = {out: resplit(manifest, asked, values["seed"])}
+    else:
+        if any(values[name] is not None for name in ("val", "test", "train")):
+            raise UsageError("--folds deals all labelled cases out; give no --train, --val, --test")
+        made = folds(manifest, values["folds"], values["seed"])
+        files = {out.with_name(f"{out.stem}_{k}{out.suffix}"): m for k, m in enumerate(made)}
+    for file in files:
+        require_new(file, values["overwrite"])
+    for file, made_manifest in files.items():
+        made_manifest.save(file)
+        Console().print(summary(made_manifest))
+        print("\n".join([*root_note(made_manifest, file.parent), str(file)]))
+    return 0
+
+
+def add_amounts(parser: ArgumentParser) -> None:
+    """The options that say how cases are drawn."""
+    parser.add_argument(
+        "--val",
+        type=float | None,
+        help="number (from 1 on) or share of the labelled cases for validation; default: as the "
+        "data set has it, else 0.2",
+    )
+    parser.add_argument(
+        "--test", type=float | None, help="likewise for the test; default: what is test stays so"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draw")
+
+
+def add_overwrite(parser: ArgumentParser) -> None:
+    """The option that allows to write over files."""
+    parser.add_argument(
+        "--overwrite",
+        type=bool,
+        nargs="?",
+        const=True,
+        default=False,
+        help="replace the manifest that --out holds",
+    )
+
+
+def amounts(values: dict[str, Any], train: float | None = None) -> Amounts | None:
+    """What was asked for; None if nothing was."""
+    if values["val"] is None and values["test"] is None:
+        return None
+    val = Amounts.val if values["val"] is None else values["val"]
+    return Amounts(val, values["test"], train)

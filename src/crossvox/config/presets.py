@@ -1,0 +1,51 @@
+"""The shipped presets, and how one set of values is put over another."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+import yaml
+
+from crossvox.errors import UsageError
+
+PLUGINS = ("method", "backbone")
+"""The parts of a configuration that name a class (`name`) and hold that class's own options."""
+
+
+def presets() -> dict[str, str]:
+    """Name → one-line summary (the file's first comment) of every shipped preset."""
+    folder = resources.files("crossvox.config") / "presets"
+    files = {f.name.removesuffix(".yaml"): f for f in folder.iterdir() if f.name.endswith(".yaml")}
+    return {
+        name: file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        for name, file in sorted(files.items())
+    }
+
+
+def load_preset(name: str) -> dict[str, Any]:
+    """The values of a shipped preset; raises `UsageError` with the valid names."""
+    if name not in presets():
+        raise UsageError(f"unknown preset '{name}'; choose from {', '.join(presets())}")
+    text = (resources.files("crossvox.config") / "presets" / f"{name}.yaml").read_text(
+        encoding="utf-8"
+    )
+    return {"preset": name, **yaml.safe_load(text)}
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` overridden by `over`, section by section.
+
+    Where `over` names another method or backbone, the options of the old one are dropped: options
+    that happen to share a name mean something else there.
+    """
+    merged = dict(base)
+    for key, value in over.items():
+        before = merged.get(key)
+        if not (isinstance(value, dict) and isinstance(before, dict)):
+            merged[key] = value
+        elif key in PLUGINS and value.get("name", before.get("name")) != before.get("name"):
+            merged[key] = dict(value)
+        else:
+            merged[key] = {**before, **value}
+    return merged

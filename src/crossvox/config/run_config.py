@@ -1,0 +1,149 @@
+"""The whole configuration of a run: one dataclass, one YAML file."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from crossvox.config.presets import PLUGINS
+from crossvox.data.crops.augment import Augment
+from crossvox.data.crops.misalign import Misalign
+from crossvox.data.crops.sampling import Sampling
+from crossvox.data.prepare.plan import Budget
+from crossvox.errors import UsageError, require
+from crossvox.inference.predictor import Inference
+from crossvox.training.compute import Compute
+from crossvox.training.loop import Fit
+
+SECTIONS: dict[str, type] = {
+    "budget": Budget,
+    "sampling": Sampling,
+    "augment": Augment,
+    "misalign": Misalign,
+    "fit": Fit,
+    "inference": Inference,
+    "compute": Compute,
+}
+"""The parts of a configuration that are dataclasses of the layers below."""
+
+_PATHS = ("data", "root", "out", "store")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides what a run computes.
+
+    Attributes:
+        data: the dataset.json.
+        root: folder below which its files must lie; None = its own.
+        out: the run directory.
+        labelled: how many labelled cases each modality may use ("2", "ct=4,mr=2", "all", "0.1").
+        label_draw: seed of another draw of the labelled cases; None = the first ones.
+        preset: the preset that the other values started from; kept for the record.
+        weights: published weights to start from, one file for all modalities or one for each.
+        seed: of the initial weights, the crops and the augmentation.
+        store: folder of the prepared volumes; None = one beside the run, shared by its neighbours.
+        method: `name` and the method's own options.
+        backbone: `name` and the backbone's own options.
+        budget: what the planning may spend.
+        sampling: the crops of one step.
+        augment: the random changes made to crops.
+        misalign: a motion imposed on one modality's training scans.
+        fit: the training loop.
+        inference: the sliding window.
+        compute: device, precision, processes.
+    """
+
+    data: Path
+    out: Path
+    labelled: str = "all"
+    label_draw: int | None = None
+    preset: str = "cpu"
+    seed: int = 0
+    root: Path | None = None
+    store: Path | None = None
+    weights: Path | dict[str, Path] | None = None
+    method: dict[str, Any] = field(default_factory=lambda: {"name": "cmc"})
+    backbone: dict[str, Any] = field(default_factory=lambda: {"name": "unet"})
+    budget: Budget = field(default_factory=Budget)
+    sampling: Sampling = field(default_factory=Sampling)
+    augment: Augment = field(default_factory=Augment)
+    misalign: Misalign = field(default_factory=Misalign)
+    fit: Fit = field(default_factory=Fit)
+    inference: Inference = field(default_factory=Inference)
+    compute: Compute = field(default_factory=Compute)
+
+    def __post_init__(self) -> None:
+        require("seed", self.seed, 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for YAML."""
+        return plain(dataclasses.asdict(self))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> RunConfig:
+        """The inverse of `to_dict`; what is absent takes its default."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        _refuse_unknown(values, known, "the configuration")
+        parts: dict[str, Any] = {}
+        for key, value in values.items():
+            if key in SECTIONS:
+                parts[key] = section(key, value)
+            elif key in _PATHS:
+                parts[key] = None if value is None else Path(value)
+            elif key == "weights":
+                parts[key] = _paths(value)
+            elif key in PLUGINS:
+                parts[key] = {name: _freeze(option) for name, option in value.items()}
+            else:
+                parts[key] = str(value) if key == "labelled" else value
+        return cls(**parts)
+
+    def absolute(self) -> RunConfig:
+        """The same with absolute paths, so that the saved file works from any folder."""
+        changes = {key: getattr(self, key) for key in (*_PATHS, "weights")}
+        return dataclasses.replace(self, **{key: _absolute(p) for key, p in changes.items()})
+
+
+def _paths(value: Any) -> Path | dict[str, Path] | None:
+    if isinstance(value, dict):
+        return {str(modality): Path(path) for modality, path in value.items()} or None
+    return None if value is None else Path(value)
+
+
+def _absolute(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _absolute(path) for key, path in value.items()}
+    return value and value.expanduser().absolute()
+
+
+def section(name: str, values: dict[str, Any]) -> Any:
+    """The dataclass of one of the `SECTIONS`; raises `UsageError` for an unknown key."""
+    kind = SECTIONS[name]
+    if not isinstance(values, dict):
+        raise UsageError(f"'{name}' is {values!r} in the configuration; expected its options")
+    _refuse_unknown(values, {f.name for f in dataclasses.fields(kind)}, f"'{name}'")
+    return kind(**{key: _freeze(value) for key, value in values.items()})
+
+
+def plain(value: Any) -> Any:
+    """`value` with tuples as lists and paths as text, as YAML and JSON store them."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _refuse_unknown(values: dict[str, Any], known: set[str], where: str) -> None:
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise UsageError(
+            f"unknown key '{unknown[0]}' in {where}; choose from {', '.join(sorted(known))}"
+        )
+
+
+def _freeze(value: Any) -> Any:
+    return tuple(_freeze(v) for v in value) if isinstance(value, list | tuple) else value

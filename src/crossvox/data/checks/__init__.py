@@ -1,0 +1,1 @@
+"""Every problem of a data set, found before any work is done."""

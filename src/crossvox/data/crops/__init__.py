@@ -1,0 +1,1 @@
+"""From prepared arrays to the batches of a step."""

@@ -1,0 +1,68 @@
+"""Names and colours of label ids, in the forms that viewers read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from xml.etree import ElementTree
+
+from nibabel.nifti1 import Nifti1Extension
+
+from crossvox.utils.files import atomic_write
+from crossvox.utils.palette import class_rgb
+
+UNKNOWN = 0
+"""The extension code that TotalSegmentator uses. Caret's own is 30, under which nibabel's
+`get_content`, by which such files are commonly read, raises."""
+
+SLICER_TABLE, ITKSNAP_TABLE = "labels.ctbl", "labels.itksnap.txt"
+
+
+def label_extension(ids: Mapping[str, int]) -> Nifti1Extension:
+    """A NIfTI header extension that names and colours label ids.
+
+    It is the XML label table that Caret introduced and that TotalSegmentator writes, which its
+    readers in Slicer, NiiVue and Python find by its content.
+
+    Args:
+        ids: class name → id in the file, in the order of the classes.
+    """
+    root = ElementTree.Element("CaretExtension")
+    volume = ElementTree.SubElement(root, "VolumeInformation", Index="0")
+    table = ElementTree.SubElement(volume, "LabelTable")
+    for name, value, rgb in _rows(ids):
+        red, green, blue = (f"{channel / 255:.4f}" for channel in rgb)
+        label = ElementTree.SubElement(
+            table, "Label", Key=str(value), Red=red, Green=green, Blue=blue, Alpha="1"
+        )
+        label.text = name
+    ElementTree.SubElement(volume, "VolumeType").text = "Label"
+    return Nifti1Extension(UNKNOWN, ElementTree.tostring(root, "utf-8", xml_declaration=True))
+
+
+def slicer_table(ids: Mapping[str, int]) -> str:
+    """A colour table of 3D Slicer (.ctbl): `id name red green blue opacity`, no spaces in names."""
+    lines = ["# Color table file", f"# {len(ids) + 1} values", "0 Background 0 0 0 0"]
+    for name, value, (red, green, blue) in sorted(_rows(ids), key=lambda row: row[1]):
+        lines.append(f"{value} {'_'.join(name.split())} {red} {green} {blue} 255")
+    return "\n".join(lines) + "\n"
+
+
+def itksnap_table(ids: Mapping[str, int]) -> str:
+    """Label descriptions of ITK-SNAP: `id red green blue alpha visible mesh "name"`."""
+    lines = ["# ITK-SnAP Label Description File", '0 0 0 0 0 0 0 "Clear Label"']
+    for name, value, (red, green, blue) in sorted(_rows(ids), key=lambda row: row[1]):
+        plain = name.replace('"', "'")
+        lines.append(f'{value} {red} {green} {blue} 1 1 1 "{plain}"')
+    return "\n".join(lines) + "\n"
+
+
+def write_label_tables(folder: Path, ids: Mapping[str, int]) -> None:
+    """Write `labels.ctbl` and `labels.itksnap.txt` into `folder`."""
+    atomic_write(folder / SLICER_TABLE, slicer_table(ids))
+    atomic_write(folder / ITKSNAP_TABLE, itksnap_table(ids))
+
+
+def _rows(ids: Mapping[str, int]) -> Iterator[tuple[str, int, tuple[int, int, int]]]:
+    for index, (name, value) in enumerate(ids.items(), start=1):
+        yield name, value, class_rgb(index)

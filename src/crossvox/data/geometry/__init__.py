@@ -1,0 +1,1 @@
+"""Grids in world space, and resampling between them."""

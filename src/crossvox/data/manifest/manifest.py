@@ -1,0 +1,262 @@
+"""The manifest of a data set: which scans there are, what they show, which ones are labelled."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from crossvox.data.manifest.root import Places, needed_root
+from crossvox.data.manifest.rules import schema, structural_problems
+from crossvox.errors import DataError, UsageError
+from crossvox.utils.files import atomic_write
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One subject.
+
+    Attributes:
+        id: unique in the data set and usable as a file name.
+        split: "train", "val" or "test".
+        images: modality → path of the scan, at least one.
+        labels: modality → path of its label map; a modality without one is unlabelled.
+        annotated: names of the classes that were outlined; None = all of them.
+    """
+
+    id: str
+    split: str
+    images: Mapping[str, Path]
+    labels: Mapping[str, Path] = field(default_factory=dict)
+    annotated: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A data set; one that breaks the format's rules cannot be made (`DataError`).
+
+    Attributes:
+        name: of the data set.
+        modalities: name → kind ("ct", "mr", …), in the order that the networks use.
+        labels: class name → id in the label files; class index 1 is the first of them.
+        cases: all subjects, in the order in which they are labelled.
+        registered: the images of a subject agree voxel by voxel in world space.
+        ignore: id of unannotated voxels in the label files.
+        background: further ids that the label files hold and that count as background, such as
+            those of classes left out.
+        source: how the manifest came to be (converter, split, seeds), for the reader only.
+        path: the file it was read from.
+    """
+
+    name: str
+    modalities: dict[str, str]
+    labels: dict[str, int]
+    cases: tuple[Case, ...]
+    registered: bool = False
+    ignore: int | None = None
+    background: tuple[int, ...] = ()
+    source: str = ""
+    path: Path | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        _refuse(structural_problems(self._to_dict(None)), str(self.path or f"data set {self.name}"))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The foreground class names, in the order of their class indices 1..K."""
+        return tuple(self.labels)
+
+    @property
+    def place(self) -> str:
+        """What messages call it: its file, or its name if it has none."""
+        return str(self.path or self.name)
+
+    def split(self, name: str) -> tuple[Case, ...]:
+        """The cases of a split, in the manifest's order; raises `UsageError` if there is none such.
+
+        A split of the three that no case belongs to is empty, not an error.
+        """
+        if name not in SPLITS:
+            raise UsageError(f"no split {name!r}; choose one of {', '.join(SPLITS)}")
+        return tuple(case for case in self.cases if case.split == name)
+
+    def case(self, id: str) -> Case:
+        """The case of that id; raises `UsageError` if there is none."""
+        for case in self.cases:
+            if case.id == id:
+                return case
+        raise UsageError(f"no case {id!r} in {self.place}")
+
+    def save(self, path: Path | str) -> None:
+        """Write the manifest as a whole or not at all, file paths relative to its folder."""
+        text = json.dumps(self._to_dict(Path(path).parent), indent=1, ensure_ascii=False)
+        atomic_write(path, text + "\n")
+
+    def needed_root(self, folder: Path) -> Path | None:
+        """The root that reading the manifest takes if it lies in `folder`; None if that will do."""
+        files = [f for case in self.cases for f in (*case.images.values(), *case.labels.values())]
+        return needed_root(files, folder)
+
+    def _to_dict(self, root: Path | None) -> dict[str, Any]:
+        content: dict[str, Any] = {"name": self.name}
+        if self.source:
+            content["source"] = self.source
+        content |= {
+            "modalities": {name: {"kind": kind} for name, kind in self.modalities.items()},
+            "labels": dict(self.labels),
+        }
+        if self.registered:
+            content["registered"] = self.registered
+        if self.ignore is not None:
+            content["ignore"] = self.ignore
+        if self.background:
+            content["background"] = list(self.background)
+        content["cases"] = [_case_to_dict(case, root) for case in self.cases]
+        return content
+
+
+def load_manifest(path: Path | str, root: Path | str | None = None) -> Manifest:
+    """Read a manifest (format: `dataset.schema.json`); its scans are not opened.
+
+    Args:
+        path: the file.
+        root: folder below which all files that it names must lie, links followed; None = its own.
+            A relative path starts at the manifest's folder or, where that leads out of the root,
+            at the root.
+
+    Raises:
+        DataError: the file is missing, not JSON, breaks the format's rules or names files outside
+            the root; the message lists every problem.
+    """
+    path = Path(path)
+    content, repeated = _read_json(path)
+    _refuse(repeated + structural_problems(content), str(path))
+    places = _places(path, root)
+    outside = places.refusal(content["cases"])
+    _refuse([outside] if outside else [], str(path))
+    return _manifest(content, path, places)
+
+
+def as_manifest(data: Manifest | Path | str) -> Manifest:
+    """A data set in whichever form it was given; raises as `load_manifest`."""
+    return data if isinstance(data, Manifest) else load_manifest(data)
+
+
+def load_sound_part(
+    path: Path | str, root: Path | str | None = None
+) -> tuple[Manifest | None, list[str]]:
+    """Read what of a manifest follows the format's rules, and list every rule that is broken.
+
+    Args:
+        path: the file.
+        root: as in `load_manifest`; cases with files outside it are left out.
+
+    Returns:
+        The manifest with only those cases that break no rule; None if its head breaks one, or
+        no case is left. With no broken rule it is the whole manifest.
+
+    Raises:
+        DataError: the file is missing or not JSON.
+    """
+    path = Path(path)
+    content, repeated = _read_json(path)
+    problems = repeated + structural_problems(content)
+    if not isinstance(content, dict):
+        return None, problems
+    head = {key: content[key] for key in schema()["properties"] if key in content}
+    cases = head.pop("cases", None)
+    sound: dict[str, Any] = {}
+    for case in cases if isinstance(cases, list) else ():
+        if not problems or not structural_problems({**head, "cases": [case]}):
+            sound.setdefault(case["id"], case)
+    places = _places(path, root)
+    outside = places.refusal(sound.values())
+    inside = [case for case in sound.values() if not (outside and places.stray(case))]
+    part = _manifest({**head, "cases": inside}, path, places) if inside else None
+    return part, problems + ([outside] if outside else [])
+
+
+def _places(path: Path, root: Path | str | None) -> Places:
+    return Places(path.parent, None if root is None else Path(root))
+
+
+def _manifest(content: Mapping[str, Any], path: Path, places: Places) -> Manifest:
+    return Manifest(
+        name=content["name"],
+        modalities={name: entry["kind"] for name, entry in content["modalities"].items()},
+        labels={name: int(id) for name, id in content["labels"].items()},
+        cases=tuple(_case_from_dict(case, places) for case in content["cases"]),
+        registered=content.get("registered", False),
+        ignore=int(content["ignore"]) if "ignore" in content else None,
+        background=tuple(int(id) for id in content.get("background", ())),
+        source=content.get("source", ""),
+        path=path.absolute(),
+    )
+
+
+def _case_from_dict(content: Mapping[str, Any], places: Places) -> Case:
+    return Case(
+        id=content["id"],
+        split=content["split"],
+        images={m: places.find(file) for m, file in content["images"].items()},
+        labels={m: places.find(file) for m, file in content.get("labels", {}).items()},
+        annotated=tuple(content["annotated"]) if "annotated" in content else None,
+    )
+
+
+def _case_to_dict(case: Case, root: Path | None) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "id": case.id,
+        "split": case.split,
+        "images": {modality: _relative(file, root) for modality, file in case.images.items()},
+    }
+    if case.labels:
+        content["labels"] = {m: _relative(file, root) for m, file in case.labels.items()}
+    if case.annotated is not None:
+        content["annotated"] = list(case.annotated)
+    return content
+
+
+def _relative(file: Path, root: Path | None) -> str:
+    if root is None:
+        return str(file)
+    try:
+        return Path(os.path.relpath(file, root)).as_posix()
+    except ValueError:  # Windows: no relative path leads to another drive
+        return Path(file).absolute().as_posix()
+
+
+def _read_json(path: Path) -> tuple[Any, list[str]]:
+    repeated: list[str] = []
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        seen: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in seen:
+                repeated.append(key)
+            seen[key] = value
+        return seen
+
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        content = json.loads(text, object_pairs_hook=unique)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; give the path of a dataset.json") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: unreadable ({error}); expected a UTF-8 JSON file") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits among them
+        raise DataError(f"{path}: not JSON ({error}); correct the file there") from error
+    # JSON keeps the last of two equal keys, which would lose a modality or class without a word.
+    return content, [f"the key {key!r} stands twice in one object; keep one" for key in repeated]
+
+
+def _refuse(problems: list[str], where: str) -> None:
+    if len(problems) == 1:
+        raise DataError(f"{where}: {problems[0]}")
+    if problems:
+        raise DataError("\n  ".join([f"{where}: {len(problems)} problems", *problems]))

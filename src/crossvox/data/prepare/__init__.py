@@ -1,0 +1,1 @@
+"""From raw scans to arrays on one grid: fingerprint, plan, preprocessing, store."""

@@ -1,0 +1,61 @@
+"""What the training images look like: the facts from which everything is planned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from crossvox.data.formats.nifti import read_header
+from crossvox.data.geometry.grid import Grid, dataset_frame, signed_permutation
+from crossvox.data.manifest import Manifest
+from crossvox.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Facts of the train split's image headers; no label and no other split has a say.
+
+    Attributes:
+        frame: (3, 3) common orientation, columns are world vectors of the array axes.
+        counts: modality → number of training images.
+        spacing: modality → (3,) median spacing in mm along the frame's axes.
+        extent: modality → (3,) median field of view in mm along the frame's axes.
+        paired: some subject has several modalities.
+    """
+
+    frame: np.ndarray
+    counts: dict[str, int]
+    spacing: dict[str, np.ndarray]
+    extent: dict[str, np.ndarray]
+    paired: bool
+
+
+def fingerprint(manifest: Manifest) -> Fingerprint:
+    """Read the headers of all training images. Raises `UsageError` if there are none."""
+    cases = manifest.split("train")
+    grids: dict[str, list[Grid]] = {modality: [] for modality in manifest.modalities}
+    for case in cases:
+        for modality, path in case.images.items():
+            grids[modality].append(read_header(path))
+    missing = [modality for modality, found in grids.items() if not found]
+    if missing:
+        raise UsageError(
+            f"{manifest.path}: no training image of {', '.join(missing)}; "
+            "add train cases or take the modality out of the manifest"
+        )
+    frame = dataset_frame([grid for found in grids.values() for grid in found])
+
+    def median(values: list[np.ndarray]) -> np.ndarray:
+        return np.median(values, axis=0)
+
+    def along(grid: Grid, values: np.ndarray) -> np.ndarray:
+        return np.abs(signed_permutation(grid.directions, frame)).T @ values
+
+    return Fingerprint(
+        frame=frame,
+        counts={m: len(found) for m, found in grids.items()},
+        spacing={m: median([along(g, g.spacing) for g in found]) for m, found in grids.items()},
+        extent={m: median([along(g, g.extent) for g in found]) for m, found in grids.items()},
+        paired=any(len(case.images) > 1 for case in cases),
+    )

@@ -1,0 +1,188 @@
+"""A trained run's networks as ONNX files, checked against torch."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import importlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from crossvox.errors import DataError, UsageError
+from crossvox.inference.label_map import KEPT, Decision
+from crossvox.inference.largest_part import REACH
+from crossvox.methods.base import Method
+from crossvox.networks.blocks import InstanceNorm
+from crossvox.utils.files import atomic_path, require_writable
+from crossvox.version import __version__
+from crossvox.workflows.predict import Checkpoint, Options, load_predictor
+from crossvox.workflows.prepare import Echo
+from crossvox.workflows.run import Run
+
+OPSET = 18
+TOLERANCE = 1e-3
+"""Largest difference of a probability that is taken for rounding."""
+
+
+def export_onnx(
+    path: Path, out: Path, checkpoint: Checkpoint = "best", echo: Echo = print
+) -> list[Path]:
+    """Write `<name>_<modality>.onnx` for each modality, which that modality alone is input of.
+
+    Input `image` is (1, 1, X, Y, Z) float32, a window of the run's crop size of a prepared scan;
+    output `probabilities` is (1, K + 1, X, Y, Z). How scans are prepared and label maps made of
+    probabilities (`inference.label_map`) stands in the file's metadata under `crossvox`, as JSON.
+    One window at a time: normalisation must not mix windows.
+
+    Args:
+        path: the run directory.
+        out: the files' common name, with or without `.onnx`.
+        checkpoint: whose weights.
+        echo: takes the lines for the user.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UsageError: no such run or checkpoint, or the extra `onnx` is not installed.
+        DataError: onnxruntime's probabilities are not torch's; nothing is left behind.
+    """
+    for name in ("onnx", "onnxscript"):
+        _require(name)
+    require_writable(out.parent)
+    run = Run.load(path)
+    options = Options(checkpoint=checkpoint, accelerator="cpu")
+    member = load_predictor(run, options)
+    method = member.method.eval()
+    written = []
+    for modality in run.task.modalities:
+        file = out.with_name(f"{out.name.removesuffix('.onnx')}_{modality}.onnx")
+        network = _OneModality(method, modality)
+        with atomic_path(file) as temporary:
+            _convert(network, run, _facts(run, modality, member.decision), temporary)
+            difference = _difference(network, temporary, run)
+            if difference is not None and not difference <= TOLERANCE:
+                raise DataError(
+                    f"{file}: probabilities differ from torch's by {difference:.1e}, more than "
+                    f"{TOLERANCE:.0e}; not written, please report this"
+                )
+        echo(f"{file}: opset {OPSET}, {_verdict(difference)}")
+        written.append(file)
+    return written
+
+
+class _OneModality(nn.Module):
+    """One modality's image → its class probabilities."""
+
+    def __init__(self, method: Method, modality: str) -> None:
+        super().__init__()
+        self.method = method
+        self.modality = modality
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits = self.method.predict({self.modality: image}, [self.modality])
+        return logits[self.modality].softmax(1)
+
+
+def _convert(network: nn.Module, run: Run, facts: dict[str, Any], file: Path) -> None:
+    import onnx
+
+    image = torch.zeros(1, 1, *run.task.patch)
+    with _quiet(), torch.no_grad():
+        torch.onnx.export(
+            _exportable(copy.deepcopy(network)),
+            (image,),
+            str(file),
+            input_names=["image"],
+            output_names=["probabilities"],
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    model = onnx.load(file)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "crossvox", json.dumps(facts, ensure_ascii=False)
+    onnx.checker.check_model(model)
+    onnx.save(model, file)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's words on operators of packages that are not installed."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _exportable(module: nn.Module) -> nn.Module:
+    """`module` with torch's own instance norm in place of ours.
+
+    On the CPU ours is the batch norm of a single row, which is as good and faster in torch, but
+    which ONNX knows in training only.
+    """
+    for name, child in module.named_children():
+        if isinstance(child, InstanceNorm):
+            norm = nn.InstanceNorm3d(child.weight.numel(), eps=child.eps, affine=True)
+            norm.weight, norm.bias = child.weight, child.bias
+            setattr(module, name, norm)
+        else:
+            _exportable(child)
+    return module
+
+
+def _difference(network: nn.Module, file: Path, run: Run) -> float | None:
+    """Largest difference from torch's probabilities on random windows; None if unchecked."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    generator = torch.Generator().manual_seed(0)
+    largest = 0.0
+    for scale in (0.5, 1.0, 2.0):
+        image = scale * torch.randn(1, 1, *run.task.patch, generator=generator)
+        with torch.no_grad():
+            expected = network(image).numpy()
+        (found,) = session.run(None, {"image": image.numpy()})
+        largest = float(np.maximum(largest, np.abs(found - expected).max()))
+    return largest
+
+
+def _facts(run: Run, modality: str, decision: Decision) -> dict[str, Any]:
+    return {
+        "version": __version__,
+        "modality": modality,
+        "classes": ["background", *run.task.classes],
+        "patch": list(run.task.patch),
+        "preprocessing": run.preprocessing.to_dict(),
+        "decision": {**dataclasses.asdict(decision), "kept": KEPT, "reach": REACH},
+    }
+
+
+def _verdict(difference: float | None) -> str:
+    if difference is None:
+        return "not checked against torch, for want of onnxruntime"
+    return f"largest difference from torch's probabilities {difference:.1e} (≤ {TOLERANCE:.0e})"
+
+
+def _require(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        raise UsageError(f"--onnx needs {name}; pip install 'crossvox[onnx]'") from None

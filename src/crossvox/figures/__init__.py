@@ -1,0 +1,1 @@
+"""PNG figures of scans, label maps and scores."""

@@ -1,0 +1,1 @@
+"""SAM-Med3D: image encoder, prompt encoder and mask decoder."""

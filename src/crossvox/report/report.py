@@ -1,0 +1,172 @@
+"""One HTML file about a run or a benchmark."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crossvox.data.manifest import Manifest
+from crossvox.errors import UsageError
+from crossvox.evaluation.scores import summarise
+from crossvox.figures.overlays import MISTAKES
+from crossvox.report.benchmark_sections import benchmark_sections, holds_benchmark
+from crossvox.report.embedding import UNKNOWN, ShownScan, embed
+from crossvox.report.gallery import Gallery, predict_scans, worst_and_best
+from crossvox.report.page import Page, Plots, Section, Viewer, render
+from crossvox.report.run_sections import (
+    card_of_data,
+    card_of_run,
+    overview,
+    read_scores,
+    reproduction,
+    training,
+)
+from crossvox.report.score_blocks import case_table, score_plots, summary_table, volume_table
+from crossvox.utils.files import atomic_write, require_writable
+from crossvox.utils.palette import class_colour
+from crossvox.version import __version__
+from crossvox.workflows.evaluate import facts_of, same_problem
+from crossvox.workflows.memory import require_memory
+from crossvox.workflows.predict import Options, Predictor, cases_of
+from crossvox.workflows.prepare import Echo
+from crossvox.workflows.run import Run
+
+CAUTION = "Research software, not for clinical use."
+IMAGES = (
+    "This file holds patient images: slices of {} scans with their labels. Keep it where the scans "
+    "may be kept, and share it only with those who may see them; never commit or publish it."
+)
+NO_IMAGES = "This file holds no image. Names of cases and scores in it may still be private."
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a run is looked at with.
+
+    Attributes:
+        data: a data set, or its dataset.json; None = the report is of the training alone.
+        split: the one whose labelled cases are scored and shown.
+        scores: folder that `crossvox evaluate` wrote for that split; only the scans that are
+            shown are then predicted.
+        show: how many of the worst and of the best scans of each modality to show; 0 = none.
+    """
+
+    data: Manifest | Path | None = None
+    split: str = "val"
+    scores: Path | None = None
+    show: int = 2
+
+
+def report(
+    path: Path,
+    out: Path,
+    source: Source,
+    options: Options,
+    echo: Echo = print,
+) -> Path:
+    """Write one self-contained HTML file about a run or a benchmark.
+
+    Args:
+        path: a run directory, or the folder of a benchmark.
+        out: the file.
+        source: what to look at a run with.
+        options: checkpoint, overlap and device, if something is to be predicted.
+        echo: takes the lines for the user.
+
+    Returns:
+        The file.
+
+    Raises:
+        UsageError: there is no run or benchmark, or the data are not the run's.
+        DataError: files are damaged; nothing is written then.
+    """
+    if out.is_dir():
+        raise UsageError(f"--out {out} is a folder; name an HTML file")
+    require_writable(out.parent)
+    if source.show < 0:
+        raise UsageError(f"--show is {source.show}; must be at least 0")
+    if holds_benchmark(path):
+        if source.data or source.scores:
+            raise UsageError(f"{path} is a benchmark; --data and --scores go with a run")
+        page = Page(f"Benchmark {path.resolve().name}", benchmark_sections(path),
+                    _subtitle(), [NO_IMAGES, CAUTION])  # fmt: skip
+    else:
+        page = _run_page(Run.load(path), source, options, echo)
+    text = render(page)
+    atomic_write(out, text)
+    echo(f"{out}: {len(text.encode()) / 1e6:.1f} MB")
+    return out
+
+
+def _run_page(run: Run, source: Source, options: Options, echo: Echo) -> Page:
+    if source.data is None and source.scores:
+        raise UsageError("--scores goes with --data, the data set that was scored")
+    rows: Sequence[dict[str, Any]] = []
+    scans: list[ShownScan] = []
+    data = []
+    if source.data is not None:
+        manifest, rows, scans = _look(run, source.data, source, options, echo)
+        data = card_of_data(run, manifest)
+        data.append(volume_table(rows))
+    sections = [
+        Section("Run", [overview(run, rows)]),
+        Section("Data set", data or card_of_run(run)),
+        training(run),
+    ]
+    if rows:
+        kind = f"Labelled scans of the split “{source.split}”, checkpoint “{options.checkpoint}”."
+        blocks = [summary_table(summarise(rows)), Plots(score_plots(rows, "modality")),
+                  case_table(rows)]  # fmt: skip
+        sections.append(Section("Scores", blocks, kind))
+    if scans:
+        viewer = Viewer(
+            [embed(scan) for scan in scans],
+            [(name, class_colour(k)) for k, name in enumerate(run.task.classes, start=1)],
+            list(MISTAKES.items()),
+        )
+        sections.append(Section("Worst and best scans", [viewer]))
+    sections.append(Section("How to repeat this", reproduction(run, sys.argv)))
+    images = IMAGES.format(len(scans)) if scans else NO_IMAGES
+    title = f"{run.config.method['name']}, run {run.path.resolve().name}"
+    return Page(title, sections, _subtitle(), [images, CAUTION])
+
+
+def _look(
+    run: Run, data: Manifest | Path, source: Source, options: Options, echo: Echo
+) -> tuple[Manifest, Sequence[dict[str, Any]], list[ShownScan]]:
+    """The data set, the rows of scores of the split, and the scans to show."""
+    manifest, cases = cases_of(data, source.split)
+    cases = [case for case in cases if case.labels]
+    if not cases:
+        raise UsageError(
+            f"{manifest.place}: no case of split '{source.split}' has a label to compare with"
+        )
+    same_problem(run, manifest)
+    if source.show and len(run.task.classes) >= UNKNOWN:
+        raise UsageError(f"the viewer takes at most {UNKNOWN - 1} classes; give --show 0")
+    gallery = Gallery(source.show, len(run.task.modalities))
+    if source.scores is None:
+        predictor = Predictor(run.path, options=options)
+        require_memory(predictor, [case.images for case in cases], options.memory_limit, echo)
+        rows = predict_scans(run, manifest, predictor, cases, gallery, echo)
+        return manifest, rows, gallery.scans()
+    known = read_scores(source.scores, facts_of([run], manifest, source.split, options))
+    wanted = worst_and_best(known, source.show)
+    if missing := wanted - {case.id for case in cases}:
+        raise UsageError(
+            f"{source.scores}: scores of {min(missing)}, which is no labelled case of split "
+            f"'{source.split}' of {manifest.place}; give the data that were scored"
+        )
+    if wanted:
+        chosen = [case for case in cases if case.id in wanted]
+        predictor = Predictor(run.path, options=options)
+        require_memory(predictor, [case.images for case in chosen], options.memory_limit, echo)
+        predict_scans(run, manifest, predictor, chosen, gallery, echo)
+    return manifest, known, gallery.scans()
+
+
+def _subtitle() -> str:
+    return f"crossvox {__version__}"

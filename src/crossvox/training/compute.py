@@ -1,0 +1,140 @@
+"""Where a run computes: device, precision, processes and threads, as one Fabric."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+# Before there is a group: default arguments in there would else keep it, and its threads. Fabric
+# happens to import it, too.
+import torch.distributed.nn.functional
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from torch import distributed as dist
+
+from crossvox.errors import UsageError
+from crossvox.training.rendezvous import meet_apart
+
+Accelerator = Literal["auto", "cpu", "gpu"]
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how a run computes; nothing here changes what it computes.
+
+    Args:
+        accelerator: "auto" takes an NVIDIA or AMD GPU where there is one, else the CPU.
+        devices: processes per node, one GPU each; `torchrun` and SLURM set it themselves.
+        num_nodes: number of machines; `torchrun` and SLURM set it themselves.
+        precision: "auto" is fp32 on CPUs and bf16 on GPUs that compute it natively.
+        threads: CPU threads per process; None leaves the choice to torch.
+        workers: processes per training process that load data; 0 loads in the process itself.
+        deterministic: prefer slower GPU kernels that give the same bits in every run.
+    """
+
+    accelerator: Accelerator = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    precision: Precision = "auto"
+    threads: int | None = None
+    workers: int = 0
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("devices", 1), ("num_nodes", 1), ("workers", 0), ("threads", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"compute.{name} is {value}; it must be at least {least}")
+
+
+def fabric(compute: Compute) -> Fabric:
+    """A launched Fabric: every line after this call runs in each of the run's processes.
+
+    Started by `torchrun` or `srun` it joins the processes that these made; else, for more than
+    one device, it starts the same command once more per further device.
+
+    Raises:
+        UsageError: what was asked for cannot be had here (no GPU, bf16 on a CPU, a number of
+            devices that contradicts the launcher's).
+    """
+    accelerator = _accelerator(compute.accelerator)
+    precision = _precision(compute.precision, accelerator)
+    devices, num_nodes = _processes(compute)
+    try:
+        made = Fabric(
+            accelerator=accelerator, devices=devices, num_nodes=num_nodes, precision=precision
+        )
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(f"cannot compute on {devices} × {accelerator}: {_line(error)}") from None
+    meet_apart()
+    made.launch()
+    if made.world_size > 1:
+        atexit.register(_leave)
+    # After the launch, which sets a number of threads of its own.
+    if compute.threads is not None:
+        torch.set_num_threads(compute.threads)
+    if compute.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(compute.deterministic, warn_only=True)
+    torch.backends.cudnn.benchmark = accelerator == "cuda" and not compute.deterministic
+    return made
+
+
+def _leave() -> None:
+    """Close the process group; its threads may else abort a process that ends on time."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _accelerator(asked: Accelerator) -> str:
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if asked == "gpu":
+        if torch.cuda.is_available():
+            return "cuda"
+        if torch.backends.mps.is_available():
+            return "mps"
+        raise UsageError("compute.accelerator is 'gpu' but torch sees no GPU here; use 'auto'")
+    return asked
+
+
+def _precision(asked: Precision, accelerator: str) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
+    if asked == "auto":
+        native = accelerator == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16-mixed" if native else "32-true"
+    if accelerator == "cpu" and asked != "32-true":
+        # Without native bf16 a CPU emulates it, up to a hundred times slower.
+        raise UsageError(
+            f"compute.precision is '{asked}' but the run is on the CPU, where half precision is "
+            "slower, not faster; use 'auto' or '32-true'"
+        )
+    return asked
+
+
+def _processes(compute: Compute) -> tuple[int, int]:
+    """Devices per node and nodes, from the launcher's environment if there is one."""
+    if TorchElasticEnvironment.detect():
+        launcher = "torchrun"
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    elif SLURMEnvironment.detect():
+        launcher = "SLURM"
+        devices = int(os.environ.get("SLURM_NTASKS_PER_NODE", 1))
+        nodes = int(os.environ.get("SLURM_NNODES", 1))
+    else:
+        return compute.devices, compute.num_nodes
+    if compute.devices not in (1, devices) or compute.num_nodes not in (1, nodes):
+        raise UsageError(
+            f"compute asks for {compute.devices} devices on {compute.num_nodes} nodes but "
+            f"{launcher} started {devices} on {nodes}; make them equal, or leave compute's at 1"
+        )
+    return devices, nodes
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

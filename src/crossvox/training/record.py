@@ -1,0 +1,274 @@
+"""The record of a run: its configuration, what it ran on, its numbers and its checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import importlib.metadata
+import io
+import json
+import math
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from crossvox.errors import DataError, UsageError
+from crossvox.utils.documents import parse_json, read_yaml
+from crossvox.utils.files import atomic_write, naming
+from crossvox.utils.locks import Lock
+from crossvox.version import __version__
+
+if TYPE_CHECKING:
+    from crossvox.training.events import EventFile
+
+HEADER = ("step", "name", "value")
+ELSEWHERE = frozenset({"compute", "data", "root", "store", "out", "weights"})
+"""Parts of a configuration that say where to compute and to read, not what to compute."""
+PACKAGES = (
+    "torch",
+    "monai",
+    "lightning-fabric",
+    "numpy",
+    "scipy",
+    "nibabel",
+    "blosc2",
+    "SimpleITK",
+)
+
+
+def holds_run(out: Path) -> bool:
+    """Whether `out` holds a run, finished or not."""
+    return any((out / name).exists() for name in ("config.yaml", "checkpoints"))
+
+
+class RunRecord:
+    """A run directory.
+
+    It holds `config.yaml`, `run.json` (what ran where), `metrics.csv` (long form: step, name,
+    value), `tensorboard/` and `checkpoints/{last,best}.safetensors`.
+
+    Args:
+        out: the directory; made if need be.
+        config: the run's whole configuration as plain values; not asked for on resuming, where
+            the stored one counts.
+        facts: what else `run.json` is to say from the beginning (seed, device, data hashes …).
+        files: what else belongs to a run from its beginning: name → text.
+        resume: continue the record of a run instead of beginning one.
+        active: False writes nothing, for all processes but the first.
+
+    Raises:
+        UsageError: `out` holds a run and `resume` is False, or holds none and `resume` is True,
+            or another process is writing it.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        config: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] | None = None,
+        *,
+        files: Mapping[str, str] | None = None,
+        resume: bool = False,
+        active: bool = True,
+    ) -> None:
+        self.out = Path(out)
+        self._active = active
+        self._events: EventFile | None = None
+        self._purge: int | None = None
+        self._lock: Lock | None = None
+        if resume:
+            self.config = read_config(self.out)
+            self._own()
+            self._facts = read_facts(self.out)
+            again = {"at": _now(), "command": _command(), **_software()}
+            self.note(resumed=[*self._facts.get("resumed", []), again])
+            return
+        # Processes beside the first may come late, when the first has written already.
+        if active and holds_run(self.out):
+            raise UsageError(f"{out} holds a run; use --resume {out} or another --out")
+        self._own()
+        self.config = _plain(config or {})
+        self._facts = {"started": _now(), "command": _command(), **_software(), "timings": {}}
+        self.note(**(facts or {}))
+        if active:
+            for name, text in (files or {}).items():
+                atomic_write(self.out / name, text)
+            # Last, since it is what makes a run of the directory: none lacks the rest.
+            text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True, width=100)
+            atomic_write(self.out / "config.yaml", text)
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to resume from."""
+        return self.out / "checkpoints" / "last.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """The weights with the best validation score, or the last ones without validation."""
+        return self.out / "checkpoints" / "best.safetensors"
+
+    @property
+    def config_hash(self) -> str:
+        """SHA-256 of what the configuration computes, whatever the order of its keys."""
+        config = {key: value for key, value in self.config.items() if key not in ELSEWHERE}
+        return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+    def note(self, **facts: Any) -> None:
+        """Add JSON-able facts to `run.json`."""
+        self._facts.update(_plain(facts))
+        if self._active:
+            text = json.dumps(self._facts, indent=2, ensure_ascii=False)
+            atomic_write(self.out / "run.json", text + "\n")
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the seconds that the block takes to the stage's time in `run.json`."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            timings = self._facts.setdefault("timings", {})
+            seconds = timings.get(name, 0.0) + time.perf_counter() - began
+            timings[name] = round(seconds, 3)
+            self.note()
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Append numbers to `metrics.csv` and TensorBoard; on disk when this returns."""
+        if not self._active:
+            return
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(
+            (step, name, format(value, ".9g")) for name, value in values.items()
+        )
+        path = self.out / "metrics.csv"
+        with naming(path), open(path, "a", encoding="utf-8", newline="") as file:
+            file.write(text.getvalue())
+        self._event_file().add(step, values)
+
+    def rewind(self, step: int) -> None:
+        """Forget all numbers logged after `step`, as if the run had stopped right then."""
+        if not self._active:
+            return
+        path = self.out / "metrics.csv"
+        rows = read_metrics(path) if path.exists() else []
+        if rows:
+            self._purge = step + 1
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(HEADER)
+        table.writerows(row for row in rows if int(row[0]) <= step)
+        atomic_write(path, text.getvalue())
+
+    def close(self) -> None:
+        """Let other processes have the directory."""
+        if self._lock:
+            self._lock.release()
+
+    def __enter__(self) -> RunRecord:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _own(self) -> None:
+        """Keep other processes from writing here."""
+        if not self._active:
+            return
+        self.out.mkdir(parents=True, exist_ok=True)
+        self._lock = Lock(self.out / ".lock")
+        if not self._lock.acquire():
+            raise UsageError(
+                f"{self.out}: another process trains this run; wait for it, or stop it"
+            )
+
+    def _event_file(self) -> EventFile:
+        if self._events is None:
+            # Imported here: it takes a second, which commands that do not train need not wait.
+            from crossvox.training.events import EventFile
+
+            self._events = EventFile(self.out / "tensorboard", self._purge)
+        return self._events
+
+
+def read_config(out: Path) -> dict[str, Any]:
+    """The configuration of the run in `out`; raises `UsageError` if it holds none that is YAML."""
+    path = Path(out) / "config.yaml"
+    if not path.exists():
+        raise UsageError(f"{out} holds no run (no config.yaml); name a run directory")
+    return read_yaml(path)
+
+
+def read_metrics(path: Path) -> list[tuple[str, str, str]]:
+    """The whole rows (step, name, value) of a `metrics.csv`, as text and without its header."""
+    with open(path, encoding="utf-8", newline="") as file:
+        # A crash may leave a torn last line, which then lacks its end.
+        lines = [line for line in file if line.endswith("\n")]
+    return [(step, name, value) for step, name, value in csv.reader(lines[1:])]
+
+
+def read_facts(out: Path) -> dict[str, Any]:
+    """What a run's `run.json` says, nothing if there is none; raises `DataError` if damaged."""
+    path = out / "run.json"
+    try:
+        found = parse_json(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: not a JSON object; restore the file or remove it")
+    return found
+
+
+def _software() -> dict[str, Any]:
+    versions = {"crossvox": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return {"versions": versions, "platform": platform.platform(), "git": _git_state()}
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit of the source tree and whether it was changed since; None if it is no checkout."""
+    source = Path(__file__).parents[1]
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(source), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        # A package installed below somebody else's checkout is not part of that checkout.
+        git("ls-files", "--error-unmatch", "__init__.py")
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _command() -> list[str]:
+    return [Path(sys.argv[0]).name, *sys.argv[1:]]
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

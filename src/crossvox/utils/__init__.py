@@ -1,0 +1,1 @@
+"""Files, documents, locks and colours that every layer shares."""

@@ -1,0 +1,182 @@
+"""How fast training, loading and predicting are here, and how much memory they take."""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.utilities import move_data_to_device
+from torch import nn
+from torch.utils._pytree import tree_map
+
+from crossvox.config.run_config import RunConfig
+from crossvox.data.formats.nifti import read_header
+from crossvox.data.manifest import load_manifest
+from crossvox.data.manifest.selection import select
+from crossvox.data.phantom import write_phantom
+from crossvox.data.prepare.fingerprint import fingerprint
+from crossvox.data.prepare.plan import make_plan
+from crossvox.data.prepare.store import Store
+from crossvox.methods import METHODS
+from crossvox.training.record import read_facts, read_metrics
+from crossvox.workflows.memory import require_memory
+from crossvox.workflows.predict import Options, Predictor
+from crossvox.workflows.prepare import Echo
+from crossvox.workflows.run import Run, build_method, crop_rule
+from crossvox.workflows.train import crops, store_path, train
+
+WARM_UP = 3
+"""Steps that are made but not counted: the first ones also allocate and tune."""
+
+Figures = dict[str, str]
+"""What was measured → value with its unit."""
+
+
+@contextmanager
+def bench_config(config: RunConfig, data: Path | None) -> Iterator[RunConfig]:
+    """The configuration with a run directory, and if need be data, that vanish afterwards."""
+    with tempfile.TemporaryDirectory(prefix="crossvox-bench-") as name:
+        folder = Path(name)
+        data = data or write_phantom(folder / "data", train=4, val=0, test=0)
+        yield dataclasses.replace(config, data=data, out=folder / "run").absolute()
+
+
+def bench_train(config: RunConfig, steps: int, echo: Echo = print) -> Figures:
+    """Train for `steps` steps after a warm-up, by the very loop that `crossvox train` uses."""
+    total = steps + WARM_UP
+    fit = dataclasses.replace(config.fit, steps=total, validations=0, log_every=1, save_every=total)
+    trained = train(dataclasses.replace(config, fit=fit), echo)
+    seconds, waiting = [], []
+    for step, name, value in read_metrics(config.out / "metrics.csv"):
+        if int(step) > WARM_UP and name == "time/step_s":
+            seconds.append(float(value))
+        if int(step) > WARM_UP and name == "time/data_share":
+            waiting.append(float(value))
+    waited = sum(s * w for s, w in zip(seconds, waiting, strict=True))
+    rate = 1 / statistics.fmean(seconds)
+    return {
+        "steps/s": f"{rate:.3f}",
+        "seconds per step": f"{1 / rate:.3f}",
+        "million voxels/s": f"{rate * _voxels(config, trained.run) / 1e6:.3f}",
+        "waiting for data": f"{100 * waited / sum(seconds):.1f} %",
+        **peak_memory(),
+        **_loss_shares(config, trained.run, 1 / rate),
+    }
+
+
+def bench_load(config: RunConfig, steps: int) -> Figures:
+    """Make `steps` batches in this process, after the volumes are prepared."""
+    manifest = load_manifest(config.data, config.root)
+    selection = select(manifest, config.labelled, config.label_draw)
+    plan = make_plan(fingerprint(manifest), manifest, config.budget, crop_rule(config.backbone))
+    run = Run(config.out, config, plan, selection, manifest.labels)
+    store = Store(store_path(config, manifest, plan), plan.preprocessing)
+    dataset = crops(run, manifest, store)
+    for step in range(steps):  # prepares what these steps look at
+        dataset[step]
+    start = time.perf_counter()
+    for step in range(steps):
+        dataset[step]
+    rate = steps / (time.perf_counter() - start)
+    return {
+        "batches/s": f"{rate:.2f}",
+        "seconds per batch": f"{1 / rate:.3f}",
+        "million voxels/s": f"{rate * _voxels(config, run) / 1e6:.3f}",
+        **peak_memory(),
+    }
+
+
+def bench_predict(path: Path, images: Mapping[str, Path], options: Options) -> Figures:
+    """Segment one subject's scans, writing nothing; the times include reading the files."""
+    predictor = Predictor(path, options=options)
+    require_memory(predictor, [images], options.memory_limit, print)
+    start = time.perf_counter()
+    prediction = predictor.predict(images)
+    total = time.perf_counter() - start
+    voxels = sum(float(torch.tensor(read_header(p).shape).prod()) for p in images.values())
+    return {
+        **{f"{stage} [s]": f"{seconds:.2f}" for stage, seconds in prediction.seconds.items()},
+        "in all [s]": f"{total:.2f}",
+        "million voxels/s": f"{voxels / total / 1e6:.3f}",
+        **peak_memory(),
+    }
+
+
+def peak_memory() -> Figures:
+    """The most memory that this process has held so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    figures = {"peak resident memory": f"{peak * unit / 1e9:.2f} GB"}
+    if torch.cuda.is_available():
+        figures["peak GPU memory"] = f"{torch.cuda.max_memory_allocated() / 1e9:.2f} GB"
+    return figures
+
+
+def _loss_shares(config: RunConfig, run: Run, step: float) -> Figures:
+    """Part of a step that each loss module of the method takes, forward and backward.
+
+    Each is timed alone, on the run's device and on what it was given in a step, since hooks cannot
+    tell whose a backward pass is.
+    """
+    device = torch.device(read_facts(run.path)["device"])
+    manifest = load_manifest(config.data, config.root)
+    store = Store(store_path(config, manifest, run.plan), run.preprocessing)
+    method = build_method(run.task, config).to(device)
+    # The losses get leaves of their own below; a graph of the networks would only take memory.
+    method.requires_grad_(False)
+    calls: list[tuple[str, nn.Module, tuple[Any, ...], bool]] = []
+
+    def listener(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        return lambda module, inputs: calls.append((name, module, inputs, torch.is_grad_enabled()))
+
+    hooks = [
+        module.register_forward_pre_hook(listener(name))
+        for name, module in method.named_children()
+        if type(module).__module__.startswith("crossvox.losses")
+    ]
+    method(move_data_to_device(crops(run, manifest, store)[0], device), progress=0.5)
+    for hook in hooks:
+        hook.remove()
+    seconds = {name: 0.0 for name, *_ in calls}
+    for name, module, inputs, backward in calls:
+        _seconds(module, inputs, backward, device)  # allocates and tunes
+        seconds[name] += _seconds(module, inputs, backward, device)
+    return {f"{name}, part of a step": f"{100 * s / step:.1f} %" for name, s in seconds.items()}
+
+
+def _seconds(
+    module: nn.Module, inputs: tuple[Any, ...], backward: bool, device: torch.device
+) -> float:
+    """Time of one loss module on leaves of the shapes and values it was given."""
+    leaves = tree_map(
+        lambda x: x.detach().requires_grad_(x.is_floating_point()) if torch.is_tensor(x) else x,
+        inputs,
+    )
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    with torch.set_grad_enabled(backward):
+        start = time.perf_counter()
+        loss = module(*leaves)
+        if backward:
+            loss.backward()
+        if device.type == "cuda":  # which is only told what to do until here
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+
+def _voxels(config: RunConfig, run: Run) -> int:
+    """Voxels of all crops of a step, companions not counted."""
+    crops = config.sampling.labelled
+    if "unlabelled" in METHODS[config.method["name"]].needs:
+        crops += config.sampling.unlabelled
+    x, y, z = run.task.patch
+    return crops * len(run.task.modalities) * x * y * z

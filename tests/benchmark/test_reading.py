@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from typing import Any
+
+from crossvox.benchmark.reading import reading
+
+
+def line(row: str, mean: float, modality: str = "ct", **more: Any) -> dict[str, Any]:
+    empty = dict.fromkeys(("difference", "low", "high"))
+    place = {"row": row, "modality": modality, "class": "average", "metric": "dice", "variant": ""}
+    return place | {"mean": mean} | empty | more
+
+
+def test_says_who_leads_and_what_can_be_told_apart() -> None:
+    text = " ".join(
+        reading(
+            [
+                line("cmc", 0.8),
+                line("sup", 0.7, difference=-0.1, low=-0.15, high=-0.02),
+                line("cml", 0.79, difference=-0.01, low=-0.05, high=0.03),
+                line("bcp", 0.9, difference=0.1, low=0.01, high=0.2),
+                line("efcd", 0.5, difference=-0.3, low=-0.4, high=-0.2),
+            ],
+            "cmc",
+        )
+    )
+    assert "**ct**: bcp is first with 0.900, cmc second with 0.800." in text
+    assert "Clearly above cmc (95 % interval): bcp (+0.100)." in text
+    assert "Clearly below cmc (95 % interval): sup (−0.100), efcd (−0.300)." in text
+    assert "Not to be told from cmc with these cases and seeds: cml." in text
+    assert "Below sup: efcd." in text
+
+
+def test_names_the_test_that_costs_most() -> None:
+    lines = [line("cmc", 0.8), line("sup", 0.7)]
+    lines += [line("cmc", 0.75, variant="shift=10"), line("cmc", 0.5, variant="shift=30")]
+    assert "cmc changes most in the test `shift=30`, ct: −0.300." in reading(lines, "cmc")
+
+
+def test_one_row_or_no_score_is_no_comparison() -> None:
+    assert reading([line("cmc", 0.8)], "cmc") == []
+    assert reading([], "cmc") == []
+    other = line("sup", 0.7) | {"mean": None}
+    assert reading([line("cmc", 0.8), other], "cmc") == []

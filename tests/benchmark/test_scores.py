@@ -1,0 +1,193 @@
+"""From cases to lines and tables: means, spreads, marks, and what is compared with what."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import pytest
+
+from crossvox.benchmark.document import _varies
+from crossvox.benchmark.scores import CASE_COLUMNS, score_lines
+from crossvox.benchmark.tables import (
+    change_table,
+    cost_table,
+    overview_table,
+    score_table,
+    variant_table,
+    volume_table,
+)
+from crossvox.benchmark.text_table import to_markdown
+
+
+def case(row, seed, name, modality, organ, dice, variant="", **other):
+    line = dict.fromkeys(CASE_COLUMNS, 0) | {
+        "suite": "s", "data": "d", "labels": "2", "backbone": "unet", "variant": variant,
+        "row": row, "method": row, "seed": seed, "case": name, "modality": modality,
+        "class": organ, "dice": dice, "assd_mm": 10 * (1 - dice),
+    }  # fmt: skip
+    return line | other
+
+
+def grid(variant=""):
+    """Two rows, two seeds, two cases of two modalities and organs; dice by formula."""
+    gain = {"sup": 0.0, "cmc": 0.1}
+    return [
+        case(row, s, f"p{i}", m, k, 0.5 + gain[row] + 0.02 * s + 0.1 * i + 0.05 * (k == "b"),
+             variant)
+        for row in gain for s in (0, 1) for i in (0, 1) for m in ("ct", "mr") for k in "ab"
+    ]  # fmt: skip
+
+
+def line_of(lines, **keys):
+    (found,) = [x for x in lines if all(x[key] == value for key, value in keys.items())]
+    return found
+
+
+def test_means_are_over_cases_and_spreads_over_seeds():
+    lines = score_lines(grid(), "cmc")
+    organ = line_of(lines, row="sup", modality="ct", metric="dice", **{"class": "b"})
+    seeds = [0.6, 0.62]
+    assert organ["mean"] == pytest.approx(statistics.mean(seeds))
+    assert organ["sd"] == pytest.approx(statistics.stdev(seeds)) and organ["seeds"] == 2
+    total = line_of(lines, row="sup", modality="overall", metric="dice")
+    assert total["class"] == "average" and total["mean"] == pytest.approx(0.585)
+
+
+def test_averages_are_compared_with_the_reference_and_classes_are_not():
+    lines = score_lines(grid(), "cmc")
+    for modality in ("ct", "mr", "overall"):
+        found = line_of(lines, row="sup", modality=modality, metric="dice", **{"class": "average"})
+        assert found["difference"] == pytest.approx(-0.1) and found["cases"] == 2
+        assert found["p"] == 0.5
+    assert all(x["p"] is None for x in lines if x["row"] == "cmc" or x["class"] != "average")
+
+
+def test_a_row_of_one_modality_has_no_mean_over_both():
+    cases = grid() + [case("ct only", 0, "p0", "ct", k, 0.9) for k in "ab"]
+    lines = [x for x in score_lines(cases, "cmc") if x["row"] == "ct only"]
+    assert {x["modality"] for x in lines} == {"ct"}
+    table = score_table(score_lines(cases, "cmc"), "dice", "cmc", "d")
+    assert [row[1].text for row in table.rows if row[0].text == "overall"] == ["sup", "cmc"]
+
+
+def test_tables_mark_the_best_two_of_each_block_by_the_metrics_direction():
+    cases = grid() + [case("low", s, f"p{i}", m, k, 0.1) for s in (0, 1) for i in (0, 1)
+                      for m in ("ct", "mr") for k in "ab"]  # fmt: skip
+    lines = score_lines(cases, "cmc")
+    for metric in ("dice", "assd_mm"):
+        table = score_table(lines, metric, "cmc", "d")
+        marks = {row[1].text: row[5].mark for row in table.rows if row[0].text == "ct"}
+        assert marks == {"cmc": "best", "sup": "second", "low": ""}
+    assert "mean of the 2" in table.head and "Δ to cmc [95 %]" in table.head
+
+
+def test_a_bound_is_shown_and_is_no_rival():
+    cases = grid() + [case("all", s, f"p{i}", m, k, 0.99) for s in (0, 1) for i in (0, 1)
+                      for m in ("ct", "mr") for k in "ab"]  # fmt: skip
+    lines = score_lines(cases, "cmc")
+    table = score_table(lines, "dice", "cmc", "d", {"all"})
+    ct = {row[1].text: row[5] for row in table.rows if row[0].text == "ct"}
+    assert {row: cell.mark for row, cell in ct.items()} == {
+        "cmc": "best", "sup": "second", "all": ""
+    }  # fmt: skip
+    assert ct["all"].text.startswith("0.990")
+    tested = variant_table(lines, "dice", "d", {"all"})
+    assert [row[2].mark for row in tested.rows[:3]] == ["second", "best", ""]
+    whole = overview_table(lines, "labels: 2", {"all"})
+    assert [row[1].mark for row in whole.rows] == ["second", "best", ""]
+
+
+def test_equal_numbers_are_marked_alike_and_a_single_row_not_at_all():
+    same = [case(row, 0, "p0", "ct", "a", 0.5) for row in ("x", "y")]
+    table = score_table(score_lines(same, "none"), "dice", "none", "d")
+    assert {row[4].mark for row in table.rows} == {"best"} and "p" not in table.head
+    alone = score_table(score_lines(same[:1], "none"), "dice", "none", "d")
+    assert {cell.mark for row in alone.rows for cell in row} == {""}
+
+
+def test_a_score_that_does_not_exist_is_a_dash():
+    cases = [case("x", 0, "p0", "ct", "a", math.nan, n_both_empty=1),
+             case("x", 0, "p0", "ct", "b", 0.5)]  # fmt: skip
+    text = to_markdown(score_table(score_lines(cases, "x"), "dice", "x", "d"))
+    assert "| ct | x | 1 | – | 0.500 | 0.500 | 0 | 0 |" in text
+
+
+def test_variants_stand_side_by_side():
+    cases = grid() + grid("shift=10") + [
+        case(row, s, "p0", "ct", k, 0.3, "given=ct") for row in ("sup", "cmc") for s in (0, 1)
+        for k in "ab"
+    ]  # fmt: skip
+    table = variant_table(score_lines(cases, "cmc"), "dice", "d")
+    assert table.head == ["modality", "row", "as it is", "shift 10 mm", "ct only"]
+    cells = {(row[0].text, row[1].text): [c.text for c in row[2:]] for row in table.rows}
+    assert cells["ct", "sup"] == ["0.585 ± 0.014", "0.585 ± 0.014", "0.300 ± 0.000"]
+    assert cells["mr", "sup"][2] == "" and cells["overall", "sup"][2] == ""
+
+
+def test_a_change_that_rounds_to_nothing_has_no_minus():
+    moved = [x | {"dice": x["dice"] - 1e-5} for x in grid("shift=10")]
+    table = change_table(grid() + moved, "dice", "d")
+    assert {row[3].text for row in table.rows} == {"+0.000 [+0.000, +0.000]"}
+
+
+def test_an_overview_has_a_column_per_data_set_and_modality():
+    other = [case(row, 0, "q", "lge", "a", dice, data="heart")
+             for row, dice in (("sup", 0.2), ("cmc", 0.7))]  # fmt: skip
+    table = overview_table(score_lines(grid() + grid("shift=10") + other, "cmc"), "labels: 2")
+    assert table.head == ["row", "d: ct", "d: mr", "d: mean", "heart: lge", "heart: mean"]
+    texts = [[cell.text for cell in row] for row in table.rows]
+    assert texts == [["sup", *["0.585 ± 0.014"] * 3, "0.200", "0.200"],
+                     ["cmc", *["0.685 ± 0.014"] * 3, "0.700", "0.700"]]  # fmt: skip
+    assert [cell.mark for cell in table.rows[1]] == ["", *["best"] * 5]
+
+
+def test_a_test_is_compared_with_the_same_runs_plain_test():
+    moved = [x | {"dice": x["dice"] - 0.02 * (x["modality"] == "mr")} for x in grid("shift=10")]
+    alone = [x for x in grid("given=ct") if x["modality"] == "ct"]
+    table = change_table(grid() + moved + alone, "dice", "d")
+    texts = [[cell.text for cell in row[:4]] for row in table.rows]
+    changes = {"ct": "+0.000 [+0.000, +0.000]", "mr": "−0.020 [−0.020, −0.020]",
+               "overall": "−0.010 [−0.010, −0.010]"}  # fmt: skip
+    assert texts == [
+        *(
+            ["shift 10 mm", m, row, change]
+            for m, change in changes.items()
+            for row in ("sup", "cmc")
+        ),
+        *(["ct only", "ct", row, changes["ct"]] for row in ("sup", "cmc")),
+    ]
+    assert table.breaks == {0, 2, 4, 6}
+
+
+def test_volumes_are_medians_of_scans_that_show_the_class():
+    def volume(modality, organ, truth, predicted):
+        return case("x", 0, "p", modality, organ, 0.5,
+                    volume_truth_ml=truth, volume_prediction_ml=predicted)  # fmt: skip
+
+    cases = [volume("ct", "a", 10, 5), volume("ct", "a", 10, 20), volume("ct", "a", 10, 30),
+             volume("ct", "a", 0, 7), volume("ct", "b", 0, 0), volume("mr", "b", 4, 1)]  # fmt: skip
+    table = volume_table(cases, "d")
+    assert table.head == ["modality", "row", "a", "b"]
+    texts = [[cell.text for cell in row] for row in table.rows]
+    assert texts == [["ct", "x", "2.00", ""], ["mr", "x", "", "0.25"]]
+    assert table.breaks == {0, 1}
+
+
+def test_costs_are_means_over_finished_cells():
+    def cell(seed, state, seconds):
+        return {"row": "x", "state": state, "uses_unlabelled": "no", "pretrained_on": "",
+                "adaptation": "", "parameters": "1500000", "train_seconds": seconds,
+                "cpu_seconds": seconds, "peak_mb": "700", "seed": seed}  # fmt: skip
+
+    table = cost_table([cell(0, "done", "60"), cell(1, "done", "120"), cell(2, "failed", "")], "c")
+    (row,) = table.rows
+    assert [c.text for c in row] == [
+        "x", "no", "nothing", "none", "1.50", "1.5", "1.5", "700", "2 of 3"
+    ]  # fmt: skip
+
+
+def test_a_figure_has_no_panel_with_a_single_place():
+    """As the mean over modalities where a test gives one modality at a time."""
+    assert not _varies({"sup": [("all", 0.5, None)], "cmc": [("all", 0.6, None)]})
+    assert _varies({"sup": [("all", 0.5, None), ("ct", 0.4, None)]})

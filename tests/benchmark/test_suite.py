@@ -1,0 +1,155 @@
+"""What a suite may say, what is refused before the first cell, and the suites that are shipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from crossvox.benchmark.grid import grid
+from crossvox.benchmark.suite import load_suite, settings, slug
+from crossvox.cli.commands.benchmark import _settings
+from crossvox.cli.main import main
+from crossvox.methods import METHODS
+from crossvox.networks.backbone import BACKBONES
+from fixtures.benchmark import write_suite
+from fixtures.paths import ROOT
+from fixtures.run import refused
+
+SHIPPED = sorted((ROOT / "benchmarks").glob("*.yaml"))
+
+
+def command(suite, data, out, *more):
+    return ["benchmark", suite, "--data", f"tiny={data}", "--out", out, *more]
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"methods": ["cmcc"]}, ["unknown method 'cmcc'", *METHODS]),
+        ({"methods": []}, ["methods"]),
+        ({"methods": ["cmc", "cmc"]}, ["'cmc' stands twice"]),
+        ({"methods": [{"label": "x"}]}, ["method: NAME"]),
+        ({"methods": [{"method": "cmc", "option": {}}]}, ["'option'", "options"]),
+        ({"methods": [{"method": "sup", "options": {"cac": "none"}}]}, ["row 'sup'", "cac"]),
+        ({"methods": [{"method": "cmc", "options": {"cac": "never"}}]}, ["row 'cmc'", "cac"]),
+        ({"methods": [{"method": "cmc", "only": "pet"}]}, ["'pet'", "ct, mr"]),
+        ({"methods": [{"method": "cmc", "labelled": 99}]}, ["99 labelled"]),
+        ({"methods": [{"method": "cmc", "labelled": [1]}]}, ["row 'cmc'", "[1]"]),
+        ({"methods": [{"method": "cmc", "set": {"seed": 1}}]}, ["'seed'"]),
+        ({"metods": ["cmc"]}, ["unknown key 'metods'", "methods"]),
+        ({"backbones": ["vit"]}, ["'vit'", *BACKBONES]),
+        ({"preset": "tpu"}, ["'tpu'", "cpu", "gpu"]),
+        ({"set": {"fit": {"stepz": 3}}}, ["stepz", "fit.steps"]),
+        ({"set": {"fit": {"steps": 0}}}, ["fit.steps", "at least 1"]),
+        ({"set": 3}, ["'set' is 3"]),
+        ({"labels": [2, 99]}, ["99 labelled"]),
+        ({"labels": ["many"]}, ["'many'"]),
+        ({"seeds": [-1]}, ["-1"]),
+        ({"split": "dev"}, ["'dev'", "train, val, test"]),
+        ({"checkpoint": "first"}, ["'first'", "last, best"]),
+        ({"label_draw": "yes"}, ["'yes'", "first, seed"]),
+        ({"reference": "sup+"}, ["'sup+'", "sup, cmc"]),
+        ({"variants": {"shift": [1]}}, ["'shift'", "shift_mm"]),
+        ({"variants": {"shift_mm": [-1]}}, ["shift_mm", "-1"]),
+        ({"variants": {"shift_mm": [1], "modality": "pet"}}, ["'pet'", "ct, mr"]),
+        ({"data": {"heart": "h.json"}}, ["--data tiny", "heart"]),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_meant_is_refused_before_the_first_cell(
+    keys, words, paired_files, tmp_path, capsys
+):
+    suite = write_suite(tmp_path / "mein ü.yaml", **keys)
+    line = refused(capsys, *command(suite, paired_files.path, tmp_path / "out"))
+    assert all(word in line for word in words), line
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_of_the_command_are_checked_too(paired_files, tmp_path, capsys):
+    suite, out = write_suite(tmp_path / "s.yaml"), tmp_path / "out"
+    for more, word in (
+        (["--shard", "3/2"], "3/2"),
+        (["--shard", "one"], "i/n"),
+        (["--jobs", "0"], "--jobs"),
+        (["--seeds", "a"], "seed 'a'"),
+        (["--set", "fit.steps"], "NAME=VALUE"),
+        (["--set", "fit.stepz=1"], "stepz"),
+        (["--table", "d"], "no suite"),
+    ):
+        assert word in refused(capsys, *command(suite, paired_files.path, out, *more))
+    assert "--data NAME=" in refused(capsys, "benchmark", suite, "--out", out)
+    assert "holds no benchmark" in refused(capsys, "benchmark", "--table", tmp_path)
+    assert not out.exists()
+
+
+def test_a_data_set_that_is_not_there_is_named(tmp_path, capsys):
+    suite = write_suite(tmp_path / "s.yaml", data={"heart": "nowhere.json"})
+    assert main(["benchmark", str(suite), "--out", str(tmp_path / "out")]) == 1
+    assert str(tmp_path / "nowhere.json") in capsys.readouterr().err
+
+
+def test_paths_of_data_sets_are_relative_to_the_suite(tmp_path):
+    suite = load_suite(write_suite(tmp_path / "s.yaml", data={"a": "x/d.json", "b": "/y.json"}))
+    assert suite.data == {"a": tmp_path / "x" / "d.json", "b": Path("/y.json")}
+
+
+def test_a_rows_settings_go_over_the_suites(tmp_path):
+    row = {"method": "cmc", "label": "x", "options": {"cac": "none"}, "set": {"fit": {"lr": 1}}}
+    file = write_suite(tmp_path / "s.yaml", methods=[row], set={"fit": {"steps": 7}}, preset="gpu")
+    suite = load_suite(file, {"labels": ["all"]})
+    assert settings(suite, suite.methods[0], None) == {
+        "fit": {"steps": 7, "lr": 1}, "method": {"name": "cmc", "cac": "none"}, "preset": "gpu"
+    }  # fmt: skip
+    assert suite.labels == ("all",)
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda path: path.stem)
+def test_the_shipped_suites_are_sound(file, paired_files, tmp_path):
+    """Each of their cells is fully parsed, and its network built, on a data set of this size."""
+    suite = load_suite(file, {"split": "val"}).with_data({"tiny": paired_files.path})
+    cells = grid(suite, tmp_path, _settings)
+    assert len(cells) == len(suite.methods) * len(suite.labels) * len(suite.seeds)
+    assert len({cell.name for cell in cells}) == len(cells)
+    assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
+
+
+def test_table_2_adds_one_part_after_the_other(paired_files, tmp_path):
+    (file,) = [path for path in SHIPPED if path.stem == "table2"]
+    suite = load_suite(file, {"split": "val", "seeds": [0]})
+    cells = grid(suite.with_data({"t": paired_files.path}), tmp_path, _settings)
+    parts = [cell.config.method for cell in cells]
+    assert [p["shared_encoder"] for p in parts] == [True, False, False, False]
+    assert [p["joint"] for p in parts] == [0, 0, 0, 0]
+    assert [p["mia"] != "none" for p in parts] == [False, False, True, True]
+    assert [p["fusion"] != "none" for p in parts] == [False, False, True, True]
+    assert [p["csc"] != "none" for p in parts] == [False, False, True, True]
+    assert [p["cac"] != "none" for p in parts] == [False, False, False, True]
+    assert [cell.facts.uses_unlabelled for cell in cells] == [False, False, True, True]
+
+
+@pytest.mark.parametrize(("backbones", "tables"), [([], ["unet"]), (["unet", "sam_med3d"],) * 2])
+def test_a_row_keeps_the_backbone_it_names_and_stands_beside_the_others(
+    backbones, tables, paired_files, tmp_path
+):
+    own = {"label": "own", "method": "sup", "set": {"backbone": {"name": "universal_unet"}}}
+    file = write_suite(tmp_path / "s.yaml", methods=["sup", own], backbones=backbones, set={})
+    suite = load_suite(file).with_data({"t": paired_files.path})
+    cells = grid(suite, tmp_path, _settings)
+    assert [c.backbone for c in cells if c.row.label == "own"] == tables
+    assert [c.config.backbone["name"] for c in cells if c.row.label == "sup"] == tables
+    assert {c.config.backbone["name"] for c in cells if c.row.label == "own"} == {"universal_unet"}
+    assert len({cell.name for cell in cells}) == len(cells)
+
+
+def test_a_rows_own_label_count_stands_in_every_table(paired_files, tmp_path):
+    bound = {"label": "bound", "method": "sup", "labelled": "all"}
+    file = write_suite(tmp_path / "s.yaml", methods=["sup", bound], labels=[1, 2], reference="sup")
+    cells = grid(load_suite(file).with_data({"t": paired_files.path}), tmp_path, _settings)
+    counts = {(c.row.label, c.labels): c.config.labelled for c in cells}
+    assert counts == {
+        ("sup", "1"): "1", ("sup", "2"): "2", ("bound", "1"): "all", ("bound", "2"): "all"
+    }  # fmt: skip
+
+
+def test_slugs_are_names_of_folders():
+    assert slug("+ CCL (CAC), ü/..") == "+-CCL-CAC-ü-.."

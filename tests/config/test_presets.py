@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+
+from crossvox.cli.run_options import parse_run, run_config
+from crossvox.config.presets import load_preset, merge, presets
+from crossvox.errors import UsageError
+from crossvox.workflows.run import crop_rule
+
+
+def config(*argv: str):
+    values = parse_run("train", "", list(argv), lambda parser: None)
+    return run_config({"data": "d", "out": "o", **values})
+
+
+@pytest.mark.parametrize("name", presets())
+@pytest.mark.parametrize("method", ["cmc", "sup", "sup_joint"])
+def test_every_shipped_preset_parses_with_every_method(name, method):
+    made = config("--preset", name, "--method", method)
+    assert made.preset == name and made.method["name"] == method
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_value_of_a_preset_arrives(name):
+    made = config("--preset", name).to_dict()
+    for key, value in load_preset(name).items():
+        if isinstance(value, dict):
+            assert {k: made[key][k] for k in value} == value
+        else:
+            assert made[key] == value
+
+
+def test_the_papers_settings():
+    made = config("--preset", "paper")
+    assert made.budget.patch == (96, 96, 96)
+    assert (made.sampling.labelled, made.sampling.unlabelled) == (2, 2)
+    assert (made.fit.optimizer, made.fit.schedule, made.fit.lr) == ("adam", "constant", 1e-4)
+    assert (made.method["schedule"], made.inference.overlap) == ("paper", 0.5)
+    assert made.fit.warmup == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone", "devices"),
+    [("paper-unet", "universal_unet", 1), ("paper-sam", "sam_med3d", 2)],
+)
+def test_the_papers_settings_on_published_backbones(name, backbone, devices):
+    made, paper = config("--preset", name), config("--preset", "paper")
+    assert (made.backbone["name"], made.compute.devices) == (backbone, devices)
+    assert (made.fit.optimizer, made.fit.schedule, made.fit.lr) == ("adam", "constant", 1e-5)
+    assert made.fit.warmup == 0
+    assert (made.method["alpha"], made.method["beta"], made.method["schedule"]) == (
+        0.1,
+        0.1,
+        "paper",
+    )
+    assert (made.budget.patch, made.sampling, made.augment, made.inference) == (
+        paper.budget.patch, paper.sampling, paper.augment, paper.inference,
+    )  # fmt: skip
+    assert crop_rule(made.backbone).nearest((96, 96, 96)) == (96, 96, 96)
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def test_the_rate_rises_from_scratch(name):
+    assert config("--preset", name).fit.warmup == 0.1
+
+
+@pytest.mark.parametrize("name", presets())
+def test_the_paper_takes_headers_and_weights_as_they_are(name):
+    made = config("--preset", name)
+    assert made.sampling.align is not name.startswith("paper")
+    assert made.method.get("cac_lasts", False) is not name.startswith("paper")
+
+
+def test_the_cpu_preset_stays_small():
+    made = config("--preset", "cpu")
+    assert made.budget.patch_voxels <= 80_000 and made.compute.accelerator == "cpu"
+
+
+def test_summaries_are_one_line():
+    assert set(presets()) == {"cpu", "gpu", "paper", "paper-sam", "paper-unet"}
+    assert all(0 < len(line) < 100 and ":" in line for line in presets().values())
+
+
+def test_unknown_preset_names_the_others():
+    with pytest.raises(UsageError, match="cpu, gpu, paper, paper-sam, paper-unet"):
+        load_preset("tpu")
+
+
+def test_merge_keeps_what_is_not_overridden():
+    base = {"seed": 0, "method": {"name": "cmc", "alpha": 1}, "fit": {"steps": 5, "lr": 1}}
+    merged = merge(base, {"method": {"beta": 2}, "fit": {"lr": 3}})
+    assert merged == {
+        "seed": 0,
+        "method": {"name": "cmc", "alpha": 1, "beta": 2},
+        "fit": {"steps": 5, "lr": 3},
+    }
+    assert merge(base, {"method": {"name": "sup"}})["method"] == {"name": "sup"}

@@ -1,0 +1,143 @@
+"""Label maps go back onto the scan's own grid, bit for bit."""
+
+from __future__ import annotations
+
+import itertools
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from crossvox.batch import IGNORE
+from crossvox.data.formats.nifti import read_header, read_image, read_label, write_label
+from crossvox.data.geometry.grid import Grid
+from crossvox.errors import DataError
+
+IDS = {"liver": 500, "spleen": 7}
+
+
+def save(path, data, affine, sform=1, qform=1):
+    image = nib.Nifti1Image(data, affine)
+    image.set_sform(affine, sform)
+    image.set_qform(affine, qform)
+    nib.save(image, path)
+    return path
+
+
+def oblique(order, signs, angle):
+    turn = np.array(
+        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+    )
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ (np.eye(3)[:, order] * signs) * (0.7, 1.3, 5.0)
+    affine[:3, 3] = (-91.3, 40.2, 3.7)
+    return affine
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("angle", [0.0, 0.3])
+def test_round_trip_keeps_geometry_codes_and_ids(tmp_path, order, angle):
+    affine = oblique(list(order), (1, -1, 1), angle)
+    scan = save(tmp_path / "scan.nii.gz", np.zeros((5, 6, 4), np.float32), affine, 2, 1)
+    indices = np.random.default_rng(0).integers(0, 3, (5, 6, 4)).astype(np.int16)
+    write_label(tmp_path / "out.nii.gz", indices, IDS, scan)
+    before, after = nib.load(scan).header, nib.load(tmp_path / "out.nii.gz").header
+    for key in (
+        "sform_code",
+        "qform_code",
+        "srow_x",
+        "srow_y",
+        "srow_z",
+        "pixdim",
+        "quatern_b",
+        "quatern_c",
+        "quatern_d",
+        "qoffset_x",
+        "dim",
+        "xyzt_units",
+    ):
+        assert before[key].tobytes() == after[key].tobytes(), key
+    assert np.array_equal(nib.load(scan).affine, nib.load(tmp_path / "out.nii.gz").affine)
+    stored = np.asanyarray(nib.load(tmp_path / "out.nii.gz").dataobj)
+    assert stored.dtype == np.int16 and set(np.unique(stored)) == {0, 7, 500}
+    assert np.array_equal(read_label(tmp_path / "out.nii.gz", IDS), indices)
+
+
+def test_a_grid_alone_gives_a_file_too(tmp_path):
+    grid = Grid((5, 6, 4), oblique([2, 0, 1], (1, -1, 1), 0.3))
+    indices = np.random.default_rng(0).integers(0, 3, (5, 6, 4))
+    write_label(tmp_path / "o.nii.gz", indices, IDS, grid)
+    found = nib.load(tmp_path / "o.nii.gz")
+    np.testing.assert_allclose(found.get_sform(), grid.affine, atol=1e-4)
+    np.testing.assert_allclose(found.get_qform(), grid.affine, atol=1e-4)
+    assert np.array_equal(read_label(tmp_path / "o.nii.gz", IDS), indices)
+
+
+def test_small_ids_are_written_as_bytes(tmp_path):
+    scan = save(tmp_path / "s.nii.gz", np.zeros((3, 3, 3), np.int16), np.eye(4))
+    write_label(tmp_path / "o.nii.gz", np.ones((3, 3, 3), np.int16), {"a": 3}, scan)
+    assert nib.load(tmp_path / "o.nii.gz").get_data_dtype() == np.uint8
+
+
+def test_disagreeing_qform_and_sform_are_both_kept(tmp_path):
+    affine = oblique([0, 1, 2], (1, 1, 1), 0.2)
+    image = nib.Nifti1Image(np.zeros((3, 4, 5), np.int16), affine)
+    image.set_qform(np.diag([0.7, 1.3, 5.0, 1]), 1)
+    image.set_sform(affine, 4)
+    nib.save(image, tmp_path / "s.nii.gz")
+    write_label(tmp_path / "o.nii.gz", np.zeros((3, 4, 5), np.int16), IDS, tmp_path / "s.nii.gz")
+    out = nib.load(tmp_path / "o.nii.gz")
+    saved = nib.load(tmp_path / "s.nii.gz")
+    assert np.array_equal(out.get_sform(), saved.get_sform())
+    assert np.array_equal(out.get_qform(), saved.get_qform())
+
+
+def test_ids_become_indices_and_ignore_is_marked(tmp_path):
+    data = np.array([0, 500, 7, 255], np.int16).reshape(2, 2, 1)
+    path = save(tmp_path / "l.nii.gz", data, np.eye(4))
+    assert read_label(path, IDS, ignore=255).ravel().tolist() == [0, 1, 2, IGNORE]
+
+
+def test_scaling_of_the_file_is_applied(tmp_path):
+    image = nib.Nifti1Image(np.arange(8, dtype=np.int16).reshape(2, 2, 2), np.eye(4))
+    image.header.set_slope_inter(2.0, -3.0)
+    nib.save(image, tmp_path / "s.nii.gz")
+    stored = np.asanyarray(nib.load(tmp_path / "s.nii.gz").dataobj)
+    np.testing.assert_allclose(read_image(tmp_path / "s.nii.gz").data, stored, atol=1e-5)
+
+
+def test_a_trailing_axis_of_one_is_read_as_3d_and_written_back(tmp_path):
+    path = save(tmp_path / "s.nii.gz", np.zeros((3, 4, 5, 1), np.float32), np.eye(4))
+    assert read_image(path).data.shape == read_header(path).shape == (3, 4, 5)
+    write_label(tmp_path / "o.nii.gz", np.zeros((3, 4, 5), np.int16), IDS, path)
+    assert nib.load(tmp_path / "o.nii.gz").shape == (3, 4, 5, 1)
+
+
+@pytest.mark.parametrize(
+    "name, content, words",
+    [
+        ("gone.nii.gz", None, "no such file"),
+        ("text.nii.gz", b"not a scan", "not a readable"),
+    ],
+)
+def test_unreadable_files_are_named(tmp_path, name, content, words):
+    path = tmp_path / name
+    if content:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=words) as caught:
+        read_image(path)
+    assert name in str(caught.value)
+
+
+def test_a_truncated_file_is_named(tmp_path):
+    values = np.random.default_rng(0).normal(size=(20, 20, 20))
+    path = save(tmp_path / "s.nii.gz", values, np.eye(4))
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(DataError, match="unreadable"):
+        read_image(path)
+
+
+def test_a_time_series_is_refused(tmp_path):
+    path = save(tmp_path / "s.nii.gz", np.zeros((3, 4, 5, 2), np.float32), np.eye(4))
+    with pytest.raises(DataError, match="4-D"):
+        read_image(path)

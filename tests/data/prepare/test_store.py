@@ -1,0 +1,141 @@
+"""Prepared arrays: made once, read by patch, never trusted when stale or torn."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import blosc2
+import numpy as np
+import pytest
+
+from crossvox.data.formats.nifti import read_image
+from crossvox.data.manifest import load_manifest
+from crossvox.data.prepare.fingerprint import fingerprint
+from crossvox.data.prepare.plan import Budget, make_plan
+from crossvox.data.prepare.store import Store
+from crossvox.errors import DataError, UsageError
+
+
+@pytest.fixture
+def manifest(unpaired_files, tmp_path):
+    """A copy that a test may damage."""
+    shutil.copytree(unpaired_files.path.parent, tmp_path / "data")
+    return load_manifest(tmp_path / "data" / "dataset.json")
+
+
+def lazy(inputs, output, offset):
+    """What a file may ask blosc2 to run."""
+    raise AssertionError("code out of a file was run")
+
+
+def test_an_array_that_asks_for_code_to_be_run_is_made_anew(manifest, preprocessing, tmp_path):
+    case = manifest.case("ct0")
+    file = Store(tmp_path / "s", preprocessing).image(case, "ct").file
+    sound = blosc2.open(str(file))[:]
+    source = blosc2.asarray(np.zeros(8), urlpath=str(tmp_path / "source.b2nd"), mode="w")
+    file.unlink()
+    try:
+        blosc2.lazyudf(lazy, (source,), np.float64, shape=(8,)).save(urlpath=str(file))
+    except NotImplementedError:
+        pytest.skip("this blosc2 stores no code")
+    assert b"LazyArray" in file.read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        # Some versions of blosc2 would run it on opening: it must not come to that.
+        patch.setattr(blosc2, "open", lambda *given, **more: pytest.fail("was opened"))
+        assert not Store(tmp_path / "s", preprocessing).has(case.images["ct"])
+    again = Store(tmp_path / "s", preprocessing).image(case, "ct")
+    np.testing.assert_array_equal(again.array[:], sound)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", "[" * 100_000])
+def test_a_damaged_description_is_told_of(preprocessing, tmp_path, content):
+    Store(tmp_path / "s", preprocessing)
+    (tmp_path / "s" / "preprocessing.json").write_text(content)
+    with pytest.raises(DataError, match=r"preprocessing\.json: damaged"):
+        Store(tmp_path / "s", preprocessing)
+
+
+@pytest.fixture
+def preprocessing(manifest):
+    return make_plan(fingerprint(manifest), manifest, Budget(4000)).preprocessing
+
+
+def test_patches_are_what_preprocessing_gives(manifest, preprocessing, tmp_path):
+    case = manifest.case("ct0")
+    entry = Store(tmp_path / "store", preprocessing).image(case, "ct")
+    volume = read_image(case.images["ct"])
+    direct = preprocessing.image(volume.data, volume.grid, "ct")
+    low, high = np.array([1, 2, 0]), np.array([9, 7, 3])
+    np.testing.assert_allclose(
+        entry.read(low, high), direct.array[1:9, 2:7, 0:3], atol=2e-3, rtol=1e-3
+    )
+    assert entry.shape == direct.grid.shape and entry.fill == pytest.approx(direct.fill)
+    np.testing.assert_array_equal(entry.box, direct.box)
+
+
+def test_an_entry_is_made_once(manifest, preprocessing, tmp_path):
+    case = manifest.case("mr1")
+    file = Store(tmp_path / "s", preprocessing).image(case, "mr").file
+    stamp = file.stat().st_mtime_ns
+    Store(tmp_path / "s", preprocessing).image(case, "mr")
+    assert file.stat().st_mtime_ns == stamp
+
+
+def test_a_changed_scan_is_prepared_again(manifest, preprocessing, tmp_path):
+    case, other = manifest.case("mr1"), manifest.case("mr2")
+    before = Store(tmp_path / "s", preprocessing).image(case, "mr").array[:]
+    shutil.copy(other.images["mr"], case.images["mr"])
+    after = Store(tmp_path / "s", preprocessing).image(case, "mr").array[:]
+    assert before.shape != after.shape or not np.array_equal(before, after)
+
+
+def test_a_touched_scan_is_not(manifest, preprocessing, tmp_path):
+    case = manifest.case("mr1")
+    file = Store(tmp_path / "s", preprocessing).image(case, "mr").file
+    stamp = file.stat().st_mtime_ns
+    os.utime(case.images["mr"], ns=(1, 1))
+    Store(tmp_path / "s", preprocessing).image(case, "mr")
+    assert file.stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize("keep", [0, 100, 0.5])
+def test_a_torn_file_is_prepared_again(manifest, preprocessing, tmp_path, keep):
+    case = manifest.case("ct0")
+    entry = Store(tmp_path / "s", preprocessing).image(case, "ct")
+    expected = entry.array[:]
+    whole = entry.file.read_bytes()
+    entry.file.write_bytes(whole[: keep if keep >= 1 or keep == 0 else int(len(whole) * keep)])
+    np.testing.assert_array_equal(
+        Store(tmp_path / "s", preprocessing).image(case, "ct").array[:], expected
+    )
+
+
+def test_changed_label_ids_are_prepared_again(manifest, preprocessing, tmp_path):
+    case = manifest.case("ct0")
+    both = Store(tmp_path / "s", preprocessing).label(case, "ct", manifest.labels, None)
+    assert set(np.unique(both.array[:])) == {0, 1, 2}
+    one = Store(tmp_path / "s", preprocessing).label(case, "ct", {"right ball": 9}, None)
+    assert set(np.unique(one.array[:])) == {0, 1}
+
+
+def test_a_folder_prepared_otherwise_is_refused(manifest, preprocessing, tmp_path):
+    Store(tmp_path / "s", preprocessing)
+    other = make_plan(fingerprint(manifest), manifest, Budget(400)).preprocessing
+    with pytest.raises(UsageError, match="another --store"):
+        Store(tmp_path / "s", other)
+
+
+def test_a_failure_leaves_nothing_behind(manifest, preprocessing, tmp_path):
+    case = manifest.case("ct0")
+    case.images["ct"].write_bytes(b"broken")
+    with pytest.raises(Exception, match="NIfTI"):
+        Store(tmp_path / "s", preprocessing).image(case, "ct")
+    assert [p.name for p in (tmp_path / "s").rglob("*") if p.is_file()] == ["preprocessing.json"]
+
+
+def test_sound_sources_are_known(manifest, preprocessing, tmp_path):
+    case = manifest.case("ct0")
+    Store(tmp_path / "s", preprocessing).image(case, "ct")
+    fresh = Store(tmp_path / "s", preprocessing)
+    assert fresh.has(case.images["ct"]) and not fresh.has(manifest.case("ct1").images["ct"])

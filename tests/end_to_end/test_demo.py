@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from crossvox.data.manifest import load_manifest
+from crossvox.workflows.demo import Demo, demo
+from fixtures.run import refused
+
+
+def test_a_reduced_demonstration_goes_all_the_way(tmp_path, capsys):
+    out = tmp_path / "Vorführung ü"
+    lines: list[str] = []
+    settings = Demo(
+        methods=("cmc", "sup"), steps=2, train=3, test=1, shape=(28, 22, 12), labelled=1
+    )
+    summaries = demo(out, settings, lines.append)
+    assert list(summaries) == ["cmc", "sup"]
+    for summary in summaries.values():
+        assert set(summary["modalities"]) == {"ct", "mr"}
+        assert summary["run"]["split"] == "test"
+    places = [line.split("  ")[1] for line in lines if line.startswith("  ")]
+    assert places and all(Path(place).exists() for place in places)
+    manifest = load_manifest(out / "data" / "dataset.json")
+    for case in manifest.split("test"):
+        for modality, path in case.images.items():
+            found = nib.load(out / "predictions" / "cmc" / f"{case.id}_{modality}.nii.gz")
+            assert found.shape == nib.load(path).shape
+            assert set(np.unique(found.dataobj)) <= {0, *manifest.labels.values()}
+    assert "remove it or give another --out" in refused(capsys, "demo", "--out", out)
+
+
+def test_one_that_an_earlier_version_began_is_gone_on_with(tmp_path, monkeypatch) -> None:
+    settings = Demo(
+        methods=("sup", "sup_joint"), steps=1, train=3, test=1, shape=(28, 22, 12), labelled=1
+    )
+    with monkeypatch.context() as earlier:  # which wrote what its own settings named
+        for place in ("demo", "train", "runs"):
+            earlier.setattr(f"crossvox.workflows.{place}.complete", lambda config, **_: config)
+        demo(tmp_path / "out", settings, lambda _: None)
+    shutil.rmtree(tmp_path / "out" / "runs" / "sup_joint")
+    (tmp_path / "out" / "scores.md").unlink()
+    summaries = demo(tmp_path / "out", settings, lambda _: None)
+    backbones = [summary["run"]["backbone"] for summary in summaries.values()]
+    assert backbones[0] == backbones[1] and backbones[0].keys() > {"name", "width"}

@@ -1,0 +1,395 @@
+"""What is particular to CMC; what holds for every method is in tests/methods/test_contract.py."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from jsonargparse import ArgumentError, ArgumentParser
+from torch import Tensor
+from torch import distributed as dist
+from torch import multiprocessing as mp
+
+from crossvox.batch import Batch, View
+from crossvox.losses.supervised import supervised_loss
+from crossvox.methods.base import Method
+from crossvox.methods.cmc import CMC
+from crossvox.networks.backbone import BACKBONES
+from fixtures.methods import CUBE, awake, crops, gradients, make_batch, make_method, make_task
+from fixtures.process_group import one_of_two, threads_of_groups
+
+PAIRED = make_task(paired=True)
+
+
+def value(method: Method, batch: Batch, part: str = "sup") -> float:
+    return float(method(batch, 0.5)[part].detach())
+
+
+@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize("modalities", [("ct", "mr"), ("t1", "t1c", "flair")])
+def test_each_loss_alone_trains_the_parts_it_should(
+    paired: bool, modalities: tuple[str, ...]
+) -> None:
+    method = awake(make_method("cmc", make_task(modalities, paired=paired)))
+    losses = method(make_batch(method.task), 0.5)
+    for part in ("sup", "cac"):
+        assert all(gradients(method, losses[part]).values()), part
+    for name, reached in gradients(method, losses["csc"]).items():
+        assert reached == name.startswith("encoders."), name
+
+
+@pytest.mark.parametrize("part", ["csc", "cac"])
+@pytest.mark.parametrize("crops_per_modality", [1, 2])
+def test_following_a_consistency_loss_lowers_it(part: str, crops_per_modality: int) -> None:
+    method = make_method("cmc", make_task())
+    batch = make_batch(method.task, unlabelled=crops_per_modality)
+    optimiser = torch.optim.SGD(method.parameters(), lr=0.5)
+    values = []
+    for _ in range(6):
+        optimiser.zero_grad()
+        loss = method(batch, 0.5)[part]
+        loss.backward()
+        optimiser.step()
+        values.append(float(loss.detach()))
+    assert values[-1] < values[0] - 1e-3
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.4, 1.0])
+def test_total_is_the_weighted_sum(progress: float) -> None:
+    losses = make_method("cmc", PAIRED)(make_batch(PAIRED), progress)
+    values = {name: float(v.detach()) for name, v in losses.items()}
+    alpha, beta = 0.1 * math.exp(-5 * (1 - progress)), 0.1 * math.exp(-5 * progress)
+    assert values["alpha"] == pytest.approx(alpha)
+    assert values["beta"] == pytest.approx(beta)
+    expected = values["sup"] + alpha * values["csc"] + beta * values["cac"]
+    assert values["loss"] == pytest.approx(expected, rel=1e-5)
+    logged = {name for name, v in losses.items() if not v.requires_grad}
+    assert logged == {"alpha", "beta", "csc_shuffled"}
+
+
+@pytest.mark.parametrize("part", ["one subject's", "half", "others'"])
+@pytest.mark.parametrize(
+    ("known", "lasts"), [({"aligned": True}, True), ({"registered": True}, True), ({}, False)]
+)
+def test_cac_lasts_between_scans_of_one_subject_that_lie_over_each_other(
+    known: dict[str, bool], lasts: bool, part: str
+) -> None:
+    task = dataclasses.replace(PAIRED, **known)
+    batch = make_batch(task)
+    assert batch.unlabelled is not None
+    of_one = {"one subject's": [True, True], "half": [False, True], "others'": [False, False]}[part]
+    batch.unlabelled.same["mr"] = torch.tensor(of_one)
+    for progress in (0.0, 0.4, 1.0):
+        scheduled = 0.1 * math.exp(-5 * progress)
+        method = make_method("cmc", task, cac_lasts=True)
+        share = sum(of_one) / 2 if lasts else 0
+        losses = {k: float(v.detach()) for k, v in method(batch, progress).items()}
+        assert losses["beta"] == pytest.approx(share * 0.1 + (1 - share) * scheduled)
+        assert losses["alpha"] == pytest.approx(0.1 * math.exp(-5 * (1 - progress)))
+        expected = losses["sup"] + losses["alpha"] * losses["csc"] + losses["beta"] * losses["cac"]
+        assert losses["loss"] == pytest.approx(expected, rel=1e-5)
+        plain = make_method("cmc", task)(batch, progress)
+        assert float(plain["beta"].detach()) == pytest.approx(scheduled)
+
+
+def test_log_says_when_cac_has_no_negatives() -> None:
+    losses = make_method("cmc", PAIRED)(make_batch(PAIRED, unlabelled=1), 0.5)
+    assert float(losses["cac_fallback"]) == 1
+    assert "csc_shuffled" not in losses
+
+
+def test_modalities_start_as_copies_and_train_apart() -> None:
+    method = make_method("cmc", make_task())
+    x = crops(1, 0)
+    with torch.no_grad():
+        assert torch.equal(method.predict({"ct": x})["ct"], method.predict({"mr": x})["mr"])
+    method(make_batch(method.task), 0.5)["loss"].backward()
+    torch.optim.SGD(method.parameters(), lr=0.1).step()
+    for part in (method.encoders, method.mias, method.decoders):
+        one, two = (torch.nn.utils.parameters_to_vector(part[i].parameters()) for i in (0, 1))
+        assert not torch.allclose(one, two)
+
+
+def test_paired_training_fuses_what_a_subject_has() -> None:
+    method = awake(make_method("cmc", PAIRED))
+    ct, mr = crops(2, 0), crops(2, 1)
+    with torch.no_grad():
+        alone, both = method.predict({"ct": ct}), method.predict({"ct": ct, "mr": mr})
+        own = method.predict({"ct": ct, "mr": mr.flip(0)})
+    assert not torch.allclose(alone["ct"], both["ct"])
+    assert not torch.allclose(own["ct"], both["ct"])
+
+
+def test_companions_count_only_in_rows_whose_subject_has_them() -> None:
+    method, batch = awake(make_method("cmc", PAIRED)), make_batch(PAIRED)
+    before = value(method, batch)
+    view = batch.labelled["ct"]
+    assert view.same["mr"].tolist() == [True, False]
+    view.images["mr"][1] = 5.0
+    assert value(method, batch) == before
+    view.images["mr"][0] += 5 * crops(1, 9)[0]
+    assert value(method, batch) != before
+
+
+@pytest.mark.parametrize("modalities", [("ct", "mr"), ("t1", "t1c", "flair")])
+def test_rows_with_and_without_companions_train_as_they_would_alone(
+    modalities: tuple[str, ...],
+) -> None:
+    task = make_task(modalities, paired=True)
+    method, batch = awake(make_method("cmc", task)), make_batch(task)
+    alone = [value(method, _share(batch, slice(i, i + 1))) for i in (0, 1)]
+    assert value(method, batch) == pytest.approx(sum(alone) / 2)
+
+
+def test_training_without_any_companion_runs_on_own_features() -> None:
+    batch = make_batch(PAIRED, companions=False)
+    paired, unpaired = make_method("cmc", PAIRED), make_method("cmc", make_task())
+    assert value(paired, batch) == pytest.approx(value(unpaired, batch))
+
+
+def test_unpaired_tasks_use_no_companion_even_if_the_batch_has_one() -> None:
+    method = awake(make_method("cmc", make_task(), csc_on="all"))
+    batch = make_batch(PAIRED)
+    before = {part: value(method, batch, part) for part in ("sup", "csc")}
+    batch.labelled["ct"].images["mr"] += 5 * crops(2, 9)
+    assert {part: value(method, batch, part) for part in before} == before
+
+
+def test_cac_takes_own_features_unless_told_to_fuse() -> None:
+    for predictions, matters in (("own", False), ("fused", True)):
+        method = awake(make_method("cmc", PAIRED, cac_predictions=predictions))
+        batch = make_batch(PAIRED)
+        assert batch.unlabelled is not None
+        seen: list[Tensor] = []
+        method.decoders[0].register_forward_hook(lambda m, i, o, seen=seen: seen.append(o))
+        method(batch, 0.5)
+        batch.unlabelled.images["mr"] = crops(2, 77)
+        method(batch, 0.5)
+        _, first, _, second = seen  # labelled and unlabelled crops, twice
+        assert torch.equal(first, second) != matters
+
+
+def test_fused_cac_leaves_other_subjects_out() -> None:
+    own, fused = (awake(make_method("cmc", PAIRED, cac_predictions=p)) for p in ("own", "fused"))
+    fused.load_state_dict(own.state_dict())
+    batch = make_batch(PAIRED)
+    assert batch.unlabelled is not None
+    batch.unlabelled.same["mr"] = torch.tensor([False, False])
+    assert value(own, batch, "cac") == pytest.approx(value(fused, batch, "cac"))
+
+
+def test_csc_on_all_adds_labelled_pairs() -> None:
+    batch = make_batch(PAIRED)
+    default, every = (make_method("cmc", PAIRED, csc_on=on) for on in ("unlabelled", "all"))
+    assert value(default, batch, "csc") != value(every, batch, "csc")
+    bare = make_batch(PAIRED, companions=False)
+    assert value(default, bare, "csc") == value(every, bare, "csc")
+
+
+def test_literal_supervision_is_cross_entropy_on_one_and_dice_on_the_other() -> None:
+    method, batch = make_method("cmc", make_task(), sup="literal"), make_batch(make_task())
+    expected = 0.0
+    with torch.no_grad():
+        for m, terms in (("ct", {"dice": False}), ("mr", {"ce": False})):
+            view = batch.labelled[m]
+            assert view.label is not None
+            logits = method.predict({m: view.images[m]})[m]
+            expected += float(supervised_loss(logits, view.label, **terms))
+        assert float(method(batch, 0.5)["sup"]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"shared_encoder": True},
+        {"mia": "danet"},
+        {"mia": "none", "fusion": "none"},
+        {"reduction": 4},
+        {"csc": "literal", "cac": "literal", "sup": "literal"},
+        {"csc": "none"},
+        {"cac": "none"},
+        {"csc": "none", "cac": "none"},
+        {"fusion": "none", "csc_on": "all"},
+        {"joint": 0.5},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("paired", [False, True])
+def test_options_train_every_parameter_they_leave(options: dict[str, object], paired: bool) -> None:
+    task = make_task(paired=paired)
+    method = make_method("cmc", task, **options)
+    assert len(method.encoders) == (1 if options.get("shared_encoder") else 2)
+    awake(method)
+    losses = method(make_batch(task), 0.5)
+    assert all(gradients(method, losses["loss"]).values())
+    for part in ("csc", "cac"):
+        assert (part in losses) == (options.get(part) != "none")
+
+
+def _state(networks: torch.nn.ModuleList) -> list[dict[str, Tensor]]:
+    return [{k: v.clone() for k, v in net.state_dict().items()} for net in networks]
+
+
+def _alike(networks: torch.nn.ModuleList) -> bool:
+    first, *others = _state(networks)
+    return all(torch.equal(first[k], other[k]) for other in others for k in first)
+
+
+def _train(method: Method, progress: list[float]) -> None:
+    optimiser = torch.optim.SGD(method.parameters(), lr=0.1)
+    for step, now in enumerate(progress):
+        optimiser.zero_grad()
+        method(make_batch(method.task, seed=step), now)["loss"].backward()
+        method.before_step()
+        optimiser.step()
+
+
+@pytest.mark.parametrize("modalities", [("ct", "mr"), ("t1", "t1c", "flair")])
+def test_joint_modalities_share_one_network_and_then_part(modalities: tuple[str, ...]) -> None:
+    method = make_method("cmc", make_task(modalities), joint=0.5)
+    before = _state(method.encoders)
+    _train(method, [0.0, 0.4])
+    assert _alike(method.encoders)
+    assert _alike(method.decoders)
+    assert any(not torch.equal(before[0][k], v) for k, v in _state(method.encoders)[0].items())
+    _train(method, [0.5])
+    assert not _alike(method.encoders)
+    assert not _alike(method.decoders)
+
+
+def test_joint_training_is_that_of_shared_networks() -> None:
+    joint = make_method("cmc", PAIRED, joint=0.5)
+    shared = make_method("cmc", PAIRED, shared_encoder=True, shared_decoder=True)
+    for method in (joint, shared):
+        _train(method, [0.0, 0.2, 0.4])
+    loaded = make_method("cmc", PAIRED, seed=1, joint=0.5)
+    loaded.load_state_dict(joint.state_dict())
+    images = make_batch(PAIRED).labelled["ct"].images
+    with torch.no_grad():
+        for modality, logits in loaded.predict(images).items():
+            assert torch.equal(logits, shared.predict(images)[modality])
+
+
+def test_copies_follow_running_statistics() -> None:
+    task = make_task(patch=CUBE)
+    backbone = BACKBONES["universal_unet"](task, width=4, norm="running")
+    method = CMC(task, backbone, joint=0.5)
+    _train(method, [0.0])
+    first, other = (dict(encoder.named_buffers()) for encoder in method.encoders)
+    assert any(name.endswith("running_mean") and bool(b.any()) for name, b in first.items())
+    assert all(torch.equal(b, other[name]) for name, b in first.items())
+
+
+def test_copies_part_with_the_optimisers_moments() -> None:
+    method = make_method("cmc", PAIRED, joint=0.5)
+    optimiser = torch.optim.Adam(method.parameters())
+    for step in range(2):
+        method(make_batch(PAIRED, seed=step), 0.0)["loss"].backward()
+        for p in method.parameters():  # as under data parallelism, which fills in what is missing
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+        method.before_step()
+        optimiser.step()
+        optimiser.zero_grad()
+    for first, other in zip(*(net.parameters() for net in method.decoders), strict=True):
+        for name in ("exp_avg", "exp_avg_sq", "step"):
+            assert torch.equal(optimiser.state[first][name], optimiser.state[other][name]), name
+        assert optimiser.state[other]["exp_avg"].any()
+
+
+def test_apart_from_the_first_step_unless_asked() -> None:
+    method = make_method("cmc", PAIRED)
+    _train(method, [0.0])
+    assert not _alike(method.encoders)
+
+
+def test_classes_that_were_not_outlined_are_left_out() -> None:
+    method, batch = make_method("cmc", PAIRED), make_batch(PAIRED)
+    for m, view in batch.labelled.items():
+        liver = torch.tensor([[True, True, False]] * len(view.label))
+        batch.labelled[m] = dataclasses.replace(view, annotated=liver)
+    before = value(method, batch)
+    for view in batch.labelled.values():
+        view.label[view.label == 2] = 0
+    assert value(method, batch) == before
+
+
+def test_a_joint_start_takes_no_file_for_each_modality() -> None:
+    assert make_method("cmc", PAIRED).own_networks("ct")
+    assert not make_method("cmc", PAIRED, joint=0.5).own_networks("ct")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mia": "se"},
+        {"fusion": "sum"},
+        {"sup": "ce"},
+        {"csc": "cosine"},
+        {"csc_on": "labelled"},
+        {"cac": "dice"},
+        {"cac_predictions": "both"},
+        {"schedule": "cosine"},
+    ],
+    ids=str,
+)
+def test_unknown_options_are_refused_with_the_choices(options: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="choose one of"):
+        make_method("cmc", PAIRED, **options)
+
+
+def test_command_line_reads_the_options_from_the_signature() -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(CMC, "method", skip={"task", "backbone"})
+    values = parser.parse_args(["--method.tau_csc", "0.3", "--method.csc", "none"]).method
+    assert (values.tau_csc, values.csc, values.cac, values.alpha) == (0.3, "none", "nt-xent", 0.1)
+    with pytest.raises(ArgumentError):
+        parser.parse_args(["--method.csc", "cosine"])
+
+
+def _rows(view: View, rows: slice) -> View:
+    """Some rows of a view."""
+    return View(
+        {m: x[rows] for m, x in view.images.items()},
+        {m: x[rows] for m, x in view.same.items()},
+        None if view.label is None else view.label[rows],
+    )
+
+
+def _share(batch: Batch, rows: slice) -> Batch:
+    assert batch.unlabelled is not None
+    labelled = {m: _rows(view, rows) for m, view in batch.labelled.items()}
+    return Batch(batch.step, labelled, _rows(batch.unlabelled, rows))
+
+
+def _one_rank(rank: int, folder: str, options: dict[str, float]) -> None:
+    with one_of_two(rank, folder):
+        batch, method = make_batch(PAIRED), make_method("cmc", PAIRED, **options)
+        mine = _share(batch, slice(rank, rank + 1))
+        method(mine, 0.5)["loss"].backward()
+        averaged = []
+        for p in method.parameters():
+            assert p.grad is not None
+            dist.all_reduce(p.grad)
+            averaged.append(p.grad / 2)
+        # A rank that holds no labelled crop of a modality still has a gradient for every parameter,
+        # which is what the other ranks would wait for.
+        supervised = make_method("sup", PAIRED)
+        supervised(Batch(0, {"ct": mine.labelled["ct"]}), 0.5)["loss"].backward()
+        assert all(p.grad is not None for p in supervised.parameters())
+    assert not threads_of_groups()
+    whole = make_method("cmc", PAIRED, **options)
+    whole(batch, 0.5)["loss"].backward()
+    for (name, p), found in zip(whole.named_parameters(), averaged, strict=True):
+        waits = options and p.grad is None  # the second network of a joint start
+        expected = torch.zeros_like(p) if waits else p.grad
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("options", [{}, {"joint": 1.0}])
+def test_two_processes_train_as_one_with_the_whole_batch(
+    tmp_path: Path, options: dict[str, float]
+) -> None:
+    mp.spawn(_one_rank, args=(str(tmp_path), options), nprocs=2)

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from crossvox.errors import CrossvoxError, DataError, UsageError
+from crossvox.training import checkpoint
+from crossvox.training.compute import Compute, fabric
+from crossvox.training.loop import Fit, StoppedError, fit
+from crossvox.training.random_state import seed_all
+from crossvox.training.record import RunRecord
+from fixtures.training import ToyData, ToyMethod, numbers
+
+SETTINGS = Fit(steps=12, lr=0.01, save_every=4, validations=3)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Fabric:
+    return fabric(Compute(accelerator="cpu", threads=1))
+
+
+def score_of_weights(method: ToyMethod, step: int) -> dict[str, float]:
+    return {"score": float(method.head.weight.sum()), "dice/ct": step / 100}
+
+
+def train(engine, out, *, data=None, settings=SETTINGS, validate=score_of_weights, **options):
+    """One training from the same beginning; returns the method."""
+    seed_all(0)
+    method = ToyMethod()
+    config = {"fit": {"steps": settings.steps}}
+    resume = options.get("resume", False)
+    with RunRecord(out, None if resume else config, resume=resume) as record:
+        fit(engine, method, data or ToyData(), settings, record, validate=validate, **options)
+    return method
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    for name in ("last", "best"):
+        paths = [out / "checkpoints" / f"{name}.safetensors" for out in (one, other)]
+        (tensors, state), (others, other_state) = (checkpoint.load(path) for path in paths)
+        assert state == other_state
+        assert tensors.keys() == others.keys()
+        assert all(torch.equal(tensors[key], others[key]) for key in tensors)
+    assert numbers(one) == numbers(other)
+
+
+@pytest.fixture(scope="module")
+def straight(engine, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("straight") / "run"
+    train(engine, out)
+    return out
+
+
+@pytest.mark.parametrize(("step", "workers"), [(2, 0), (4, 0), (7, 0), (11, 0), (7, 2)])
+def test_crashed_and_resumed_run_equals_the_straight_one(engine, tmp_path, straight, step, workers):
+    with pytest.raises(DataError, match=rf"^step {step} crashed$"):
+        train(engine, tmp_path, data=ToyData(crash=step), workers=workers)
+    train(engine, tmp_path, resume=True, workers=workers)
+    assert_same_run(tmp_path, straight)
+
+
+def test_terminated_run_saves_says_how_to_resume_and_goes_on(engine, tmp_path, straight):
+    with pytest.raises(
+        StoppedError, match=r"after step 7 of 12; .*train --resume " + str(tmp_path)
+    ):
+        train(engine, tmp_path, data=ToyData(kill=6))
+    _, state = checkpoint.load(tmp_path / "checkpoints" / "last.safetensors")
+    assert state["step"] == 7
+    train(engine, tmp_path, resume=True)
+    assert_same_run(tmp_path, straight)
+
+
+def test_finished_run_resumes_to_itself(engine, tmp_path, straight):
+    train(engine, tmp_path)
+    train(engine, tmp_path, resume=True)
+    assert_same_run(tmp_path, straight)
+
+
+def test_another_seed_gives_another_run(engine, tmp_path, straight):
+    seed_all(1)
+    with RunRecord(tmp_path, {}) as record:
+        fit(engine, ToyMethod(seed=1), ToyData(), SETTINGS, record)
+    assert numbers(tmp_path) != numbers(straight)
+
+
+def test_resume_refuses_a_changed_configuration(engine, tmp_path):
+    train(engine, tmp_path)
+    (tmp_path / "config.yaml").write_text("fit: {steps: 13}\n")
+    with pytest.raises(UsageError, match=r"config\.yaml changed"):
+        train(engine, tmp_path, resume=True)
+
+
+def test_training_learns(engine, tmp_path):
+    train(engine, tmp_path, settings=Fit(steps=60, lr=0.02, validations=0))
+    errors = [float(value) for _, name, value in numbers(tmp_path) if name == "train/error"]
+    assert sum(errors[-10:]) < 0.5 * sum(errors[:10])
+
+
+def test_loop_passes_progress_and_validates_in_eval_mode(engine, tmp_path):
+    seen = []
+
+    def validate(method: ToyMethod, step: int) -> dict[str, float]:
+        seen.append((step, method.training, torch.is_grad_enabled()))
+        return {"score": -step}
+
+    method = train(engine, tmp_path, validate=validate)
+    assert seen == [(4, False, False), (8, False, False), (12, False, False)]
+    assert method.progress == [step / 12 for step in range(12)]
+    assert all(method.modes)
+    assert method.steps_done == 12
+
+
+def test_best_is_the_highest_score_and_not_the_last(engine, tmp_path):
+    scores = {4: 0.2, 8: 0.9, 12: math.nan}
+    train(engine, tmp_path, validate=lambda method, step: {"score": scores[step]})
+    best, last = (tmp_path / "checkpoints" / f"{n}.safetensors" for n in ("best", "last"))
+    facts = checkpoint.load_weights(best, model := ToyMethod())
+    assert (facts["step"], facts["score"]) == (8, 0.9)
+    checkpoint.load_weights(last, other := ToyMethod())
+    assert not torch.equal(model.head.weight, other.head.weight)
+
+
+def test_best_is_last_without_validation(engine, tmp_path):
+    method = train(engine, tmp_path, validate=None)
+    facts = checkpoint.load_weights(tmp_path / "checkpoints" / "best.safetensors", m := ToyMethod())
+    assert (facts["step"], facts["score"]) == (12, None)
+    assert torch.equal(m.head.weight, method.head.weight)
+
+
+def test_log_holds_parts_rates_and_timings(engine, tmp_path):
+    train(engine, tmp_path, settings=Fit(steps=4, lr=0.01, log_every=2, validations=1))
+    rows = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert rows[0] == "step,name,value"
+    names = {tuple(row.split(",")[:2]) for row in rows[1:]}
+    train_names = {"loss", "error", "size", "grad_norm", "lr"}
+    expected = {(s, f"train/{name}") for s in "24" for name in train_names}
+    expected |= {(s, f"time/{name}") for s in "24" for name in ("step_s", "data_share")}
+    assert names == expected | {("4", "val/score"), ("4", "val/dice/ct")}
+    rates = [float(value) for _, name, value in numbers(tmp_path) if name == "train/lr"]
+    assert rates == pytest.approx([0.01 * (1 - t / 4) ** 0.9 for t in (1, 3)])
+
+
+def test_rate_rises_where_asked(engine, tmp_path):
+    settings = Fit(steps=8, lr=0.01, schedule="constant", warmup=0.5, validations=0)
+    train(engine, tmp_path, settings=settings, validate=None)
+    rates = [float(value) for _, name, value in numbers(tmp_path) if name == "train/lr"]
+    assert rates == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.01, 0.01, 0.01, 0.01])
+
+
+@pytest.mark.parametrize("part", [-0.1, 1.1])
+def test_rise_is_a_part_of_the_steps(part):
+    with pytest.raises(UsageError, match=r"fit\.warmup is .*; must be between 0 and 1"):
+        Fit(warmup=part)
+
+
+def test_nan_stops_the_run_before_it_spoils_anything(engine, tmp_path):
+    with pytest.raises(CrossvoxError) as caught:
+        train(engine, tmp_path, data=ToyData(poison=6))
+    message = str(caught.value)
+    assert "step 7 of 12" in message and "loss = nan" in message and "error = nan" in message
+    assert "case0, case1, case2, case3" in message and "\n" not in message
+    tensors, state = checkpoint.load(tmp_path / "checkpoints" / "last.safetensors")
+    assert state["step"] == 4
+    assert all(tensor.isfinite().all() for name, tensor in tensors.items() if "model" in name)
+
+
+def test_infinite_gradient_with_a_finite_loss_stops_the_run(engine, tmp_path):
+    class Root(ToyMethod):
+        def forward(self, batch, progress):
+            loss = (0.0 * self.head.weight.sum()).square().sqrt() + self.encoder.weight.sum()
+            return {"loss": loss}
+
+    with (
+        RunRecord(tmp_path, {}) as record,
+        pytest.raises(CrossvoxError, match=r"step 1 of 3 .*gradient norm = nan on case0"),
+    ):
+        fit(engine, Root(), ToyData(), Fit(steps=3), record)
+
+
+def test_gradients_are_clipped_unless_asked_not_to(engine, tmp_path):
+    class Step(ToyMethod):
+        def forward(self, batch, progress):
+            return {"loss": 1000.0 * self.head.weight.sum() + 0.0 * self.encoder.weight.sum()}
+
+    moments = {}
+    for clip in (0.0, 1.0):
+        out = tmp_path / str(clip)
+        with RunRecord(out, {}) as record:
+            method = Step()
+            fit(engine, method, ToyData(), Fit(steps=1, clip=clip, validations=0), record)
+        tensors, _ = checkpoint.load(record.last)
+        # Adam's first moment after one step is a tenth of the gradient that it was given.
+        moments[clip] = 10 * tensors["optim/2/exp_avg"].norm().item()
+        assert method.seen == pytest.approx([moments[clip]], rel=1e-4)
+    assert moments == pytest.approx({0.0: 1000 * math.sqrt(8), 1.0: 1.0}, rel=1e-4)
+
+
+def test_lines_replace_the_bar_where_there_is_no_terminal(engine, tmp_path, capfd):
+    train(engine, tmp_path, settings=Fit(steps=40, validations=0))
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 10
+    assert lines[-1].startswith("step 40/40  loss ")
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"clip": -1.0}, {"lr": math.nan}])
+def test_fit_refuses_impossible_settings(wrong):
+    with pytest.raises(UsageError, match=rf"fit\.{next(iter(wrong))}"):
+        Fit(**wrong)
+
+
+def test_validation_steps_are_even_and_end_with_the_last():
+    assert Fit(steps=10, validations=3).validation_steps == {3, 6, 10}
+    assert Fit(steps=2, validations=5).validation_steps == {1, 2}
+    assert Fit(steps=2, validations=0).validation_steps == set()
