@@ -38,7 +38,7 @@ def test_one_that_an_earlier_version_began_is_gone_on_with(tmp_path, monkeypatch
         methods=("sup", "sup_joint"), steps=1, train=3, test=1, shape=(28, 22, 12), labelled=1
     )
     with monkeypatch.context() as earlier:  # which wrote what its own settings named
-        for place in ("demo", "train", "runs"):
+        for place in ("demo", "train", "run"):
             earlier.setattr(f"crossvox.workflows.{place}.complete", lambda config, **_: config)
         demo(tmp_path / "out", settings, lambda _: None)
     shutil.rmtree(tmp_path / "out" / "runs" / "sup_joint")

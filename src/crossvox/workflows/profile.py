@@ -141,7 +141,7 @@ def _loss_shares(config: RunConfig, run: Run, step: float) -> Figures:
     hooks = [
         module.register_forward_pre_hook(listener(name))
         for name, module in method.named_children()
-        if type(module).__module__.startswith("crossvox.losses")
+        if type(module).__name__.endswith("Loss")
     ]
     method(move_data_to_device(crops(run, manifest, store)[0], device), progress=0.5)
     for hook in hooks:
