@@ -151,3 +151,11 @@ def test_the_results_are_made_of_the_numbers_in_the_repository(tmp_path: Path) -
     assert made == (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     figures = {path.name for path in (tmp_path / "results").iterdir()}
     assert figures == {path.name for path in (ROOT / "docs" / "results").iterdir()}
+
+
+def test_the_results_need_little_reading() -> None:
+    """At most 200 words of notes for each data set; the tables say the rest."""
+    notes = (ROOT / "benchmarks" / "results-notes.md").read_text(encoding="utf-8")
+    parts = re.split(r"^## Reading: ", notes, flags=re.M)[1:]
+    assert [part.split("\n")[0] for part in parts] == ["heart", "abdomen"]
+    assert all(len(part.split()) <= 200 for part in parts)
