@@ -11,7 +11,7 @@ from crossvox.data.geometry.grid import Grid
 from crossvox.data.prepare.preprocess import Prepared, Preprocessing
 from crossvox.errors import UsageError
 from crossvox.inference.attention import Attention, _watching, grad_cam, strength
-from crossvox.inference.predictor import Inference
+from crossvox.inference.model import Inference
 from crossvox.inference.slabs import whole
 from crossvox.methods import METHODS
 from fixtures.methods import OWN_NETWORKS, PATCH, awake, make_method, make_task

@@ -16,7 +16,7 @@ from crossvox.data.geometry.grid import Grid
 from crossvox.data.prepare.preprocess import Preprocessing
 from crossvox.errors import DataError, UsageError
 from crossvox.inference.ensemble import Ensemble
-from crossvox.inference.predictor import Inference, Predictor
+from crossvox.inference.model import Inference, Predictor
 from crossvox.inference.slabs import Slab, whole
 
 SHAPE, AFFINE = (18, 14, 9), np.array([[0, 2, 0, 5], [-2, 0, 0, 7], [0, 0, 4, 1], [0, 0, 0, 1.0]])

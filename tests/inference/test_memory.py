@@ -20,7 +20,7 @@ from crossvox.data.prepare.preprocess import Preprocessing
 from crossvox.errors import UsageError
 from crossvox.inference.ensemble import Ensemble
 from crossvox.inference.memory import LABEL, PREPARED, Demand, window_bytes
-from crossvox.inference.predictor import Inference, Predictor
+from crossvox.inference.model import Inference, Predictor
 from crossvox.methods import METHODS
 from crossvox.workflows import memory
 from fixtures.memory import measured, untrained, write_scan

@@ -13,7 +13,7 @@ from crossvox.data.crops.misalign import Misalign
 from crossvox.data.crops.sampling import Sampling
 from crossvox.data.prepare.plan import Budget
 from crossvox.errors import UsageError, require
-from crossvox.inference.predictor import Inference
+from crossvox.inference.model import Inference
 from crossvox.training.compute import Compute
 from crossvox.training.loop import Fit
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from crossvox.errors import DataError, UsageError
-from crossvox.inference.label_map import KEPT, Decision
 from crossvox.inference.largest_part import REACH
+from crossvox.inference.postprocessing import KEPT, Decision
 from crossvox.methods.base import Method
 from crossvox.networks.blocks import InstanceNorm
 from crossvox.utils.files import atomic_path, require_writable
@@ -40,7 +40,7 @@ def export_onnx(
 
     Input `image` is (1, 1, X, Y, Z) float32, a window of the run's crop size of a prepared scan;
     output `probabilities` is (1, K + 1, X, Y, Z). How scans are prepared and label maps made of
-    probabilities (`inference.label_map`) stands in the file's metadata under `crossvox`, as JSON.
+    probabilities (`inference.postprocessing`) stands in the file's metadata under `crossvox`, as JSON.
     One window at a time: normalisation must not mix windows.
 
     Args:

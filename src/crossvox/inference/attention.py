@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crossvox.errors import UsageError
-from crossvox.inference.predictor import Predictor
+from crossvox.inference.model import Predictor
 
 MAPS = ("deepest features", "decoder's input")
 """What comes before the classes' Grad-CAM."""

@@ -10,8 +10,8 @@ from crossvox.data.formats.nifti import Scan, as_volume
 from crossvox.data.geometry.grid import Grid
 from crossvox.data.prepare.preprocess import Prepared
 from crossvox.errors import UsageError
-from crossvox.inference.label_map import Decision
-from crossvox.inference.predictor import Prediction, Predictor
+from crossvox.inference.model import Prediction, Predictor
+from crossvox.inference.postprocessing import Decision
 from crossvox.inference.slabs import Consumer, mean_slabs
 
 

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from crossvox.data.geometry.grid import Grid, oriented_grid, respaced
 from crossvox.data.prepare.preprocess import Preprocessing
 from crossvox.inference.ensemble import Ensemble
-from crossvox.inference.predictor import Predictor
+from crossvox.inference.model import Predictor
 from crossvox.inference.slabs import SLAB_VOXELS
 
 PREPARED, LABEL = 4, 2

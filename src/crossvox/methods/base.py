@@ -78,7 +78,7 @@ class Method(nn.Module):
     def class_weights(self) -> tuple[float, ...]:
         """Of each class, background first: what its probability counts in a label map.
 
-        None, as here, are all alike; see `inference.label_map`.
+        None, as here, are all alike; see `inference.postprocessing`.
         """
         return ()
 

@@ -15,7 +15,7 @@ from crossvox.data.formats.label_tables import write_label_tables
 from crossvox.data.formats.nifti import write_label
 from crossvox.evaluation.volumes import append_volumes, read_volumes, volumes
 from crossvox.inference.ensemble import Ensemble
-from crossvox.inference.predictor import Prediction
+from crossvox.inference.model import Prediction
 from crossvox.inference.slabs import Consumer, entropy
 
 VOLUMES = "volumes.csv"

@@ -14,8 +14,8 @@ from crossvox.data.formats.dicom.seg import require_dicom
 from crossvox.data.manifest import Case, Manifest, as_manifest
 from crossvox.errors import UsageError
 from crossvox.inference.ensemble import Ensemble, known_modalities
-from crossvox.inference.predictor import Largest, Prediction
-from crossvox.inference.predictor import Predictor as Member
+from crossvox.inference.model import Largest, Prediction
+from crossvox.inference.model import Predictor as Member
 from crossvox.training.checkpoint import load_weights
 from crossvox.training.compute import Accelerator, Compute
 from crossvox.training.compute import fabric as launch

@@ -14,7 +14,7 @@ from crossvox.data.checks.dataset import check
 from crossvox.data.formats.nifti import read_image
 from crossvox.data.manifest import Case, Manifest
 from crossvox.errors import UsageError
-from crossvox.inference.predictor import Predictor
+from crossvox.inference.model import Predictor
 from crossvox.inference.ranking import Candidate, Ranked, Strategy, describe, order, uncertainty
 from crossvox.utils.files import atomic_write, require_writable
 from crossvox.workflows.predict import Options, cases_of, load_predictor

@@ -13,7 +13,7 @@ from crossvox.data.manifest import Case, Manifest
 from crossvox.data.prepare.preprocess import Prepared
 from crossvox.data.prepare.store import Store
 from crossvox.evaluation.metrics import dice
-from crossvox.inference.predictor import Predictor
+from crossvox.inference.model import Predictor
 from crossvox.methods.base import Method
 from crossvox.workflows.run import Run
 

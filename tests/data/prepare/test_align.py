@@ -28,7 +28,7 @@ from crossvox.data.prepare.fingerprint import fingerprint
 from crossvox.data.prepare.plan import Budget, make_plan
 from crossvox.data.prepare.preprocess import Prepared
 from crossvox.data.prepare.store import Store
-from crossvox.inference.predictor import Inference, Predictor
+from crossvox.inference.model import Inference, Predictor
 from crossvox.workflows.prepare import describe_shifts
 from crossvox.workflows.run import Run
 from fixtures.run import train_arguments

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from crossvox.inference.label_map import KEPT, Decision
+from crossvox.inference.postprocessing import KEPT, Decision
 from crossvox.inference.slabs import Slab, mean_slabs, whole
 
 SHAPE = (9, 12, 7)

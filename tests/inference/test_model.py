@@ -12,7 +12,7 @@ from crossvox.batch import Task
 from crossvox.data.formats.nifti import read_image
 from crossvox.data.prepare.preprocess import Preprocessing
 from crossvox.inference.ensemble import Ensemble
-from crossvox.inference.predictor import Inference, Predictor
+from crossvox.inference.model import Inference, Predictor
 from fixtures.methods import make_method, make_task
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from monai.inferers import sliding_window_inference
 
-from crossvox.inference.sliding import Windows, slide
+from crossvox.inference.sliding_window import Windows, slide
 
 PATCH = (6, 8, 4)
 CPU = torch.device("cpu")

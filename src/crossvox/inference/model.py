@@ -19,9 +19,9 @@ from crossvox.data.geometry.grid import Grid, resample
 from crossvox.data.prepare.align import laid_over
 from crossvox.data.prepare.preprocess import Prepared, Preprocessing
 from crossvox.errors import require
-from crossvox.inference.label_map import Decision
+from crossvox.inference.postprocessing import Decision
 from crossvox.inference.slabs import Slabs, Way, native_slabs
-from crossvox.inference.sliding import Place, Windows, slide
+from crossvox.inference.sliding_window import Place, Windows, slide
 from crossvox.methods.base import Method
 
 Largest = Literal["auto", "always", "never"]
