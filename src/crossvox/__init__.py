@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from crossvox.data.formats.nifti import Volume
     from crossvox.data.manifest import Case, Manifest, load_manifest
     from crossvox.errors import CrossvoxError, DataError, UsageError
-    from crossvox.inference.model import Prediction
+    from crossvox.inference.ensemble import Prediction
     from crossvox.losses.supervised import supervised_loss
     from crossvox.methods.base import Method
     from crossvox.methods.cmc import CMC
@@ -59,7 +59,7 @@ _HOMES = {
     "data.manifest": ("Case", "Manifest", "load_manifest"),
     "data.formats.nifti": ("Volume",),
     "errors": ("CrossvoxError", "DataError", "UsageError"),
-    "inference.model": ("Prediction",),
+    "inference.ensemble": ("Prediction",),
     "methods.cmc.cac": ("CACLoss",),
     "methods.cmc.csc": ("CSCLoss",),
     "losses.supervised": ("supervised_loss",),

@@ -60,7 +60,7 @@ def test_named_cases_and_attention_are_drawn_and_drawn_again_without_the_network
     before = {p.name: p.read_bytes() for p in pictures}
     for picture in pictures:
         picture.unlink()
-    monkeypatch.setattr(benchmark_pictures, "load_predictor", None)
+    monkeypatch.setattr(benchmark_pictures, "load_model", None)
     ran.clear()
     assert main(command(suite, paired_files, out, "--cases", "s5")) == 0 and not ran
     assert {p.name: p.read_bytes() for p in (out / "pictures").iterdir()} == before

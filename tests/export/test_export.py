@@ -105,7 +105,7 @@ def test_onnx_gives_torchs_probabilities_for_each_modality(run, tmp_path, capsys
     assert main(["export", str(run), "--onnx", str(tmp_path / "netz.onnx")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and all("largest difference" in line for line in lines)
-    member = Predictor(run, options=Options(threads=1)).members[0]
+    member = Predictor(run, options=Options(threads=1)).models[0]
     patch = member.task.patch
     for modality in ("ct", "mr"):
         path = tmp_path / f"netz_{modality}.onnx"

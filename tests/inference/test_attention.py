@@ -10,7 +10,7 @@ from torch import nn
 from crossvox.data.geometry.grid import Grid
 from crossvox.data.prepare.preprocess import Prepared, Preprocessing
 from crossvox.errors import UsageError
-from crossvox.inference.attention import Attention, _watching, grad_cam, strength
+from crossvox.inference.attention import AttentionMaps, _watching, grad_cam, strength
 from crossvox.inference.model import Inference
 from crossvox.inference.slabs import whole
 from crossvox.methods import METHODS
@@ -99,7 +99,7 @@ def slide(method, values):
     affine = np.diag([2.0, 2.0, 4.0, 1.0])
     grid = Grid(values.shape, affine)
     preprocessing = Preprocessing(np.eye(3), (2.0, 2.0, 4.0), {"ct": "ct", "mr": "mr"})
-    attention = Attention(method, preprocessing, Inference(0.0))
+    attention = AttentionMaps(method, preprocessing, Inference(0.0))
     prepared = {"ct": Prepared(values, grid, 0.0, np.array([(0, 0, 0), values.shape]))}
     return list(whole(attention.slabs(prepared, "ct", grid)))
 

@@ -16,7 +16,7 @@ from crossvox.data.geometry.grid import Grid
 from crossvox.data.prepare.preprocess import Preprocessing
 from crossvox.errors import DataError, UsageError
 from crossvox.inference.ensemble import Ensemble
-from crossvox.inference.model import Inference, Predictor
+from crossvox.inference.model import Inference, TrainedModel
 from crossvox.inference.slabs import Slab, whole
 
 SHAPE, AFFINE = (18, 14, 9), np.array([[0, 2, 0, 5], [-2, 0, 0, 7], [0, 0, 4, 1], [0, 0, 0, 1.0]])
@@ -51,7 +51,7 @@ class Ramp(nn.Module):
 def member(method, spacing=(2.0, 2.0, 4.0), tta=False, frame=None, kind="mr"):
     kinds = dict.fromkeys(method.task.modalities, kind)
     frame = np.eye(3) if frame is None else frame
-    return Predictor(method, Preprocessing(frame, spacing, kinds), Inference(0.25, 1, tta))
+    return TrainedModel(method, Preprocessing(frame, spacing, kinds), Inference(0.25, 1, tta))
 
 
 def scan():
@@ -138,7 +138,7 @@ def test_the_part_that_lies_as_in_the_labels_is_kept_whoever_predicts():
     ):
         method = Levels(offsets)
         one = member(method, kind="ct")
-        assert one.decision.offsets == offsets
+        assert one.postprocessing.offsets == offsets
         _, labels = channels(Ensemble([one]), method.image)
         assert (labels == 2).sum() == expected and (labels == 1).any()
         prepared = {"ct": one.preprocessing.image(method.image.data, method.image.grid, "ct")}
@@ -160,9 +160,9 @@ def test_classes_are_weighed_unless_it_is_switched_off():
     method, _ = blobs()
     method.class_weights = lambda: (1.0, 1e-6)  # so little that the class is kept as it is
     one = member(method, kind="ct")
-    assert one.decision.weights == Ensemble([one]).decision.weights == (1.0, 1e-6)
+    assert one.postprocessing.weights == Ensemble([one]).postprocessing.weights == (1.0, 1e-6)
     one.inference = replace(one.inference, weigh=False)
-    assert one.decision.weights == Ensemble([one]).decision.weights == ()
+    assert one.postprocessing.weights == Ensemble([one]).postprocessing.weights == ()
 
 
 def test_an_ensemble_keeps_what_one_member_keeps():
@@ -177,9 +177,9 @@ def test_an_ensemble_keeps_what_one_member_keeps():
 
 
 def test_an_ensemble_is_the_mean_of_its_members_probabilities():
-    members = [member(Ramp(2.0)), member(Ramp(-1.0, axis=1), (3.0, 3.0, 4.0))]
-    single = [channels(Ensemble([m]))[0] for m in members]
-    both, labels = channels(Ensemble(members))
+    models = [member(Ramp(2.0)), member(Ramp(-1.0, axis=1), (3.0, 3.0, 4.0))]
+    single = [channels(Ensemble([m]))[0] for m in models]
+    both, labels = channels(Ensemble(models))
     np.testing.assert_allclose(both, (single[0] + single[1]) / 2, atol=1e-6)
     assert np.array_equal(labels, both.argmax(0))
     assert (single[0].argmax(0) != single[1].argmax(0)).any()
@@ -187,10 +187,10 @@ def test_an_ensemble_is_the_mean_of_its_members_probabilities():
 
 def test_members_whose_frames_differ_are_averaged_where_they_are():
     frames = (np.eye(3), np.diag([1.0, -1.0, 1.0]), np.eye(3)[:, [1, 0, 2]] * [1, -1, 1])
-    members = [member(Ramp(2.0 * i), frame=frame) for i, frame in enumerate(frames)]
-    single = [channels(Ensemble([m]))[0] for m in members]
+    models = [member(Ramp(2.0 * i), frame=frame) for i, frame in enumerate(frames)]
+    single = [channels(Ensemble([m]))[0] for m in models]
     for order in ([0, 1, 2], [2, 0, 1]):
-        both, _ = channels(Ensemble([members[i] for i in order]))
+        both, _ = channels(Ensemble([models[i] for i in order]))
         np.testing.assert_allclose(both, np.mean(single, 0), atol=1e-6)
 
 
@@ -250,7 +250,7 @@ def test_members_of_different_problems_are_refused():
     with pytest.raises(UsageError, match="modalities"):
         Ensemble([member(Ramp()), member(Ramp(modalities=("ct",)))])
     turned = Ramp(modalities=("mr", "ct"))
-    assert len(Ensemble([member(Ramp()), member(turned)]).members) == 2
+    assert len(Ensemble([member(Ramp()), member(turned)]).models) == 2
 
 
 def test_unknown_and_missing_modalities_are_refused():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from crossvox.inference.largest_part import REACH, keep_one_part
+from crossvox.inference.largest_part import DECAY_MM, keep_one_component
 from crossvox.utils.connected_components import CHUNK, class_boxes, class_centres, find_parts
 
 
@@ -17,7 +17,7 @@ def kept(row: str, offsets, spacing=10.0, classes=(1, 2, 3)) -> str:
     """What is left of a row of voxels, a digit each; `.` is background."""
     values = [int(c) if c != "." else 0 for c in row]
     label = np.array(values, np.int16).reshape(-1, 1, 1)
-    keep_one_part(label, np.diag([spacing, 1, 1, 1]), classes, offsets)
+    keep_one_component(label, np.diag([spacing, 1, 1, 1]), classes, offsets)
     return "".join(str(v) if v else "." for v in label.ravel())
 
 
@@ -35,7 +35,7 @@ def test_without_offsets_the_largest_part_stays():
 def test_the_part_that_lies_where_another_class_says_stays():
     """Class 2 is expected 35 mm behind class 1: two voxels are there, three are 85 mm away."""
     offsets = along_x((None, -35), (35, None))
-    assert math.log(3) - 85 / REACH < math.log(2)
+    assert math.log(3) - 85 / DECAY_MM < math.log(2)
     assert kept("222...1..22", offsets) == "......1..22"
     # On a smaller grid the three are 8.5 mm from there, and the larger part.
     assert kept("222...1..22", along_x((None, -3.5), (3.5, None)), spacing=1) == "222...1...."
@@ -44,7 +44,7 @@ def test_the_part_that_lies_where_another_class_says_stays():
 @pytest.mark.parametrize(("nearer", "stays"), [(0.95, "large"), (1.05, "small")])
 def test_a_part_of_half_the_size_must_lie_nearer_by_a_known_distance(nearer, stays):
     """8 voxels and 4, whose centres lie 14 voxels apart."""
-    spacing = nearer * REACH * math.log(2) / 14
+    spacing = nearer * DECAY_MM * math.log(2) / 14
     row = "1.22222222........2222"
     right_at_the_small_one = along_x((None, None), (18.5 * spacing + spacing, None))
     assert kept("1.22222222........2222", right_at_the_small_one, spacing)[2:] == (
@@ -80,8 +80,8 @@ def test_classes_of_several_parts_stay_and_count_by_all_of_these():
     three voxels at 150 mm count more than the two at 5 mm. Seen from 50 mm it would not be so."""
     row = "22...1.1......222"
     offsets = along_x((None, None), (10, None))
-    assert math.log(3) - (150 - 70) / REACH > math.log(2) - (70 - 5) / REACH
-    assert math.log(3) - (150 - 60) / REACH < math.log(2) - (60 - 5) / REACH
+    assert math.log(3) - (150 - 70) / DECAY_MM > math.log(2) - (70 - 5) / DECAY_MM
+    assert math.log(3) - (150 - 60) / DECAY_MM < math.log(2) - (60 - 5) / DECAY_MM
     assert kept(row, offsets, classes=(2,)) == ".....1.1......222"
 
 
@@ -108,7 +108,7 @@ def test_one_class_is_held_at_a_time(offsets):
     label[:95], label[105:] = 1, 1
     label[:, :10], label[:, 190:] = 2, 2
     tracemalloc.start()
-    keep_one_part(label, np.eye(4), (1, 2), offsets)
+    keep_one_component(label, np.eye(4), (1, 2), offsets)
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most / label.size < 7.5
@@ -127,7 +127,7 @@ def test_on_an_oblique_grid_it_is_the_part_that_plain_words_say(seed):
     offsets[0][0] = offsets[1][1] = offsets[2][2] = offsets[0][1] = None
     expected = _in_plain_words(label, affine, offsets)
     assert any((expected == k).sum() not in (0, (label == k).sum()) for k in (1, 2, 3))
-    keep_one_part(label, affine, (1, 2, 3), offsets)
+    keep_one_component(label, affine, (1, 2, 3), offsets)
     np.testing.assert_array_equal(label, expected)
 
 
@@ -138,7 +138,7 @@ def _in_plain_words(label, affine, offsets):
     def score(mask, k):
         known = [(o, offsets[k - 1][o - 1]) for o in (1, 2, 3) if offsets[k - 1][o - 1]]
         far = [math.dist(world(mask), where[o] + np.array(offset)) for o, offset in known]
-        return math.log(mask.sum()) - np.mean(far) / REACH
+        return math.log(mask.sum()) - np.mean(far) / DECAY_MM
 
     parts = {}
     for k in (1, 2, 3):

@@ -19,8 +19,8 @@ from crossvox.data.geometry.grid import Grid
 from crossvox.data.prepare.preprocess import Preprocessing
 from crossvox.errors import UsageError
 from crossvox.inference.ensemble import Ensemble
-from crossvox.inference.memory import LABEL, PREPARED, Demand, window_bytes
-from crossvox.inference.model import Inference, Predictor
+from crossvox.inference.memory import LABEL, PREPARED, MemoryEstimator, window_bytes
+from crossvox.inference.model import Inference, TrainedModel
 from crossvox.methods import METHODS
 from crossvox.workflows import memory
 from fixtures.memory import measured, untrained, write_scan
@@ -55,7 +55,7 @@ class Bands(nn.Module):
 
 def predictor(method):
     kinds = {"ct": "ct", "mr": "mr"}
-    return Predictor(method, Preprocessing(np.eye(3), (1.0, 1.0, 1.0), kinds), Inference(0.0))
+    return TrainedModel(method, Preprocessing(np.eye(3), (1.0, 1.0, 1.0), kinds), Inference(0.0))
 
 
 def _predict_apart(shape, answers, picky) -> None:
@@ -80,7 +80,7 @@ def test_no_array_of_all_classes_is_made_and_the_estimate_grows_alike(picky, rec
         process.join()
         taken.append(answers.get())
         ensemble = Ensemble([predictor(Bands(picky=picky))])
-        foretold.append(Demand(ensemble).peak({"mr": Grid(shape, np.eye(4))}))
+        foretold.append(MemoryEstimator(ensemble).peak({"mr": Grid(shape, np.eye(4))}))
     voxels = math.prod(shapes[1]) - math.prod(shapes[0])
     each, estimate = ((b - a) / voxels for a, b in (taken, foretold))
     if not picky:
@@ -115,11 +115,13 @@ def test_the_way_through_a_large_scan_is_the_one_that_takes_least():
 
 def test_more_scans_runs_and_classes_take_more():
     grid = Grid((100, 100, 100), np.eye(4))
-    one = Demand(Ensemble([predictor(Bands())])).peak({"mr": grid})
-    assert Demand(Ensemble([predictor(Bands())])).peak({"ct": grid, "mr": grid}) > one
-    assert Demand(Ensemble([predictor(Bands()), predictor(Bands())])).peak({"mr": grid}) > one
+    one = MemoryEstimator(Ensemble([predictor(Bands())])).peak({"mr": grid})
+    assert MemoryEstimator(Ensemble([predictor(Bands())])).peak({"ct": grid, "mr": grid}) > one
+    assert (
+        MemoryEstimator(Ensemble([predictor(Bands()), predictor(Bands())])).peak({"mr": grid}) > one
+    )
     large = Grid((200, 100, 100), np.eye(4))
-    assert Demand(Ensemble([predictor(Bands())])).peak({"mr": large}) > one
+    assert MemoryEstimator(Ensemble([predictor(Bands())])).peak({"mr": large}) > one
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in OWN_NETWORKS])

@@ -12,7 +12,7 @@ from crossvox.batch import Task
 from crossvox.data.formats.nifti import read_image
 from crossvox.data.prepare.preprocess import Preprocessing
 from crossvox.inference.ensemble import Ensemble
-from crossvox.inference.model import Inference, Predictor
+from crossvox.inference.model import Inference, TrainedModel
 from fixtures.methods import make_method, make_task
 
 
@@ -43,7 +43,7 @@ class Threshold(nn.Module):
 def predictor(method, batch=1):
     kinds = {"ct": "ct", "mr": "ct"}
     preprocessing = Preprocessing(np.eye(3), (2.0, 2.0, 4.0), kinds)
-    return Ensemble([Predictor(method, preprocessing, Inference(0.25, batch))])
+    return Ensemble([TrainedModel(method, preprocessing, Inference(0.25, batch))])
 
 
 def write(path, shape=(30, 26, 12), spacing=(2.0, 2.0, 4.0), order=(0, 1, 2), origin=(0, 0, 0)):
@@ -123,7 +123,7 @@ def test_windows_at_a_time_change_nothing_where_the_norm_uses_batch_statistics(t
     scan = {"ct": kinds.image(read_image(ct).data, grid, "ct")}
     found = []
     for batch in (1, 3):
-        made = Predictor(method.train(), kinds, Inference(0.25, batch))
+        made = TrainedModel(method.train(), kinds, Inference(0.25, batch))
         made.predict_prepared(scan, {"ct": grid})
         method.eval()
         found.append(made.probabilities(scan, "ct"))

@@ -13,7 +13,7 @@ from crossvox.inference import slabs as module
 from crossvox.inference.slabs import (
     Entropy,
     Slab,
-    Way,
+    Traversal,
     entropy,
     native_slabs,
     whole,
@@ -46,9 +46,9 @@ def test_slabs_of_every_way_are_what_resampling_the_whole_makes(order, signs, sp
     channels = np.random.default_rng(0).random((3, *grid.shape)).astype(np.float32)
     back = [resample(c, grid, oriented, fill=None) for c in channels]
     expected = np.stack([orient(c, oriented, file.directions)[0] for c in back])
-    for way in (Way(axis, far) for axis in range(3) for far in (False, True)):
-        own = way.seen_from(file.directions, frame)
-        assert own.seen_from(oriented.directions, file.directions) == way
+    for way in (Traversal(axis, far) for axis in range(3) for far in (False, True)):
+        own = way.reoriented(file.directions, frame)
+        assert own.reoriented(oriented.directions, file.directions) == way
         places = range(grid.shape[own.axis])[:: -1 if own.descending else 1]
         rows = [(i, torch.from_numpy(channels).select(own.axis + 1, i)) for i in places]
         found = list(native_slabs(rows, grid, file, frame, way))
@@ -63,7 +63,7 @@ def test_grids_that_are_turned_against_each_other_are_refused():
         [[0.8, -0.6, 0, 0], [0.6, 0.8, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
     ))  # fmt: skip
     with pytest.raises(ValueError, match="not parallel"):
-        next(native_slabs([], turned, native(), np.eye(3), Way(0)))
+        next(native_slabs([], turned, native(), np.eye(3), Traversal(0)))
 
 
 def test_entropy_runs_from_certain_to_no_idea():

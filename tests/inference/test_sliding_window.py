@@ -7,7 +7,7 @@ import pytest
 import torch
 from monai.inferers import sliding_window_inference
 
-from crossvox.inference.sliding_window import Windows, slide
+from crossvox.inference.sliding_window import SlidingWindow, slide
 
 PATCH = (6, 8, 4)
 CPU = torch.device("cpu")
@@ -23,7 +23,7 @@ def scan(shape) -> np.ndarray:
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
-def rows(windows: Windows, batch: int = 1):
+def rows(windows: SlidingWindow, batch: int = 1):
     array = scan(windows.shape)
 
     def cut(places):
@@ -38,7 +38,7 @@ def rows(windows: Windows, batch: int = 1):
 def test_rows_are_those_of_monai_to_the_bit(shape, overlap, batch):
     given = torch.from_numpy(scan(shape))[None, None]
     expected = sliding_window_inference(given, PATCH, batch, answer, overlap, mode="gaussian")[0]
-    found = list(rows(Windows(shape, PATCH, overlap), batch))
+    found = list(rows(SlidingWindow(shape, PATCH, overlap), batch))
     assert [index for index, _ in found] == list(range(shape[0]))
     assert torch.equal(torch.stack([row for _, row in found], 1), expected)
 
@@ -47,8 +47,8 @@ def test_rows_are_those_of_monai_to_the_bit(shape, overlap, batch):
 @pytest.mark.parametrize("descending", [False, True])
 def test_every_way_through_the_scan_comes_to_the_same(axis, descending):
     shape = (17, 5, 9)
-    plain = torch.stack([row for _, row in rows(Windows(shape, PATCH, 0.5))], 1)
-    found = list(rows(Windows(shape, PATCH, 0.5, axis, descending)))
+    plain = torch.stack([row for _, row in rows(SlidingWindow(shape, PATCH, 0.5))], 1)
+    found = list(rows(SlidingWindow(shape, PATCH, 0.5, axis, descending)))
     order = list(range(shape[axis]))
     assert [index for index, _ in found] == (order[::-1] if descending else order)
     for index, row in found:
@@ -56,7 +56,7 @@ def test_every_way_through_the_scan_comes_to_the_same(axis, descending):
 
 
 def test_a_row_is_handed_on_once_no_window_to_come_reaches_it():
-    windows = Windows((60, 8, 4), PATCH, 0.5)
+    windows = SlidingWindow((60, 8, 4), PATCH, 0.5)
     seen, array = [], scan(windows.shape)
 
     def cut(places):
@@ -68,7 +68,7 @@ def test_a_row_is_handed_on_once_no_window_to_come_reaches_it():
 
 
 def test_a_small_scan_stands_in_the_middle_of_its_fill():
-    windows = Windows((2, 8, 4), PATCH, 0.5)
+    windows = SlidingWindow((2, 8, 4), PATCH, 0.5)
     (place,) = windows.places
     window = windows.cut(scan(windows.shape), -3.0, place)
     assert window.shape == PATCH and windows.centre(place) == (1, 4, 2)

@@ -19,10 +19,10 @@ from crossvox.errors import UsageError
 from crossvox.evaluation.scores import read_cases
 from crossvox.figures.side_by_side import Slice, attention_figure, predictions_figure
 from crossvox.figures.style import save
-from crossvox.inference.attention import MAPS, Attention
+from crossvox.inference.attention import MAPS, AttentionMaps
 from crossvox.inference.slabs import whole
 from crossvox.utils.files import atomic_path
-from crossvox.workflows.predict import Options, cases_of, load_predictor
+from crossvox.workflows.predict import Options, cases_of, load_model
 from crossvox.workflows.prepare import Echo
 from crossvox.workflows.run import Run
 
@@ -161,7 +161,7 @@ def _draw_attention(
 
 
 def _planes(cell: Cell, subject: Subject, shown: Slice, kind: str) -> np.ndarray:
-    """What a run says of the slice, (C, …, …) float32: one map of classes, or `Attention`'s."""
+    """What a run says of the slice, (C, …, …) float32: one map of classes, or `AttentionMaps`'s."""
     run = Run.load(cell.run)
     weights = run.checkpoint(cell.scored["checkpoint"])
     name = "_".join([kind, cell.scored["checkpoint"], slug(subject.case.id), subject.modality])
@@ -177,13 +177,13 @@ def _planes(cell: Cell, subject: Subject, shown: Slice, kind: str) -> np.ndarray
 
 
 def _look(run: Run, checkpoint: str, subject: Subject, shown: Slice, kind: str) -> np.ndarray:
-    member = load_predictor(run, Options(checkpoint=checkpoint))  # type: ignore[arg-type]
+    member = load_model(run, Options(checkpoint=checkpoint))  # type: ignore[arg-type]
     images = {m: p for m, p in subject.case.images.items() if m in run.task.modalities}
     volumes = {m: as_volume(path) for m, path in images.items()}
     prepared = {m: member.preprocessing.image(v.data, v.grid, m) for m, v in volumes.items()}
     native = volumes[subject.modality].grid
     if kind == "attention":
-        member = Attention(member.method, member.preprocessing, member.inference, member.device)
+        member = AttentionMaps(member.method, member.preprocessing, member.inference, member.device)
     if kind == "prediction":
         maps = member.label(prepared, subject.modality, native)[None]
     else:

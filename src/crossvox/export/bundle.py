@@ -36,7 +36,7 @@ INFERENCE: dict[str, Any] = {
     "accelerator": "auto",
     "options": "$Options(accelerator=@accelerator)",
     "model_dir": "$Path(@bundle_root) / 'models'",
-    "network_def": "$Predictor(@model_dir, options=@options).members[0].method",
+    "network_def": "$Predictor(@model_dir, options=@options).models[0].method",
     "run": [
         "$predict_images(@model_dir, {m: Path(file) for m, file in @images.items()}, "
         "Path(@output_dir), @options)"

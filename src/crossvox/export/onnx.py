@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from crossvox.errors import DataError, UsageError
-from crossvox.inference.largest_part import REACH
-from crossvox.inference.postprocessing import KEPT, Decision
+from crossvox.inference.largest_part import DECAY_MM
+from crossvox.inference.postprocessing import MIN_KEPT, Postprocessing
 from crossvox.methods.base import Method
 from crossvox.networks.blocks import InstanceNorm
 from crossvox.utils.files import atomic_path, require_writable
 from crossvox.version import __version__
-from crossvox.workflows.predict import Checkpoint, Options, load_predictor
+from crossvox.workflows.predict import Checkpoint, Options, load_model
 from crossvox.workflows.prepare import Echo
 from crossvox.workflows.run import Run
 
@@ -40,8 +40,8 @@ def export_onnx(
 
     Input `image` is (1, 1, X, Y, Z) float32, a window of the run's crop size of a prepared scan;
     output `probabilities` is (1, K + 1, X, Y, Z). How scans are prepared and label maps made of
-    probabilities (`inference.postprocessing`) stands in the file's metadata under `crossvox`, as JSON.
-    One window at a time: normalisation must not mix windows.
+    probabilities (`inference.postprocessing`) stands in the file's metadata under `crossvox`, as
+    JSON. One window at a time: normalisation must not mix windows.
 
     Args:
         path: the run directory.
@@ -61,14 +61,14 @@ def export_onnx(
     require_writable(out.parent)
     run = Run.load(path)
     options = Options(checkpoint=checkpoint, accelerator="cpu")
-    member = load_predictor(run, options)
-    method = member.method.eval()
+    model = load_model(run, options)
+    method = model.method.eval()
     written = []
     for modality in run.task.modalities:
         file = out.with_name(f"{out.name.removesuffix('.onnx')}_{modality}.onnx")
         network = _OneModality(method, modality)
         with atomic_path(file) as temporary:
-            _convert(network, run, _facts(run, modality, member.decision), temporary)
+            _convert(network, run, _facts(run, modality, model.postprocessing), temporary)
             difference = _difference(network, temporary, run)
             if difference is not None and not difference <= TOLERANCE:
                 raise DataError(
@@ -164,14 +164,14 @@ def _difference(network: nn.Module, file: Path, run: Run) -> float | None:
     return largest
 
 
-def _facts(run: Run, modality: str, decision: Decision) -> dict[str, Any]:
+def _facts(run: Run, modality: str, decision: Postprocessing) -> dict[str, Any]:
     return {
         "version": __version__,
         "modality": modality,
         "classes": ["background", *run.task.classes],
         "patch": list(run.task.patch),
         "preprocessing": run.preprocessing.to_dict(),
-        "decision": {**dataclasses.asdict(decision), "kept": KEPT, "reach": REACH},
+        "decision": {**dataclasses.asdict(decision), "kept": MIN_KEPT, "reach": DECAY_MM},
     }
 
 

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crossvox.errors import UsageError
-from crossvox.inference.model import Predictor
+from crossvox.inference.model import TrainedModel
 
 MAPS = ("deepest features", "decoder's input")
 """What comes before the classes' Grad-CAM."""
 
 
-class Attention(Predictor):
-    """Slides as a `Predictor` does, and lays these maps over the scan instead of probabilities.
+class AttentionMaps(TrainedModel):
+    """Slides as a `TrainedModel` does, and lays these maps over the scan instead of probabilities.
 
     The channels of `slabs` are, on the scan's own grid and ≥ 0:
 

@@ -4,15 +4,39 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from crossvox.batch import Task
 from crossvox.data.formats.nifti import Scan, as_volume
 from crossvox.data.geometry.grid import Grid
 from crossvox.data.prepare.preprocess import Prepared
 from crossvox.errors import UsageError
-from crossvox.inference.model import Prediction, Predictor
-from crossvox.inference.postprocessing import Decision
-from crossvox.inference.slabs import Consumer, mean_slabs
+from crossvox.inference.model import TrainedModel
+from crossvox.inference.postprocessing import Postprocessing
+from crossvox.inference.slabs import SlabCallback, mean_slabs
+
+
+@dataclass
+class Prediction:
+    """Result for one subject.
+
+    Attributes:
+        labels: modality → (X, Y, Z) int16 class indices on that scan's own grid.
+        affines: modality → (4, 4) from that scan's voxel indices to world mm (RAS+).
+        seconds: stage → wall time.
+    """
+
+    labels: dict[str, np.ndarray] = field(default_factory=dict)
+    affines: dict[str, np.ndarray] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def clock(self, stage: str, start: float) -> float:
+        """Add the time since `start` to `stage`; returns now."""
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - start
+        return now
 
 
 class Ensemble:
@@ -22,10 +46,10 @@ class Ensemble:
     predictor is an ensemble of one and goes the same way.
     """
 
-    def __init__(self, members: Sequence[Predictor]) -> None:
-        """Join `members`; raises `UsageError` where they segment different things."""
-        first = members[0].task
-        for member in members[1:]:
+    def __init__(self, models: Sequence[TrainedModel]) -> None:
+        """Join `models`; raises `UsageError` where they segment different things."""
+        first = models[0].task
+        for member in models[1:]:
             for what, own, other in (
                 ("classes", first.classes, member.task.classes),
                 # The order of modalities is of no account, that of classes is the channels'.
@@ -36,22 +60,24 @@ class Ensemble:
                         f"these runs cannot be averaged: {what} {', '.join(own)} in one, "
                         f"{', '.join(other)} in another; give runs of one problem"
                     )
-        self.members = tuple(members)
+        self.models = tuple(models)
 
     @property
     def task(self) -> Task:
         """What is segmented; grid and crop are those of the first member."""
-        return self.members[0].task
+        return self.models[0].task
 
     @property
-    def decision(self) -> Decision:
-        """How the mean of the members' probabilities becomes a label map."""
-        return Decision.of_all([member.decision for member in self.members], self.task.n_classes)
+    def postprocessing(self) -> Postprocessing:
+        """How the mean of the models' probabilities becomes a label map."""
+        return Postprocessing.combine(
+            [member.postprocessing for member in self.models], self.task.n_classes
+        )
 
     def predict(
         self,
         images: Mapping[str, Scan],
-        consumers: Mapping[str, Sequence[Consumer]] | None = None,
+        consumers: Mapping[str, Sequence[SlabCallback]] | None = None,
     ) -> Prediction:
         """Segment the scans of one subject.
 
@@ -71,14 +97,14 @@ class Ensemble:
         known_modalities(self.task, images)
         result = Prediction()
         prepared, grids = self._prepare(images, result)
-        first, decision = self.members[0], self.decision
+        first, decision = self.models[0], self.postprocessing
         for modality, native in grids.items():
             start = time.perf_counter()
             scan = prepared[first.preprocessing.digest][modality]
             way = first.own_way(scan.grid, native)
             streams = [
                 member.slabs(prepared[member.preprocessing.digest], modality, native, way)
-                for member in self.members
+                for member in self.models
             ]
             seen = (consumers or {}).get(modality, ())
             slabs = mean_slabs(streams)
@@ -94,7 +120,7 @@ class Ensemble:
 
         Members alike share the work; what was read from a file is not kept.
         """
-        ways = {member.preprocessing.digest: member.preprocessing for member in self.members}
+        ways = {member.preprocessing.digest: member.preprocessing for member in self.models}
         prepared: dict[str, dict[str, Prepared]] = {digest: {} for digest in ways}
         grids = {}
         for modality, scan in images.items():
@@ -105,9 +131,9 @@ class Ensemble:
                 prepared[digest][modality] = way.image(volume.data, volume.grid, modality)
             grids[modality] = volume.grid
             result.clock("prepare", start)
-        if len(images) > 1 and any(member.task.aligned for member in self.members):
+        if len(images) > 1 and any(member.task.aligned for member in self.models):
             start = time.perf_counter()
-            for member in self.members:
+            for member in self.models:
                 digest = member.preprocessing.digest
                 prepared[digest] = dict(member.together(prepared[digest]))
             result.clock("align", start)

@@ -15,16 +15,16 @@ from crossvox.utils.connected_components import (
     find_parts,
 )
 
-REACH = 60.0
+DECAY_MM = 60.0
 """mm: a part that lies so much further from its place counts as e times smaller."""
 
 
-def keep_one_part(
+def keep_one_component(
     label: np.ndarray, affine: np.ndarray, classes: Collection[int], offsets: Offsets
 ) -> None:
     """Set to 0 all but one part of each of these classes.
 
-    It is the part with the largest n · exp(−d / `REACH`): n are its voxels, and d is how far its
+    It is the part with the largest n · exp(−d / `DECAY_MM`): n are its voxels, and d is how far its
     centre lies from its place, in the mean over the other classes in the label map by which that
     place is known. Without any, it is the largest. One class after another; a class whose turn is
     still to come counts by its largest part.
@@ -44,7 +44,7 @@ def keep_one_part(
     centres |= {k: own[sizes.argmax()] for k, (sizes, own) in found.items()}
     for index, (sizes, own) in found.items():
         away = _away(own, offsets[index - 1], centres, affine)
-        kept = int((np.log(sizes) - away / REACH).argmax())
+        kept = int((np.log(sizes) - away / DECAY_MM).argmax())
         centres[index] = own[kept]
         if len(sizes) > 1:
             # Found once more, as all classes' parts at a time would take too much memory.

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from crossvox.data.geometry.grid import Grid, oriented_grid, respaced
 from crossvox.data.prepare.preprocess import Preprocessing
 from crossvox.inference.ensemble import Ensemble
-from crossvox.inference.model import Predictor
+from crossvox.inference.model import TrainedModel
 from crossvox.inference.slabs import SLAB_VOXELS
 
 PREPARED, LABEL = 4, 2
@@ -33,7 +33,7 @@ MARGIN = 1.1
 """For what the allocators keep: what they gave back is not at once the system's again."""
 
 
-class Demand:
+class MemoryEstimator:
     """What an ensemble takes for this subject and for that."""
 
     def __init__(self, ensemble: Ensemble) -> None:
@@ -46,8 +46,8 @@ class Demand:
         Args:
             grids: modality → grid of the scan's file.
         """
-        members, paired = self.ensemble.members, self.ensemble.task.paired
-        ways = {member.preprocessing.digest: member.preprocessing for member in members}
+        models, paired = self.ensemble.models, self.ensemble.task.paired
+        ways = {member.preprocessing.digest: member.preprocessing for member in models}
         sizes = {m: [_voxels(_prepared(g, way)) for way in ways.values()] for m, g in grids.items()}
         held = preparing = 0
         for m, grid in grids.items():
@@ -55,21 +55,21 @@ class Demand:
             largest = max(12 * _voxels(grid), 4 * _voxels(grid) + PREPARING * max(sizes[m]))
             preparing = max(preparing, held + largest)
             held += PREPARED * sum(sizes[m])
-        decision, largest = self.ensemble.decision, max(map(_voxels, grids.values()))
+        decision, largest = self.ensemble.postprocessing, max(map(_voxels, grids.values()))
         labels = LABEL * (sum(map(_voxels, grids.values())) + largest * bool(decision.weights))
         # To bring scans over each other takes less than these do afterwards (`data.prepare.align`).
         companions = paired * (len(grids) - 1) * PREPARED * max(map(max, sizes.values()))
         # Of a paired run's windows each sees all scans; of another's each modality alone.
         seen = tuple(grids) if paired else tuple(grids)[:1]
         if seen not in self._windows:
-            self._windows[seen] = [window_bytes(member, seen) for member in members]
-        segmenting = held + labels + len(members) * companions + sum(self._windows[seen])
-        segmenting += sum(max(_blending(m, g) for g in grids.values()) for m in members)
+            self._windows[seen] = [window_bytes(member, seen) for member in models]
+        segmenting = held + labels + len(models) * companions + sum(self._windows[seen])
+        segmenting += sum(max(_blending(m, g) for g in grids.values()) for m in models)
         dropping = PARTS * largest if decision.single else 0
         return int(MARGIN * max(preparing, segmenting, held + labels + dropping))
 
 
-def window_bytes(member: Predictor, modalities: tuple[str, ...]) -> int:
+def window_bytes(member: TrainedModel, modalities: tuple[str, ...]) -> int:
     """The most that is held of one batch of windows at a time, from input to probabilities.
 
     The network runs on tensors without values, which takes neither time nor memory.
@@ -78,7 +78,7 @@ def window_bytes(member: Predictor, modalities: tuple[str, ...]) -> int:
         return 0
     bare = copy.deepcopy(member.method).to("meta").eval()
     inference, task = member.inference, member.task
-    shadow = Predictor(bare, member.preprocessing, inference, "meta")
+    shadow = TrainedModel(bare, member.preprocessing, inference, "meta")
     with torch.no_grad(), _Held() as held:
         size = (inference.batch, 1, *task.patch)
         images = {m: torch.empty(size, device="meta") for m in modalities}
@@ -86,11 +86,11 @@ def window_bytes(member: Predictor, modalities: tuple[str, ...]) -> int:
     return held.most
 
 
-def _blending(member: Predictor, native: Grid) -> int:
+def _blending(member: TrainedModel, native: Grid) -> int:
     """The rows under way, what a window adds to them, and the slabs that are made of them."""
     task, grid = member.task, _prepared(native, member.preprocessing)
     way = member.own_way(grid, native)
-    axis = way.seen_from(native.directions, member.preprocessing.frame).axis
+    axis = way.reoriented(native.directions, member.preprocessing.frame).axis
     size = [max(n, p) for n, p in zip(grid.shape, task.patch, strict=True)]
     rows = task.patch[axis] * math.prod(size) // size[axis] * (task.n_classes + 1)
     added = member.inference.batch * math.prod(task.patch) * task.n_classes

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
@@ -19,9 +18,9 @@ from crossvox.data.geometry.grid import Grid, resample
 from crossvox.data.prepare.align import laid_over
 from crossvox.data.prepare.preprocess import Prepared, Preprocessing
 from crossvox.errors import require
-from crossvox.inference.postprocessing import Decision
-from crossvox.inference.slabs import Slabs, Way, native_slabs
-from crossvox.inference.sliding_window import Place, Windows, slide
+from crossvox.inference.postprocessing import Postprocessing
+from crossvox.inference.slabs import Slabs, Traversal, native_slabs
+from crossvox.inference.sliding_window import Place, SlidingWindow, slide
 from crossvox.methods.base import Method
 
 Largest = Literal["auto", "always", "never"]
@@ -57,28 +56,7 @@ class Inference:
         require("inference.batch", self.batch, 1)
 
 
-@dataclass
-class Prediction:
-    """Result for one subject.
-
-    Attributes:
-        labels: modality → (X, Y, Z) int16 class indices on that scan's own grid.
-        affines: modality → (4, 4) from that scan's voxel indices to world mm (RAS+).
-        seconds: stage → wall time.
-    """
-
-    labels: dict[str, np.ndarray] = field(default_factory=dict)
-    affines: dict[str, np.ndarray] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def clock(self, stage: str, start: float) -> float:
-        """Add the time since `start` to `stage`; returns now."""
-        now = time.perf_counter()
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - start
-        return now
-
-
-class Predictor:
+class TrainedModel:
     """A trained method with the preprocessing it was trained with."""
 
     def __init__(
@@ -100,14 +78,14 @@ class Predictor:
         return self.method.task
 
     @property
-    def decision(self) -> Decision:
+    def postprocessing(self) -> Postprocessing:
         """How its probabilities become a label map."""
         asked = self.inference.largest
         keeps = asked == "always" or (asked == "auto" and self.method.keeps_largest)
         weights = self.method.class_weights() if self.inference.weigh else ()
         if not keeps:
-            return Decision(weights)
-        return Decision(weights, self.task.single, self.task.offsets)
+            return Postprocessing(weights)
+        return Postprocessing(weights, self.task.single, self.task.offsets)
 
     def predict_prepared(
         self, prepared: Mapping[str, Prepared], native: Mapping[str, Grid]
@@ -128,14 +106,14 @@ class Predictor:
 
     def label(self, prepared: Mapping[str, Prepared], output: str, native: Grid) -> np.ndarray:
         """The label map of `output` alone, on its file's grid `native`."""
-        return self.decision.label_map(self.slabs(prepared, output, native), native.affine)
+        return self.postprocessing.label_map(self.slabs(prepared, output, native), native.affine)
 
     def slabs(
         self,
         prepared: Mapping[str, Prepared],
         output: str,
         native: Grid,
-        way: Way | None = None,
+        way: Traversal | None = None,
     ) -> Slabs:
         """Probabilities of `output` on its file's grid `native`, some planes at a time.
 
@@ -144,10 +122,10 @@ class Predictor:
         """
         frame = self.preprocessing.frame
         way = way or self.own_way(prepared[output].grid, native)
-        rows = self.rows(prepared, output, way.seen_from(native.directions, frame))
+        rows = self.rows(prepared, output, way.reoriented(native.directions, frame))
         return native_slabs(rows, prepared[output].grid, native, frame, way)
 
-    def own_way(self, grid: Grid, native: Grid) -> Way:
+    def own_way(self, grid: Grid, native: Grid) -> Traversal:
         """Through a scan's file: what is the first axis of its prepared `grid`, from the start.
 
         For scans so large that the rows under way would take more than `ROWS_BYTES`, the axis
@@ -157,14 +135,14 @@ class Predictor:
         planes = [math.prod(grid.shape) // n for n in grid.shape]
         sizes = [self.task.patch[k] * planes[k] * self.task.n_classes * 4 for k in range(3)]
         axis = 0 if sizes[0] <= ROWS_BYTES else int(np.argmin(sizes))
-        return Way(axis).seen_from(grid.directions, native.directions)
+        return Traversal(axis).reoriented(grid.directions, native.directions)
 
     def probabilities(self, prepared: Mapping[str, Prepared], output: str) -> Tensor:
         """(C, X, Y, Z) class probabilities on the whole prepared grid of `output`."""
-        return torch.stack([row for _, row in self.rows(prepared, output, Way(0))], 1)
+        return torch.stack([row for _, row in self.rows(prepared, output, Traversal(0))], 1)
 
     def rows(
-        self, prepared: Mapping[str, Prepared], output: str, way: Way
+        self, prepared: Mapping[str, Prepared], output: str, way: Traversal
     ) -> Iterator[tuple[int, Tensor]]:
         """Class probabilities on the prepared grid of `output`, plane by plane.
 
@@ -183,7 +161,7 @@ class Predictor:
                 scans[other] = (array, scan.fill)
                 grids.append(lies[other])
         shape, patch, overlap = anchor.grid.shape, self.task.patch, self.inference.overlap
-        windows = Windows(shape, patch, overlap, way.axis, way.descending)
+        windows = SlidingWindow(shape, patch, overlap, way.axis, way.descending)
 
         def answer(places: Sequence[Place]) -> Tensor:
             cut = [[windows.cut(*scan, place) for scan in scans.values()] for place in places]

@@ -8,23 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from crossvox.batch import Offset, Offsets
-from crossvox.inference.largest_part import keep_one_part
-from crossvox.inference.slabs import Consumer, Slab
+from crossvox.inference.largest_part import keep_one_component
+from crossvox.inference.slabs import Slab, SlabCallback
 
-KEPT = 0.7
+MIN_KEPT = 0.7
 """A class that weighing would leave with a smaller share of its voxels keeps all of them."""
 
 
 @dataclass(frozen=True)
-class Decision:
+class Postprocessing:
     """How a label map is made of class probabilities.
 
     Attributes:
-        weights: of the classes, background first, none above the background's; empty = all alike.
-            The class of a voxel is that of the largest product of weight and probability. A class
-            that would so lose more than 1 − `KEPT` of its voxels in a scan keeps all of them: what
-            is only just found must not get lost, whereas too much of a class that is found well
-            lies around it.
+        weights: factor on each class's probability before the argmax, background first, none
+            above the background's; empty = 1 for all. A class that would lose more than
+            1 − `MIN_KEPT` of its voxels in a scan by this keeps all of them.
         single: indices of the classes of which only one part is kept (`inference.largest_part`).
         offsets: `Task.offsets`, by which that part is chosen; empty = it is the largest.
     """
@@ -34,7 +32,7 @@ class Decision:
     offsets: Offsets = ()
 
     @classmethod
-    def of_all(cls, members: Sequence[Decision], n_classes: int) -> Decision:
+    def combine(cls, members: Sequence[Postprocessing], n_classes: int) -> Postprocessing:
         """For the mean of probabilities: mean weights, the classes of which all would keep one
         part, and each offset's mean over those that know it."""
         shared = set.intersection(*(set(member.single) for member in members))
@@ -45,7 +43,7 @@ class Decision:
         return cls(tuple(weights.tolist()), single, offsets)
 
     def label_map(
-        self, slabs: Iterable[Slab], affine: np.ndarray, consumers: Sequence[Consumer] = ()
+        self, slabs: Iterable[Slab], affine: np.ndarray, consumers: Sequence[SlabCallback] = ()
     ) -> np.ndarray:
         """(X, Y, Z) int16 class indices; the first of equals wins.
 
@@ -69,7 +67,7 @@ class Decision:
         labels = plain if weighed is None else _unless_lost(weighed, plain)
         # After weighing: of two parts the one that is more certain is then the larger.
         if self.single:
-            keep_one_part(labels, affine, self.single, self.offsets)
+            keep_one_component(labels, affine, self.single, self.offsets)
         return labels
 
 
@@ -94,6 +92,6 @@ def _unless_lost(weighed: np.ndarray, plain: np.ndarray) -> np.ndarray:
     for own, other in zip(plain, weighed, strict=True):
         before += np.bincount(own.ravel(), minlength=classes)
         kept += np.bincount(own[own == other], minlength=classes)
-    for index in np.flatnonzero(kept[1:] < KEPT * before[1:]) + 1:
+    for index in np.flatnonzero(kept[1:] < MIN_KEPT * before[1:]) + 1:
         weighed[plain == index] = index
     return weighed

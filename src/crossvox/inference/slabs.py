@@ -38,23 +38,23 @@ class Slab:
 
 
 Slabs = Iterator[Slab]
-Consumer = Callable[[Slab], None]
+SlabCallback = Callable[[Slab], None]
 """Is shown each slab in turn; must not change it."""
 
 
 @dataclass(frozen=True)
-class Way:
+class Traversal:
     """How a scan is passed through: along which axis, and whether from its far end."""
 
     axis: int
     descending: bool = False
 
-    def seen_from(self, directions: np.ndarray, frame: np.ndarray) -> Way:
+    def reoriented(self, directions: np.ndarray, frame: np.ndarray) -> Traversal:
         """Given along the axes of `directions`, the same way along those of a grid that was
         brought from there to `frame` by `orient`."""
         permutation = signed_permutation(directions, frame)
         axis = int(np.flatnonzero(permutation[self.axis])[0])
-        return Way(axis, self.descending != bool(permutation[self.axis, axis] < 0))
+        return Traversal(axis, self.descending != bool(permutation[self.axis, axis] < 0))
 
     def cuts(self, shape: Triple) -> list[tuple[int, int]]:
         """First plane and the one after the last of each slab, in the order of the way."""
@@ -65,7 +65,7 @@ class Way:
 
 
 def native_slabs(
-    rows: Iterable[tuple[int, Tensor]], grid: Grid, native: Grid, frame: np.ndarray, way: Way
+    rows: Iterable[tuple[int, Tensor]], grid: Grid, native: Grid, frame: np.ndarray, way: Traversal
 ) -> Slabs:
     """Bring channels from the prepared grid to the scan's own.
 
@@ -81,7 +81,7 @@ def native_slabs(
     if not are_parallel(matrix, oriented.shape):
         raise ValueError("the prepared grid is not this scan's: their axes are not parallel")
     axes = parallel_axes(matrix, grid.shape, oriented.shape)
-    own = way.seen_from(native.directions, frame)
+    own = way.reoriented(native.directions, frame)
     stream, kept = iter(rows), dict[int, Tensor]()
     for start, stop in way.cuts(native.shape):
         n = native.shape[way.axis]

@@ -24,7 +24,7 @@ Answer = Callable[[Sequence[Place]], Tensor]
 
 
 @dataclass(frozen=True)
-class Windows:
+class SlidingWindow:
     """Where windows lie on a scan, in the order of MONAI's; a small scan is padded on both sides.
 
     Attributes:
@@ -84,7 +84,7 @@ class Windows:
 
 
 def slide(
-    answer: Answer, windows: Windows, batch: int, device: torch.device
+    answer: Answer, windows: SlidingWindow, batch: int, device: torch.device
 ) -> Iterator[tuple[int, Tensor]]:
     """The windows' answers, each weighted by a Gaussian over the window, averaged where they meet.
 
@@ -117,7 +117,7 @@ def slide(
 class _Rows:
     """Sums of weighted answers and of weights, of the rows that a window still reaches."""
 
-    def __init__(self, windows: Windows) -> None:
+    def __init__(self, windows: SlidingWindow) -> None:
         self.windows = windows
         self.sums: dict[int, tuple[Tensor, Tensor]] = {}
         self.across = [k for k in range(3) if k != windows.axis]

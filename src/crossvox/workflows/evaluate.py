@@ -20,8 +20,7 @@ from crossvox.errors import UsageError
 from crossvox.evaluation.metrics import score_case
 from crossvox.evaluation.scores import Summary, write_scores
 from crossvox.figures.figures import overlay
-from crossvox.inference.ensemble import known_modalities
-from crossvox.inference.model import Prediction
+from crossvox.inference.ensemble import Prediction, known_modalities
 from crossvox.training.record import read_facts
 from crossvox.utils.files import require_folder
 from crossvox.workflows.memory import require_memory

@@ -9,7 +9,7 @@ from crossvox.data.formats.nifti import read_header
 from crossvox.data.geometry.grid import Grid
 from crossvox.errors import UsageError, require
 from crossvox.inference.ensemble import Ensemble
-from crossvox.inference.memory import Demand
+from crossvox.inference.memory import MemoryEstimator
 from crossvox.workflows.prepare import Echo
 
 GB = 1e9
@@ -31,7 +31,7 @@ def require_memory(
     """
     if limit is not None:
         require("--memory-limit", limit, 0)
-    demand, most, largest = Demand(ensemble), 0, dict[str, Grid]()
+    demand, most, largest = MemoryEstimator(ensemble), 0, dict[str, Grid]()
     for images in subjects:
         grids = {m: read_header(path) for m, path in images.items()}
         if (needed := demand.peak(grids)) > most:
@@ -99,7 +99,7 @@ def _refusal(
     scans = ", ".join(f"{m} {' × '.join(map(str, grid.shape))}" for m, grid in grids.items())
     have = f"{room / GB:.1f} GB are available" if limit is None else f"the limit is {limit:g} GB"
     ways = []
-    if len(ensemble.members) > 1:
+    if len(ensemble.models) > 1:
         ways.append("give fewer runs")
     if ensemble.task.paired and len(grids) > 1:
         ways.append("give fewer modalities (--image)")

@@ -14,9 +14,8 @@ from crossvox.data.formats.fractions import Part, fraction_writer
 from crossvox.data.formats.label_tables import write_label_tables
 from crossvox.data.formats.nifti import write_label
 from crossvox.evaluation.volumes import append_volumes, read_volumes, volumes
-from crossvox.inference.ensemble import Ensemble
-from crossvox.inference.model import Prediction
-from crossvox.inference.slabs import Consumer, entropy
+from crossvox.inference.ensemble import Ensemble, Prediction
+from crossvox.inference.slabs import SlabCallback, entropy
 
 VOLUMES = "volumes.csv"
 PROBABILITIES, UNCERTAINTY, DICOM = "_probabilities.nii.gz", "_uncertainty.nii.gz", ".seg.dcm"
@@ -86,7 +85,7 @@ def predict_to_files(
     """
     if target.table.exists():
         read_volumes(target.table)  # another's table of that name is refused before any work
-    consumers: dict[str, list[Consumer]] = {m: [] for m in target.images}
+    consumers: dict[str, list[SlabCallback]] = {m: [] for m in target.images}
     with contextlib.ExitStack() as files:
         for m, image in target.images.items():
             if outputs.probabilities:
@@ -117,7 +116,7 @@ def _remove_others(target: Target, outputs: Outputs) -> None:
 
 def _to(
     write: Callable[[np.ndarray, Part], None], made: Callable[[np.ndarray], np.ndarray]
-) -> Consumer:
+) -> SlabCallback:
     """A consumer that writes what is made of each slab's probabilities."""
     return lambda slab: write(made(slab.values), slab.part)
 

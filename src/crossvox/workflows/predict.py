@@ -13,9 +13,8 @@ from crossvox.data.checks.dataset import check, check_images
 from crossvox.data.formats.dicom.seg import require_dicom
 from crossvox.data.manifest import Case, Manifest, as_manifest
 from crossvox.errors import UsageError
-from crossvox.inference.ensemble import Ensemble, known_modalities
-from crossvox.inference.model import Largest, Prediction
-from crossvox.inference.model import Predictor as Member
+from crossvox.inference.ensemble import Ensemble, Prediction, known_modalities
+from crossvox.inference.model import Largest, TrainedModel
 from crossvox.training.checkpoint import load_weights
 from crossvox.training.compute import Accelerator, Compute
 from crossvox.training.compute import fabric as launch
@@ -55,7 +54,7 @@ class Options:
     memory_limit: float | None = None
 
 
-def load_predictor(run: Run, options: Options) -> Member:
+def load_model(run: Run, options: Options) -> TrainedModel:
     """The run's method with a checkpoint's weights, ready to predict.
 
     Raises:
@@ -81,7 +80,7 @@ def load_predictor(run: Run, options: Options) -> Member:
             f"{run.path}: left and right classes forbid mirroring along every axis; leave --tta out"
         )
     inference = dataclasses.replace(inference, tta=options.tta or inference.tta)
-    return Member(method, run.preprocessing, inference, device)
+    return TrainedModel(method, run.preprocessing, inference, device)
 
 
 class Predictor(Ensemble):
@@ -110,7 +109,7 @@ class Predictor(Ensemble):
             raise UsageError("no run; give one run directory at least")
         self.runs = tuple(Run.load(Path(path)) for path in paths)
         self.ids = self.runs[0].labels
-        super().__init__([load_predictor(run, options) for run in self.runs])
+        super().__init__([load_model(run, options) for run in self.runs])
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -14,10 +14,10 @@ from crossvox.data.checks.dataset import check
 from crossvox.data.formats.nifti import read_image
 from crossvox.data.manifest import Case, Manifest
 from crossvox.errors import UsageError
-from crossvox.inference.model import Predictor
+from crossvox.inference.model import TrainedModel
 from crossvox.inference.ranking import Candidate, Ranked, Strategy, describe, order, uncertainty
 from crossvox.utils.files import atomic_write, require_writable
-from crossvox.workflows.predict import Options, cases_of, load_predictor
+from crossvox.workflows.predict import Options, cases_of, load_model
 from crossvox.workflows.prepare import Echo, Pair, refuse
 from crossvox.workflows.run import Run
 
@@ -73,7 +73,7 @@ def rank_cases(
         ranked = order([Candidate(case.id, m) for case, m in wanted], {}, strategy, seed)
     else:
         refuse(check(manifest, (), splits=("train",)), echo)
-        predictor = load_predictor(run, options)
+        predictor = load_model(run, options)
         labelled = _features(_candidates(predictor, known, echo))
         ranked = order(_candidates(predictor, wanted, echo), labelled, strategy)
     atomic_write(out, _csv(ranked))
@@ -90,7 +90,7 @@ def _features(candidates: Sequence[Candidate]) -> dict[str, list[np.ndarray]]:
     return found
 
 
-def _candidates(predictor: Predictor, pairs: Sequence[Pair], echo: Echo) -> list[Candidate]:
+def _candidates(predictor: TrainedModel, pairs: Sequence[Pair], echo: Echo) -> list[Candidate]:
     predictor.method.eval()
     found = []
     for number, (case, modality) in enumerate(pairs, start=1):
@@ -101,7 +101,7 @@ def _candidates(predictor: Predictor, pairs: Sequence[Pair], echo: Echo) -> list
     return found
 
 
-def _look(predictor: Predictor, case: Case, modality: str) -> Candidate:
+def _look(predictor: TrainedModel, case: Case, modality: str) -> Candidate:
     volumes = {m: read_image(file) for m, file in case.images.items()}
     prepared = {m: predictor.preprocessing.image(v.data, v.grid, m) for m, v in volumes.items()}
     probabilities = predictor.probabilities(prepared, modality)

@@ -13,7 +13,7 @@ from crossvox.data.manifest import Case, Manifest
 from crossvox.data.prepare.preprocess import Prepared
 from crossvox.data.prepare.store import Store
 from crossvox.evaluation.metrics import dice
-from crossvox.inference.model import Predictor
+from crossvox.inference.model import TrainedModel
 from crossvox.methods.base import Method
 from crossvox.workflows.run import Run
 
@@ -40,7 +40,7 @@ class Validation:
     def __call__(self, method: Method, step: int) -> dict[str, float]:
         """Mean Dice per modality and class, per modality, and over the modalities as `score`."""
         device = next(method.parameters()).device
-        predictor = Predictor(method, self.run.preprocessing, self.run.config.inference, device)
+        predictor = TrainedModel(method, self.run.preprocessing, self.run.config.inference, device)
         found: dict[tuple[str, str], list[float]] = {}
         for case in self.cases:
             prepared = {m: _prepared(self.store, case, m) for m in case.images}

@@ -28,7 +28,7 @@ from crossvox.data.prepare.fingerprint import fingerprint
 from crossvox.data.prepare.plan import Budget, make_plan
 from crossvox.data.prepare.preprocess import Prepared
 from crossvox.data.prepare.store import Store
-from crossvox.inference.model import Inference, Predictor
+from crossvox.inference.model import Inference, TrainedModel
 from crossvox.workflows.prepare import describe_shifts
 from crossvox.workflows.run import Run
 from fixtures.run import train_arguments
@@ -270,7 +270,7 @@ def test_a_prediction_sees_the_other_scan_where_it_shows_the_same(scans, plan, o
 
     def label(prepared, aligned):
         task = dataclasses.replace(plan.task, aligned=aligned)
-        member = Predictor(Companion(task), plan.preprocessing, Inference(0.25))
+        member = TrainedModel(Companion(task), plan.preprocessing, Inference(0.25))
         return member.label(prepared, output, prepared[output].grid) == 1
 
     def overlap(a, b):
@@ -294,7 +294,7 @@ def test_windows_beyond_the_other_scan_do_without_it_where_it_truly_ends(scans, 
     def shown(companion, aligned):
         patch = (16, 16, 4)
         task = dataclasses.replace(plan.task, aligned=aligned, patch=patch)
-        member = Predictor(Companion(task), plan.preprocessing, Inference(0.0))
+        member = TrainedModel(Companion(task), plan.preprocessing, Inference(0.0))
         member.label({output: pair[output], other: companion}, output, pair[output].grid)
         return member.method.shown
 
@@ -306,10 +306,10 @@ def test_windows_beyond_the_other_scan_do_without_it_where_it_truly_ends(scans, 
 def test_a_subject_is_brought_together_once_for_all_outputs(scans, plan, monkeypatch):
     pair, asked = scans[0], []
     monkeypatch.setattr(align, "aligned", lambda *a: asked.append(a) or aligned(*a))
-    member = Predictor(Companion(plan.task), plan.preprocessing, Inference(0.25))
+    member = TrainedModel(Companion(plan.task), plan.preprocessing, Inference(0.25))
     found = member.predict_prepared(pair, {m: scan.grid for m, scan in pair.items()})
     assert len(asked) == 1 and set(found) == {"ct", "mr"}
-    alone = Predictor(
+    alone = TrainedModel(
         Companion(dataclasses.replace(plan.task, aligned=False)), plan.preprocessing, Inference()
     )
     assert alone.together(pair) is pair and member.together({"ct": pair["ct"]}).keys() == {"ct"}
@@ -366,4 +366,4 @@ def test_a_run_from_before_scans_were_aligned_does_as_it_did(scans, plan):
     assert not task.aligned
     wrong = shifted(scans[0]["mr"].grid, np.array([45.0, 0, 0]))
     pair = scans[0] | {"mr": dataclasses.replace(scans[0]["mr"], grid=wrong)}
-    assert Predictor(Companion(task), plan.preprocessing, Inference()).together(pair) is pair
+    assert TrainedModel(Companion(task), plan.preprocessing, Inference()).together(pair) is pair
