@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 
 from crossvox.cli.main import main
@@ -63,14 +62,15 @@ def test_a_broken_scan_is_reported_by_check(tmp_path, capsys, data, suffix, kind
 
 
 def test_a_file_that_inflates_on_and_on_behind_its_voxels(tmp_path, capsys, data):
-    """The reader takes what the header promises; `check`, which looks for the checksum, ends."""
+    """The checksum at the end is looked for, but not for ever."""
     sound = write_nifti(tmp_path / "sound.nii", scan(1))
     path = data.parent / "long.nii.gz"
     with gzip.open(path, "wb", compresslevel=1) as file:
         file.write(sound.read_bytes())
         for _ in range(64):
             file.write(bytes(1 << 22))
-    np.testing.assert_array_equal(read_image(path).data, scan(1))
+    with pytest.raises(DataError, match="behind the voxels"):
+        read_image(path)
     data.write_text(data.read_text().replace("images/train0_ct.nii", path.name))
     began = time.perf_counter()
     assert "behind the voxels" in refused(capsys, "check", data)

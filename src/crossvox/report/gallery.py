@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from crossvox.data.checks.dataset import check
+from crossvox.data.checks import check
 from crossvox.data.formats.nifti import Volume, read_image, read_label
 from crossvox.data.geometry.grid import Grid, orient, resample, respaced, smooth_for
 from crossvox.data.manifest import Case, Manifest

@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 from rich.progress import track
 
-from crossvox.data.checks.dataset import Problem
+from crossvox.data.checks import Problem
 from crossvox.data.formats.nifti import read_header, read_image, read_label
 from crossvox.data.geometry.overlap import coverage
 from crossvox.data.manifest import Case, Manifest
@@ -73,13 +73,12 @@ def overlap_problems(found: Sequence[Overlap]) -> Iterator[Problem]:
         if pair.share == back.share == 0 and pair.modality < pair.other:
             yield Problem(
                 "warning",
-                pair.case,
-                f"{pair.modality}, {pair.other}",
-                "",
-                "scans that show no part of the body in common",
-                "scans of one subject that overlap in world space",
-                "compare them in a viewer; if a header is wrong, convert that scan again, else "
-                "make two cases of them",
+                case=pair.case,
+                modality=f"{pair.modality}, {pair.other}",
+                found="scans that show no part of the body in common",
+                expected="scans of one subject that overlap in world space",
+                fix="compare them in a viewer; if a header is wrong, convert that scan again, "
+                "else make two cases of them",
             )
 
 

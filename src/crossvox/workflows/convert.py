@@ -15,7 +15,7 @@ from rich.table import Table
 from crossvox.data.convert.assemble import Choice, assemble
 from crossvox.data.convert.copying import copied
 from crossvox.data.convert.layout import Found
-from crossvox.data.formats.nifti import read_header
+from crossvox.data.formats.nifti import read_nifti
 from crossvox.data.geometry.grid import Grid
 from crossvox.data.manifest import SPLITS, Case, Manifest
 from crossvox.errors import UsageError
@@ -57,7 +57,7 @@ def convert(
     grids: dict[str, list[Grid]] = {modality: [] for modality in manifest.modalities}
     for case in _tracked(manifest.cases, "reading headers"):
         for modality, file in case.images.items():
-            grids[modality].append(read_header(file))
+            grids[modality].append(read_nifti(file, voxels=False).require_readable().grid)
     if copy and found.write is None:
         manifest = copied(manifest, out, lambda cases: _tracked(cases, "copying"))
     manifest.save(out / "dataset.json")

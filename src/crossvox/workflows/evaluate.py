@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 
 from crossvox.config.run_config import plain
-from crossvox.data.checks.dataset import check
+from crossvox.data.checks import check
 from crossvox.data.crops.misalign import Misalign
 from crossvox.data.formats.nifti import Scan, Volume, read_header, read_image, read_label
 from crossvox.data.geometry.grid import Grid

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from crossvox.data.checks.dataset import check, check_images
+from crossvox.data.checks import check, check_images
 from crossvox.data.formats.dicom.seg import require_dicom
 from crossvox.data.manifest import Case, Manifest, as_manifest
 from crossvox.errors import UsageError

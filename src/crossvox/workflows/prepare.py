@@ -14,7 +14,7 @@ import numpy as np
 from rich.progress import track
 
 from crossvox.batch import CropRule
-from crossvox.data.checks.dataset import Problem, check, raise_on_errors
+from crossvox.data.checks import Problem, check, raise_on_errors
 from crossvox.data.manifest import Case, Manifest, as_manifest
 from crossvox.data.prepare.fingerprint import Fingerprint, fingerprint
 from crossvox.data.prepare.plan import Budget, Plan, make_plan

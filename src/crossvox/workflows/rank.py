@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crossvox.data.checks.dataset import check
+from crossvox.data.checks import check
 from crossvox.data.formats.nifti import read_image
 from crossvox.data.manifest import Case, Manifest
 from crossvox.errors import UsageError

@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 
 from crossvox.config.run_config import RunConfig
-from crossvox.data.checks.dataset import check
+from crossvox.data.checks import check
 from crossvox.data.crops.dataset import CropDataset
 from crossvox.data.manifest import Manifest, load_manifest
 from crossvox.data.manifest.selection import Selection, select

@@ -11,13 +11,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from crossvox.data.checks.dataset import (
+from crossvox.data.checks import (
     Problem,
     check,
-    check_file,
     check_images,
+    check_manifest,
+    format_problems,
     raise_on_errors,
-    report,
 )
 from crossvox.data.manifest import Manifest, load_manifest
 from crossvox.errors import DataError
@@ -47,7 +47,7 @@ def label_of(manifest: Manifest, case: str = "train0", modality: str = "ct") -> 
 
 def only(problems: list[Problem], *words: str, severity: str = "error") -> Problem:
     """The one problem there is, which must say all the words."""
-    assert len(problems) == 1, report(problems)
+    assert len(problems) == 1, format_problems(problems)
     assert problems[0].severity == severity
     for word in words:
         assert word in str(problems[0])
@@ -65,7 +65,7 @@ def with_case(manifest: Manifest, name: str, **changes: object) -> Manifest:
 def test_sound_data_have_no_problem(data: Manifest, plain: Manifest) -> None:
     assert check(data) == []
     assert check(plain) == []
-    assert report([]) == "no problems found"
+    assert format_problems([]) == "no problems found"
     raise_on_errors([])
 
 
@@ -94,12 +94,12 @@ def test_all_problems_are_told_at_once(data: Manifest) -> None:
         ("warning", "val0", "ct", "labels/val0_ct.nii.gz"),
         ("error", "val0", "mr", "images/val0_mr.nii.gz"),
     ]
-    lines = report(problems).splitlines()
+    lines = format_problems(problems).splitlines()
     assert lines == [*map(str, (problems[0], problems[1], problems[3], problems[2])), lines[-1]]
     assert lines[-1] == "3 errors, 1 warning"
     with pytest.raises(DataError) as caught:
         raise_on_errors(problems)
-    assert str(caught.value) == report(problems)
+    assert str(caught.value) == format_problems(problems)
 
 
 def test_a_broken_manifest_and_its_scans_are_told_in_one_report(data: Manifest) -> None:
@@ -110,7 +110,7 @@ def test_a_broken_manifest_and_its_scans_are_told_in_one_report(data: Manifest) 
     content["cases"] += [broken, dict(content["cases"][0], split="val")]
     data.path.write_text(json.dumps(content))
     image_of(data).unlink()
-    told = report(check_file(data.path)[1])
+    told = format_problems(check_manifest(data.path)[1])
     assert told.count("\n") == 4 and "4 errors" in told
     for words in ("unknown key 'remark'", '"trian"', "in the splits train and val", "train0 ct"):
         assert words in told
@@ -121,9 +121,9 @@ def test_a_manifest_without_a_sound_head_has_no_scans_to_look_at(data: Manifest)
     content = json.loads(data.path.read_text())
     data.path.write_text(json.dumps(content | {"labels": {}}))
     image_of(data).unlink()
-    only(check_file(data.path)[1], "labels")
+    only(check_manifest(data.path)[1], "labels")
     data.path.write_text(json.dumps(content))
-    only(check_file(data.path)[1], "train0 ct", "no such file")
+    only(check_manifest(data.path)[1], "train0 ct", "no such file")
 
 
 def test_classes_of_broken_cases_do_not_count_as_absent(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_classes_of_broken_cases_do_not_count_as_absent(tmp_path: Path) -> None:
         case["remark"] = "not a key"
     content["labels"]["tail"] = 99
     data.path.write_text(json.dumps(content))
-    _, told = check_file(data.path)
+    _, told = check_manifest(data.path)
     assert told and all("unknown key" in str(problem) for problem in told)
 
 
@@ -142,7 +142,7 @@ def test_warnings_alone_do_not_raise(data: Manifest) -> None:
     write_nifti(label_of(data, "val0"), label())
     problems = check(data)
     raise_on_errors(problems)
-    assert report(problems).splitlines()[-1] == "1 warning"
+    assert format_problems(problems).splitlines()[-1] == "1 warning"
 
 
 # Files that cannot be read

@@ -12,7 +12,7 @@ import pytest
 
 from crossvox.batch import IGNORE
 from crossvox.cli.main import main
-from crossvox.data.checks.dataset import check
+from crossvox.data.checks import check
 from crossvox.data.formats.nifti import read_header, read_label
 from crossvox.data.geometry.grid import Grid
 from crossvox.data.manifest import Case, Manifest, load_manifest

@@ -9,7 +9,7 @@ from pathlib import Path
 from crossvox.cli.options import add_root, new_parser, parse, pick, required
 from crossvox.config.presets import load_preset, merge, presets
 from crossvox.config.run_config import section
-from crossvox.data.checks.dataset import Problem, check_file, report
+from crossvox.data.checks import check_manifest, format_problems, has_errors
 from crossvox.data.manifest import load_manifest
 from crossvox.data.prepare.plan import Budget
 from crossvox.networks.backbone import BACKBONES
@@ -31,21 +31,21 @@ def check_command(argv: list[str]) -> int:
         help="also draw every case with its labels, as CASE.png in this folder",
     )
     values = parse(parser, argv)
-    manifest, problems = check_file(values["dataset"], values["root"])
+    manifest, problems = check_manifest(values["dataset"], values["root"])
     faulty = broken(problems)
     shared = overlaps(manifest, faulty) if manifest else []
     problems += overlap_problems(shared)
     if values["json"] is not None:
         content = {
-            "problems": [_row(problem) for problem in problems],
+            "problems": [dataclasses.asdict(problem) for problem in problems],
             "overlaps": [dataclasses.asdict(pair) for pair in shared],
         }
         text = json.dumps(content, indent=1, ensure_ascii=False)
         atomic_write(values["json"], text + "\n")
-    print("\n".join([*overlap_lines(shared), report(problems)]))
+    print("\n".join([*overlap_lines(shared), format_problems(problems)]))
     if manifest and values["overlay"] is not None:
         draw(manifest, values["overlay"], faulty)
-    return int(any(problem.severity == "error" for problem in problems))
+    return int(has_errors(problems))
 
 
 def prepare_command(argv: list[str]) -> int:
@@ -75,8 +75,3 @@ def prepare_command(argv: list[str]) -> int:
     manifest = load_manifest(values["dataset"], values["root"])
     prepare(manifest, values["out"], budget, crop_rule(backbone))
     return 0
-
-
-def _row(problem: Problem) -> dict[str, str | None]:
-    row = dataclasses.asdict(problem)
-    return {key: None if value is None else str(value) for key, value in row.items()}

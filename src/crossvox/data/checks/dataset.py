@@ -1,4 +1,4 @@
-"""Every problem of every scan of a data set, found before any work is done."""
+"""Check every scan of a data set before any work is done."""
 
 from __future__ import annotations
 
@@ -6,50 +6,17 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from crossvox.data.checks.files import (
-    Finding,
-    Header,
-    inspect_file,
-    inspect_header,
+from crossvox.data.checks.duplicates import FileUse, repeated_paths, repeated_scans, voxel_digest
+from crossvox.data.checks.scans import (
+    count_labels,
+    image_problems,
+    label_problems,
+    placement_problems,
+    registered_placement_problems,
 )
-from crossvox.data.checks.placement import agreement_findings, registered_findings
-from crossvox.data.checks.repeats import Use, repeated_content, repeated_paths
-from crossvox.data.checks.values import count_labels, digest, image_findings, label_findings
+from crossvox.data.formats.nifti import NiftiHeader, read_nifti
 from crossvox.data.manifest import SPLITS, Case, Manifest, load_sound_part
-from crossvox.errors import DataError
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is wrong with a file, and what to do; `str` makes one line of it.
-
-    Attributes:
-        severity: "error" or "warning".
-        case: the case's id, empty where the problem is not one case's.
-        modality: empty where the problem is not one modality's.
-        file: path, relative to the manifest where it lies below it.
-        found: what the file holds.
-        expected: what it should hold.
-        fix: what to do.
-
-    A broken rule of the manifest's format is all in `found`, with the other two empty.
-    """
-
-    severity: str
-    case: str
-    modality: str
-    file: str
-    found: str
-    expected: str
-    fix: str
-
-    def __str__(self) -> str:
-        names = " ".join(name for name in (self.case, self.modality) if name)
-        where = f"{names}  {self.file}" if names else self.file
-        line = f"{where}: {self.found}"
-        if self.expected:
-            line = f"{where}: found {self.found}; expected {self.expected}; fix: {self.fix}"
-        return f"{self.severity:<7}  {' '.join(line.splitlines())}"
+from crossvox.data.problems import Problem
 
 
 def check(
@@ -69,13 +36,18 @@ def check(
 
     Returns:
         The problems, in the manifest's order; none if the data can be used.
+
+    >>> check(load_manifest("dataset.json"))
+    []
     """
-    run = _look(manifest, labels, splits, skip)
-    run.absent_classes()
+    run = _DatasetCheck(manifest, skip)
+    run.check_cases(labels, splits)
+    run.check_duplicates()
+    run.check_absent_classes()
     return run.problems
 
 
-def check_file(path: Path, root: Path | None = None) -> tuple[Manifest | None, list[Problem]]:
+def check_manifest(path: Path, root: Path | None = None) -> tuple[Manifest | None, list[Problem]]:
     """List what is wrong with a manifest, and with the scans of its cases that break no rule.
 
     Args:
@@ -88,106 +60,101 @@ def check_file(path: Path, root: Path | None = None) -> tuple[Manifest | None, l
     Raises:
         DataError: the manifest is missing or not JSON.
     """
-    manifest, broken = load_sound_part(path, root)
-    if manifest and not broken:
+    manifest, broken_rules = load_sound_part(path, root)
+    problems = [Problem.error(line, file=str(path)) for line in broken_rules]
+    if manifest is None:
+        return None, problems
+    if not broken_rules:
         return manifest, check(manifest)
-    problems = [Problem("error", "", "", str(path), line, "", "") for line in broken]
-    # Whether a class is absent cannot be told: the cases left out may show it.
-    return manifest, problems + (_look(manifest).problems if manifest else [])
-
-
-def _look(
-    manifest: Manifest,
-    labels: Container[tuple[str, str]] | None = None,
-    splits: Sequence[str] = SPLITS,
-    skip: Callable[[Path], bool] = lambda path: False,
-) -> _Check:
-    """Look at all files, see `check`; what takes all of a split's labels is not told yet."""
-    run = _Check(manifest, skip)
-    for case in manifest.cases:
-        if case.split not in splits:
-            run.mention(case)
-            continue
-        for modality, path in case.images.items():
-            wanted = labels is None or (case.id, modality) in labels
-            label = case.labels.get(modality) if wanted else None
-            header = run.image(case, modality, path, label is not None)
-            if label is not None:
-                run.label(case, modality, label, header)
-    run.repeats()
-    return run
+    # Cases that were left out may show a class that seems absent, so absence is not checked.
+    run = _DatasetCheck(manifest)
+    run.check_cases()
+    run.check_duplicates()
+    return manifest, problems + run.problems
 
 
 def check_images(images: Mapping[str, Path]) -> list[Problem]:
-    """List what is wrong with the scans of one subject, given by modality."""
-    run = _Check(None, lambda path: False)
+    """List what is wrong with the scans of one subject, given as modality → file."""
+    run = _DatasetCheck(None)
+    case = Case("", "test", images)
     for modality, path in images.items():
-        run.image(Case("", "test", images), modality, Path(path), False)
-    run.repeats()
+        run.check_image(case, modality, Path(path))
+    run.check_duplicates()
     return run.problems
 
 
-def report(problems: Sequence[Problem]) -> str:
-    """Plain text: a line per problem, errors first, then a line that counts them."""
-    errors = [problem for problem in problems if problem.severity == "error"]
-    warnings = [problem for problem in problems if problem.severity != "error"]
-    if not problems:
-        return "no problems found"
-    found = {"error": len(errors), "warning": len(warnings)}
-    counts = [f"{n} {name}{'s' * (n > 1)}" for name, n in found.items() if n]
-    return "\n".join([*map(str, errors), *map(str, warnings), ", ".join(counts)])
-
-
-def raise_on_errors(problems: Sequence[Problem]) -> None:
-    """Raise `DataError` with the report's words if a problem is an error; warnings pass."""
-    if any(problem.severity == "error" for problem in problems):
-        raise DataError(report(problems))
-
-
 @dataclass
-class _Check:
-    """What has been seen so far; what concerns several files is told at the end."""
+class _DatasetCheck:
+    """Collects the problems of a data set, and what is needed to compare its files.
+
+    Attributes:
+        manifest: the data set; None if there are scans alone.
+        skip: true for images that need not be read again.
+        problems: those found so far.
+        images: the images named so far.
+        labels: the label maps named so far.
+        present: modality → classes that its train labels show.
+        all_counted: every train label could be read.
+    """
 
     manifest: Manifest | None
-    skip: Callable[[Path], bool]
+    skip: Callable[[Path], bool] = lambda path: False
     problems: list[Problem] = field(default_factory=list)
-    images: list[Use] = field(default_factory=list)
-    labels: list[Use] = field(default_factory=list)
+    images: list[FileUse] = field(default_factory=list)
+    labels: list[FileUse] = field(default_factory=list)
     present: dict[str, set[str]] = field(default_factory=dict)
     all_counted: bool = True
 
-    def mention(self, case: Case) -> None:
-        """Note the images of a split that is not looked at: none of them may be in another too."""
-        self.images += [Use(case.id, case.split, m, path) for m, path in case.images.items()]
+    def check_cases(
+        self, labels: Container[tuple[str, str]] | None = None, splits: Sequence[str] = SPLITS
+    ) -> None:
+        """Check all images and labels, see `check`."""
+        assert self.manifest is not None
+        for case in self.manifest.cases:
+            for modality, path in case.images.items():
+                if case.split not in splits:
+                    # Not read, but none of the other images may be this file.
+                    self.images.append(FileUse(case.id, case.split, modality, path))
+                    continue
+                wanted = labels is None or (case.id, modality) in labels
+                label = case.labels.get(modality) if wanted else None
+                header = self.check_image(case, modality, path, label is not None)
+                if label is not None:
+                    self.check_label(case, modality, label, header)
 
-    def image(self, case: Case, modality: str, path: Path, label: bool) -> Header | None:
-        """Look at an image; of one to be skipped at the header, for its `label`'s sake only."""
-        use = Use(case.id, case.split, modality, path)
+    def check_image(
+        self, case: Case, modality: str, path: Path, has_label: bool = False
+    ) -> NiftiHeader | None:
+        """Check an image; of a skipped one only the header, and only for its label's sake."""
+        use = FileUse(case.id, case.split, modality, path)
         header = None
         if not self.skip(path):
-            header, voxels, findings = inspect_file(path)
-            if header is not None and voxels is not None:
-                findings = findings + image_findings(voxels)
-                use = replace(use, digest=digest(voxels, header))
-            self._add(use, findings)
-        elif label:
-            header, _, findings = inspect_header(path)
-            self._add(use, findings)
+            file = read_nifti(path)
+            header, problems = file.header, file.problems
+            if header is not None and file.stored is not None:
+                problems = problems + image_problems(file.stored)
+                use = replace(use, digest=voxel_digest(file.stored, header))
+            self._add(use, problems)
+        elif has_label:
+            file = read_nifti(path, voxels=False)
+            header = file.header
+            self._add(use, file.problems)
         self.images.append(use)
         return header
 
-    def label(self, case: Case, modality: str, path: Path, image: Header | None) -> None:
-        """Look at a label map, whose image has the header `image` if that could be read."""
+    def check_label(self, case: Case, modality: str, path: Path, image: NiftiHeader | None) -> None:
+        """Check a label map, and that it lies where its image does if that could be read."""
         assert self.manifest is not None
-        use = Use(case.id, case.split, modality, path)
+        use = FileUse(case.id, case.split, modality, path)
         self.labels.append(use)
-        header, voxels, findings = inspect_file(path)
+        file = read_nifti(path)
+        header, problems = file.header, file.problems
         if header is not None and image is not None:
-            findings = findings + self._place(case, modality, header, image)
-        if header is not None and voxels is not None:
-            counts = count_labels(voxels, header)
+            problems = problems + self._placement_problems(case, modality, header, image)
+        if header is not None and file.stored is not None:
+            counts = count_labels(file.stored, header)
             ids = self.manifest.labels
-            findings = findings + label_findings(
+            problems = problems + label_problems(
                 counts, ids, self.manifest.ignore, case.annotated, self.manifest.background
             )
             if case.split == "train":
@@ -195,46 +162,59 @@ class _Check:
                 self.present.setdefault(modality, set()).update(names)
         elif case.split == "train":
             self.all_counted = False
-        self._add(use, findings)
+        self._add(use, problems)
 
-    def _place(self, case: Case, modality: str, label: Header, image: Header) -> list[Finding]:
-        """Whether a label lies where its image does, or the case's others if these agree."""
-        findings = agreement_findings(label, image)
-        if not findings or self.manifest is None or not self.manifest.registered:
-            return findings
-        others = [path for m, path in case.images.items() if m != modality]
-        headers = [header for path in others if (header := inspect_header(path).header)]
-        return registered_findings(label, [image, *headers])
+    def check_duplicates(self) -> None:
+        """Add files and scans that occur twice."""
+        for use, problem in repeated_paths(self.images, self.labels):
+            self._add(use, [problem])
+        for use, problem in repeated_scans(self.images):
+            self._add(use, [problem])
 
-    def repeats(self) -> None:
-        """Tell of files and scans that occur twice."""
-        for use, finding in repeated_paths(self.images, self.labels):
-            self._add(use, [finding])
-        for use, finding in repeated_content(self.images):
-            self._add(use, [finding])
-
-    def absent_classes(self) -> None:
-        """Tell of classes that training could not learn from the labels it uses."""
+    def check_absent_classes(self) -> None:
+        """Add classes that training could not learn from the labels it uses."""
         if self.manifest is None or not self.present or not self.all_counted:
             return
         everywhere = set().union(*self.present.values())
-        file = str(self.manifest.path or self.manifest.name)
         fix = "label a case that shows it, use more labels, or take it out of the manifest's labels"
         for name in self.manifest.classes:
-            wanted = f"some voxels of {name}"
+            absent = Problem.error(
+                f"class {name} in none of the train labels in use",
+                f"some voxels of {name}",
+                fix,
+                self.manifest.place,
+            )
             if name not in everywhere:
-                found = f"class {name} in none of the train labels in use"
-                self.problems.append(Problem("error", "", "", file, found, wanted, fix))
+                self.problems.append(absent)
                 continue
             for modality, names in self.present.items():
                 if name not in names:
                     found = f"class {name} in none of the {modality} train labels in use"
-                    self.problems.append(Problem("warning", "", modality, file, found, wanted, fix))
+                    self.problems.append(
+                        replace(absent, severity="warning", modality=modality, found=found)
+                    )
 
-    def _add(self, use: Use, findings: Sequence[Finding]) -> None:
+    def _placement_problems(
+        self, case: Case, modality: str, label: NiftiHeader, image: NiftiHeader
+    ) -> list[Problem]:
+        """Compare a label with its image, or with any of the case's if these are registered."""
+        assert self.manifest is not None
+        problems = placement_problems(label, image)
+        if not problems or not self.manifest.registered:
+            return problems
+        others = [
+            header
+            for m, path in case.images.items()
+            if m != modality and (header := read_nifti(path, voxels=False).header)
+        ]
+        return registered_placement_problems(label, image, others)
+
+    def _add(self, use: FileUse, problems: Sequence[Problem]) -> None:
+        """Add problems of a file, named relative to the manifest where it lies below it."""
         root = self.manifest.path.parent if self.manifest and self.manifest.path else None
         inside = root is not None and use.path.is_relative_to(root)
         file = str(use.path.relative_to(root)) if inside and root else str(use.path)
         self.problems += [
-            Problem(f.severity, use.case, use.modality, file, *f[1:]) for f in findings
+            replace(problem, case=use.case, modality=use.modality, file=file)
+            for problem in problems
         ]

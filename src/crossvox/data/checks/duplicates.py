@@ -1,27 +1,31 @@
-"""Files that are named twice, and scans that are in the data set twice."""
+"""Find files that a data set names twice, and scans that are in it twice."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from crossvox.data.checks.files import Finding
+import numpy as np
+
+from crossvox.data.formats.nifti import NiftiHeader
+from crossvox.data.problems import Problem
 from crossvox.utils.files import real_path, sha256
 
 
 @dataclass(frozen=True)
-class Use:
-    """One mention of a file.
+class FileUse:
+    """One mention of a file in a data set.
 
     Attributes:
-        case: id of the case, empty outside a data set.
+        case: id of the case; empty outside a data set.
         split: of the case.
         modality: of the image or label.
         path: as the manifest has it.
-        digest: of the voxels, None if they were not read.
+        digest: of the voxels (`voxel_digest`); None if they were not read.
     """
 
     case: str
@@ -34,24 +38,33 @@ class Use:
         return f"{self.case} {self.modality} ({self.split})" if self.case else self.modality
 
 
-def repeated_paths(images: list[Use], labels: list[Use]) -> Iterator[tuple[Use, Finding]]:
-    """Paths named twice; a label map may serve several modalities of one case."""
+def voxel_digest(stored: np.ndarray, header: NiftiHeader) -> bytes:
+    """Return a hash that is equal for files of the same voxels, however they are compressed."""
+    digest = hashlib.sha256(repr((header.shape, header.dtype.str, header.scaling)).encode())
+    digest.update(stored.view(np.uint8).data)
+    return digest.digest()
+
+
+def repeated_paths(
+    images: list[FileUse], labels: list[FileUse]
+) -> Iterator[tuple[FileUse, Problem]]:
+    """Yield paths that are named twice; modalities of one case may share a label map."""
     fix = "correct one of the two paths"
-    for first, use in _pairs((real_path(image.path), image) for image in images):
-        yield use, Finding("error", f"the image file of {first} again", "one of its own", fix)
+    for first, use in _repeated((real_path(image.path), image) for image in images):
+        yield use, Problem.error(f"the image file of {first} again", "one of its own", fix)
     owners = {real_path(image.path): image for image in images}
     for label in labels:
         if (owner := owners.get(real_path(label.path))) is not None:
-            yield label, Finding("error", f"the image file of {owner}", "a label map", fix)
-    for first, use in _pairs((real_path(label.path), label) for label in labels):
+            yield label, Problem.error(f"the image file of {owner}", "a label map", fix)
+    for first, use in _repeated((real_path(label.path), label) for label in labels):
         if first.case != use.case:
-            yield use, Finding("error", f"the label file of {first} again", "one of its own", fix)
+            yield use, Problem.error(f"the label file of {first} again", "one of its own", fix)
 
 
-def repeated_content(images: list[Use]) -> Iterator[tuple[Use, Finding]]:
-    """Different files of the same scan: an error if in two splits, else a warning."""
+def repeated_scans(images: list[FileUse]) -> Iterator[tuple[FileUse, Problem]]:
+    """Yield scans that are in two files: an error across splits, else a warning."""
     told: set[tuple[Path, Path]] = set()
-    for first, use in _pairs(_contents(images)):
+    for first, use in _repeated(_contents(images)):
         paths = (real_path(first.path), real_path(use.path))
         if paths in told or paths[0] == paths[1]:
             continue
@@ -59,14 +72,14 @@ def repeated_content(images: list[Use]) -> Iterator[tuple[Use, Finding]]:
         found = f"the same scan as {first}, {first.path.name}"
         if first.split != use.split:
             fix = "take one of the two out, or scores will flatter the model"
-            yield use, Finding("error", found, "no scan in two splits", fix)
+            yield use, Problem.error(found, "no scan in two splits", fix)
         else:
             fix = "take one of the two out, or it counts twice"
-            yield use, Finding("warning", found, "each scan once", fix)
+            yield use, Problem.warning(found, "each scan once", fix)
 
 
-def _contents(images: list[Use]) -> Iterator[tuple[Hashable, Use]]:
-    """What identifies the content of each image: its voxels, or its bytes if these were not read.
+def _contents(images: list[FileUse]) -> Iterator[tuple[Hashable, FileUse]]:
+    """Yield what identifies each image: its voxels, or its bytes if they were not read.
 
     Bytes are compared only among files of equal size of which at least one was not read.
     """
@@ -81,9 +94,9 @@ def _contents(images: list[Use]) -> Iterator[tuple[Hashable, Use]]:
             yield sha256(image.path), image
 
 
-def _pairs(keyed: Iterable[tuple[Hashable, Use]]) -> Iterator[tuple[Use, Use]]:
-    """Each use whose key came before, with an earlier one, of another split if there is one."""
-    seen: dict[Hashable, list[Use]] = defaultdict(list)
+def _repeated(keyed: Iterable[tuple[Hashable, FileUse]]) -> Iterator[tuple[FileUse, FileUse]]:
+    """Yield an earlier use and each use of the same key, if possible one of another split."""
+    seen: dict[Hashable, list[FileUse]] = defaultdict(list)
     for key, use in keyed:
         if earlier := seen[key]:
             yield next((e for e in earlier if e.split != use.split), earlier[0]), use

@@ -1,52 +1,46 @@
-"""Looking at the voxels of one file: are they usable intensities, or class ids?"""
+"""Judge the voxels of one scan or label map, and whether a label map lies where its scan does."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from crossvox.data.checks.files import CHUNK, Finding, Header
+from crossvox.data.formats.nifti import CHUNK, NiftiHeader, format_shape
+from crossvox.data.geometry.overlap import MAX_SHIFT, agree, corner_shift, coverage
+from crossvox.data.problems import Problem
 
-WHOLE = 1e-3
-"""A label this far from a whole number is one that a scaled integer file rounds."""
+MAX_ROUNDING = 1e-3
+"""A label this close to a whole number is one that a scaled integer file rounded."""
 
 
-def image_findings(voxels: np.ndarray) -> list[Finding]:
-    """What is wrong with the flat stored intensities of a scan."""
+def image_problems(stored: np.ndarray) -> list[Problem]:
+    """List what is wrong with the flat stored intensities of a scan."""
     bad, lowest, highest = 0, np.inf, -np.inf
-    for chunk in _chunks(voxels):
+    for chunk in _chunks(stored):
         finite = chunk
         if chunk.dtype.kind == "f" and not (is_finite := np.isfinite(chunk)).all():
             bad += int(np.count_nonzero(~is_finite))
             finite = chunk[is_finite]
         if finite.size:
             lowest, highest = min(lowest, finite.min()), max(highest, finite.max())
-    findings = []
+    problems = []
     if bad:
-        found = f"{bad} of {voxels.size} voxels NaN or Inf"
+        found = f"{bad} of {stored.size} voxels NaN or Inf"
         fix = "replace them by the scan's background value, or export it again"
-        findings.append(Finding("error", found, "finite intensities", fix))
+        problems.append(Problem.error(found, "finite intensities", fix))
     if lowest == highest:
-        fix = "export the scan again, or take the case out"
         found = f"a constant image, every voxel {lowest:g} as stored"
-        findings.append(Finding("error", found, "intensities that differ", fix))
-    return findings
-
-
-def digest(voxels: np.ndarray, header: Header) -> bytes:
-    """Equal for files of the same voxels, however they are compressed."""
-    content = hashlib.sha256(repr((header.shape, header.dtype.str, header.scaling)).encode())
-    content.update(voxels.view(np.uint8).data)
-    return content.digest()
+        fix = "export the scan again, or take the case out"
+        problems.append(Problem.error(found, "intensities that differ", fix))
+    return problems
 
 
 @dataclass
 class LabelCounts:
-    """What stands in a label map.
+    """How often each value stands in a label map.
 
     Attributes:
         voxels: id → number of voxels.
@@ -61,44 +55,42 @@ class LabelCounts:
     bad: int = 0
 
 
-def count_labels(voxels: np.ndarray, header: Header) -> LabelCounts:
+def count_labels(stored: np.ndarray, header: NiftiHeader) -> LabelCounts:
     """Count the ids in the flat stored voxels of a label map."""
     counts = LabelCounts()
-    for chunk in _chunks(voxels):
-        values = chunk
-        if header.scaling is not None:
-            values = chunk * np.float64(header.scaling[0]) + header.scaling[1]
+    for chunk in _chunks(stored):
+        values = header.scale(chunk)
         if values.dtype.kind == "f":
-            values = _whole(values, counts)
+            values = _count_odd_values(values, counts)
         if values.size:
-            _add(values, counts.voxels)
+            _count_ids(values, counts.voxels)
     return counts
 
 
-def label_findings(
+def label_problems(
     counts: LabelCounts,
     ids: Mapping[str, int],
     ignore: int | None = None,
     annotated: Collection[str] | None = None,
     background: Collection[int] = (),
-) -> list[Finding]:
-    """What is wrong with a label map.
+) -> list[Problem]:
+    """List what is wrong with the values of a label map.
 
     Args:
-        counts: what stands in it.
+        counts: number of voxels of each value.
         ids: class name → id.
         ignore: id of unannotated voxels.
         annotated: the classes outlined in the case; None = all.
         background: further ids that count as background.
     """
-    findings = []
+    problems = []
     if counts.bad:
         found = f"{counts.bad} voxels NaN or Inf"
-        findings.append(Finding("error", found, "whole numbers", "set them to 0, or draw them"))
+        problems.append(Problem.error(found, "whole numbers", "set them to 0, or draw them"))
     if counts.fractional:
         found = f"{counts.fractional} voxels with fractional values such as {counts.example:g}"
         fix = "resample the label map again, with nearest neighbour (probabilities: threshold them)"
-        findings.append(Finding("error", found, "whole numbers", fix))
+        problems.append(Problem.error(found, "whole numbers", fix))
     if unknown := sorted(set(counts.voxels) - {0, ignore, *ids.values(), *background}):
         listed = [f"{number} ({counts.voxels[number]} voxels)" for number in unknown[:8]]
         listed += [f"and {len(unknown) - 8} more"] * (len(unknown) > 8)
@@ -108,45 +100,92 @@ def label_findings(
             "list them in the manifest's labels (unannotated voxels: as ignore; classes left out: "
             "as background), or set them to 0"
         )
-        findings.append(
-            Finding("error", f"label ids {', '.join(listed)}", f"only {', '.join(known)}", fix)
-        )
+        found = f"label ids {', '.join(listed)}"
+        problems.append(Problem.error(found, f"only {', '.join(known)}", fix))
     present = [name for name, number in ids.items() if counts.voxels[number]]
-    if not present and not findings:
+    if not present and not problems:
         fix = "draw the classes, or take the label out of the manifest: the case is unlabelled"
-        findings.append(Finding("warning", "an empty label", f"some {' or '.join(ids)}", fix))
+        problems.append(Problem.warning("an empty label", f"some {' or '.join(ids)}", fix))
     if extra := [name for name in present if annotated is not None and name not in annotated]:
         found = f"voxels of {', '.join(extra)}, not among the case's annotated classes"
         fix = "add them to annotated if they are drawn completely, else set their voxels to 0"
-        findings.append(Finding("warning", found, f"only {', '.join(annotated or ())}", fix))
-    return findings
+        problems.append(Problem.warning(found, f"only {', '.join(annotated or ())}", fix))
+    return problems
 
 
-def _whole(values: np.ndarray, counts: LabelCounts) -> np.ndarray:
+def placement_problems(label: NiftiHeader, image: NiftiHeader) -> list[Problem]:
+    """List where a label map does not lie on its image's grid."""
+    if label.shape[:3] != image.shape[:3]:
+        found = f"shape {format_shape(label.shape[:3])}"
+        wanted = f"{format_shape(image.shape[:3])}, as the image"
+        fix = "resample the label onto the image: nibabel.processing.resample_from_to, order=0"
+        return [Problem.error(found, wanted, fix)]
+    shift = corner_shift(label.grid, image.grid)
+    limit = MAX_SHIFT * image.grid.spacing.min()
+    # An affine with NaN or Inf is a problem of the file itself.
+    if shift <= limit or not np.isfinite(shift - limit):
+        return []
+    found = f"corners up to {shift:.4g} mm from the image's"
+    fix = (
+        "if it was drawn on this image, copy the image's geometry (fslcpgeom IMAGE LABEL), else "
+        "resample it onto the image"
+    )
+    return [Problem.error(found, f"at most {limit:.2g} mm, {MAX_SHIFT} voxel", fix)]
+
+
+def registered_placement_problems(
+    label: NiftiHeader, image: NiftiHeader, others: Collection[NiftiHeader]
+) -> list[Problem]:
+    """List why a label map is of no use to a scan that is registered to the case's others.
+
+    Args:
+        label: of the label map.
+        image: of the scan.
+        others: of the case's other scans, as far as they can be read.
+    """
+    if not (_is_invertible(label.affine) and _is_invertible(image.affine)):
+        return []  # a problem of the file itself
+    if coverage(image.grid, label.grid) == 0:
+        found = "a label that lies wholly outside its image"
+        fix = "correct the geometry of one of the two, or name the label of this case"
+        return [Problem.error(found, "a label of what the image shows", fix)]
+    if any(agree(label.grid, other.grid) for other in (image, *others)):
+        return []
+    found = f"shape {format_shape(label.shape[:3])}, the grid of none of the case's images"
+    fix = "nothing if it was drawn in the same space: it is resampled by nearest neighbour"
+    return [Problem.warning(found, "the grid of one of them", fix)]
+
+
+def _is_invertible(affine: np.ndarray) -> bool:
+    return bool(np.isfinite(affine).all() and np.linalg.matrix_rank(affine) == 4)
+
+
+def _count_odd_values(values: np.ndarray, counts: LabelCounts) -> np.ndarray:
+    """Count the values that are no whole numbers; return the others as integers."""
     is_finite = np.isfinite(values)
     counts.bad += int(np.count_nonzero(~is_finite))
     values = values[is_finite]
     nearest = np.rint(values)
-    is_whole = np.abs(values - nearest) <= WHOLE
+    is_whole = np.abs(values - nearest) <= MAX_ROUNDING
     if not is_whole.all():
         counts.fractional += int(np.count_nonzero(~is_whole))
         counts.example = float(values[~is_whole][0])
     return np.clip(nearest[is_whole], -(2.0**53), 2.0**53).astype(np.int64)
 
 
-def _add(values: np.ndarray, counts: Counter[int]) -> None:
+def _count_ids(values: np.ndarray, counts: Counter[int]) -> None:
     lowest, highest = int(values.min()), int(values.max())
     if highest - lowest < 1 << 16:
-        # Of 16-bit ids: a wider type first, the difference may not fit their own.
-        found = np.bincount(values.astype(np.int64) - lowest)
-        ids = np.flatnonzero(found)
-        counts.update({int(i) + lowest: int(found[i]) for i in ids})
+        # A wider type first: the difference of two 16-bit ids may not fit 16 bits.
+        numbers = np.bincount(values.astype(np.int64) - lowest)
+        ids = np.flatnonzero(numbers)
+        counts.update({int(i) + lowest: int(numbers[i]) for i in ids})
     else:
         ids, numbers = np.unique(values, return_counts=True)
         counts.update(dict(zip(ids.tolist(), numbers.tolist(), strict=True)))
 
 
-def _chunks(voxels: np.ndarray) -> Iterator[np.ndarray]:
+def _chunks(stored: np.ndarray) -> Iterator[np.ndarray]:
     # Temporary copies stay small however large the scan is.
-    for start in range(0, len(voxels), CHUNK):
-        yield voxels[start : start + CHUNK]
+    for start in range(0, len(stored), CHUNK):
+        yield stored[start : start + CHUNK]

@@ -15,7 +15,7 @@ import numpy as np
 from nibabel.nifti1 import Nifti1Extension
 from nibabel.openers import ImageOpener
 
-from crossvox.data.formats.nifti import GEOMETRY, header_like, pattern
+from crossvox.data.formats.nifti import header_like
 from crossvox.data.geometry.grid import Grid
 from crossvox.utils.files import atomic_path
 
@@ -84,13 +84,12 @@ class _Slabs:
 
 
 def _header(like: Path | Grid, names: Sequence[str]) -> nib.Nifti1Header:
-    source = pattern(like)
-    header = header_like(source, np.uint16)
+    header = header_like(like, np.uint16)
     header.set_slope_inter(1 / FRACTIONS, 0)
     if names:
-        header.set_data_shape((*source.shape[:3], len(names)))
+        pixdim = header["pixdim"].copy()
+        header.set_data_shape((*header.get_data_shape()[:3], len(names)))
+        header["pixdim"] = pixdim  # the shape's change resets part of it
         note = json.dumps({"classes": list(names)}, ensure_ascii=False)
         header.extensions.append(Nifti1Extension("comment", note.encode()))
-    for key in GEOMETRY:
-        header[key] = source.header[key]
     return header

@@ -1,34 +1,62 @@
-"""NIfTI files in, label maps out."""
+"""NIfTI files: one reader that trusts no header, and writers that keep a scan's geometry."""
 
 from __future__ import annotations
 
+import contextlib
+import gzip
+import logging
 import math
 import os
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO, cast
 
 import nibabel as nib
 import numpy as np
+from nibabel.spatialimages import HeaderDataError, HeaderTypeError
+from nibabel.volumeutils import apply_read_scaling
 
 from crossvox.batch import IGNORE
-from crossvox.data.checks.files import COPY_AGAIN, MAX_DEFLATE_RATIO, MAX_VOXELS, MOST_BESIDE
 from crossvox.data.formats.label_tables import label_extension
 from crossvox.data.geometry.grid import Grid, resample
 from crossvox.data.geometry.overlap import agree
+from crossvox.data.problems import Problem
 from crossvox.errors import DataError
 from crossvox.utils.files import atomic_path
 
-GEOMETRY = (
+MAX_VOXELS = 2**30
+"""Larger volumes (4 GiB in single precision) are refused before memory is taken for them."""
+MAX_SHEAR = 2e-3
+"""Largest cosine between two voxel axes: 0.11°, 0.8 mm at the end of a 400 mm axis."""
+MAX_SURPLUS = 1 << 24
+"""Bytes that a file may hold before its voxels, and behind them. Without a limit a small gzip
+file could go on inflating for hours."""
+MAX_DEFLATE_RATIO = 1032
+"""Deflate compresses no better than this, so a header that announces more voxels is false."""
+CHUNK = 1 << 20
+COPY_AGAIN = "copy or export the file again"
+
+GEOMETRY_FIELDS = (
     *("qform_code", "sform_code", "pixdim", "quatern_b", "quatern_c", "quatern_d"),
     *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
 )
+"""Header fields that place the voxels in the world."""
+
+_SILENT = logging.getLogger("crossvox.data.formats.nifti.nibabel")
+_SILENT.addHandler(logging.NullHandler())
+_SILENT.propagate = False
 
 
 @dataclass(frozen=True)
 class Volume:
-    """A scan: (X, Y, Z) float32 values in the file's own axis order, and its grid."""
+    """A scan in memory.
+
+    Attributes:
+        data: (X, Y, Z) float32 values, in the axis order of the file.
+        grid: where its voxels lie.
+    """
 
     data: np.ndarray
     grid: Grid
@@ -38,8 +66,167 @@ Scan = Path | str | Volume | tuple[np.ndarray, np.ndarray]
 """A NIfTI file, a `Volume`, or an (X, Y, Z) array with its (4, 4) affine."""
 
 
+@dataclass(frozen=True)
+class NiftiHeader:
+    """A header that was read, but not yet believed.
+
+    Attributes:
+        shape: voxels along all axes of the file.
+        spacing: (3,) voxel size in mm as stated, of any sign.
+        affine: (4, 4) voxel index → world position in mm.
+        dtype: of the stored voxels.
+        offset: number of bytes before the voxels.
+        scaling: slope and intercept from stored to real values; None if there is none.
+        fields: all fields of the header.
+    """
+
+    shape: tuple[int, ...]
+    spacing: np.ndarray
+    affine: np.ndarray
+    dtype: np.dtype
+    offset: int
+    scaling: tuple[float, float] | None
+    fields: nib.Nifti1Header
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of the first three axes; an axis that is not there has one voxel."""
+        x, y, z = (*self.shape, 1, 1, 1)[:3]
+        return Grid((x, y, z), self.affine)
+
+    def scale(self, stored: np.ndarray) -> np.ndarray:
+        """Return stored voxels as real values, in double precision where they are scaled."""
+        if self.scaling is None:
+            return stored
+        slope, intercept = map(np.float64, self.scaling)
+        return apply_read_scaling(stored, slope, intercept)
+
+
+@dataclass(frozen=True)
+class NiftiFile:
+    """A NIfTI file as far as it can be read, and what is wrong with it.
+
+    Attributes:
+        path: of the file.
+        header: None if the file has no readable one.
+        stored: flat voxels as stored, unscaled; None if nobody asked for them or they cannot be
+            read.
+        readable: the file holds the 3-D volume that its header announces, as far as was looked.
+        problems: of the file and its header. The voxels' values are not judged here.
+    """
+
+    path: Path
+    header: NiftiHeader | None
+    stored: np.ndarray | None
+    readable: bool
+    problems: list[Problem]
+
+    def require_readable(self) -> NiftiHeader:
+        """Return the header, whose geometry may be unusable; raises `DataError` if unreadable."""
+        if self.header is None or not self.readable:
+            self.require_sound()
+        assert self.header is not None
+        return self.header
+
+    def require_sound(self) -> NiftiHeader:
+        """Return the header; raises `DataError` with the first problem that is an error."""
+        for problem in self.problems:
+            if problem.severity == "error":
+                raise DataError(problem.line)
+        assert self.header is not None
+        return self.header
+
+
+def read_nifti(path: Path, voxels: bool = True) -> NiftiFile:
+    """Read a file without trusting it, and list what is wrong with it.
+
+    The file is read once, to its end, because a damaged gzip file is only recognised by the
+    checksum there. No more memory is taken than the voxels need, and none if they form no 3-D
+    volume of usual size.
+
+    Args:
+        path: the file, .nii or .nii.gz.
+        voxels: read the voxels, too.
+
+    >>> read_nifti(Path("scan.nii.gz")).problems
+    []
+    """
+    header = stored = None
+    readable = False
+    problems: list[Problem] = []
+    try:
+        with _open(path) as file:
+            header = _read_header(file)
+            shape_problem, geometry_problem = _shape_problem(header), _geometry_problem(header)
+            problems += [problem for problem in (shape_problem, geometry_problem) if problem]
+            if shape_problem is None or shape_problem.severity == "warning":
+                _refuse_false_size(file, header, path)
+                stored = _read_voxels(file, header) if voxels else None
+                readable = True
+    except _ReadError as error:
+        problems.append(error.problem)
+    problems = [replace(problem, file=str(path)) for problem in problems]
+    return NiftiFile(path, header, stored, readable, problems)
+
+
+def read_header(path: Path) -> Grid:
+    """Return the grid of a NIfTI file without reading its voxels; raises `DataError`."""
+    return read_nifti(path, voxels=False).require_sound().grid
+
+
+def read_image(path: Path) -> Volume:
+    """Read a scan, with slope and intercept applied.
+
+    Raises:
+        DataError: the file cannot be read, or its geometry cannot be used.
+
+    >>> scan = read_image(Path("scan.nii.gz"))
+    >>> scan.data.shape == scan.grid.shape
+    True
+    """
+    file = read_nifti(path)
+    header = file.require_sound()
+    assert file.stored is not None
+    return Volume(_as_float32(file.stored, header), header.grid)
+
+
+def read_label(
+    path: Path, ids: Mapping[str, int], ignore: int | None = None, grid: Grid | None = None
+) -> np.ndarray:
+    """Read a label map as class indices.
+
+    Args:
+        path: NIfTI file of label ids.
+        ids: class name → id in the file; index 1 is the first of them.
+        ignore: id of voxels without annotation.
+        grid: grid to return the label map on, that of its scan; None = the file's own. A label
+            map on another grid, such as that of a registered scan, is resampled by nearest
+            neighbour; voxels that it does not reach become `IGNORE`. Whether it may lie on
+            another grid is for `check` to judge.
+
+    Returns:
+        (X, Y, Z) int16: 0 background, 1..K classes, `IGNORE`.
+
+    Raises:
+        DataError: see `read_image`.
+
+    >>> read_label(Path("label.nii.gz"), {"liver": 6, "spleen": 1}).max()
+    2
+    """
+    volume = read_image(path)
+    data = np.round(volume.data).astype(np.int32)
+    indices = np.zeros(data.shape, dtype=np.int16)
+    for index, value in enumerate(ids.values(), start=1):
+        indices[data == value] = index
+    if ignore is not None:
+        indices[data == ignore] = IGNORE
+    if grid is not None and not agree(volume.grid, grid):
+        return resample(indices, volume.grid, grid, "nearest", fill=IGNORE)
+    return indices
+
+
 def as_volume(scan: Scan) -> Volume:
-    """A scan in whichever form it was given; raises `DataError` if it cannot be used."""
+    """Return a scan that was given in any form as a `Volume`; raises `DataError`."""
     if isinstance(scan, Path | str):
         return read_image(Path(scan))
     if isinstance(scan, Volume):
@@ -57,108 +244,45 @@ def as_volume(scan: Scan) -> Volume:
         )
     finite = np.isfinite(data).all() and np.isfinite(affine).all()
     if not finite or abs(np.linalg.det(affine)) < 1e-9:
-        raise DataError("array with values or an affine that are no numbers; repair them first")
+        raise DataError(
+            "array or affine with NaN or Inf, or a singular affine; repair the values first"
+        )
     return Volume(data, Grid(data.shape, affine))
 
 
-def read_header(path: Path) -> Grid:
-    """The grid of a NIfTI file, without its voxels. Raises `DataError` when unreadable."""
-    return _grid(_load(path))
-
-
-def read_image(path: Path) -> Volume:
-    """A scan with its intensities, slope and intercept applied. Raises `DataError`."""
-    image = _load(path)
-    try:
-        data = image.get_fdata(dtype=np.float32, caching="unchanged")
-    # Colours cannot be cast, and damaged gzip streams fail in ways of their own.
-    except (OSError, EOFError, ValueError, TypeError, OverflowError, zlib.error) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: unreadable ({reason}); {COPY_AGAIN}") from error
-    return Volume(data.reshape(image.shape[:3]), _grid(image))
-
-
-def read_label(
-    path: Path, ids: Mapping[str, int], ignore: int | None = None, grid: Grid | None = None
-) -> np.ndarray:
-    """A label map as class indices.
-
-    Args:
-        path: NIfTI file of label ids.
-        ids: class name → id in the file; index 1 is the first of them.
-        ignore: id of voxels without annotation.
-        grid: of the scan that it is for; None = the file's own. A label on another grid, as of
-            a registered scan, is brought there by nearest neighbour, and nobody annotated what
-            it does not reach. Whether it may lie on another grid is for `check` to say.
-
-    Returns:
-        (X, Y, Z) int16: 0 background, 1..K classes, `IGNORE`.
-    """
-    volume = read_image(path)
-    data = np.round(volume.data).astype(np.int32)
-    indices = np.zeros(data.shape, dtype=np.int16)
-    for index, value in enumerate(ids.values(), start=1):
-        indices[data == value] = index
-    if ignore is not None:
-        indices[data == ignore] = IGNORE
-    if grid is not None and not agree(volume.grid, grid):
-        return resample(indices, volume.grid, grid, "nearest", fill=IGNORE)
-    return indices
-
-
 def write_label(path: Path, indices: np.ndarray, ids: Mapping[str, int], like: Path | Grid) -> None:
-    """Write class indices as a label map of `like`'s header, affine and codes.
+    """Write class indices as a label map with the geometry of a scan, bit for bit.
 
-    Names and colours of the classes go into the header (`label_tables.label_extension`).
+    The header also names and colours the classes (`label_tables.label_extension`).
 
     Args:
         path: file to write (.nii or .nii.gz), as a whole or not at all.
-        indices: (X, Y, Z) class indices on `like`'s grid.
+        indices: (X, Y, Z) class indices on the scan's grid.
         ids: class name → id to write.
-        like: the scan whose geometry the label map takes, bit for bit; or the grid, of a scan
-            that is no NIfTI file.
+        like: the scan's NIfTI file, or its grid if there is no such file.
+
+    >>> write_label(Path("label.nii.gz"), indices, {"liver": 6}, like=Path("scan.nii.gz"))
     """
     table = np.array([0, *ids.values()])
     dtype = np.uint8 if table.min() >= 0 and table.max() < 256 else np.int16
     if table.max() > np.iinfo(np.int16).max:
         dtype = np.int32
-    source = pattern(like)
-    header = header_like(source, dtype)
+    header = header_like(like, dtype)
     header.extensions.append(label_extension(ids))
-    data = table.astype(dtype)[indices].reshape(source.shape)
-    image = source.__class__(data, None, header)
-    # The constructor would recompute the qform from the affine; the header's own bytes stay.
-    for key in GEOMETRY:
-        image.header[key] = source.header[key]
+    data = table.astype(dtype)[indices].reshape(header.get_data_shape())
+    kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    image = kind(data, None, header)
+    # The constructor recomputes the qform from the affine; keep the scan's own bytes.
+    for name in GEOMETRY_FIELDS:
+        image.header[name] = header[name]
     with atomic_path(path) as temporary:
         nib.save(image, temporary)
 
 
-def pattern(like: Path | Grid) -> nib.Nifti1Image:
-    """An image with the geometry to write; its voxels are of no account."""
-    if isinstance(like, Path):
-        return _load(like)
-    image = nib.Nifti1Image(np.broadcast_to(np.uint8(0), like.shape), like.affine)
-    image.set_sform(like.affine, "scanner")
-    image.set_qform(like.affine, "scanner")
-    image.header.set_xyzt_units("mm")
-    return image
-
-
-def header_like(source: nib.Nifti1Image, dtype: type) -> nib.Nifti1Header:
-    """`source`'s header for values of another type and meaning."""
-    header = source.header.copy()
-    header.set_data_dtype(dtype)
-    header.set_slope_inter(1, 0)
-    header["cal_min"], header["cal_max"] = 0, 0
-    header.extensions.clear()
-    return header
-
-
 def write_volume(path: Path, data: np.ndarray, grid: Grid) -> None:
-    """Write an array of (X, Y, Z) values on its grid as NIfTI, as a whole or not at all.
+    """Write (X, Y, Z) values on their grid as NIfTI, as a whole or not at all.
 
-    Whole numbers that fit 16 bits, as of most scanners, are stored in these.
+    Whole numbers below 32768, as most scanners give, are stored as 16-bit integers.
     """
     if data.dtype.kind == "f" and np.abs(data).max() < 2**15 and (np.rint(data) == data).all():
         data = data.astype(np.int16)
@@ -168,44 +292,214 @@ def write_volume(path: Path, data: np.ndarray, grid: Grid) -> None:
         nib.save(image, temporary)
 
 
-def _load(path: Path) -> nib.Nifti1Image:
-    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for without end
-        raise DataError(f"{path}: no regular file; name a .nii or .nii.gz file")
+def header_like(like: Path | Grid, dtype: type) -> nib.Nifti1Header:
+    """Return a header with the geometry of a file or a grid, for voxels of another meaning.
+
+    Args:
+        like: a NIfTI file or a grid.
+        dtype: of the voxels to store.
+
+    Raises:
+        DataError: the file has no readable header of a 3-D volume.
+    """
+    if isinstance(like, Path):
+        header = read_nifti(like, voxels=False).require_readable().fields.copy()
+    else:
+        image = nib.Nifti1Image(np.broadcast_to(np.uint8(0), like.shape), like.affine)
+        image.set_sform(like.affine, "scanner")
+        image.set_qform(like.affine, "scanner")
+        header = image.header
+        header.set_xyzt_units("mm")
+    header.set_data_dtype(dtype)
+    header.set_data_offset(0)  # set anew when the file is written
+    header.set_slope_inter(1, 0)
+    header["cal_min"], header["cal_max"] = 0, 0
+    return header
+
+
+def format_shape(shape: tuple[int, ...]) -> str:
+    """Return a shape as text: 6×5×4."""
+    return "×".join(map(str, shape))
+
+
+class _ReadError(Exception):
+    """Reading a file stops here."""
+
+    def __init__(self, found: str, expected: str, fix: str) -> None:
+        super().__init__(found)
+        self.problem = Problem.error(found, expected, fix)
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for its unzipped bytes; failures in the block become `_ReadError`."""
+    expected = "a .nii or .nii.gz file"
+    if os.path.isdir(path):
+        raise _ReadError("a folder", expected, "name the file in it")
+    if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait for ever
+        raise _ReadError("no regular file", expected, "copy what it holds into one")
+    name = path.name.lower()
     try:
-        image = nib.load(path)
+        with open(path, "rb") as file:
+            if not name.endswith((".nii", ".nii.gz")):
+                fix = "convert it to .nii.gz (DICOM: dcm2niix; NRRD, MetaImage: SimpleITK)"
+                raise _ReadError(f"a file of type {path.suffix or 'unknown'}", expected, fix)
+            start = file.read(2)
+            file.seek(0)
+            zipped = start == b"\x1f\x8b"
+            if len(start) == 2 and zipped != name.endswith(".gz"):
+                found = "gzip data in a .nii file" if zipped else "a .gz file without gzip data"
+                fix = f"if the file is whole, rename it to {'.nii.gz' if zipped else '.nii'}"
+                raise _ReadError(found, "a suffix that fits the content", fix)
+            if not zipped:
+                yield file
+            else:
+                with gzip.GzipFile(fileobj=file) as unzipped:
+                    yield cast("IO[bytes]", unzipped)
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; check the manifest's path") from error
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path}: not a readable NIfTI file ({reason}); {COPY_AGAIN}") from error
-    if not isinstance(image, nib.Nifti1Image):
-        raise DataError(f"{path}: {type(image).__name__}, not NIfTI; convert it to .nii.gz")
-    if len(image.shape) < 3 or any(n != 1 for n in image.shape[3:]):
-        raise DataError(
-            f"{path}: {len(image.shape)}-D of shape {image.shape}, expected 3-D; "
-            "split it into one file per volume"
+        fix = "correct its path or put the file there"
+        raise _ReadError("no such file", expected, fix) from error
+    except EOFError as error:
+        raise _ReadError("a truncated gzip file", "the whole of it", COPY_AGAIN) from error
+    except (zlib.error, gzip.BadGzipFile) as error:
+        found = f"damaged gzip data ({error})"
+        raise _ReadError(found, "a sound file", COPY_AGAIN) from error
+    except OSError as error:
+        found = f"unreadable ({error.strerror or error})"
+        raise _ReadError(found, "a readable file", "check its permissions and the disk") from error
+
+
+def _read_header(file: IO[bytes]) -> NiftiHeader:
+    start = file.read(nib.Nifti2Header.sizeof_hdr)
+    kind: type[nib.Nifti1Header] | None = None
+    if start[344:347] == nib.Nifti1Header.single_magic:
+        kind = nib.Nifti1Header
+    elif start[4:7] == nib.Nifti2Header.single_magic:
+        kind = nib.Nifti2Header
+    if kind is None or len(start) < kind.sizeof_hdr:
+        found = "an empty file" if not start else "a file without a NIfTI header"
+        raise _ReadError(found, "a single-file NIfTI image", "convert it to .nii.gz again")
+    fields = kind(start[: kind.sizeof_hdr], check=False)
+    spacing = np.array(fields["pixdim"][1:4], dtype=np.float64)
+    try:
+        # Harmless faults, such as a sign flag of 0, are repaired without a word.
+        fields.check_fix(logger=_SILENT)
+        slope, intercept = fields.get_slope_inter()
+        return NiftiHeader(
+            shape=tuple(int(n) for n in fields.get_data_shape()),
+            spacing=spacing,
+            affine=np.array(fields.get_best_affine(), dtype=np.float64),
+            dtype=fields.get_data_dtype(),
+            offset=int(fields.get_data_offset()),
+            scaling=None if slope is None or (slope, intercept) == (1, 0) else (slope, intercept),
+            fields=fields,
         )
-    _refuse_impossible_size(path, image)
-    return image
+    except (HeaderDataError, HeaderTypeError, ValueError, OverflowError, KeyError) as error:
+        found = f"a contradictory NIfTI header ({error})"
+        raise _ReadError(found, "a sound one", "convert the scan to .nii.gz again") from error
 
 
-def _refuse_impossible_size(path: Path, image: nib.Nifti1Image) -> None:
-    """Believe no header that promises more than the file can hold, before memory is taken."""
-    voxels = math.prod(int(n) for n in image.shape)
-    promised = voxels * image.header.get_data_dtype().itemsize
-    held = path.stat().st_size * (MAX_DEFLATE_RATIO if path.suffix.lower() == ".gz" else 1)
-    if voxels < 1 or min(image.shape) < 1:
-        raise DataError(f"{path}: no voxels (shape {image.shape}); {COPY_AGAIN}")
-    # An array proxy of a file just opened has it; nibabel takes it out of the header.
-    if getattr(image.dataobj, "offset", 0) > MOST_BESIDE:
-        raise DataError(f"{path}: voxels that do not follow the header; {COPY_AGAIN}")
-    if promised > held or voxels > MAX_VOXELS:
-        raise DataError(
-            f"{path}: its header claims {voxels:.3g} voxels (shape {image.shape}), more than the "
-            f"file can hold or crossvox takes; {COPY_AGAIN}"
+def _refuse_false_size(file: IO[bytes], header: NiftiHeader, path: Path) -> None:
+    """Believe no header that announces more than the file can hold, before memory is taken."""
+    n_bytes = math.prod(header.shape) * header.dtype.itemsize
+    size = path.stat().st_size
+    room = size * (MAX_DEFLATE_RATIO if isinstance(file, gzip.GzipFile) else 1)
+    if header.offset > MAX_SURPLUS:
+        found = f"voxels from byte {header.offset} on"
+        raise _ReadError(found, "voxels that follow the header", COPY_AGAIN)
+    if room < header.offset + n_bytes:
+        found = f"a truncated file of {size} bytes"
+        raise _ReadError(found, f"{n_bytes} bytes of voxels, by its header", COPY_AGAIN)
+
+
+def _read_voxels(file: IO[bytes], header: NiftiHeader) -> np.ndarray:
+    n_bytes = math.prod(header.shape) * header.dtype.itemsize
+    file.seek(header.offset)
+    data = np.empty(n_bytes, dtype=np.uint8)
+    rest = data.data
+    while len(rest):
+        got = file.readinto(rest)  # type: ignore[attr-defined]
+        if not got:
+            found = f"{n_bytes - len(rest)} bytes of voxels"
+            raise _ReadError(found, f"{n_bytes}, by its header", COPY_AGAIN)
+        rest = rest[got:]
+    # On to the end, where gzip's checksum is.
+    surplus = 0
+    while got := len(file.read(CHUNK)):
+        surplus += got
+        if surplus > max(n_bytes, MAX_SURPLUS):
+            found = f"more than {surplus} bytes behind the voxels"
+            raise _ReadError(found, "a file that ends there, by its header", COPY_AGAIN)
+    return data.view(header.dtype)
+
+
+def _as_float32(stored: np.ndarray, header: NiftiHeader) -> np.ndarray:
+    """Return scaled voxels (X, Y, Z), rounded to single precision once, after scaling."""
+    if stored.dtype == np.float32 and stored.dtype.isnative and header.scaling is None:
+        return stored.reshape(header.shape[:3], order="F")
+    values = np.empty(stored.size, dtype=np.float32)
+    for start in range(0, stored.size, CHUNK):
+        part = header.scale(stored[start : start + CHUNK])
+        # By way of the type that holds both: 64-bit integers become float64 first.
+        common = np.promote_types(part.dtype, np.float32)
+        values[start : start + CHUNK] = part.astype(common, copy=False)
+    return values.reshape(header.shape[:3], order="F")
+
+
+def _shape_problem(header: NiftiHeader) -> Problem | None:
+    """Return what is wrong with shape or type; after an error the voxels are not to be read."""
+    shape, again = header.shape, "export the scan again"
+    found = f"{len(shape)}-D, shape {format_shape(shape)}"
+    if min(shape, default=0) < 1:
+        return Problem.error(found, "at least one voxel along each axis", again)
+    if len(shape) < 3:
+        fix = "export the scan as a volume, a single slice as X×Y×1"
+        return Problem.error(found, "a 3-D volume", fix)
+    if max(shape[3:], default=1) > 1:
+        fix = (
+            "split it (nibabel.four_to_three, or `fslsplit FILE PART -t`) and name one part, or "
+            "each as a modality of its own"
         )
+        return Problem.error(found, "a 3-D volume", fix)
+    if math.prod(shape) > MAX_VOXELS:
+        fix = "crop or resample the scan; if it is smaller than that, its header is damaged"
+        found = f"shape {format_shape(shape)}"
+        return Problem.error(found, f"at most {MAX_VOXELS} voxels", fix)
+    if header.dtype.kind not in "iuf":
+        fix = "save one real number per voxel (RGB: convert to grey; complex: take the magnitude)"
+        found = f"voxels of type {header.dtype}"
+        return Problem.error(found, "integers or floating-point numbers", fix)
+    if len(shape) > 3:
+        fix = "nothing has to be done; nibabel.squeeze_image drops the empty axis"
+        return Problem.warning(found, "a 3-D volume", fix)
+    return None
 
 
-def _grid(image: nib.Nifti1Image) -> Grid:
-    x, y, z = image.shape[:3]
-    return Grid((x, y, z), np.asarray(image.affine, dtype=np.float64))
+def _geometry_problem(header: NiftiHeader) -> Problem | None:
+    """Return the first reason why spacing or affine cannot be used."""
+    matrix = header.affine[:3, :3]
+    sizes = np.linalg.norm(matrix, axis=0)
+    fix = "export the scan again, or copy the affine of a sound file of the same scan"
+    if not (np.isfinite(header.spacing).all() and (header.spacing > 0).all()):
+        found = f"voxel size {_numbers(header.spacing)} mm"
+        fix = "write the true one into the header (pixdim), or convert the DICOM series again"
+        return Problem.error(found, "three positive numbers", fix)
+    if not np.isfinite(header.affine).all():
+        return Problem.error("NaN or Inf in the affine", "finite numbers", fix)
+    if (sizes == 0).any() or abs(np.linalg.det(matrix / sizes)) < 1e-3:
+        found = f"a singular affine, columns of length {_numbers(sizes)} mm"
+        return Problem.error(found, "three independent axes", fix)
+    cosines = np.abs((matrix / sizes).T @ (matrix / sizes) - np.eye(3))
+    if cosines.max() > MAX_SHEAR:
+        off, limit = np.degrees(np.arcsin([min(cosines.max(), 1.0), MAX_SHEAR]))
+        found = f"a non-orthogonal affine, axes {off:.2f}° off the right angle"
+        fix = (
+            "resample the scan onto an orthogonal grid (dcm2niix corrects gantry tilt; apply an "
+            "affine registration instead of writing it into the header)"
+        )
+        return Problem.error(found, f"at most {limit:.2f}°", fix)
+    return None
+
+
+def _numbers(values: np.ndarray) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
