@@ -4,8 +4,8 @@ import pytest
 
 from crossvox.cli.run_options import parse_run, run_config
 from crossvox.config.presets import load_preset, merge, presets
+from crossvox.config.registry import crop_rule
 from crossvox.errors import UsageError
-from crossvox.workflows.run import crop_rule
 
 
 def config(*argv: str):

@@ -70,7 +70,8 @@ def test_a_bundle_says_what_it_is_and_nothing_of_the_training_cases(run, bundle)
     files = {str(path.relative_to(bundle)) for path in bundle.rglob("*") if path.is_file()}
     assert files == {
         *("configs/metadata.json", "configs/inference.json", "docs/README.md"),
-        *("models/config.yaml", "models/plan.json", "models/checkpoints/best.safetensors"),
+        *("models/config.yaml", "models/plan.json", "models/run.json"),
+        "models/checkpoints/best.safetensors",
     }
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))
     data = metadata["network_data_format"]
@@ -97,6 +98,19 @@ def test_a_bundle_says_which_published_weights_it_began_with(run, tmp_path):
     metadata = json.loads((tmp_path / "b/configs/metadata.json").read_text(encoding="utf-8"))
     kept = json.loads((tmp_path / "b/models/run.json").read_text(encoding="utf-8"))
     assert metadata["initial_weights"] == kept["weights"] == wanted
+
+
+@pytest.mark.parametrize("form", [["--bundle", "b"], ["--onnx", "o.onnx"]])
+def test_a_run_of_another_version_is_not_exported(form, run, tmp_path, capsys, monkeypatch):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    record = json.loads((copy / "run.json").read_text(encoding="utf-8"))
+    record["versions"]["crossvox"] = "99.0.0"
+    (copy / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    line = refused(capsys, "export", copy, *form)
+    assert "made by crossvox 99.0.0" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_onnx_gives_torchs_probabilities_for_each_modality(run, tmp_path, capsys):

@@ -21,12 +21,11 @@ PLAIN = ""
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a row before it is run, for the tables and to tell earlier runs by."""
+    """What the tables say of a row's method, known before it is run."""
 
     parameters: int
     uses_unlabelled: bool
     adaptation: str
-    aligned: bool
 
 
 @dataclass(frozen=True)

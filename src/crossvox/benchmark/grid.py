@@ -19,7 +19,7 @@ from crossvox.benchmark.suite import (
     slug,
     table_backbone,
 )
-from crossvox.config.presets import PLUGINS
+from crossvox.config.registry import build_method, crop_rule
 from crossvox.config.run_config import RunConfig
 from crossvox.data.crops.misalign import Misalign
 from crossvox.data.formats.nifti import read_header
@@ -31,7 +31,7 @@ from crossvox.errors import CrossvoxError, UsageError
 from crossvox.training.record import ELSEWHERE, read_config, read_facts
 from crossvox.utils.files import naming, real_path, sha256, sha256_once
 from crossvox.workflows.evaluate import Given, cases_of
-from crossvox.workflows.run import Run, build_method, crop_rule, is_aligned, with_defaults
+from crossvox.workflows.run import require_version
 from crossvox.workflows.train import store_path
 
 Parse = Callable[[Path], RunConfig]
@@ -190,7 +190,6 @@ def _planned(
         method.n_parameters,
         method.uses_unlabelled,
         method.adaptation,
-        is_aligned(plan.task, config),
     )
 
 
@@ -218,18 +217,15 @@ def _refuse_other(cell: Cell) -> None:
     """Raise `UsageError` if the folder holds a run of other settings or other data."""
     if not cell.begun:
         return
-    before, now = read_config(cell.run), cell.config.to_dict()
     try:
-        before |= {p: with_defaults(p, before.get(p), now[p]) for p in PLUGINS}
-        before = RunConfig.from_dict(before).to_dict()
+        require_version(cell.run)
+        before = RunConfig.from_dict(read_config(cell.run)).to_dict()
     except CrossvoxError as error:
         raise UsageError(
             f"{cell.folder}: {error}; remove that folder, or give another --out"
         ) from error
+    now = cell.config.to_dict()
     changed = [name for key in now if key not in ELSEWHERE for name in _other(key, before, now)]
-    changed = [name for name in changed if name != "sampling.align"]
-    if _aligned_otherwise(cell):
-        changed.append("sampling.align")
     if _data_changed(cell):
         changed.append("data set")
     if changed:
@@ -247,17 +243,6 @@ def _other(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     if one.get("name") != two.get("name"):
         return [f"{key}.name"]  # two methods' options have nothing to do with each other
     return [f"{key}.{k}" for k in one | two if one.get(k) != two.get(k)]
-
-
-def _aligned_otherwise(cell: Cell) -> bool:
-    """Whether its run aligned scans and would not now, or the other way round.
-
-    The configuration of a version that could not does not say so; the plan does.
-    """
-    try:
-        return Run.load(cell.run).task.aligned is not cell.facts.aligned
-    except CrossvoxError:
-        return False  # who goes on with the run says what is wrong with it
 
 
 def _data_changed(cell: Cell) -> bool:

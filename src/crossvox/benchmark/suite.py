@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from crossvox.config.presets import load_preset, merge
+from crossvox.config.registry import find_class
 from crossvox.data.manifest import SPLITS
 from crossvox.errors import UsageError
 from crossvox.utils.documents import read_yaml
-from crossvox.workflows.run import plugin
 
 GRID = ("data", "root", "out", "store", "method", "labelled", "label_draw", "seed", "preset")
 """Settings of a run that the grid decides on, so that no `set` may."""
@@ -238,7 +238,7 @@ def _row(where: str, entry: Any) -> MethodRow:
     _kinds(f"{where}, row '{label}'", entry, dict, "options", "set")
     _kinds(f"{where}, row '{label}'", entry, str, "only")
     try:
-        plugin("method", entry["method"])
+        find_class("method", entry["method"])
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None
     _grid_free(f"{where}, row '{label}'", entry.get("set", {}))
@@ -258,7 +258,7 @@ def _backbone(where: str, entry: Any) -> dict[str, Any]:
     if not isinstance(backbone, dict) or "name" not in backbone:
         raise UsageError(f"{where}: backbone {entry!r}; expected a name, or `name:` and options")
     try:
-        plugin("backbone", backbone["name"])
+        find_class("backbone", backbone["name"])
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None
     return dict(backbone)

@@ -10,11 +10,11 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from crossvox.cli.options import check_keys, flatten, new_parser, parse, pick, to_json
-from crossvox.config.presets import PLUGINS, load_preset, merge, presets
+from crossvox.config.presets import COMPONENTS, load_preset, merge, presets
+from crossvox.config.registry import CLASSES, NOT_OPTIONS, find_class
 from crossvox.config.run_config import SECTIONS, RunConfig
 from crossvox.errors import UsageError
 from crossvox.utils.documents import read_yaml
-from crossvox.workflows.run import NO_OPTIONS, REGISTRIES, plugin
 
 AddOptions = Callable[[ArgumentParser], None]
 
@@ -41,7 +41,7 @@ def parse_run(
     Raises:
         UsageError: an unknown name, key or type, with the valid choices.
     """
-    flags = {name: (f"--{name}", f"--{name}.name") for name in PLUGINS}
+    flags = {name: (f"--{name}", f"--{name}.name") for name in COMPONENTS}
     argv = _gather_weights(argv)
     found, rest = pick(argv, config=("--config",), preset=("--preset",), **flags)
     files = [(Path(name), _read(Path(name))) for name in found["config"]]
@@ -50,17 +50,17 @@ def parse_run(
         given = merge(given, values)
     preset = [given.get("preset") or "cpu", *found["preset"]][-1]
     shipped = merge(load_preset(preset), overrides or {})
-    chosen = merge(merge(shipped, given), {name: {} for name in PLUGINS})
-    for name in PLUGINS:
+    chosen = merge(merge(shipped, given), {name: {} for name in COMPONENTS})
+    for name in COMPONENTS:
         if found[name]:
             chosen = merge(chosen, {name: {"name": found[name][-1]}})
-        plugin(name, chosen[name].get("name"))
+        find_class(name, chosen[name].get("name"))
     chosen["preset"] = preset
-    names = {name: chosen[name]["name"] for name in PLUGINS}
+    names = {name: chosen[name]["name"] for name in COMPONENTS}
     parser = _run_parser(command, description, add_options, names)
     for path, values in files:
         check_keys(_own_keys(values, names), parser, path)
-    parser.set_defaults(flatten(merge(shipped, {n: {"name": names[n]} for n in PLUGINS})))
+    parser.set_defaults(flatten(merge(shipped, {n: {"name": names[n]} for n in COMPONENTS})))
     values = parse(parser, ["--config", to_json(chosen), *rest])
     if isinstance(values.get("weights"), dict) and "joint" in values["method"]:
         # Modalities that start from a file each do not start in one network, unless asked to.
@@ -84,13 +84,13 @@ def _run_parser(
     parser.add_argument("--preset", type=str, help=f"starting values: {', '.join(presets())}")
     parser.add_argument("--seed", type=int, default=0, help="of weights, crops and augmentation")
     add_options(parser)
-    for name, registry in REGISTRIES.items():
+    for name, registry in CLASSES.items():
         kind = registry[names[name]]
         group = parser.add_argument_group(f"{name} {names[name]}: {_first_line(kind)}")
         group.add_argument(f"--{name}.name", type=str, metavar="NAME",
                            help=f"short: --{name}; one of {', '.join(registry)}")  # fmt: skip
         group.add_class_arguments(
-            kind, name, skip=set(NO_OPTIONS), as_group=False, fail_untyped=False
+            kind, name, skip=set(NOT_OPTIONS), as_group=False, fail_untyped=False
         )
     for name, kind in SECTIONS.items():
         group = parser.add_argument_group(f"{name}: {_first_line(kind)}")
@@ -101,9 +101,9 @@ def _run_parser(
 def _read(path: Path) -> dict[str, Any]:
     """A YAML file whose sections are mappings, a plugin's short form `method: cmc` written out."""
     values = read_yaml(path)
-    for key in (*PLUGINS, *SECTIONS):
+    for key in (*COMPONENTS, *SECTIONS):
         section = values.get(key)
-        if key in PLUGINS and isinstance(section, str):
+        if key in COMPONENTS and isinstance(section, str):
             values[key] = {"name": section}
         elif key in values and not isinstance(section, dict):
             raise UsageError(
@@ -138,7 +138,7 @@ def _own_keys(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     """
     own = {}
     for key, value in values.items():
-        if key in PLUGINS:
+        if key in COMPONENTS:
             value = value if value.get("name", names[key]) == names[key] else {}
         own[key] = None if key == "weights" else value
     return own

@@ -9,7 +9,7 @@ import yaml
 
 from crossvox.errors import UsageError
 
-PLUGINS = ("method", "backbone")
+COMPONENTS = ("method", "backbone")
 """The parts of a configuration that name a class (`name`) and hold that class's own options."""
 
 
@@ -44,7 +44,7 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         before = merged.get(key)
         if not (isinstance(value, dict) and isinstance(before, dict)):
             merged[key] = value
-        elif key in PLUGINS and value.get("name", before.get("name")) != before.get("name"):
+        elif key in COMPONENTS and value.get("name", before.get("name")) != before.get("name"):
             merged[key] = dict(value)
         else:
             merged[key] = {**before, **value}

@@ -1,4 +1,4 @@
-"""The whole configuration of a run: one dataclass, one YAML file."""
+"""The configuration of a run: one dataclass, one YAML file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crossvox.config.presets import PLUGINS
+from crossvox.config.presets import COMPONENTS
+from crossvox.config.registry import complete
 from crossvox.data.crops.augment import Augment
 from crossvox.data.crops.misalign import Misalign
 from crossvox.data.crops.sampling import Sampling
@@ -45,8 +46,8 @@ class RunConfig:
         weights: published weights to start from, one file for all modalities or one for each.
         seed: of the initial weights, the crops and the augmentation.
         store: folder of the prepared volumes; None = one beside the run, shared by its neighbours.
-        method: `name` and the method's own options.
-        backbone: `name` and the backbone's own options.
+        method: `name` and the method's own options; those not given take their defaults.
+        backbone: `name` and the backbone's own options; likewise.
         budget: what the planning may spend.
         sampling: the crops of one step.
         augment: the random changes made to crops.
@@ -77,6 +78,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         require("seed", self.seed, 0)
+        for part in COMPONENTS:
+            object.__setattr__(self, part, complete(part, getattr(self, part)))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for YAML."""
@@ -95,8 +98,8 @@ class RunConfig:
                 parts[key] = None if value is None else Path(value)
             elif key == "weights":
                 parts[key] = _paths(value)
-            elif key in PLUGINS:
-                parts[key] = {name: _freeze(option) for name, option in value.items()}
+            elif key in COMPONENTS:
+                parts[key] = _freeze(value)
             else:
                 parts[key] = str(value) if key == "labelled" else value
         return cls(**parts)
@@ -146,4 +149,6 @@ def _refuse_unknown(values: dict[str, Any], known: set[str], where: str) -> None
 
 
 def _freeze(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _freeze(item) for key, item in value.items()}
     return tuple(_freeze(v) for v in value) if isinstance(value, list | tuple) else value

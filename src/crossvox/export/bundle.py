@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import yaml
 
+from crossvox.config.registry import build_method
 from crossvox.data.manifest.selection import Selection
 from crossvox.errors import UsageError
 from crossvox.training.checkpoint import load_weights, save_weights
@@ -21,7 +22,7 @@ from crossvox.training.record import read_facts
 from crossvox.utils.files import TEMPORARY, atomic_write, require_writable
 from crossvox.version import __version__
 from crossvox.workflows.predict import Checkpoint
-from crossvox.workflows.run import PLAN, Run, build_method
+from crossvox.workflows.run import PLAN, Run
 
 INFERENCE: dict[str, Any] = {
     "imports": [
@@ -124,8 +125,8 @@ def _write_model(run: Run, weights: Path, folder: Path) -> None:
     nobody: dict[str, tuple[str, ...]] = {modality: () for modality in run.task.modalities}
     anonymous = dataclasses.replace(run, selection=Selection(nobody, nobody))
     atomic_write(folder / PLAN, anonymous.document())
-    if published:
-        _write_json(folder / "run.json", {"weights": published})
+    facts = {"versions": {"crossvox": __version__}}
+    _write_json(folder / "run.json", facts | ({"weights": published} if published else {}))
 
 
 def _published(run: Run) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -28,7 +27,6 @@ class Method(nn.Module):
             "companion" crops that other modalities have of the same subject.
         adaptation: what was changed of a published method so that it works here (unpaired scans,
             3-D, few labels), for the tables; empty if nothing.
-        formerly: options that came later and whose default is not what was done before: what was.
         keeps_largest: of the classes that are one piece in the labels (`Task.one_piece`), a label
             map keeps one part only, unless `inference.largest` says otherwise.
     """
@@ -37,7 +35,6 @@ class Method(nn.Module):
     summary: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
     adaptation: ClassVar[str] = ""
-    formerly: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     keeps_largest: bool = False
 
     def __init__(self, task: Task, backbone: Backbone) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import cast
 
 import torch
@@ -41,7 +40,6 @@ class CMCPlus(Method):
     summary = "cmc, then also the soft labels of its moving average"
     needs = frozenset({"unlabelled", "companion"})
     adaptation = "not published: our recipe on top of cmc"
-    formerly = MappingProxyType({"cac_lasts": False})
 
     voxels: Tensor
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from crossvox.config.presets import load_preset, merge
+from crossvox.config.registry import find_class
 from crossvox.config.run_config import RunConfig
 from crossvox.data.phantom import write_phantom
 from crossvox.errors import UsageError
@@ -19,7 +20,7 @@ from crossvox.utils.files import atomic_write, require_folder
 from crossvox.workflows.evaluate import evaluate
 from crossvox.workflows.predict import Options, predict_split
 from crossvox.workflows.prepare import Echo
-from crossvox.workflows.run import Run, complete, plugin
+from crossvox.workflows.run import Run
 from crossvox.workflows.train import resume, train
 
 
@@ -72,7 +73,7 @@ def demo(out: Path, settings: Demo = Demo(), echo: Echo = print) -> dict[str, Su
     if (out / "scores.md").exists():
         raise UsageError(f"{out} holds a demonstration; remove it or give another --out")
     for method in settings.methods:
-        plugin("method", method)
+        find_class("method", method)
     echo("synthetic scans: nothing here says how the methods do on patients")
     data = write_phantom(
         out / "data",
@@ -129,7 +130,7 @@ def _config(data: Path, run: Path, method: str, settings: Demo) -> RunConfig:
         "backbone": {"width": settings.width},
         "fit": {"steps": settings.steps, "validations": 3, "save_every": settings.steps},
     }
-    return complete(RunConfig.from_dict(merge(load_preset("cpu"), given)))
+    return RunConfig.from_dict(merge(load_preset("cpu"), given))
 
 
 def _places(settings: Demo) -> dict[str, str]:

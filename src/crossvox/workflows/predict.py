@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from crossvox.config.registry import build_method
 from crossvox.data.checks import check, check_images
 from crossvox.data.formats.dicom.seg import require_dicom
 from crossvox.data.manifest import Case, Manifest, as_manifest
@@ -22,7 +23,7 @@ from crossvox.utils.files import real_path, require_folder
 from crossvox.workflows.memory import require_memory
 from crossvox.workflows.outputs import LABELS_ONLY, Outputs, Target, predict_to_files
 from crossvox.workflows.prepare import Echo, refuse
-from crossvox.workflows.run import Run, build_method
+from crossvox.workflows.run import Run
 
 Checkpoint = Literal["best", "last"]
 

@@ -18,6 +18,7 @@ from lightning_fabric.utilities import move_data_to_device
 from torch import nn
 from torch.utils._pytree import tree_map
 
+from crossvox.config.registry import build_method, crop_rule
 from crossvox.config.run_config import RunConfig
 from crossvox.data.formats.nifti import read_header
 from crossvox.data.manifest import load_manifest
@@ -31,7 +32,7 @@ from crossvox.training.record import read_facts, read_metrics
 from crossvox.workflows.memory import require_memory
 from crossvox.workflows.predict import Options, Predictor
 from crossvox.workflows.prepare import Echo
-from crossvox.workflows.run import Run, build_method, crop_rule
+from crossvox.workflows.run import Run
 from crossvox.workflows.train import crops, store_path, train
 
 WARM_UP = 3

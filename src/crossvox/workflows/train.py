@@ -10,6 +10,7 @@ from typing import TypeVar, cast
 import torch
 from lightning_fabric import Fabric
 
+from crossvox.config.registry import build_method, crop_rule, is_aligned
 from crossvox.config.run_config import RunConfig
 from crossvox.data.checks import check
 from crossvox.data.crops.dataset import CropDataset
@@ -44,7 +45,7 @@ from crossvox.workflows.prepare import (
     fill,
     refuse,
 )
-from crossvox.workflows.run import PLAN, Run, build_method, complete, crop_rule, is_aligned
+from crossvox.workflows.run import PLAN, Run
 from crossvox.workflows.validate import Validation
 from crossvox.workflows.weights import Files, describe, read_files, start
 
@@ -79,7 +80,7 @@ def train(config: RunConfig, echo: Echo = print) -> Trained:
         DataError: the data set has errors; nothing is written then.
         CrossvoxError: training diverged.
     """
-    config = complete(config).absolute()
+    config = config.absolute()
     fabric = launch(config.compute)
     echo = echo if fabric.is_global_zero else _silent
     # Launchers count restarts per machine. Whether there is a run, the first process says for all:

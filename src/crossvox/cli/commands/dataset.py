@@ -8,6 +8,7 @@ from pathlib import Path
 
 from crossvox.cli.options import add_root, new_parser, parse, pick, required
 from crossvox.config.presets import load_preset, merge, presets
+from crossvox.config.registry import crop_rule
 from crossvox.config.run_config import section
 from crossvox.data.checks import check_manifest, format_problems, has_errors
 from crossvox.data.manifest import load_manifest
@@ -16,7 +17,6 @@ from crossvox.networks.backbone import BACKBONES
 from crossvox.utils.files import atomic_write
 from crossvox.workflows.check import broken, draw, overlap_lines, overlap_problems, overlaps
 from crossvox.workflows.prepare import prepare
-from crossvox.workflows.run import crop_rule
 
 
 def check_command(argv: list[str]) -> int:

@@ -1,0 +1,103 @@
+"""Look up methods and backbones by name, and build them from a configuration."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from crossvox.batch import CropRule, Task
+from crossvox.errors import UsageError
+from crossvox.methods import METHODS
+from crossvox.methods.base import Method
+from crossvox.networks.backbone import BACKBONES
+
+if TYPE_CHECKING:
+    from crossvox.config.run_config import RunConfig
+
+CLASSES: dict[str, Mapping[str, type]] = {"method": METHODS, "backbone": BACKBONES}
+"""Part of a configuration → name → class."""
+
+NOT_OPTIONS = frozenset({"task", "backbone", "pretrained"})
+"""Constructor arguments that are not user options."""
+
+
+def find_class(part: str, name: Any) -> type:
+    """Return the class that a `method` or `backbone` names.
+
+    Raises:
+        UsageError: no class has this name; the message lists those there are.
+    """
+    classes = CLASSES[part]
+    if not isinstance(name, str) or name not in classes:
+        raise UsageError(f"unknown {part} '{name}'; choose from {', '.join(classes)}")
+    return classes[name]
+
+
+def complete(part: str, given: Any) -> dict[str, Any]:
+    """Return a `method` or `backbone` with the defaults of all options that were not given.
+
+    >>> complete("backbone", {"name": "vnet", "width": 8})
+    {'name': 'vnet', 'width': 8, ...}
+
+    Args:
+        part: "method" or "backbone".
+        given: `{name, options …}`, or the name alone.
+
+    Raises:
+        UsageError: the name or an option is unknown.
+    """
+    if not isinstance(given, Mapping):
+        given = {"name": given}
+    name = given.get("name")
+    parameters = inspect.signature(find_class(part, name)).parameters
+    known = {key: p.default for key, p in parameters.items() if key not in NOT_OPTIONS}
+    if unknown := given.keys() - known.keys() - {"name"}:
+        raise UsageError(
+            f"{part} '{name}' has no option '{min(unknown)}'; "
+            f"choose from {', '.join(known) or 'none'}"
+        )
+    defaults = {key: value for key, value in known.items() if value is not inspect.Parameter.empty}
+    return {**given, **defaults, **given}
+
+
+def build_method(task: Task, config: RunConfig) -> Method:
+    """Build the configured method over the configured backbone, with random weights.
+
+    Published weights are not read here. The backbone only learns whether there are any.
+
+    Raises:
+        UsageError: an option is out of range or does not fit the task.
+    """
+    network = find_class("backbone", config.backbone["name"])
+    method = find_class("method", config.method["name"])
+    options = _options(config.backbone)
+    if hasattr(network, "published"):
+        options["pretrained"] = config.weights is not None
+    try:
+        return method(task, network(task, **options), **_options(config.method))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def crop_rule(backbone: Mapping[str, Any]) -> CropRule | None:
+    """Return the crops that a backbone takes; None if the plan's strides decide.
+
+    Raises:
+        UsageError: with these options it takes none.
+    """
+    rule = getattr(find_class("backbone", backbone["name"]), "crop", None)
+    try:
+        return None if rule is None else rule(**_options(backbone))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def is_aligned(task: Task, config: RunConfig) -> bool:
+    """Return whether a run moves the scans of a subject onto each other before training."""
+    needs = find_class("method", config.method["name"]).needs  # type: ignore[attr-defined]
+    return config.sampling.align and bool(needs) and task.paired and not task.registered
+
+
+def _options(part: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in part.items() if key != "name"}
