@@ -129,7 +129,7 @@ def test_a_folder_prepared_otherwise_is_refused(manifest, preprocessing, tmp_pat
 def test_a_failure_leaves_nothing_behind(manifest, preprocessing, tmp_path):
     case = manifest.case("ct0")
     case.images["ct"].write_bytes(b"broken")
-    with pytest.raises(Exception, match="NIfTI"):
+    with pytest.raises(Exception, match="without gzip data"):
         Store(tmp_path / "s", preprocessing).image(case, "ct")
     assert [p.name for p in (tmp_path / "s").rglob("*") if p.is_file()] == ["preprocessing.json"]
 
