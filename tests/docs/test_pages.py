@@ -130,16 +130,6 @@ def test_the_site_builds_without_a_warning_and_asks_for_nothing_else(tmp_path) -
         assert loaded == [], page.name
 
 
-def test_the_readmes_headline_is_that_of_the_results() -> None:
-    """Its numbers are copied from the page that the benchmark writes."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    part = readme.split("## How well")[1].split("\n## ")[0]
-    tables = [block.splitlines() for block in part.split("\n\n") if block.startswith("|")]
-    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").splitlines()
-    (table,) = tables
-    assert len(table) > 5 and all(line in page for line in table)
-
-
 def test_the_results_are_made_of_the_numbers_in_the_repository(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "benchmarks" / "measured", tmp_path / "measured")
     names = ("headline", "headline4", "compared", "robustness")

@@ -1,10 +1,11 @@
-"""The page of figures is made of measurements, and says what is not measured."""
+"""benchmarks/reliability.py, and the page that it writes from measurements."""
 
 from __future__ import annotations
 
 import ast
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -62,12 +63,26 @@ def test_every_test_that_reports_a_figure_belongs_to_a_section() -> None:
 
     patterns = [p for s in reliability.load_sections().values() for p in s.get("tests", ())]
     placed = {path for pattern in patterns for path in ROOT.glob(pattern)}
-    for path in sorted((ROOT / "tests").glob("test_*.py")):
+    assert all(any(ROOT.glob(pattern)) for pattern in patterns), "a pattern matches no file"
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        if path == Path(__file__):
+            continue
         names = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if any(isinstance(node, ast.arg) and node.arg == "record_property" for node in names):
             assert path in placed, (
                 f"{path.name} is in no section of benchmarks/reliability/sections.yaml"
             )
+
+
+def test_the_page_has_the_words_of_today() -> None:
+    """Title and promise of every section, whichever commit its figures were measured at."""
+    import reliability
+    from reliability_page import HEAD
+
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    assert text.startswith(HEAD)
+    for section in reliability.load_sections().values():
+        assert f"\n## {section['title']}\n\n{section['promise']}\n\n" in text
 
 
 def test_figures_and_outcomes_are_read_from_what_pytest_writes(tmp_path) -> None:

@@ -1,0 +1,96 @@
+"""The README: short, in order, and true in what it says of code, results and files."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from crossvox.losses.supervised import supervised_loss
+from crossvox.methods import METHODS, Method
+from fixtures.docs import blocks
+from fixtures.methods import make_batch, make_method, make_task
+from fixtures.paths import ROOT
+
+README = ROOT / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+CODE_ROWS = re.findall(
+    r"^\| .+? \| `(\w+)` \| \[(.+?):(\d+)\]\((.+?)#L(\d+)\) \|$", TEXT, flags=re.M
+)
+"""(symbol, shown path, shown line, linked path, linked line) of the table of the method."""
+
+
+def section(title: str) -> str:
+    return TEXT.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def test_it_has_at_most_900_words() -> None:
+    assert len(TEXT.split()) <= 900
+
+
+def test_its_sections_stand_in_this_order() -> None:
+    assert re.findall(r"^## (.+)$", TEXT, flags=re.M) == [
+        "Install and first run",
+        "Your own data",
+        "Results",
+        "The method",
+        "Add a method",
+        "Documentation",
+        "Cite and licence",
+    ]
+    head = TEXT.split("\n## ")[0]
+    assert "**Not for clinical use.**" in head and "docs/images/phantom.png" in head
+
+
+def test_its_picture_is_small() -> None:
+    assert (ROOT / "docs" / "images" / "phantom.png").stat().st_size < 200_000
+
+
+def line_of(file: Path, symbol: str) -> int:
+    """The line on which `file` defines the class or function `symbol`."""
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    kinds = (ast.ClassDef, ast.FunctionDef)
+    (line,) = [node.lineno for node in body if isinstance(node, kinds) and node.name == symbol]
+    return line
+
+
+def test_the_method_table_names_networks_losses_schedules_and_the_loop() -> None:
+    named = {symbol for symbol, *_ in CODE_ROWS}
+    assert named >= {"MIA", "Fusion", "CSCLoss", "CACLoss", "supervised_loss", "ramp_up", "fit"}
+
+
+@pytest.mark.parametrize("row", CODE_ROWS, ids=[row[0] for row in CODE_ROWS])
+def test_the_method_table_leads_to_the_code(row: tuple[str, ...]) -> None:
+    symbol, shown, shown_line, target, line = row
+    assert target == f"src/crossvox/{shown}"
+    found = line_of(ROOT / target, symbol)
+    assert (int(shown_line), int(line)) == (found, found), f"{symbol} is at {shown}:{found}"
+
+
+def test_the_example_method_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    (source,) = [block.text for block in blocks(README) if block.language == "python"]
+    names: dict = {"Method": Method, "nn": nn, "supervised_loss": supervised_loss}
+    exec(compile(source, str(README), "exec"), names)
+    monkeypatch.setitem(METHODS, "joint", names["Joint"])
+    method = make_method("joint", make_task())
+    batch = make_batch(method.task)
+    optimizer = torch.optim.Adam(method.parameter_groups(), lr=1e-2)
+    first = method(batch, 0.0)["loss"].item()
+    for _ in range(5):
+        optimizer.zero_grad()
+        method(batch, 0.0)["loss"].backward()
+        optimizer.step()
+    assert method(batch, 0.0)["loss"].item() < first
+    images = batch.unlabelled.images
+    assert list(method.predict({"mr": images["mr"]})) == ["mr"]
+
+
+def test_its_results_are_those_of_the_results_page() -> None:
+    """The table is copied from the page that the benchmark writes."""
+    (table,) = [p.splitlines() for p in section("Results").split("\n\n") if p.startswith("|")]
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").splitlines()
+    assert len(table) > 5 and all(line in page for line in table)
