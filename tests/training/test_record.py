@@ -67,15 +67,24 @@ def test_a_directory_is_a_run_only_when_it_holds_all_of_its_beginning(tmp_path, 
 
 def test_an_error_of_the_disk_names_the_log(tmp_path, monkeypatch):
     record = RunRecord(tmp_path, CONFIG)
+    record.log(1, {"loss": 1.0})
 
-    def full(self, data):
+    def full(self, *args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    record.log(1, {"loss": 1.0})
-    monkeypatch.setattr("crossvox.training.events.RecordWriter.write", full)
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.add_scalar", full)
     with pytest.raises(OSError) as caught:
         record.log(2, {"loss": 1.0})
-    assert "tfevents" in caught.value.filename
+    assert caught.value.filename == str(tmp_path / "tensorboard")
+
+
+def test_without_tensorboard_the_numbers_are_in_metrics_csv_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("crossvox.training.record.TENSORBOARD", False)
+    with RunRecord(tmp_path, CONFIG) as record:
+        record.rewind(0)
+        record.log(1, {"loss": 1.0})
+    assert read_metrics(tmp_path / "metrics.csv") == [("1", "loss", "1")]
+    assert not (tmp_path / "tensorboard").exists()
 
 
 def test_a_folder_with_other_files_can_take_a_run(tmp_path):

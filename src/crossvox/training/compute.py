@@ -17,7 +17,7 @@ from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElastic
 from torch import distributed as dist
 
 from crossvox.errors import UsageError
-from crossvox.training.rendezvous import meet_apart
+from crossvox.training.distributed import use_own_port
 
 Accelerator = Literal["auto", "cpu", "gpu"]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
@@ -71,7 +71,7 @@ def fabric(compute: Compute) -> Fabric:
         )
     except (RuntimeError, ValueError) as error:
         raise UsageError(f"cannot compute on {devices} × {accelerator}: {_line(error)}") from None
-    meet_apart()
+    use_own_port()
     made.launch()
     if made.world_size > 1:
         atexit.register(_leave)

@@ -1,4 +1,4 @@
-"""The record of a run: its configuration, what it ran on, its numbers and its checkpoints."""
+"""The run directory: configuration, facts about the machine, logged numbers, checkpoints."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import csv
 import hashlib
 import importlib.metadata
+import importlib.util
 import io
 import json
 import math
@@ -28,11 +29,15 @@ from crossvox.utils.locks import Lock
 from crossvox.version import __version__
 
 if TYPE_CHECKING:
-    from crossvox.training.events import EventFile
+    from lightning_fabric.loggers import TensorBoardLogger
 
-HEADER = ("step", "name", "value")
+METRICS_HEADER = ("step", "name", "value")
+TENSORBOARD = importlib.util.find_spec("tensorboard") is not None
+"""Whether TensorBoard is installed; its files are written then."""
+FLUSH_SECONDS = 10
+"""TensorBoard's numbers are on disk after this time; `metrics.csv` has them at once."""
 ELSEWHERE = frozenset({"compute", "data", "root", "store", "out", "weights"})
-"""Parts of a configuration that say where to compute and to read, not what to compute."""
+"""Parts of a configuration that say where to compute and read, not what to compute."""
 PACKAGES = (
     "torch",
     "monai",
@@ -46,28 +51,31 @@ PACKAGES = (
 
 
 def holds_run(out: Path) -> bool:
-    """Whether `out` holds a run, finished or not."""
+    """Return whether `out` holds a run, finished or not."""
     return any((out / name).exists() for name in ("config.yaml", "checkpoints"))
 
 
 class RunRecord:
-    """A run directory.
+    """Write a run directory, or continue one.
 
-    It holds `config.yaml`, `run.json` (what ran where), `metrics.csv` (long form: step, name,
-    value), `tensorboard/` and `checkpoints/{last,best}.safetensors`.
+    It holds `config.yaml`, `run.json` (versions, machine, data hashes, times), `metrics.csv`
+    (columns step, name, value), `checkpoints/{last,best}.safetensors` and, where TensorBoard is
+    installed, `tensorboard/`.
 
     Args:
-        out: the directory; made if need be.
-        config: the run's whole configuration as plain values; not asked for on resuming, where
-            the stored one counts.
-        facts: what else `run.json` is to say from the beginning (seed, device, data hashes …).
-        files: what else belongs to a run from its beginning: name → text.
-        resume: continue the record of a run instead of beginning one.
-        active: False writes nothing, for all processes but the first.
+        out: the directory; made where it is missing.
+        config: the whole configuration as plain values. A resumed run keeps its stored one.
+        facts: further entries of `run.json` (seed, device, data hashes …).
+        files: further files of a new run, name → text.
+        resume: continue a run instead of beginning one.
+        active: False writes nothing; for all processes but the first.
 
     Raises:
         UsageError: `out` holds a run and `resume` is False, or holds none and `resume` is True,
             or another process is writing it.
+
+    >>> with RunRecord(Path("runs/first"), {"seed": 0}) as record:
+    ...     record.log(1, {"train/loss": 0.7})
     """
 
     def __init__(
@@ -82,27 +90,27 @@ class RunRecord:
     ) -> None:
         self.out = Path(out)
         self._active = active
-        self._events: EventFile | None = None
-        self._purge: int | None = None
+        self._tensorboard: TensorBoardLogger | None = None
+        self._purge_step: int | None = None
         self._lock: Lock | None = None
         if resume:
             self.config = read_config(self.out)
-            self._own()
+            self._lock_directory()
             self._facts = read_facts(self.out)
             again = {"at": _now(), "command": _command(), **_software()}
             self.note(resumed=[*self._facts.get("resumed", []), again])
             return
-        # Processes beside the first may come late, when the first has written already.
+        # Other processes may arrive after the first one has written already.
         if active and holds_run(self.out):
             raise UsageError(f"{out} holds a run; use --resume {out} or another --out")
-        self._own()
+        self._lock_directory()
         self.config = _plain(config or {})
         self._facts = {"started": _now(), "command": _command(), **_software(), "timings": {}}
         self.note(**(facts or {}))
         if active:
             for name, text in (files or {}).items():
                 atomic_write(self.out / name, text)
-            # Last, since it is what makes a run of the directory: none lacks the rest.
+            # Written last: a directory with this file is a complete run.
             text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True, width=100)
             atomic_write(self.out / "config.yaml", text)
 
@@ -118,7 +126,7 @@ class RunRecord:
 
     @property
     def config_hash(self) -> str:
-        """SHA-256 of what the configuration computes, whatever the order of its keys."""
+        """SHA-256 of the parts of the configuration that decide on results; key order is free."""
         config = {key: value for key, value in self.config.items() if key not in ELSEWHERE}
         return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
@@ -131,7 +139,7 @@ class RunRecord:
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Add the seconds that the block takes to the stage's time in `run.json`."""
+        """Add the wall time of the block to the stage's seconds in `run.json`."""
         began = time.perf_counter()
         try:
             yield
@@ -142,7 +150,7 @@ class RunRecord:
             self.note()
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Append numbers to `metrics.csv` and TensorBoard; on disk when this returns."""
+        """Append numbers to `metrics.csv`, on disk when this returns, and to TensorBoard."""
         if not self._active:
             return
         text = io.StringIO()
@@ -152,24 +160,28 @@ class RunRecord:
         path = self.out / "metrics.csv"
         with naming(path), open(path, "a", encoding="utf-8", newline="") as file:
             file.write(text.getvalue())
-        self._event_file().add(step, values)
+        if TENSORBOARD:
+            self._log_to_tensorboard(step, values)
 
     def rewind(self, step: int) -> None:
-        """Forget all numbers logged after `step`, as if the run had stopped right then."""
+        """Forget all numbers logged after `step`, as if the run had stopped there."""
         if not self._active:
             return
         path = self.out / "metrics.csv"
         rows = read_metrics(path) if path.exists() else []
         if rows:
-            self._purge = step + 1
+            self._purge_step = step + 1
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
-        table.writerow(HEADER)
+        table.writerow(METRICS_HEADER)
         table.writerows(row for row in rows if int(row[0]) <= step)
         atomic_write(path, text.getvalue())
 
     def close(self) -> None:
-        """Let other processes have the directory."""
+        """Finish the TensorBoard file and unlock the directory."""
+        if self._tensorboard:
+            self._tensorboard.finalize("success")
+            self._tensorboard = None
         if self._lock:
             self._lock.release()
 
@@ -184,7 +196,7 @@ class RunRecord:
     ) -> None:
         self.close()
 
-    def _own(self) -> None:
+    def _lock_directory(self) -> None:
         """Keep other processes from writing here."""
         if not self._active:
             return
@@ -195,17 +207,23 @@ class RunRecord:
                 f"{self.out}: another process trains this run; wait for it, or stop it"
             )
 
-    def _event_file(self) -> EventFile:
-        if self._events is None:
-            # Imported here: it takes a second, which commands that do not train need not wait.
-            from crossvox.training.events import EventFile
+    def _log_to_tensorboard(self, step: int, values: Mapping[str, float]) -> None:
+        folder = self.out / "tensorboard"
+        with naming(folder):
+            if self._tensorboard is None:
+                # Imported here: this takes a second, which only commands that train should wait.
+                from lightning_fabric.loggers import TensorBoardLogger
 
-            self._events = EventFile(self.out / "tensorboard", self._purge)
-        return self._events
+                options = {"flush_secs": FLUSH_SECONDS, "purge_step": self._purge_step}
+                self._tensorboard = TensorBoardLogger(folder, name="", version="", **options)
+            try:
+                self._tensorboard.log_metrics(values, step)
+            except ValueError as error:  # the logger hides the disk's error behind this one
+                raise error.__cause__ or error from None
 
 
 def read_config(out: Path) -> dict[str, Any]:
-    """The configuration of the run in `out`; raises `UsageError` if it holds none that is YAML."""
+    """Read the configuration of the run in `out`; raises `UsageError` if there is no valid one."""
     path = Path(out) / "config.yaml"
     if not path.exists():
         raise UsageError(f"{out} holds no run (no config.yaml); name a run directory")
@@ -213,15 +231,15 @@ def read_config(out: Path) -> dict[str, Any]:
 
 
 def read_metrics(path: Path) -> list[tuple[str, str, str]]:
-    """The whole rows (step, name, value) of a `metrics.csv`, as text and without its header."""
+    """Read the complete rows (step, name, value) of a `metrics.csv` as text, without the header."""
     with open(path, encoding="utf-8", newline="") as file:
-        # A crash may leave a torn last line, which then lacks its end.
+        # A crash may leave a torn last line, without a line break.
         lines = [line for line in file if line.endswith("\n")]
     return [(step, name, value) for step, name, value in csv.reader(lines[1:])]
 
 
 def read_facts(out: Path) -> dict[str, Any]:
-    """What a run's `run.json` says, nothing if there is none; raises `DataError` if damaged."""
+    """Read a run's `run.json`, empty if there is none; raises `DataError` if it is damaged."""
     path = out / "run.json"
     try:
         found = parse_json(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -241,7 +259,7 @@ def _software() -> dict[str, Any]:
 
 
 def _git_state() -> dict[str, Any] | None:
-    """Commit of the source tree and whether it was changed since; None if it is no checkout."""
+    """Return the source tree's commit and whether it has changes; None outside a checkout."""
     source = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:
@@ -249,7 +267,7 @@ def _git_state() -> dict[str, Any] | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        # A package installed below somebody else's checkout is not part of that checkout.
+        # A package installed inside another project's checkout is not part of that checkout.
         git("ls-files", "--error-unmatch", "__init__.py")
         return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):

@@ -25,7 +25,6 @@ _NEEDED_FOR = {
     "jsonschema": "reading dataset.json",
     "rich": "progress and tables",
     "matplotlib": "figures",
-    "tensorboard": "training curves in the browser",
     "pydicom": "reading DICOM",
 }
 
@@ -34,6 +33,7 @@ _OPTIONAL = {
     "onnxscript": ("ONNX files", "onnx"),
     "onnxruntime": ("checking ONNX files", "onnx"),
     "fire": ("running MONAI bundles", "bundle"),
+    "tensorboard": ("training curves in the browser", "tensorboard"),
     "ipyniivue": ("viewing scans in notebooks", "notebook"),
 }
 """Package → what it is good for and the extra that brings it."""

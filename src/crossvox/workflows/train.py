@@ -24,8 +24,8 @@ from crossvox.errors import CrossvoxError, UsageError
 from crossvox.methods import METHODS
 from crossvox.methods.base import Method
 from crossvox.training.compute import fabric as launch
+from crossvox.training.distributed import was_restarted
 from crossvox.training.loop import fit
-from crossvox.training.processes import restarted
 from crossvox.training.random_state import seed_all
 from crossvox.training.record import RunRecord, holds_run
 from crossvox.utils.files import require_folder, require_writable, sha256
@@ -85,7 +85,7 @@ def train(config: RunConfig, echo: Echo = print) -> Trained:
     echo = echo if fabric.is_global_zero else _silent
     # Launchers count restarts per machine. Whether there is a run, the first process says for all:
     # another may look when it has begun one.
-    counts = torch.tensor(float(restarted()), device=fabric.device)
+    counts = torch.tensor(float(was_restarted()), device=fabric.device)
     again = cast(torch.Tensor, fabric.all_reduce(counts, reduce_op="sum")) > 0
     if fabric.broadcast(bool(again) and holds_run(config.out)):
         return _go_on(fabric, _begun(config), config.root, echo)

@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser
 from crossvox.cli.options import add_root, pick, required
 from crossvox.cli.run_options import parse_run, run_config
 from crossvox.errors import UsageError
-from crossvox.training.processes import naming_lost_processes
+from crossvox.training.distributed import explain_lost_processes
 from crossvox.workflows.train import resume, train
 
 
@@ -21,11 +21,11 @@ def train_command(argv: list[str]) -> int:
         _, others = pick(argv, resume=("--resume",), root=("--root",))
         if others:
             raise UsageError("--resume takes everything from the run; give none but --root with it")
-        with naming_lost_processes(interrupted):
+        with explain_lost_processes(interrupted):
             resume(interrupted, values["root"])
         return 0
     required(values, "data", "out")
-    with naming_lost_processes(values["out"]):
+    with explain_lost_processes(values["out"]):
         train(run_config(values))
     return 0
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -13,8 +15,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from crossvox.cli.main import main
 from crossvox.errors import CrossvoxError
-from crossvox.training import processes as peers
-from crossvox.training.processes import naming_lost_processes, restarted
+from crossvox.training import distributed
+from crossvox.training.distributed import (
+    agree_on_port,
+    explain_lost_processes,
+    use_own_port,
+    was_restarted,
+)
 from fixtures.methods import CUBE, make_batch, make_method, make_task
 from fixtures.process import begin, ended
 from fixtures.process_group import one_of_two, threads_of_groups
@@ -61,19 +68,19 @@ def test_what_was_not_restarted_or_is_another_run_is_refused(
 
 
 def test_restarts_are_counted_by_the_launcher(monkeypatch):
-    for name in peers.RESTARTS:
+    for name in distributed.RESTARTS:
         monkeypatch.delenv(name, raising=False)
-    assert not restarted()
-    for name in peers.RESTARTS:
+    assert not was_restarted()
+    for name in distributed.RESTARTS:
         monkeypatch.setenv(name, "0")
-        assert not restarted()
+        assert not was_restarted()
         monkeypatch.setenv(name, "1")
-        assert restarted()
+        assert was_restarted()
         monkeypatch.delenv(name)
 
 
 def test_other_errors_pass_as_they_are(tmp_path):
-    with pytest.raises(RuntimeError, match="gloo") as found, naming_lost_processes(tmp_path):
+    with pytest.raises(RuntimeError, match="gloo") as found, explain_lost_processes(tmp_path):
         raise RuntimeError("gloo")  # alone, there is no other process to lose
     assert not isinstance(found.value, CrossvoxError)
 
@@ -110,3 +117,46 @@ def _train_frozen(rank: int) -> None:
 
 def test_frozen_backbones_need_no_search_for_unused_parameters(tmp_path):
     mp.spawn(_frozen, args=(str(tmp_path),), nprocs=2)
+
+
+@pytest.fixture
+def store() -> dist.TCPStore:
+    """The one store that `torchrun` keeps for all starts of a job."""
+    return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+
+def start(store: dist.TCPStore, delays: tuple[float, ...]) -> list[int]:
+    """What the processes of a start agree on, each of which comes after its delay."""
+
+    def process(rank: int) -> int:
+        time.sleep(delays[rank])
+        own = dist.TCPStore("127.0.0.1", store.port, is_master=False)
+        return agree_on_port(own, rank, len(delays))
+
+    with ThreadPoolExecutor(len(delays)) as pool:
+        return list(pool.map(process, range(len(delays))))
+
+
+@pytest.mark.parametrize("delays", [(0.3, 0, 0), (0, 0.3, 0), (0, 0, 0.3)])
+def test_each_start_agrees_on_a_port_of_its_own(store, delays):
+    """Whoever comes first meets what the start before left in the store."""
+    ports = []
+    for _ in range(3):
+        found = start(store, delays)
+        assert len(set(found)) == 1
+        ports += found[:1]
+    assert len(set(ports)) == 3
+
+
+def test_only_the_store_of_torchrun_is_left_for_another_port(store, monkeypatch):
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port),
+             "RANK": "0", "WORLD_SIZE": "1"}  # fmt: skip
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+    use_own_port()
+    assert os.environ["MASTER_PORT"] == str(store.port)
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    use_own_port()
+    assert os.environ["MASTER_PORT"] != str(store.port)
+    assert os.environ["TORCHELASTIC_USE_AGENT_STORE"] == "False"
