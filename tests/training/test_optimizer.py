@@ -4,24 +4,24 @@ import pytest
 import torch
 from torch import nn
 
-from crossvox.training.optimizer import build_optimizer, factor, set_rate
+from crossvox.training.optimizer import build_optimizer, lr_factor, set_lr
 
 
 def test_poly_schedule_by_hand():
-    assert factor("poly", 0, 10) == 1.0
-    assert factor("poly", 5, 10) == pytest.approx(0.535887)
-    assert factor("constant", 9, 10) == 1.0
+    assert lr_factor("poly", 0, 10) == 1.0
+    assert lr_factor("poly", 5, 10) == pytest.approx(0.535887)
+    assert lr_factor("constant", 9, 10) == 1.0
 
 
 def test_rate_rises_by_hand():
-    rates = [factor("constant", step, 8, warmup=0.5) for step in range(8)]
+    rates = [lr_factor("constant", step, 8, warmup=0.5) for step in range(8)]
     assert rates == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0]
-    assert factor("poly", 1, 8, warmup=0.5) == pytest.approx(0.5 * (7 / 8) ** 0.9)
-    assert factor("poly", 5, 8, warmup=0.5) == factor("poly", 5, 8)
+    assert lr_factor("poly", 1, 8, warmup=0.5) == pytest.approx(0.5 * (7 / 8) ** 0.9)
+    assert lr_factor("poly", 5, 8, warmup=0.5) == lr_factor("poly", 5, 8)
 
 
 def test_rise_shorter_than_a_step_is_none():
-    assert factor("constant", 0, 400, warmup=0.001) == 1.0
+    assert lr_factor("constant", 0, 400, warmup=0.001) == 1.0
 
 
 def test_groups_keep_the_ratio_of_their_rates():
@@ -29,7 +29,7 @@ def test_groups_keep_the_ratio_of_their_rates():
     groups = [{"params": one.parameters()}, {"params": two.parameters(), "lr": 0.3}]
     optimizer = build_optimizer(groups, "adamw", 0.1, 0.0)
     for multiplier in (1.0, 0.5, 0.25):
-        assert set_rate(optimizer, multiplier) == pytest.approx(0.1 * multiplier)
+        assert set_lr(optimizer, multiplier) == pytest.approx(0.1 * multiplier)
         assert optimizer.param_groups[1]["lr"] == pytest.approx(0.3 * multiplier)
 
 

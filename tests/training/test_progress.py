@@ -6,7 +6,7 @@ import time
 import pytest
 from rich.console import Console
 
-from crossvox.training.progress import Clock, Progress
+from crossvox.training.progress import Progress, StepTimer
 
 
 def test_terminal_gets_a_bar_with_the_time_left():
@@ -41,11 +41,11 @@ def test_clock_tells_waiting_from_working():
             time.sleep(0.03)
             yield None
 
-    clock = Clock()
-    for _ in clock.watch(slow()):
+    timer = StepTimer()
+    for _ in timer.watch(slow()):
         time.sleep(0.01)
-        clock.lap()
+        timer.end_step()
         time.sleep(0.05)  # validation, saving: neither waiting nor a step
-    figures = clock.read()
+    figures = timer.read()
     assert figures["time/step_s"] == pytest.approx(0.04, rel=0.3)
     assert figures["time/data_share"] == pytest.approx(0.75, rel=0.2)

@@ -1,1 +1,1 @@
-"""The training loop, checkpoints and the record of a run."""
+"""The training loop, its checkpoints, and the record of a run."""

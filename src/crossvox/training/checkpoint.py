@@ -1,9 +1,8 @@
-"""Checkpoints: one safetensors file each, with everything that is no tensor as JSON inside.
+"""Checkpoints: one safetensors file each; everything but tensors is JSON in its header.
 
 Tensors are named `model/<parameter or buffer>`, `optim/<index>/<name>` and `rng/<generator>`
-(one row per process). The file's metadata holds `crossvox`, a JSON object. A tensor that goes by
-several names is stored under the first; `aliases` in the object has the others. Nothing is
-pickled.
+(one row per process). The header's entry `crossvox` is a JSON object. A tensor with several names
+is stored under the first one; `aliases` in the object lists the others. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -28,16 +27,16 @@ FORMAT = 1
 
 def save(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
     """Write tensors and a JSON-able state to `path`, as a whole or not at all."""
-    stored, aliases = _once(tensors)
+    stored, aliases = _by_first_name(tensors)
     document = json.dumps({"format": FORMAT, "aliases": aliases, **state})
-    # As bytes: safetensors' own writing makes a temporary file that a killed process leaves behind.
+    # Written as bytes, because a killed process would leave safetensors' temporary file behind.
     atomic_write(path, to_bytes(_unshared(stored), metadata={"crossvox": document}))
 
 
 def load(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save` wrote: the tensors whose name begins with `prefix`, and the state.
+    """Read the tensors whose names begin with `prefix`, and the state.
 
-    What was one tensor when it was saved is one tensor again.
+    Names that shared a tensor when it was saved share one again.
 
     Raises:
         DataError: no such file, a truncated one, or one that `save` did not write.
@@ -66,21 +65,21 @@ def load(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any
 
 
 def damaged(path: Path, error: Exception) -> DataError:
-    """What is said of a whole file whose values are not what `save` writes."""
+    """Return the error for a complete file with values that `save` never writes."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     return DataError(f"{path}: damaged ({reason}); use another checkpoint, or train again")
 
 
 def save_weights(path: Path, model: nn.Module, **facts: Any) -> None:
-    """Write only the model's parameters and buffers, with JSON-able facts about them."""
+    """Write only the model's parameters and buffers, with JSON-able facts."""
     save(path, _prefixed("model/", model.state_dict()), facts)
 
 
 def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
-    """Load the weights of any checkpoint into `model`; returns the facts stored with them.
+    """Load a checkpoint's weights into `model`; return the facts stored with them.
 
     Raises:
-        DataError: as `load`, or the weights are those of another model (none is changed then).
+        DataError: see `load`; or the weights are of another model, and `model` is unchanged.
     """
     tensors, state = load(path, "model/")
     _load_model(path, model, _stripped("model/", tensors))
@@ -94,14 +93,14 @@ def save_training(
     state: Mapping[str, Any],
     rng: Mapping[str, Tensor],
 ) -> None:
-    """Write all that a run needs to go on as if it had never stopped.
+    """Write everything that a run needs to go on as if it had never stopped.
 
     Args:
-        path: where to.
-        model: the bare method, without the engine's wrapper.
-        optimizer: Adam or AdamW, or any whose per-parameter state consists of tensors.
+        path: file to write.
+        model: the bare method, without Fabric's wrapper.
+        optimizer: Adam, AdamW, or any whose per-parameter state consists of tensors.
         state: JSON-able values (step, best score …).
-        rng: the generators' states, one row per process.
+        rng: states of the random number generators, one row per process.
     """
     values = optimizer.state_dict()
     moments = {
@@ -120,10 +119,10 @@ def save_training(
 def load_training(
     path: Path, model: nn.Module, optimizer: Optimizer
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The inverse of `save_training`: fills model and optimiser, returns state and generators.
+    """Load what `save_training` wrote into model and optimiser; return state and generators.
 
     Raises:
-        DataError: as `load_weights`, or the file holds weights only.
+        DataError: see `load_weights`; or the file holds weights only.
     """
     tensors, state = load(path)
     if "param_groups" not in state:
@@ -162,9 +161,9 @@ def _load_model(path: Path, model: nn.Module, weights: dict[str, Tensor]) -> Non
 
 
 def _share(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Let frozen parameters be one tensor in the model exactly where they are one in the file.
+    """Let frozen parameters share a tensor in the model exactly where they do in the file.
 
-    Those that are trained stay as the model has them: an optimiser may hold them already.
+    Trained parameters stay as they are, because an optimiser may hold them already.
     """
     kept: dict[int, nn.Parameter] = {}
     taken: set[int] = set()
@@ -173,7 +172,7 @@ def _share(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
             continue
         one = id(weights[name])
         if one not in kept:
-            # A model may have been made with more in common than the file has.
+            # The model may share more than the file does.
             shared = id(parameter) in taken
             kept[one] = nn.Parameter(parameter.clone(), False) if shared else parameter
             taken.add(id(parameter))
@@ -193,8 +192,8 @@ def _stripped(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
-def _once(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Every tensor under the first of its names, and further name → first name."""
+def _by_first_name(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return each tensor under its first name, and further name → first name."""
     stored: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     first: dict[tuple[object, ...], str] = {}
@@ -209,7 +208,7 @@ def _once(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, s
 
 
 def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors in host memory, each in storage of its own: safetensors refuses shared storage."""
+    """Return tensors in host memory, each in its own storage, as safetensors requires."""
     seen: set[int] = set()
     unshared = {}
     for name, tensor in tensors.items():

@@ -1,4 +1,4 @@
-"""Where a run computes: device, precision, processes and threads, as one Fabric."""
+"""Device, precision, processes and threads of a run, as one Fabric."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Literal
 
 import torch
 
-# Before there is a group: default arguments in there would else keep it, and its threads. Fabric
-# happens to import it, too.
+# Imported before a process group exists. Its default arguments would otherwise keep the group and
+# its threads alive.
 import torch.distributed.nn.functional
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
@@ -25,16 +25,16 @@ Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
 @dataclass(frozen=True)
 class Compute:
-    """Where and how a run computes; nothing here changes what it computes.
+    """Where and how a run computes; nothing here changes the results.
 
     Args:
-        accelerator: "auto" takes an NVIDIA or AMD GPU where there is one, else the CPU.
-        devices: processes per node, one GPU each; `torchrun` and SLURM set it themselves.
-        num_nodes: number of machines; `torchrun` and SLURM set it themselves.
-        precision: "auto" is fp32 on CPUs and bf16 on GPUs that compute it natively.
+        accelerator: "auto" uses an NVIDIA or AMD GPU if there is one, else the CPU.
+        devices: processes per node, one GPU each; `torchrun` and SLURM set it.
+        num_nodes: number of machines; `torchrun` and SLURM set it.
+        precision: "auto" is fp32 on CPUs, and bf16 on GPUs with native support.
         threads: CPU threads per process; None leaves the choice to torch.
-        workers: processes per training process that load data; 0 loads in the process itself.
-        deterministic: prefer slower GPU kernels that give the same bits in every run.
+        workers: data-loading processes per training process; 0 loads in the process itself.
+        deterministic: use slower GPU kernels that give the same bits in every run.
     """
 
     accelerator: Accelerator = "auto"
@@ -53,14 +53,13 @@ class Compute:
 
 
 def fabric(compute: Compute) -> Fabric:
-    """A launched Fabric: every line after this call runs in each of the run's processes.
+    """Launch a Fabric; every line after this call runs in each process of the run.
 
-    Started by `torchrun` or `srun` it joins the processes that these made; else, for more than
-    one device, it starts the same command once more per further device.
+    Under `torchrun` or `srun` the processes are theirs. Otherwise, with more than one device, the
+    same command is started once more per further device.
 
     Raises:
-        UsageError: what was asked for cannot be had here (no GPU, bf16 on a CPU, a number of
-            devices that contradicts the launcher's).
+        UsageError: no GPU, bf16 on a CPU, or a number of devices that contradicts the launcher's.
     """
     accelerator = _accelerator(compute.accelerator)
     precision = _precision(compute.precision, accelerator)
@@ -75,7 +74,7 @@ def fabric(compute: Compute) -> Fabric:
     made.launch()
     if made.world_size > 1:
         atexit.register(_leave)
-    # After the launch, which sets a number of threads of its own.
+    # After the launch, which sets the number of threads itself.
     if compute.threads is not None:
         torch.set_num_threads(compute.threads)
     if compute.deterministic:
@@ -86,7 +85,7 @@ def fabric(compute: Compute) -> Fabric:
 
 
 def _leave() -> None:
-    """Close the process group; its threads may else abort a process that ends on time."""
+    """Close the process group, whose threads may otherwise abort a process as it ends."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -108,7 +107,7 @@ def _precision(asked: Precision, accelerator: str) -> Literal["32-true", "bf16-m
         native = accelerator == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return "bf16-mixed" if native else "32-true"
     if accelerator == "cpu" and asked != "32-true":
-        # Without native bf16 a CPU emulates it, up to a hundred times slower.
+        # A CPU without native bf16 emulates it, up to a hundred times slower.
         raise UsageError(
             f"compute.precision is '{asked}' but the run is on the CPU, where half precision is "
             "slower, not faster; use 'auto' or '32-true'"
@@ -117,7 +116,7 @@ def _precision(asked: Precision, accelerator: str) -> Literal["32-true", "bf16-m
 
 
 def _processes(compute: Compute) -> tuple[int, int]:
-    """Devices per node and nodes, from the launcher's environment if there is one."""
+    """Return devices per node and number of nodes, the launcher's if there is one."""
     if TorchElasticEnvironment.detect():
         launcher = "torchrun"
         devices = int(os.environ["LOCAL_WORLD_SIZE"])

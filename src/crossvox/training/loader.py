@@ -1,4 +1,4 @@
-"""The batches of a range of steps, in order, loaded here or by worker processes."""
+"""Batches of a range of steps, in order, made here or by worker processes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def batches(
 ) -> Generator[Batch, None, None]:
     """Yield `dataset[step]` for each step.
 
-    Draws nothing from the global random number generators, so that a restart repeats the rest of
-    a run exactly. Close the generator when leaving it early: that ends its workers.
+    Nothing is drawn from the global random number generators, so a resumed run repeats the rest
+    exactly. Close the generator when leaving it early; this ends its workers.
 
     Raises:
-        CrossvoxError: as the dataset raised it, from a worker too: one line, without its
+        CrossvoxError: as the dataset raised it. An error in a worker, too, is one line without a
             traceback.
     """
     loader: DataLoader[Batch] = DataLoader(
@@ -37,17 +37,17 @@ def batches(
     try:
         yield from iterator
     except CrossvoxError as error:
-        # A worker's error arrives with the worker's traceback as its text, the message last.
+        # A worker's error has its traceback as text; the message is the last line.
         message = str(error).strip().splitlines()[-1]
         prefix = f"{type(error).__module__}.{type(error).__qualname__}: "
         raise type(error)(message.removeprefix(prefix)) from None
     finally:
-        # Workers deaf to SIGTERM must not be left to the interpreter's exit, which would wait for
-        # them for ever; torch ends them only when nothing, no traceback either, refers to them.
+        # Workers ignore SIGTERM, so the interpreter would wait for them for ever when it exits.
+        # torch ends them only when nothing refers to the iterator any more, not even a traceback.
         if workers:
             cast(Any, iterator)._shutdown_workers()
 
 
 def _begin_worker(worker: int) -> None:
-    # A worker that dies of the signal would break the step that the main process is finishing.
+    # A worker killed by the signal would break the step that the main process is finishing.
     ignore_signals()

@@ -1,4 +1,4 @@
-"""The training loop: the same on one CPU, one GPU or many processes."""
+"""The training loop, the same on one CPU, one GPU or many processes."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from crossvox.batch import Batch
 from crossvox.errors import CrossvoxError, UsageError, require
 from crossvox.training import checkpoint
 from crossvox.training.loader import batches
-from crossvox.training.optimizer import OptimizerName, Schedule, build_optimizer, factor, set_rate
-from crossvox.training.progress import Clock, Progress
+from crossvox.training.optimizer import OptimizerName, Schedule, build_optimizer, lr_factor, set_lr
+from crossvox.training.progress import Progress, StepTimer
 from crossvox.training.random_state import rng_state, set_rng_state
 from crossvox.training.record import RunRecord
-from crossvox.training.signals import Stop
+from crossvox.training.signals import StopRequest
 
 if TYPE_CHECKING:
     from crossvox.methods.base import Method
 
 Validate = Callable[["Method", int], dict[str, float]]
-"""Method and number of steps done → named numbers; "score" (more is better) chooses `best`."""
+"""Score a method after a number of steps; returns named numbers, "score" (more is better) first."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How long and how to train; a step, not an epoch, is the unit.
+    """How long and how to train; the unit is a step, not an epoch.
 
     Args:
-        steps: optimiser steps in all.
+        steps: number of optimiser steps.
         optimizer: "adam" (weight decay as an L2 term) or "adamw" (decoupled).
-        lr: base learning rate, which `schedule` and `warmup` scale.
-        weight_decay: the optimiser's.
+        lr: base learning rate, scaled by `schedule` and `warmup`.
+        weight_decay: of the optimiser.
         schedule: "constant", or "poly": lr·(1 − t/T)^0.9.
-        warmup: part of the steps, 0 to 1, in whose step t = 0, 1, … the rate is also multiplied by
-            (t + 1)/(warmup·T): it rises from next to nothing, while the schedule goes on.
-        clip: largest norm of the gradient; 0 clips nothing.
-        validations: how often to validate, evenly spaced; the last time after the last step.
+        warmup: share of the steps, 0 to 1, during which the rate is also multiplied by
+            (t + 1)/(warmup·T) in step t = 0, 1, ….
+        clip: largest norm of the gradient; 0 switches clipping off.
+        validations: number of validations, evenly spaced; the last one after the last step.
         log_every: steps between two entries of the log.
-        save_every: steps between two checkpoints; each validation makes one too.
+        save_every: steps between two checkpoints; each validation saves one too.
     """
 
     steps: int = 400
@@ -69,13 +69,13 @@ class Fit:
 
     @property
     def validation_steps(self) -> frozenset[int]:
-        """After how many steps to validate."""
+        """Numbers of steps after which to validate."""
         times = range(1, self.validations + 1)
         return frozenset(self.steps * i // self.validations for i in times) - {0}
 
 
 class StoppedError(CrossvoxError):
-    """The run was asked to stop, and did so after saving what it needs to go on."""
+    """A run that was asked to stop has saved what it needs to go on."""
 
     exit_code = 130
 
@@ -91,60 +91,77 @@ def fit(
     resume: bool = False,
     workers: int = 0,
 ) -> float | None:
-    """Train `method` on `dataset[0]`, `dataset[1]`, … and keep its checkpoints in `record`.
+    """Train a method on `dataset[0]`, `dataset[1]`, … and keep its checkpoints in `record`.
 
-    Every process calls this; `validate` runs in the first one only, on the bare method in eval
-    mode without gradients. `resume` goes on from the last checkpoint, or from the start if the
-    run came to none. SIGINT and SIGTERM end the run after the step under way. All processes must
-    name the same losses.
+    Every process calls this, and all must name the same losses. SIGINT and SIGTERM end the run
+    after the step under way.
+
+    Args:
+        fabric: launched.
+        method: networks and losses.
+        dataset: step → batch.
+        settings: length, optimiser, schedule.
+        record: of the run directory.
+        validate: called in the first process only, with the bare method in evaluation mode and
+            without gradients.
+        resume: go on from the last checkpoint, or from the start if there is none.
+        workers: processes that make batches.
 
     Returns:
         The best validation score; None without validation.
 
     Raises:
         CrossvoxError: the loss or the gradient became infinite or NaN.
-        StoppedError: a signal ended the run; its message says how to resume.
-        DataError: the checkpoint is damaged or another run's.
+        StoppedError: a signal ended the run; the message says how to resume.
+        DataError: the checkpoint is damaged or belongs to another run.
     """
     groups = method.parameter_groups()
     optimizer = build_optimizer(groups, settings.optimizer, settings.lr, settings.weight_decay)
     model, wrapped = fabric.setup(method, optimizer)
-    run = _Run(fabric, model, wrapped, settings, record)
+    state = _TrainingState(fabric, model, wrapped, settings, record)
     if resume and record.last.exists():
-        run.restore()
-    record.rewind(run.step)
-    run.model.train()
-    clock, bar = Clock(), Progress(settings.steps, run.step, shown=fabric.is_global_zero)
-    feed = batches(dataset, range(run.step, settings.steps), workers)
-    with record.stage("fit"), Stop() as stop, bar, contextlib.closing(feed):
-        for batch in clock.watch(feed):
-            stopping, values = run.train(batch, stop)
-            clock.lap()
-            if run.step % settings.log_every == 0 or run.step == settings.steps:
-                numbers = run.mean(values)
-                record.log(run.step, numbers | clock.read())
+        state.restore()
+    record.rewind(state.step)
+    state.model.train()
+
+    timer, bar = StepTimer(), Progress(settings.steps, state.step, shown=fabric.is_global_zero)
+    feed = batches(dataset, range(state.step, settings.steps), workers)
+    with record.stage("fit"), StopRequest() as stop, bar, contextlib.closing(feed):
+        for batch in timer.watch(feed):
+            stopping, values = state.train_step(batch, stop)
+            timer.end_step()
+            done = state.step == settings.steps
+            validating = state.step in settings.validation_steps
+
+            if done or state.step % settings.log_every == 0:
+                numbers = state.mean(values)
+                record.log(state.step, numbers | timer.read())
                 bar.advance(numbers["train/loss"])
             else:
                 bar.advance()
-            validating = run.step in settings.validation_steps
             if validate and validating:
-                run.validate(validate)
-            done = run.step == settings.steps
-            if done or validating or stopping or run.step % settings.save_every == 0:
-                run.save()
+                state.validate(validate)
+            if done or validating or stopping or state.step % settings.save_every == 0:
+                state.save()
             if stopping and not done:
                 raise StoppedError(
-                    f"stopped after step {run.step} of {settings.steps}; "
+                    f"stopped after step {state.step} of {settings.steps}; "
                     f"go on with: crossvox train --resume {record.out}"
                 )
-    if run.best is None:
-        run.keep()
-    return run.best
+    if state.best is None:
+        state.save_best()
+    return state.best
 
 
 @dataclass
-class _Run:
-    """What one step hands to the next, and how it is kept."""
+class _TrainingState:
+    """Everything that changes from step to step.
+
+    Attributes:
+        model: the method as Fabric wraps it for precision and data parallelism.
+        step: number of steps done.
+        best: best validation score so far.
+    """
 
     fabric: Fabric
     model: Any
@@ -156,32 +173,38 @@ class _Run:
 
     @property
     def method(self) -> Method:
+        """The bare method."""
         return self.model.module
 
-    def train(self, batch: Batch, stop: Stop) -> tuple[bool, dict[str, Tensor]]:
-        """One step; returns whether any process wants to stop, and the numbers to log."""
+    def train_step(self, batch: Batch, stop: StopRequest) -> tuple[bool, dict[str, Tensor]]:
+        """Do one step; return whether any process wants to stop, and the numbers to log."""
         s = self.settings
-        rate = set_rate(self.optimizer, factor(s.schedule, self.step, s.steps, s.warmup))
+        lr = set_lr(self.optimizer, lr_factor(s.schedule, self.step, s.steps, s.warmup))
+
+        # Forward. `progress` t/T drives the ramps of the semi-supervised terms.
         losses = self.model(self.fabric.to_device(batch), progress=self.step / s.steps)
-        stopping = self._agree(losses, batch, stop)
+        stopping = self._check_loss(losses, batch, stop)
+
+        # Backward. With several processes the gradient is their mean.
         self.fabric.backward(losses["loss"])
-        norm = self._clip(batch)
+        norm = self._clip_gradient(batch)
         self.method.before_step()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.method.after_step()
+        self.method.after_step()  # moving averages
+
         self.step += 1
         values = {f"train/{name}": value.detach() for name, value in losses.items()}
-        return stopping, values | {"train/grad_norm": norm, "train/lr": torch.tensor(rate)}
+        return stopping, values | {"train/grad_norm": norm, "train/lr": torch.tensor(lr)}
 
     def mean(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """Numbers averaged over the processes, which all have the same names."""
+        """Average named numbers over the processes; the names are the same in all of them."""
         names = sorted(values)
         stacked = torch.stack([values[name].float().to(self.fabric.device) for name in names])
         return dict(zip(names, self._reduce(stacked, "mean"), strict=True))
 
     def validate(self, validate: Validate) -> None:
-        """Score the method, log the result and keep the weights if they are the best so far."""
+        """Score the method, log the result, and keep the weights if they are the best so far."""
         result: dict[str, float] = {}
         if self.fabric.is_global_zero:
             self.model.eval()
@@ -193,17 +216,17 @@ class _Run:
         score = result.get("score")
         if score is not None and score > (-math.inf if self.best is None else self.best):
             self.best = score
-            self.keep()
+            self.save_best()
 
-    def keep(self) -> None:
-        """Write the present weights as `best`; no process goes on before they are whole."""
+    def save_best(self) -> None:
+        """Write the present weights as `best`; all processes wait until the file is complete."""
         if self.fabric.is_global_zero:
             facts = {"step": self.step, "score": self.best}
             checkpoint.save_weights(self.record.best, self.method, **facts)
         self.fabric.barrier()
 
     def save(self) -> None:
-        """Write the checkpoint `last`; no process goes on before it is whole."""
+        """Write the checkpoint `last`; all processes wait until the file is complete."""
         rng = rng_state(self.fabric.device)
         if self.fabric.world_size > 1:
             rng = cast(dict[str, Tensor], self.fabric.all_gather(rng))
@@ -219,7 +242,7 @@ class _Run:
         self.fabric.barrier()
 
     def restore(self) -> None:
-        """Continue from the checkpoint `last`."""
+        """Go on from the checkpoint `last`."""
         path = self.record.last
         state, rng = checkpoint.load_training(path, self.method, self.optimizer)
         if state.get("config") != self.record.config_hash:
@@ -228,43 +251,43 @@ class _Run:
                 "restore it, or train anew with another --out"
             )
         try:
-            self._go_on(state, rng)
+            self._adopt(state, rng)
         except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
             raise checkpoint.damaged(path, error) from None
 
-    def _go_on(self, state: Mapping[str, Any], rng: Mapping[str, Tensor]) -> None:
-        """Take over the state and the generators of a checkpoint; raises what these lead to."""
+    def _adopt(self, state: Mapping[str, Any], rng: Mapping[str, Tensor]) -> None:
+        """Take over step, best score and generators; raises Python's errors if they are odd."""
         step, best = state["step"], state["best"]
         if type(step) is not int or not 0 <= step <= self.settings.steps:
             raise ValueError(f"step {step} of {self.settings.steps}")
         self.step, self.best = step, None if best is None else float(best)
         self.fabric.strategy.precision.load_state_dict(state["precision"])
-        # With another number of processes nothing can go on bit for bit.
+        # With another number of processes the run cannot go on bit for bit anyway.
         if len(rng["torch"]) == self.fabric.world_size:
             own = {name: rows[self.fabric.global_rank] for name, rows in rng.items()}
             set_rng_state(own, self.fabric.device)
 
-    def _agree(self, losses: dict[str, Tensor], batch: Batch, stop: Stop) -> bool:
-        """Whether any process wants to stop; raises on all if the loss of any is not finite."""
+    def _check_loss(self, losses: dict[str, Tensor], batch: Batch, stop: StopRequest) -> bool:
+        """Return whether any process wants to stop; raises in all if any loss is not finite."""
         loss = losses["loss"].detach()
-        wish = torch.tensor(stop.requested, device=loss.device)
-        wishes = torch.stack([~torch.isfinite(loss), wish])
-        broken, stopping = self._reduce(wishes.float(), "sum")
+        asked = torch.tensor(stop.requested, device=loss.device)
+        flags = torch.stack([~torch.isfinite(loss), asked])
+        broken, stopping = self._reduce(flags.float(), "sum")
         if broken:
             values = {name: value.detach().float().mean().item() for name, value in losses.items()}
             bad = [f"{n} = {v}" for n, v in values.items() if not math.isfinite(v)]
             self._fail(", ".join(bad), batch)
         return stopping > 0
 
-    def _clip(self, batch: Batch) -> Tensor:
-        """Clip the gradient; returns its norm before, which must be finite."""
+    def _clip_gradient(self, batch: Batch) -> Tensor:
+        """Clip the gradient; return its norm before that, which must be finite."""
         limit = self.settings.clip or math.inf
         norm = self.fabric.clip_gradients(
             self.model, self.optimizer, max_norm=limit, error_if_nonfinite=False
         )
-        # Under fp16 the loss scaler provokes infinite gradients and skips their steps itself.
+        # Under fp16 the loss scaler causes infinite gradients and skips these steps itself.
         scaled = getattr(self.fabric.strategy.precision, "scaler", None) is not None
-        assert norm is not None  # it is one whenever a largest norm is given
+        assert norm is not None  # always the case where a largest norm is given
         if not scaled and not torch.isfinite(norm):
             self._fail(f"gradient norm = {norm.item()}", batch)
         return norm
@@ -273,7 +296,7 @@ class _Run:
         return cast(Tensor, self.fabric.all_reduce(values, reduce_op=how)).tolist()
 
     def _fail(self, found: str, batch: Batch) -> NoReturn:
-        """Raise, on every process, what any of them found; all must call this together."""
+        """Raise in every process what any of them found; all must call this together."""
         own = f"{found} on {', '.join(batch.names) or 'unnamed cases'}" if found else ""
         reports = [self.fabric.broadcast(own, src=r) for r in range(self.fabric.world_size)]
         raise CrossvoxError(

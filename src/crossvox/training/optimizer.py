@@ -1,4 +1,4 @@
-"""Optimiser and learning rate; the rate is a function of the step, so a resume needs no state."""
+"""Optimiser and learning-rate schedule, a function of the step that needs no state to resume."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Schedule = Literal["constant", "poly"]
 def build_optimizer(
     groups: Iterable[dict[str, Any]], name: OptimizerName, lr: float, weight_decay: float
 ) -> Optimizer:
-    """Adam or AdamW over parameter groups; a group's own "lr" or "weight_decay" wins."""
+    """Return Adam or AdamW; a parameter group's own "lr" or "weight_decay" wins."""
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
     optimizer = kind(list(groups), lr=lr, weight_decay=weight_decay)
     for group in optimizer.param_groups:
@@ -23,20 +23,20 @@ def build_optimizer(
     return optimizer
 
 
-def factor(schedule: Schedule, step: int, steps: int, warmup: float = 0.0) -> float:
-    """What the learning rate is multiplied by in step t = 0, 1, …, T − 1.
+def lr_factor(schedule: Schedule, step: int, steps: int, warmup: float = 0.0) -> float:
+    """Return the factor on the learning rate in step t = 0, 1, …, T − 1.
 
-    "constant" is 1, "poly" is (1 − t/T)^0.9 (DeepLab; the habit of medical segmentation). In the
-    first `warmup`·T steps it is also multiplied by (t + 1)/(`warmup`·T), at most 1: Adam's first
-    steps are as long as the rate whatever the gradient, on moments of hardly any batches.
+    "constant" is 1; "poly" is (1 − t/T)^0.9 (DeepLab, customary in medical segmentation). During
+    the first `warmup`·T steps the factor is also multiplied by (t + 1)/(`warmup`·T). Warm-up helps
+    Adam, whose first steps have the full length whatever the gradient is.
     """
     decay = 1.0 if schedule == "constant" else (1.0 - step / steps) ** 0.9
-    rising = warmup * steps
-    return decay if step + 1 >= rising else decay * (step + 1) / rising
+    warm = warmup * steps
+    return decay if step + 1 >= warm else decay * (step + 1) / warm
 
 
-def set_rate(optimizer: Optimizer, multiplier: float) -> float:
-    """Give each group its initial rate times `multiplier`; returns the first group's rate."""
+def set_lr(optimizer: Optimizer, multiplier: float) -> float:
+    """Set each group's rate to its initial rate times `multiplier`; return the first group's."""
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * multiplier
     return optimizer.param_groups[0]["lr"]

@@ -1,4 +1,4 @@
-"""What a person sees of a running fit, and where its time goes."""
+"""Progress of a running training: the bar or lines on a terminal, and times per step."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from rich.console import Console
 T = TypeVar("T")
 
 
-class Clock:
-    """Seconds per step, and the share of them spent waiting for data."""
+class StepTimer:
+    """Measure seconds per step and the share of them spent waiting for data."""
 
     def __init__(self) -> None:
         self._began = 0.0
         self._waited = self._total = 0.0
-        self._laps = 0
+        self._steps = 0
 
     def watch(self, batches: Iterable[T]) -> Iterator[T]:
-        """The batches; the time until each is there counts as waiting."""
+        """Yield the batches; time until the next one is ready counts as waiting."""
         iterator = iter(batches)
         while True:
             self._began = time.perf_counter()
@@ -34,30 +34,30 @@ class Clock:
             self._waited += time.perf_counter() - self._began
             yield batch
 
-    def lap(self) -> None:
-        """The step is done; what follows before the next batch is asked for is not counted."""
+    def end_step(self) -> None:
+        """End a step; time until the next batch is asked for is not counted."""
         self._total += time.perf_counter() - self._began
-        self._laps += 1
+        self._steps += 1
 
     def read(self) -> dict[str, float]:
-        """Both figures since the last reading (at least one lap)."""
+        """Return both figures since the last reading, which needs at least one step."""
         figures = {
-            "time/step_s": self._total / self._laps,
+            "time/step_s": self._total / self._steps,
             "time/data_share": self._waited / self._total if self._total else 0.0,
         }
         self._waited = self._total = 0.0
-        self._laps = 0
+        self._steps = 0
         return figures
 
 
 class Progress:
-    """A bar with the time left on a terminal, else a line every tenth of the way.
+    """Show a bar with the time left on a terminal, else a line every tenth of the steps.
 
     Args:
-        steps: of the whole run.
-        done: of these, done before.
-        shown: False on all processes but the first.
-        console: where to; None = standard error.
+        steps: number of steps of the run.
+        done: steps that were done before.
+        shown: False in all processes but the first.
+        console: where to print; None = standard error.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Progress:
             self._bar.stop()
 
     def advance(self, loss: float | None = None) -> None:
-        """One more step is done; `loss` where it is known."""
+        """Count one more step; `loss` where it is known."""
         if loss is not None:
             self._loss = f"loss {loss:.4f}"
         before, self._done = self._done, self._done + 1
@@ -107,7 +107,7 @@ class Progress:
             self._line()
 
     def say(self, text: str) -> None:
-        """A line of text, above the bar if there is one."""
+        """Print a line of text, above the bar if there is one."""
         if self._shown:
             self._console.print(text, soft_wrap=True, markup=False)
 

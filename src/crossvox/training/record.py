@@ -214,8 +214,13 @@ class RunRecord:
                 # Imported here: this takes a second, which only commands that train should wait.
                 from lightning_fabric.loggers import TensorBoardLogger
 
-                options = {"flush_secs": FLUSH_SECONDS, "purge_step": self._purge_step}
-                self._tensorboard = TensorBoardLogger(folder, name="", version="", **options)
+                self._tensorboard = TensorBoardLogger(
+                    folder,
+                    name="",
+                    version="",
+                    flush_secs=FLUSH_SECONDS,
+                    purge_step=self._purge_step,
+                )
             try:
                 self._tensorboard.log_metrics(values, step)
             except ValueError as error:  # the logger hides the disk's error behind this one

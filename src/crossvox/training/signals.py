@@ -1,4 +1,4 @@
-"""Being asked to stop: finish what is under way instead of dying in the middle of it."""
+"""Signals that ask a run to stop: it finishes the step under way first."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
-class Stop:
-    """Turns SIGINT and SIGTERM into the wish `requested`; a second SIGINT acts at once."""
+class StopRequest:
+    """Note SIGINT and SIGTERM in `requested`; a second SIGINT acts at once.
+
+    >>> with StopRequest() as stop:
+    ...     while not stop.requested:
+    ...         train_step()
+    """
 
     def __init__(self) -> None:
         self.requested = False
         self._former: dict[int, Any] = {}
 
-    def __enter__(self) -> Stop:
+    def __enter__(self) -> StopRequest:
         # Python lets only the main thread set handlers.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -34,12 +39,12 @@ class Stop:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
-        # Launchers may pass SIGTERM on a second time, so that only SIGINT insists.
+        # Launchers may send SIGTERM twice, so only a second SIGINT acts at once.
         signal.signal(signal.SIGINT, self._former[signal.SIGINT])
         os.write(2, b"\nstopping after this step ...\n")
 
 
 def ignore_signals() -> None:
-    """For helper processes: the main process alone decides when to stop."""
+    """Ignore both signals in a worker process; only the main process decides when to stop."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
