@@ -10,9 +10,9 @@ from torch import nn
 from crossvox.data.geometry.grid import Grid
 from crossvox.data.prepare.preprocess import Prepared, Preprocessing
 from crossvox.errors import UsageError
-from crossvox.inference.attention import AttentionMaps, _watching, grad_cam, strength
+from crossvox.inference.attention import AttentionMaps, _recorded_features, grad_cam, strength
 from crossvox.inference.model import Inference
-from crossvox.inference.slabs import whole
+from crossvox.inference.slabs import assemble
 from crossvox.methods import METHODS
 from fixtures.methods import OWN_NETWORKS, PATCH, awake, make_method, make_task
 
@@ -44,12 +44,12 @@ def test_every_method_shows_the_deepest_features_of_the_scan_asked_for(name):
     method = make_method(name, make_task(paired=True)).eval()
     images = {m: torch.randn(1, 1, *PATCH) for m in ("ct", "mr")}
     plain = method.predict(images, ["mr"])["mr"]
-    with _watching(method, images["mr"]) as seen:
+    with _recorded_features(method, images["mr"]) as seen:
         logits = method.predict(images, ["mr"])["mr"]
     assert torch.equal(logits, plain)
     assert seen.deepest
     # Networks of a method's own need not hand features on to a decoder as lists.
-    assert name in OWN_NETWORKS or len(seen.fed) == len(seen.deepest)
+    assert name in OWN_NETWORKS or len(seen.decoded) == len(seen.deepest)
     assert grad_cam(logits[:, 1].sum(), seen.deepest).shape[2:] == seen.deepest[0].shape[2:]
     gradients = torch.autograd.grad(logits.sum(), seen.deepest)
     assert all(g.abs().sum() > 0 for g in gradients)
@@ -63,9 +63,9 @@ def test_mia_and_fusion_lie_between_the_features_and_the_decoder():
     for label, options in (("with", {}), ("without", {"mia": "none", "fusion": "none"})):
         # At the start MIA and fusion are the identity.
         method = awake(make_method("cmc", make_task(paired=True), **options)).eval()
-        with _watching(method, images["ct"]) as seen:
+        with _recorded_features(method, images["ct"]) as seen:
             method.predict(images, ["ct"])
-        same[label] = torch.equal(seen.deepest[0], seen.fed[0])
+        same[label] = torch.equal(seen.deepest[0], seen.decoded[0])
     assert same == {"with": False, "without": True}
 
 
@@ -101,7 +101,7 @@ def slide(method, values):
     preprocessing = Preprocessing(np.eye(3), (2.0, 2.0, 4.0), {"ct": "ct", "mr": "mr"})
     attention = AttentionMaps(method, preprocessing, Inference(0.0))
     prepared = {"ct": Prepared(values, grid, 0.0, np.array([(0, 0, 0), values.shape]))}
-    return list(whole(attention.slabs(prepared, "ct", grid)))
+    return list(assemble(attention.slabs(prepared, "ct", grid)))
 
 
 def test_maps_lie_on_the_scans_grid_where_the_class_is():

@@ -17,7 +17,7 @@ from crossvox.data.prepare.preprocess import Preprocessing
 from crossvox.errors import DataError, UsageError
 from crossvox.inference.ensemble import Ensemble
 from crossvox.inference.model import Inference, TrainedModel
-from crossvox.inference.slabs import Slab, whole
+from crossvox.inference.slabs import Slab, assemble, entropy
 
 SHAPE, AFFINE = (18, 14, 9), np.array([[0, 2, 0, 5], [-2, 0, 0, 7], [0, 0, 4, 1], [0, 0, 0, 1.0]])
 
@@ -63,7 +63,7 @@ def channels(ensemble, image=None):
     """(C, X, Y, Z) probabilities and the label map."""
     seen: list[Slab] = []
     labels = ensemble.predict({"ct": image or scan()}, {"ct": [seen.append]}).labels["ct"]
-    return whole(seen), labels
+    return assemble(seen), labels
 
 
 def test_probabilities_lie_on_the_scans_own_grid_whatever_the_frame():
@@ -211,6 +211,14 @@ def test_mirror_images_are_averaged_along_the_tasks_axes_only():
     kept, _ = channels(Ensemble([member(Ramp(3.0, axis=1, flips=(0, 2)), tta=True)]), image)
     sided, _ = channels(Ensemble([member(Ramp(3.0, axis=1))]), image)
     np.testing.assert_allclose(kept, sided, atol=1e-6)
+
+
+def test_uncertainty_is_the_entropy_of_the_mean_probabilities():
+    models = [member(Ramp(2.0)), member(Ramp(-1.0, axis=1))]
+    probabilities, _ = channels(Ensemble(models))
+    found = Ensemble(models).predict({"ct": scan()}, uncertainty=True).uncertainty
+    assert np.array_equal(found["ct"], entropy(probabilities)) and found["ct"].max() > 0.5
+    assert Ensemble(models).predict({"ct": scan()}).uncertainty == {}
 
 
 def test_arrays_and_volumes_are_taken_as_files_are():

@@ -19,7 +19,7 @@ from crossvox.data.geometry.grid import Grid
 from crossvox.data.prepare.preprocess import Preprocessing
 from crossvox.errors import UsageError
 from crossvox.inference.ensemble import Ensemble
-from crossvox.inference.memory import LABEL, PREPARED, MemoryEstimator, window_bytes
+from crossvox.inference.memory import FLOAT, LABEL, MemoryEstimator, window_bytes
 from crossvox.inference.model import Inference, TrainedModel
 from crossvox.methods import METHODS
 from crossvox.workflows import memory
@@ -87,7 +87,7 @@ def test_no_array_of_all_classes_is_made_and_the_estimate_grows_alike(picky, rec
         record_property("memory of predict, bytes per voxel, 14 classes", round(each, 1))
     assert each < 0.5 * 15 * 4
     # What allocators keep counts as much as this little; the slow test compares the two.
-    assert PREPARED + (1 + picky) * LABEL <= estimate < 0.5 * 15 * 4
+    assert FLOAT + (1 + picky) * LABEL <= estimate < 0.5 * 15 * 4
 
 
 @pytest.mark.slow
@@ -108,9 +108,9 @@ def test_a_scan_of_512_by_512_by_800_in_14_classes_takes_less_than_6_gb(tmp_path
 
 def test_the_way_through_a_large_scan_is_the_one_that_takes_least():
     grid = Grid((512, 512, 800), np.eye(4))
-    assert predictor(Bands((96, 96, 96))).own_way(grid, grid).axis == 2
+    assert predictor(Bands((96, 96, 96))).traversal(grid, grid).axis == 2
     small = Grid((96, 96, 200), np.eye(4))
-    assert predictor(Bands((96, 96, 96))).own_way(small, small).axis == 0
+    assert predictor(Bands((96, 96, 96))).traversal(small, small).axis == 0
 
 
 def test_more_scans_runs_and_classes_take_more():

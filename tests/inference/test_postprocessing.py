@@ -1,12 +1,22 @@
-"""From class probabilities to label maps: weights, what they must not lose, largest parts."""
+"""From class probabilities to label maps: weights, what they must not lose, one component."""
 
 from __future__ import annotations
 
+import math
+import tracemalloc
+
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from crossvox.inference.postprocessing import MIN_KEPT, Postprocessing
-from crossvox.inference.slabs import Slab, mean_slabs, whole
+from crossvox.inference.postprocessing import (
+    DECAY_MM,
+    MIN_KEPT,
+    Postprocessing,
+    keep_one_component,
+)
+from crossvox.inference.slabs import Slab, assemble, mean_slabs
+from crossvox.utils.connected_components import CHUNK, class_boxes, class_centres, find_parts
 
 SHAPE = (9, 12, 7)
 
@@ -38,7 +48,7 @@ def test_consumers_see_every_slab(weights):
     parts = [(*half, slice(0, 12), slice(0, 7)) for half in halves]
     stream = [Slab(values[(slice(None), *part)], part, SHAPE) for part in parts]
     labels = Postprocessing(weights).label_map(stream, np.eye(4), [seen.append])
-    assert np.array_equal(whole(seen), values) and labels.dtype == np.int16
+    assert np.array_equal(assemble(seen), values) and labels.dtype == np.int16
     assert np.array_equal(labels, values.argmax(0))
 
 
@@ -124,3 +134,143 @@ def test_of_two_parts_the_one_that_lies_as_in_the_labels_is_kept():
     fine, coarse = (decision.label_map([slab], np.diag([mm, 1, 1, 1])) for mm in (1, 100))
     assert fine.ravel().tolist() == [2, 2, 0, 1, 0, 0, 0]
     assert coarse.ravel().tolist() == [0, 0, 0, 1, 0, 0, 2]
+
+
+def kept(row: str, offsets, spacing=10.0, classes=(1, 2, 3)) -> str:
+    """What is left of a row of voxels, a digit each; `.` is background."""
+    values = [int(c) if c != "." else 0 for c in row]
+    label = np.array(values, np.int16).reshape(-1, 1, 1)
+    keep_one_component(label, np.diag([spacing, 1, 1, 1]), classes, offsets)
+    return "".join(str(v) if v else "." for v in label.ravel())
+
+
+def along_x(*rows):
+    """Offsets of which only the first coordinate is not 0."""
+    return tuple(tuple(None if v is None else (float(v), 0.0, 0.0) for v in r) for r in rows)
+
+
+def test_without_offsets_the_largest_part_stays():
+    assert kept("222...1..22", ()) == "222...1...."
+    assert kept("222......22", along_x((None, -35), (35, None))) == "222........"  # no class 1
+    assert kept("222...1..22", along_x((None, None), (None, None))) == "222...1...."
+
+
+def test_the_part_that_lies_where_another_class_says_stays():
+    """Class 2 is expected 35 mm behind class 1: two voxels are there, three are 85 mm away."""
+    offsets = along_x((None, -35), (35, None))
+    assert math.log(3) - 85 / DECAY_MM < math.log(2)
+    assert kept("222...1..22", offsets) == "......1..22"
+    # On a smaller grid the three are 8.5 mm from there, and the larger part.
+    assert kept("222...1..22", along_x((None, -3.5), (3.5, None)), spacing=1) == "222...1...."
+
+
+@pytest.mark.parametrize(("nearer", "stays"), [(0.95, "large"), (1.05, "small")])
+def test_a_part_of_half_the_size_must_lie_nearer_by_a_known_distance(nearer, stays):
+    """8 voxels and 4, whose centres lie 14 voxels apart."""
+    spacing = nearer * DECAY_MM * math.log(2) / 14
+    row = "1.22222222........2222"
+    right_at_the_small_one = along_x((None, None), (18.5 * spacing + spacing, None))
+    assert kept("1.22222222........2222", right_at_the_small_one, spacing)[2:] == (
+        row[2:10] + "." * 12 if stays == "large" else "." * 16 + "2222"
+    )
+
+
+def test_several_classes_count_by_their_mean():
+    """Class 3 has a voxel 60 mm to the left of class 1, as this says, and one 60 mm to its right,
+    as class 2, 10 mm further to the right, says."""
+    row = "3.....12....3"
+    left, right = "3.....12.....", "......12....3"
+    assert kept(row, along_x((None,) * 3, (None,) * 3, (-60, 50, None))) == left  # the first
+    assert kept(row, along_x((None,) * 3, (None,) * 3, (-50, 50, None))) == right
+    assert kept(row, along_x((None,) * 3, (None,) * 3, (-60, 40, None))) == left
+    assert kept(row, along_x((None,) * 3, (None,) * 3, (-60, None, None))) == left
+    assert kept(row, along_x((None,) * 3, (None,) * 3, (None, 50, None))) == right
+
+
+def test_a_class_whose_part_was_chosen_counts_by_that_part():
+    """By class 3 the small part of class 1 stays; by that part, no more by the large one, the
+    right part of class 2. A class whose turn is still to come counts by its largest part."""
+    row = "111..2......11..2..3"
+    offsets = along_x((None, None, -65), (35, None, None), (None,) * 3)
+    assert kept(row, offsets) == "............11..2..3"
+    assert kept(row, offsets, classes=(2, 3)) == row.replace("..2..3", ".....3")
+    offsets = along_x((None, -35, None), (None, None, -140), (None,) * 3)
+    assert kept(row, offsets) == "111..2.............3"
+
+
+def test_classes_of_several_parts_stay_and_count_by_all_of_these():
+    """Class 1, two voxels at 50 and 70 mm, lies at 60 mm: class 2 is expected at 70 mm, where the
+    three voxels at 150 mm count more than the two at 5 mm. Seen from 50 mm it would not be so."""
+    row = "22...1.1......222"
+    offsets = along_x((None, None), (10, None))
+    assert math.log(3) - (150 - 70) / DECAY_MM > math.log(2) - (70 - 5) / DECAY_MM
+    assert math.log(3) - (150 - 60) / DECAY_MM < math.log(2) - (60 - 5) / DECAY_MM
+    assert kept(row, offsets, classes=(2,)) == ".....1.1......222"
+
+
+def test_parts_and_centres_are_those_of_the_whole_volume():
+    noise = np.random.default_rng(3).normal(size=(40, 90, 80))  # of several chunks
+    label = np.digitize(ndimage.gaussian_filter(noise, 1.5), [0.02, 0.08]).astype(np.int16)
+    assert label.size > CHUNK
+    found = class_centres(label, [1, 2, 7])
+    assert list(found) == [1, 2]
+    assert [index for index, _ in class_boxes(label, [2, 1, 7])] == [2, 1]
+    for index, box in class_boxes(label, [1, 2]):
+        parts, own = find_parts(label, index, box), label == index
+        numbers, n = ndimage.label(own)
+        centres = ndimage.center_of_mass(own, numbers, range(1, n + 1))
+        np.testing.assert_allclose(parts.centres(), centres)
+        np.testing.assert_array_equal(parts.sizes, np.bincount(numbers.ravel())[1:])
+        np.testing.assert_allclose(found[index], ndimage.center_of_mass(own))
+
+
+@pytest.mark.parametrize("offsets", [(), along_x((None, 9), (9, None))])
+def test_one_class_is_held_at_a_time(offsets):
+    """Seven bytes per voxel of a class's box, and what counting takes; see `inference.memory`."""
+    label = np.zeros((200, 200, 200), np.int16)
+    label[:95], label[105:] = 1, 1
+    label[:, :10], label[:, 190:] = 2, 2
+    tracemalloc.start()
+    keep_one_component(label, np.eye(4), (1, 2), offsets)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most / label.size < 7.5
+    assert [ndimage.label(label == k)[1] for k in (1, 2)] == [1, 1]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_on_an_oblique_grid_it_is_the_part_that_plain_words_say(seed):
+    rng = np.random.default_rng(seed)
+    smooth = ndimage.gaussian_filter(rng.normal(size=(24, 20, 16)), 1.3)
+    label = np.digitize(smooth, [0.03, 0.06, 0.1]).astype(np.int16)
+    affine = np.eye(4)
+    affine[:3, :3] = np.linalg.qr(rng.normal(size=(3, 3)))[0] * rng.uniform(2, 9, 3)
+    affine[:3, 3] = rng.normal(size=3) * 100
+    offsets = [[tuple(rng.normal(size=3) * 50) for _ in range(3)] for _ in range(3)]
+    offsets[0][0] = offsets[1][1] = offsets[2][2] = offsets[0][1] = None
+    expected = _in_plain_words(label, affine, offsets)
+    assert any((expected == k).sum() not in (0, (label == k).sum()) for k in (1, 2, 3))
+    keep_one_component(label, affine, (1, 2, 3), offsets)
+    np.testing.assert_array_equal(label, expected)
+
+
+def _in_plain_words(label, affine, offsets):
+    def world(mask):
+        return affine[:3, :3] @ ndimage.center_of_mass(mask) + affine[:3, 3]
+
+    def score(mask, k):
+        known = [(o, offsets[k - 1][o - 1]) for o in (1, 2, 3) if offsets[k - 1][o - 1]]
+        far = [math.dist(world(mask), where[o] + np.array(offset)) for o, offset in known]
+        return math.log(mask.sum()) - np.mean(far) / DECAY_MM
+
+    parts = {}
+    for k in (1, 2, 3):
+        numbers, n = ndimage.label(label == k)
+        parts[k] = [numbers == i for i in range(1, n + 1)]
+    where = {k: world(max(parts[k], key=np.sum)) for k in parts}
+    result = np.zeros_like(label)
+    for k in parts:
+        best = max(parts[k], key=lambda mask: score(mask, k))
+        where[k] = world(best)
+        result[best] = k
+    return result

@@ -19,8 +19,8 @@ from crossvox.errors import UsageError
 from crossvox.evaluation.scores import read_cases
 from crossvox.figures.side_by_side import Slice, attention_figure, predictions_figure
 from crossvox.figures.style import save
-from crossvox.inference.attention import MAPS, AttentionMaps
-from crossvox.inference.slabs import whole
+from crossvox.inference.attention import FEATURE_MAPS, AttentionMaps
+from crossvox.inference.slabs import assemble
 from crossvox.utils.files import atomic_path
 from crossvox.workflows.predict import Options, cases_of, load_model
 from crossvox.workflows.prepare import Echo
@@ -151,8 +151,8 @@ def _draw_attention(
     truth, classes = shown.plane(shown.truth), list(subject.manifest.labels)
     size = {name: int((truth == k).sum()) for k, name in enumerate(classes, start=1)}
     largest = sorted((c for c in classes if size[c]), key=lambda c: -size[c])[:LARGEST]
-    columns = {name: number for number, name in enumerate(MAPS)}
-    cams = {f"Grad-CAM: {name}": len(MAPS) + classes.index(name) for name in largest}
+    columns = {name: number for number, name in enumerate(FEATURE_MAPS)}
+    cams = {f"Grad-CAM: {name}": len(FEATURE_MAPS) + classes.index(name) for name in largest}
     maps = {
         row: {name: planes[k] for name, k in (columns | cams).items()}
         for row, planes in found.items()
@@ -185,9 +185,9 @@ def _look(run: Run, checkpoint: str, subject: Subject, shown: Slice, kind: str) 
     if kind == "attention":
         member = AttentionMaps(member.method, member.preprocessing, member.inference, member.device)
     if kind == "prediction":
-        maps = member.label(prepared, subject.modality, native)[None]
+        maps = member.label_map(prepared, subject.modality, native)[None]
     else:
-        maps = whole(member.slabs(prepared, subject.modality, native))
+        maps = assemble(member.slabs(prepared, subject.modality, native))
     return np.stack([shown.plane(volume) for volume in maps]).astype(np.float32)
 
 

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from crossvox.errors import DataError, UsageError
-from crossvox.inference.largest_part import DECAY_MM
-from crossvox.inference.postprocessing import MIN_KEPT, Postprocessing
+from crossvox.inference.postprocessing import DECAY_MM, MIN_KEPT, Postprocessing
 from crossvox.methods.base import Method
 from crossvox.networks.blocks import InstanceNorm
 from crossvox.utils.files import atomic_path, require_writable

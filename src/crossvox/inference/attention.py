@@ -14,63 +14,75 @@ from torch.nn import functional as F
 from crossvox.errors import UsageError
 from crossvox.inference.model import TrainedModel
 
-MAPS = ("deepest features", "decoder's input")
-"""What comes before the classes' Grad-CAM."""
+FEATURE_MAPS = ("deepest features", "decoder's input")
+"""The channels before those of the classes' Grad-CAM."""
 
 
 class AttentionMaps(TrainedModel):
-    """Slides as a `TrainedModel` does, and lays these maps over the scan instead of probabilities.
+    """A trained model whose `slabs` hold maps of attention instead of probabilities.
 
-    The channels of `slabs` are, on the scan's own grid and ≥ 0:
+    The channels, all ≥ 0 and on the scan's own grid, are:
 
-    * the strength (`strength`) of the deepest features of the encoder that sees the scan;
-    * that of the deepest features as the decoder is given them, after whatever the method does
-      between the two, such as the fusion of modalities; without that, the same once more;
-    * for each class but the background, Grad-CAM (`grad_cam`) of the deepest encoder features for
-      the sum of the class's logit over the voxels of the window that are predicted to be of it
-      (zero where there are none), as Vinogradova et al. (AAAI 2020) do for segmentation.
+    1. the strength (`strength`) of the deepest features of the encoder that sees the scan;
+    2. the strength of the deepest features as the decoder gets them, after what the method does
+       in between, such as the fusion of modalities; the same as 1 if it does nothing;
+    3. for each class but the background, Grad-CAM (`grad_cam`) of the deepest encoder features.
+       Its score is the sum of the class's logit over the window's voxels that are predicted as
+       that class, 0 if there are none (Vinogradova et al., AAAI 2020).
 
-    An encoder is any module that has the attributes of `crossvox.networks.backbone.Encoder` and
-    is called with the scan's image; methods need not know of this.
+    An encoder is any module with the attributes of `crossvox.networks.backbone.Encoder` that is
+    called with the scan's image, so methods need no code for this.
     """
 
-    def _answer(self, given: Mapping[str, Tensor], output: str) -> Tensor:
-        image = given[output]
-        with torch.enable_grad(), _watching(self.method, image) as seen:
-            logits = self.method.predict(given, [output])[output].float()
-            if not seen.deepest:
+    def window_values(self, images: Mapping[str, Tensor], output: str) -> Tensor:
+        """Return the (B, C, X, Y, Z) maps of a batch of windows.
+
+        Raises:
+            UsageError: no encoder of the method is called with the image itself.
+        """
+        image = images[output]
+        with torch.enable_grad(), _recorded_features(self.method, image) as features:
+            logits = self.method.predict(images, [output])[output].float()
+            if not features.deepest:
                 raise UsageError(
                     f"method {type(self.method).__name__}: no encoder sees the {output} image "
                     "as it is, so there is no feature to draw"
                 )
             predicted = logits.argmax(1)
-            found = [strength(seen.deepest), strength(seen.fed or seen.deepest)]
+            decoded = features.decoded or features.deepest
+            maps = [strength(features.deepest), strength(decoded)]
             for index in range(1, logits.shape[1]):
                 score = (logits[:, index] * (predicted == index)).sum()
-                found.append(grad_cam(score, seen.deepest))
+                maps.append(grad_cam(score, features.deepest))
         size = image.shape[2:]
-        grown = [F.interpolate(x.detach(), size=size, mode="trilinear") for x in found]
-        return torch.cat(grown, 1)
+        return torch.cat([F.interpolate(x.detach(), size=size, mode="trilinear") for x in maps], 1)
 
 
 def strength(features: Sequence[Tensor]) -> Tensor:
-    """Mean of |feature| over all channels, (B, 1, X, Y, Z) of (B, C, X, Y, Z) features.
+    """Return the mean of |feature| over all channels.
 
-    Zagoruyko & Komodakis (ICLR 2017): the sign of a channel is of no meaning to a reader.
+    The sign of a channel means nothing to a reader (Zagoruyko & Komodakis, ICLR 2017).
+
+    Args:
+        features: (B, C, X, Y, Z) each, of one size.
+
+    Returns:
+        (B, 1, X, Y, Z).
     """
     return torch.cat([f.float() for f in features], 1).abs().mean(1, keepdim=True)
 
 
 def grad_cam(score: Tensor, features: Sequence[Tensor]) -> Tensor:
-    """Grad-CAM (Selvaraju et al., ICCV 2017, eq. 1 and 2).
+    """Compute Grad-CAM (Selvaraju et al., ICCV 2017, eq. 1 and 2).
+
+    Each channel is weighted by the spatial mean of the score's gradient with respect to it.
 
     Args:
-        score: a number with a graph down to `features`, which is kept.
-        features: (B, C, X, Y, Z) each, one size; the score may leave some of them unused.
+        score: scalar with a graph down to `features`, which is kept.
+        features: (B, C, X, Y, Z) each, of one size; the score may not depend on some of them.
 
     Returns:
-        (B, 1, X, Y, Z): ReLU of the channels' sum, each channel times the mean over space of the
-        score's gradient by it.
+        (B, 1, X, Y, Z): ReLU of the weighted sum of the channels.
     """
     total = features[0].new_zeros((len(features[0]), 1, *features[0].shape[2:]))
     gradients = torch.autograd.grad(score, features, retain_graph=True, allow_unused=True)
@@ -82,50 +94,60 @@ def grad_cam(score: Tensor, features: Sequence[Tensor]) -> Tensor:
 
 
 @dataclass
-class _Seen:
-    """What passed by: features of the encoders, and what decoders were given of these."""
+class _Features:
+    """Features recorded in one forward pass.
+
+    Attributes:
+        deepest: of the encoders, without a graph behind them.
+        shallow: the encoders' first ones, by which their pyramids are recognised.
+        decoded: the deepest ones as decoders were given them.
+    """
 
     deepest: list[Tensor] = field(default_factory=list)
     shallow: list[Tensor] = field(default_factory=list)
-    fed: list[Tensor] = field(default_factory=list)
+    decoded: list[Tensor] = field(default_factory=list)
 
 
 @contextlib.contextmanager
-def _watching(method: nn.Module, image: Tensor) -> Iterator[_Seen]:
-    """Note the features of `image` while the method runs; gradients end at the deepest ones."""
-    seen = _Seen()
+def _recorded_features(method: nn.Module, image: Tensor) -> Iterator[_Features]:
+    """Record the features of `image` while the method runs inside the block."""
+    recorded = _Features()
 
-    def encoded(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> list[Tensor] | None:
-        shows = inputs and isinstance(inputs[0], Tensor) and _same(inputs[0], image)
-        if not (shows and isinstance(output, list) and len(output) == len(module.channels)):  # type: ignore[arg-type]
+    def after_encoder(
+        module: nn.Module, inputs: tuple[Any, ...], output: Any
+    ) -> list[Tensor] | None:
+        sees_image = inputs and isinstance(inputs[0], Tensor) and _equal(inputs[0], image)
+        if not (
+            sees_image and isinstance(output, list) and len(output) == len(module.channels)  # type: ignore[arg-type]
+        ):
             return None
-        # Cut off here: the way through the decoder is all that is asked for.
+        # The graph starts here: only gradients of what follows the encoder are needed.
         *shallow, deepest = (feature.detach() for feature in output)
         deepest.requires_grad_()
-        seen.deepest.append(deepest)
-        seen.shallow += shallow[:1]
+        recorded.deepest.append(deepest)
+        recorded.shallow += shallow[:1]
         return [*shallow, deepest]
 
-    def called(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        features = inputs[0] if inputs else None
-        if not (isinstance(features, list | tuple) and len(features) > 1):
+    def before_module(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        pyramid = inputs[0] if inputs else None
+        if not (isinstance(pyramid, list | tuple) and len(pyramid) > 1):
             return
-        own = any(features[0] is first for first in seen.shallow)
-        if own and not any(features[-1] is before for before in seen.fed):
-            seen.fed.append(features[-1])
+        is_recorded = any(pyramid[0] is first for first in recorded.shallow)
+        if is_recorded and not any(pyramid[-1] is known for known in recorded.decoded):
+            recorded.decoded.append(pyramid[-1])
 
-    hooks = [module.register_forward_pre_hook(called) for module in method.modules()]
+    hooks = [module.register_forward_pre_hook(before_module) for module in method.modules()]
     hooks += [
-        module.register_forward_hook(encoded)
+        module.register_forward_hook(after_encoder)
         for module in method.modules()
         if isinstance(getattr(module, "channels", None), list)
     ]
     try:
-        yield seen
+        yield recorded
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def _same(x: Tensor, image: Tensor) -> bool:
+def _equal(x: Tensor, image: Tensor) -> bool:
     return x is image or (x.shape == image.shape and torch.equal(x, image))

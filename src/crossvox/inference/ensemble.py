@@ -1,9 +1,9 @@
-"""One or several trained methods that answer together."""
+"""One or several trained models whose class probabilities are averaged."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,45 +15,52 @@ from crossvox.data.prepare.preprocess import Prepared
 from crossvox.errors import UsageError
 from crossvox.inference.model import TrainedModel
 from crossvox.inference.postprocessing import Postprocessing
-from crossvox.inference.slabs import SlabCallback, mean_slabs
+from crossvox.inference.slabs import Slab, SlabCallback, entropy, mean_slabs
 
 
 @dataclass
 class Prediction:
-    """Result for one subject.
+    """Label maps of one subject's scans.
 
     Attributes:
         labels: modality → (X, Y, Z) int16 class indices on that scan's own grid.
         affines: modality → (4, 4) from that scan's voxel indices to world mm (RAS+).
+        uncertainty: modality → (X, Y, Z) float32 normalised entropy of the class probabilities,
+            0 certain … 1 all classes equally probable; empty unless it was asked for.
         seconds: stage → wall time.
     """
 
     labels: dict[str, np.ndarray] = field(default_factory=dict)
     affines: dict[str, np.ndarray] = field(default_factory=dict)
+    uncertainty: dict[str, np.ndarray] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def clock(self, stage: str, start: float) -> float:
-        """Add the time since `start` to `stage`; returns now."""
+    def add_time(self, stage: str, start: float) -> float:
+        """Add the time since `start` to `stage`. Return the time now."""
         now = time.perf_counter()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - start
         return now
 
 
 class Ensemble:
-    """Predictors whose class probabilities are averaged on the scans' own grids.
+    """Trained models whose class probabilities are averaged on the scans' own grids.
 
-    Their preprocessing, crops and networks may differ; classes and modalities may not. A single
-    predictor is an ensemble of one and goes the same way.
+    Preprocessing, patch size and network may differ between the models; classes and modalities
+    may not. A single model is an ensemble of one.
     """
 
     def __init__(self, models: Sequence[TrainedModel]) -> None:
-        """Join `models`; raises `UsageError` where they segment different things."""
+        """Join the models.
+
+        Raises:
+            UsageError: they segment different classes or modalities.
+        """
         first = models[0].task
-        for member in models[1:]:
+        for model in models[1:]:
             for what, own, other in (
-                ("classes", first.classes, member.task.classes),
-                # The order of modalities is of no account, that of classes is the channels'.
-                ("modalities", sorted(first.modalities), sorted(member.task.modalities)),
+                ("classes", first.classes, model.task.classes),
+                # The classes' order is that of the channels; the modalities' does not matter.
+                ("modalities", sorted(first.modalities), sorted(model.task.modalities)),
             ):
                 if own != other:
                     raise UsageError(
@@ -64,20 +71,20 @@ class Ensemble:
 
     @property
     def task(self) -> Task:
-        """What is segmented; grid and crop are those of the first member."""
+        """What is segmented; patch and spacing are those of the first model."""
         return self.models[0].task
 
     @property
     def postprocessing(self) -> Postprocessing:
         """How the mean of the models' probabilities becomes a label map."""
-        return Postprocessing.combine(
-            [member.postprocessing for member in self.models], self.task.n_classes
-        )
+        parts = [model.postprocessing for model in self.models]
+        return Postprocessing.combine(parts, self.task.n_classes)
 
     def predict(
         self,
         images: Mapping[str, Scan],
-        consumers: Mapping[str, Sequence[SlabCallback]] | None = None,
+        callbacks: Mapping[str, Sequence[SlabCallback]] | None = None,
+        uncertainty: bool = False,
     ) -> Prediction:
         """Segment the scans of one subject.
 
@@ -85,63 +92,73 @@ class Ensemble:
             images: modality → NIfTI file, `Volume`, or (array, affine) with the array (X, Y, Z)
                 and the affine (4, 4) from voxel indices to world mm (RAS+). Any non-empty subset
                 of the task's modalities, each on its own grid.
-            consumers: modality → what else is to be shown the probabilities, slab by slab.
+            callbacks: modality → functions that are called with each slab of class probabilities.
+            uncertainty: whether to return the entropy of the class probabilities, too.
 
         Returns:
-            One label map per scan given, with its affine.
+            One label map per scan, with its affine.
 
         Raises:
-            UsageError: no image, or a modality that is not the task's.
+            UsageError: no image, or a modality that the task does not have.
             DataError: a scan cannot be read or used.
         """
-        known_modalities(self.task, images)
+        require_known_modalities(self.task, images)
         result = Prediction()
         prepared, grids = self._prepare(images, result)
-        first, decision = self.models[0], self.postprocessing
         for modality, native in grids.items():
             start = time.perf_counter()
-            scan = prepared[first.preprocessing.digest][modality]
-            way = first.own_way(scan.grid, native)
-            streams = [
-                member.slabs(prepared[member.preprocessing.digest], modality, native, way)
-                for member in self.models
-            ]
-            seen = (consumers or {}).get(modality, ())
-            slabs = mean_slabs(streams)
-            result.labels[modality] = decision.label_map(slabs, native.affine, seen)
-            result.affines[modality] = native.affine
-            result.clock("segment", start)
+            slabs = mean_slabs(self._streams(prepared, modality, native))
+            called = list((callbacks or {}).get(modality, ()))
+            if uncertainty:
+                result.uncertainty[modality] = np.zeros(native.shape, dtype=np.float32)
+                called.append(_entropy_writer(result.uncertainty[modality]))
+            labels = self.postprocessing.label_map(slabs, native.affine, called)
+            result.labels[modality], result.affines[modality] = labels, native.affine
+            result.add_time("segment", start)
         return result
+
+    def _streams(
+        self, prepared: dict[str, dict[str, Prepared]], modality: str, native: Grid
+    ) -> list[Iterator[Slab]]:
+        """Return each model's slabs, all in the first model's order."""
+        digests = [model.preprocessing.digest for model in self.models]
+        traversal = self.models[0].traversal(prepared[digests[0]][modality].grid, native)
+        return [
+            model.slabs(prepared[digest], modality, native, traversal)
+            for model, digest in zip(self.models, digests, strict=True)
+        ]
 
     def _prepare(
         self, images: Mapping[str, Scan], result: Prediction
     ) -> tuple[dict[str, dict[str, Prepared]], dict[str, Grid]]:
-        """Digest of a preprocessing → modality → scan, and the grids of the files.
+        """Read and prepare the scans, once for all models of equal preprocessing.
 
-        Members alike share the work; what was read from a file is not kept.
+        Returns:
+            Digest of the preprocessing → modality → prepared scan, and modality → grid of the
+            file. What was read is not kept.
         """
-        ways = {member.preprocessing.digest: member.preprocessing for member in self.models}
-        prepared: dict[str, dict[str, Prepared]] = {digest: {} for digest in ways}
+        kinds = {model.preprocessing.digest: model.preprocessing for model in self.models}
+        prepared: dict[str, dict[str, Prepared]] = {digest: {} for digest in kinds}
         grids = {}
         for modality, scan in images.items():
             start = time.perf_counter()
             volume = as_volume(scan)
-            start = result.clock("read", start)
-            for digest, way in ways.items():
-                prepared[digest][modality] = way.image(volume.data, volume.grid, modality)
+            start = result.add_time("read", start)
+            for digest, preprocessing in kinds.items():
+                prepared[digest][modality] = preprocessing.image(volume.data, volume.grid, modality)
             grids[modality] = volume.grid
-            result.clock("prepare", start)
-        if len(images) > 1 and any(member.task.aligned for member in self.models):
+            result.add_time("prepare", start)
+        if len(images) > 1 and any(model.task.aligned for model in self.models):
             start = time.perf_counter()
-            for member in self.models:
-                digest = member.preprocessing.digest
-                prepared[digest] = dict(member.together(prepared[digest]))
-            result.clock("align", start)
+            for model in self.models:
+                digest = model.preprocessing.digest
+                prepared[digest] = dict(model.align(prepared[digest]))
+            result.add_time("align", start)
         return prepared, grids
 
 
-def known_modalities(task: Task, images: Mapping[str, object]) -> None:
-    """Raise `UsageError` if there is no image, or one of a modality that is not the task's."""
+def require_known_modalities(task: Task, images: Mapping[str, object]) -> None:
+    """Raise `UsageError` if there is no image, or one of a modality that the task does not have."""
     if not images:
         raise UsageError(f"no image; give one of {', '.join(task.modalities)} at least")
     for modality in images:
@@ -150,3 +167,12 @@ def known_modalities(task: Task, images: Mapping[str, object]) -> None:
                 f"modality '{modality}' is none of this run's; "
                 f"choose from {', '.join(task.modalities)}"
             )
+
+
+def _entropy_writer(target: np.ndarray) -> SlabCallback:
+    """Return a callback that writes each slab's entropy into (X, Y, Z) `target`."""
+
+    def write(slab: Slab) -> None:
+        target[slab.part] = entropy(slab.values)
+
+    return write

@@ -1,4 +1,8 @@
-"""What a prediction will take, before it is made."""
+"""An estimate of the memory that a prediction takes, made before the work begins.
+
+Sizes follow from shapes and element types. The network's share is counted on tensors without
+values. Four factors are measured: on volumes of 26 million voxels with tracemalloc, or as given.
+"""
 
 from __future__ import annotations
 
@@ -19,100 +23,114 @@ from crossvox.inference.ensemble import Ensemble
 from crossvox.inference.model import TrainedModel
 from crossvox.inference.slabs import SLAB_VOXELS
 
-PREPARED, LABEL = 4, 2
-"""Bytes per voxel of a prepared scan and of a label map."""
+FLOAT, LABEL = 4, 2
+"""Bytes per voxel of a scan (float32) and of a label map (int16)."""
 PREPARING = 13
-"""Bytes per voxel of the prepared grid while it is made: the array, the copies that percentiles
-and deviations are taken of, and the body's mask (`data.prepare.preprocess`)."""
-PARTS = 7
-"""Bytes per voxel of a label map while smaller parts are taken out of it (`components`). Some 100
-bytes per part come to that, which matters from a million parts on."""
+"""Bytes per voxel while a scan is prepared: measured 12.8, of which 8 are copies for percentiles
+(CT: 8.0)."""
+COMPONENTS = 7
+"""Bytes per voxel while components are searched: measured below 7.5 (tests/inference/
+test_postprocessing.py). Each component takes another 100, which matters from a million on."""
 SLAB_COPIES = 6
-"""How often a slab's values are there on their way through `native_slabs` and its consumers."""
+"""Copies of a slab's values from planes to label map: measured 5.0 to 8.3, of some 12 MB each."""
 MARGIN = 1.1
-"""For what the allocators keep: what they gave back is not at once the system's again."""
+"""What allocators keep for later: the slow test of tests/inference/test_memory.py measured less."""
 
 
 class MemoryEstimator:
-    """What an ensemble takes for this subject and for that."""
+    """Estimate an ensemble's peak memory per subject.
+
+        >>> estimator = MemoryEstimator(ensemble)
+        >>> estimator.peak({"ct": Grid((512, 512, 800), affine)}) / 1e9
+        4.0
+
+    Sizes of the networks' windows are kept, so that further subjects cost next to nothing.
+    """
 
     def __init__(self, ensemble: Ensemble) -> None:
         self.ensemble = ensemble
         self._windows: dict[tuple[str, ...], list[int]] = {}
 
     def peak(self, grids: Mapping[str, Grid]) -> int:
-        """Bytes that predicting a subject takes at most, beside those in use already.
+        """Return the bytes that predicting a subject takes at most, beside those in use already.
 
         Args:
             grids: modality → grid of the scan's file.
         """
         models, paired = self.ensemble.models, self.ensemble.task.paired
-        ways = {member.preprocessing.digest: member.preprocessing for member in models}
-        sizes = {m: [_voxels(_prepared(g, way)) for way in ways.values()] for m, g in grids.items()}
+        postprocessing = self.ensemble.postprocessing
+        kinds = {model.preprocessing.digest: model.preprocessing for model in models}.values()
+        sizes = {m: [_voxels(_prepared(grid, kind)) for kind in kinds] for m, grid in grids.items()}
         held = preparing = 0
         for m, grid in grids.items():
-            # Read and blurred, or read and prepared.
-            largest = max(12 * _voxels(grid), 4 * _voxels(grid) + PREPARING * max(sizes[m]))
-            preparing = max(preparing, held + largest)
-            held += PREPARED * sum(sizes[m])
-        decision, largest = self.ensemble.postprocessing, max(map(_voxels, grids.values()))
-        labels = LABEL * (sum(map(_voxels, grids.values())) + largest * bool(decision.weights))
-        # To bring scans over each other takes less than these do afterwards (`data.prepare.align`).
-        companions = paired * (len(grids) - 1) * PREPARED * max(map(max, sizes.values()))
-        # Of a paired run's windows each sees all scans; of another's each modality alone.
-        seen = tuple(grids) if paired else tuple(grids)[:1]
-        if seen not in self._windows:
-            self._windows[seen] = [window_bytes(member, seen) for member in models]
-        segmenting = held + labels + len(models) * companions + sum(self._windows[seen])
-        segmenting += sum(max(_blending(m, g) for g in grids.values()) for m in models)
-        dropping = PARTS * largest if decision.single else 0
-        return int(MARGIN * max(preparing, segmenting, held + labels + dropping))
+            # Either blurring the scan that was read takes most, or preparing it.
+            most = max(3 * FLOAT * _voxels(grid), FLOAT * _voxels(grid) + PREPARING * max(sizes[m]))
+            preparing = max(preparing, held + most)
+            held += FLOAT * sum(sizes[m])
+        largest = max(map(_voxels, grids.values()))
+        labels = LABEL * (
+            sum(map(_voxels, grids.values())) + largest * bool(postprocessing.weights)
+        )
+        # Bringing scans over each other takes less than holding the result (`data.prepare.align`).
+        companions = paired * (len(grids) - 1) * FLOAT * max(map(max, sizes.values()))
+        segmenting = held + labels + len(models) * companions
+        segmenting += sum(self._window_bytes(tuple(grids) if paired else tuple(grids)[:1]))
+        segmenting += sum(max(_blending(m, grid) for grid in grids.values()) for m in models)
+        searching = held + labels + COMPONENTS * largest * bool(postprocessing.single)
+        return int(MARGIN * max(preparing, segmenting, searching))
+
+    def _window_bytes(self, modalities: tuple[str, ...]) -> list[int]:
+        """Return `window_bytes` of each model."""
+        if modalities not in self._windows:
+            sizes = [window_bytes(model, modalities) for model in self.ensemble.models]
+            self._windows[modalities] = sizes
+        return self._windows[modalities]
 
 
-def window_bytes(member: TrainedModel, modalities: tuple[str, ...]) -> int:
-    """The most that is held of one batch of windows at a time, from input to probabilities.
+def window_bytes(model: TrainedModel, modalities: tuple[str, ...]) -> int:
+    """Return the most bytes that one batch of windows takes, from input to probabilities.
 
-    The network runs on tensors without values, which takes neither time nor memory.
+    The network runs on tensors without values, which takes neither time nor memory. On a GPU
+    windows take no memory of the process: 0.
     """
-    if member.device.type != "cpu":
+    if model.device.type != "cpu":
         return 0
-    bare = copy.deepcopy(member.method).to("meta").eval()
-    inference, task = member.inference, member.task
-    shadow = TrainedModel(bare, member.preprocessing, inference, "meta")
-    with torch.no_grad(), _Held() as held:
-        size = (inference.batch, 1, *task.patch)
+    bare = copy.deepcopy(model.method).to("meta").eval()
+    shadow = TrainedModel(bare, model.preprocessing, model.inference, "meta")
+    with torch.no_grad(), _AllocationCounter() as counter:
+        size = (model.inference.batch, 1, *model.task.patch)
         images = {m: torch.empty(size, device="meta") for m in modalities}
-        shadow._answer(images, modalities[0])
-    return held.most
+        shadow.window_values(images, modalities[0])
+    return counter.peak
 
 
-def _blending(member: TrainedModel, native: Grid) -> int:
-    """The rows under way, what a window adds to them, and the slabs that are made of them."""
-    task, grid = member.task, _prepared(native, member.preprocessing)
-    way = member.own_way(grid, native)
-    axis = way.reoriented(native.directions, member.preprocessing.frame).axis
+def _blending(model: TrainedModel, native: Grid) -> int:
+    """Return the bytes of unfinished planes, one batch of windows and the slabs made of them."""
+    task, grid = model.task, _prepared(native, model.preprocessing)
+    traversal = model.traversal(grid, native)
+    axis = traversal.reoriented(native.directions, model.preprocessing.frame).axis
     size = [max(n, p) for n, p in zip(grid.shape, task.patch, strict=True)]
-    rows = task.patch[axis] * math.prod(size) // size[axis] * (task.n_classes + 1)
-    added = member.inference.batch * math.prod(task.patch) * task.n_classes
-    plane = _voxels(native) // native.shape[way.axis]
+    planes = task.patch[axis] * math.prod(size) // size[axis] * (task.n_classes + 1)
+    windows = model.inference.batch * math.prod(task.patch) * task.n_classes
+    plane = _voxels(native) // native.shape[traversal.axis]
     slab = max(plane, min(SLAB_VOXELS, _voxels(native))) * task.n_classes
-    return 4 * (rows + added + SLAB_COPIES * slab)
+    return FLOAT * (planes + windows + SLAB_COPIES * slab)
 
 
-def _prepared(grid: Grid, way: Preprocessing) -> Grid:
-    return respaced(oriented_grid(grid, way.frame), way.spacing)
+def _prepared(grid: Grid, preprocessing: Preprocessing) -> Grid:
+    return respaced(oriented_grid(grid, preprocessing.frame), preprocessing.spacing)
 
 
 def _voxels(grid: Grid) -> int:
     return math.prod(grid.shape)
 
 
-class _Held(TorchDispatchMode):
-    """Counts the bytes of the tensors that are alive, `most` of them at a time."""
+class _AllocationCounter(TorchDispatchMode):
+    """Counts the bytes of all tensors that are alive; `peak` is the most at any time."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = self.most = 0
+        self.now = self.peak = 0
         self.known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -122,10 +140,10 @@ class _Held(TorchDispatchMode):
                 storage = leaf.untyped_storage()
                 self.known.add(storage._cdata)
                 self.now += storage.nbytes()
-                self.most = max(self.most, self.now)
-                weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self._freed, storage._cdata, storage.nbytes())
         return made
 
-    def _gone(self, key: int, size: int) -> None:
+    def _freed(self, key: int, size: int) -> None:
         self.known.discard(key)
         self.now -= size

@@ -1,4 +1,4 @@
-"""One trained method: class probabilities of one subject's prepared scans."""
+"""One trained model: a method, its preprocessing, and sliding-window inference with them."""
 
 from __future__ import annotations
 
@@ -19,30 +19,29 @@ from crossvox.data.prepare.align import laid_over
 from crossvox.data.prepare.preprocess import Prepared, Preprocessing
 from crossvox.errors import require
 from crossvox.inference.postprocessing import Postprocessing
-from crossvox.inference.slabs import Slabs, Traversal, native_slabs
-from crossvox.inference.sliding_window import Place, SlidingWindow, slide
+from crossvox.inference.slabs import Slab, native_slabs
+from crossvox.inference.sliding_window import SlidingWindow, Traversal, Window, blend_planes
 from crossvox.methods.base import Method
 
 Largest = Literal["auto", "always", "never"]
 
-ROWS_BYTES = 1_000_000_000
-"""Probabilities of rows that windows still reach: beyond this the way through a scan is chosen
-by what it takes."""
+MAX_PLANE_BYTES = 1_000_000_000
+"""Probabilities of unfinished planes; where the first axis needs more, the cheapest one is used."""
 
 
 @dataclass(frozen=True)
 class Inference:
-    """How windows slide.
+    """Options of sliding-window inference.
 
     Attributes:
-        overlap: part of a window that its neighbour sees again, per axis.
-        batch: windows at a time; more may be faster and change no result.
+        overlap: share of a window that its neighbour covers too, per axis.
+        batch: windows at a time; larger batches may be faster and change no result.
         tta: average over the window's mirror images, along axes on which no left and right
             class change places; 2, 4 or 8 times the time.
-        largest: whether label maps keep one part only of each class that is one piece in the
+        largest: whether label maps keep only one component of each class that is one piece in the
             labelled training scans: the largest, unless another lies better
-            (`inference.largest_part`); auto = if the method says so. Probabilities stay.
-        weigh: whether label maps weigh the classes, where the method has weights for them.
+            (`inference.postprocessing`); auto = as the method does. Probabilities do not change.
+        weigh: whether label maps use the method's class weights, where it has any.
     """
 
     overlap: float = 0.5
@@ -66,7 +65,7 @@ class TrainedModel:
         inference: Inference,
         device: torch.device | str = "cpu",
     ) -> None:
-        """Move `method` to `device`; it is put in evaluation mode while it predicts."""
+        """Move `method` to `device`. It is in evaluation mode only while it predicts."""
         self.method = method.to(device)
         self.preprocessing = preprocessing
         self.inference = inference
@@ -90,98 +89,134 @@ class TrainedModel:
     def predict_prepared(
         self, prepared: Mapping[str, Prepared], native: Mapping[str, Grid]
     ) -> dict[str, np.ndarray]:
-        """Label maps of one subject's prepared scans on `native`, the grids of their files."""
-        prepared = self.together(prepared)
-        return {m: self.label(prepared, m, native[m]) for m in prepared}
+        """Return the label maps of one subject.
 
-    def together(self, prepared: Mapping[str, Prepared]) -> Mapping[str, Prepared]:
-        """A subject's scans, brought over each other if they were in training, and are not yet.
+        Args:
+            prepared: modality → prepared scan.
+            native: modality → grid of the scan's file.
 
-        What predicts does it too; who predicts several outputs saves time by doing it once.
+        Returns:
+            Modality → (X, Y, Z) int16 class indices on the file's grid.
         """
-        known = len(prepared) < 2 or all(scan.place is not None for scan in prepared.values())
-        if known or not self.task.aligned:
+        prepared = self.align(prepared)
+        return {m: self.label_map(prepared, m, native[m]) for m in prepared}
+
+    def align(self, prepared: Mapping[str, Prepared]) -> Mapping[str, Prepared]:
+        """Bring a subject's scans over each other, if training did and it is not done yet.
+
+        Every prediction does this by itself; doing it before several predictions saves time.
+        """
+        is_done = len(prepared) < 2 or all(scan.place is not None for scan in prepared.values())
+        if is_done or not self.task.aligned:
             return prepared
         return laid_over(prepared, self.task.modalities)
 
-    def label(self, prepared: Mapping[str, Prepared], output: str, native: Grid) -> np.ndarray:
-        """The label map of `output` alone, on its file's grid `native`."""
-        return self.postprocessing.label_map(self.slabs(prepared, output, native), native.affine)
+    def label_map(self, prepared: Mapping[str, Prepared], output: str, native: Grid) -> np.ndarray:
+        """Return the (X, Y, Z) int16 class indices of `output` on its file's grid `native`."""
+        slabs = self.slabs(prepared, output, native)
+        return self.postprocessing.label_map(slabs, native.affine)
 
     def slabs(
         self,
         prepared: Mapping[str, Prepared],
         output: str,
         native: Grid,
-        way: Traversal | None = None,
-    ) -> Slabs:
-        """Probabilities of `output` on its file's grid `native`, some planes at a time.
+        traversal: Traversal | None = None,
+    ) -> Iterator[Slab]:
+        """Yield the class probabilities of `output` on its file's grid, slab by slab.
 
-        The network does its work as the slabs are asked for. `way` is through `native`; None =
-        the member's own (`own_way`).
+        The network runs while the slabs are consumed.
+
+        Args:
+            prepared: modality → prepared scan of one subject.
+            output: modality to segment.
+            native: grid of that scan's file.
+            traversal: order of the planes of `native`; None = `traversal`.
         """
-        frame = self.preprocessing.frame
-        way = way or self.own_way(prepared[output].grid, native)
-        rows = self.rows(prepared, output, way.reoriented(native.directions, frame))
-        return native_slabs(rows, prepared[output].grid, native, frame, way)
+        frame, grid = self.preprocessing.frame, prepared[output].grid
+        traversal = traversal or self.traversal(grid, native)
+        planes = self._planes(prepared, output, traversal.reoriented(native.directions, frame))
+        return native_slabs(planes, grid, native, frame, traversal)
 
-    def own_way(self, grid: Grid, native: Grid) -> Traversal:
-        """Through a scan's file: what is the first axis of its prepared `grid`, from the start.
+    def traversal(self, grid: Grid, native: Grid) -> Traversal:
+        """Return the order in which the planes of `native` are predicted.
 
-        For scans so large that the rows under way would take more than `ROWS_BYTES`, the axis
-        along which they take least. Probabilities then differ in their last bit, as windows that
-        meet are added up in another order.
+        It follows the first axis of the prepared `grid`. If the unfinished planes would then take
+        more than `MAX_PLANE_BYTES`, it follows the axis along which they take least;
+        probabilities then differ in the last bit, since overlapping windows are added up in
+        another order.
         """
-        planes = [math.prod(grid.shape) // n for n in grid.shape]
-        sizes = [self.task.patch[k] * planes[k] * self.task.n_classes * 4 for k in range(3)]
-        axis = 0 if sizes[0] <= ROWS_BYTES else int(np.argmin(sizes))
+        voxels = [math.prod(grid.shape) // n for n in grid.shape]
+        sizes = [self.task.patch[k] * voxels[k] * self.task.n_classes * 4 for k in range(3)]
+        axis = 0 if sizes[0] <= MAX_PLANE_BYTES else int(np.argmin(sizes))
         return Traversal(axis).reoriented(grid.directions, native.directions)
 
     def probabilities(self, prepared: Mapping[str, Prepared], output: str) -> Tensor:
-        """(C, X, Y, Z) class probabilities on the whole prepared grid of `output`."""
-        return torch.stack([row for _, row in self.rows(prepared, output, Traversal(0))], 1)
+        """Return the (C, X, Y, Z) class probabilities on the prepared grid of `output`."""
+        planes = self._planes(prepared, output, Traversal())
+        return torch.stack([plane for _, plane in planes], 1)
 
-    def rows(
-        self, prepared: Mapping[str, Prepared], output: str, way: Traversal
-    ) -> Iterator[tuple[int, Tensor]]:
-        """Class probabilities on the prepared grid of `output`, plane by plane.
+    def window_values(self, images: Mapping[str, Tensor], output: str) -> Tensor:
+        """Return the (B, C, X, Y, Z) values that are blended: here the class probabilities.
 
-        The subject's other scans are resampled onto that grid, first brought over it if that was
-        done in training (`Task.aligned`); a window whose centre lies outside such a scan's field
-        of view is predicted without it, as in training.
+        With `Inference.tta` they are the mean over all mirrorings that the task allows.
 
-        Yields:
-            The planes' places along `way`, in its order, and their (C, …, …).
+        Args:
+            images: modality → (B, 1, X, Y, Z) windows.
+            output: modality to segment.
         """
-        anchor, lies = prepared[output], self._grids(prepared)
-        scans, grids = {output: (anchor.array, anchor.fill)}, []
+        axes = [axis + 2 for axis in self.task.flips] if self.inference.tta else []
+        mirrorings = [c for n in range(len(axes) + 1) for c in combinations(axes, n)]
+        total: Tensor | None = None
+        for dims in mirrorings:
+            # Flipping along no axis would copy, too.
+            mirrored = {m: x.flip(dims) for m, x in images.items()} if dims else images
+            values = self.method.predict(mirrored, [output])[output].float().softmax(1)
+            values = values.flip(dims) if dims else values
+            total = values if total is None else total + values
+        assert total is not None  # the first mirroring is along no axis
+        return total / len(mirrorings) if axes else total
+
+    def _planes(
+        self, prepared: Mapping[str, Prepared], output: str, traversal: Traversal
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Yield index and (C, …, …) probabilities of the prepared grid's planes.
+
+        The subject's other scans are resampled onto the grid of `output`, after they were brought
+        over it if training did so (`Task.aligned`). As in training, a window is predicted without
+        a scan whose field of view does not hold the window's centre.
+        """
+        anchor, grids = prepared[output], self._aligned_grids(prepared)
+        scans, companions = {output: (anchor.array, anchor.fill)}, []
         for other, scan in prepared.items():
             if other != output and self.task.paired:
-                array = resample(scan.array, lies[other], lies[output], fill=scan.fill)
+                array = resample(scan.array, grids[other], grids[output], fill=scan.fill)
                 scans[other] = (array, scan.fill)
-                grids.append(lies[other])
-        shape, patch, overlap = anchor.grid.shape, self.task.patch, self.inference.overlap
-        windows = SlidingWindow(shape, patch, overlap, way.axis, way.descending)
+                companions.append(grids[other])
+        sliding = SlidingWindow(
+            anchor.grid.shape, self.task.patch, self.inference.overlap, traversal
+        )
 
-        def answer(places: Sequence[Place]) -> Tensor:
-            cut = [[windows.cut(*scan, place) for scan in scans.values()] for place in places]
-            images = torch.stack([torch.stack(row) for row in cut]).to(self.device)
-            centres = [lies[output].affine @ [*windows.centre(place), 1] for place in places]
-            present = torch.tensor([[True, *(g.holds(c) for g in grids)] for c in centres])
-            with self._predicting():
-                return self._window(images, present.to(self.device), list(scans))
+        def predict(windows: Sequence[Window]) -> Tensor:
+            crops = [[sliding.crop(*scan, window) for scan in scans.values()] for window in windows]
+            images = torch.stack([torch.stack(row) for row in crops]).to(self.device)
+            centres = [grids[output].affine @ [*sliding.centre(w), 1] for w in windows]
+            present = torch.tensor([[True, *(g.holds(c) for g in companions)] for c in centres])
+            with self._evaluation_mode():
+                return self._predict_present(images, present.to(self.device), list(scans))
 
-        return slide(answer, windows, self.inference.batch, self.device)
+        return blend_planes(predict, sliding, self.inference.batch, self.device)
 
-    def _grids(self, prepared: Mapping[str, Prepared]) -> dict[str, Grid]:
-        """Where the scans lie to each other."""
-        moved = self.task.aligned
-        scans = self.together(prepared)
-        return {m: (moved and scan.place) or scan.grid for m, scan in scans.items()}
+    def _aligned_grids(self, prepared: Mapping[str, Prepared]) -> dict[str, Grid]:
+        """Return where each scan lies relative to the others."""
+        return {
+            m: (self.task.aligned and scan.place) or scan.grid
+            for m, scan in self.align(prepared).items()
+        }
 
     @contextlib.contextmanager
-    def _predicting(self) -> Iterator[None]:
-        """The method in evaluation mode and without gradients; then as it was."""
+    def _evaluation_mode(self) -> Iterator[None]:
+        """Switch off training mode and gradients inside the block."""
         training = self.method.training
         self.method.eval()
         try:
@@ -190,32 +225,21 @@ class TrainedModel:
         finally:
             self.method.train(training)
 
-    def _window(self, images: Tensor, present: Tensor, names: list[str]) -> Tensor:
-        """Probabilities of a batch of windows; rows that lack a scan are predicted without it."""
+    def _predict_present(self, images: Tensor, present: Tensor, names: list[str]) -> Tensor:
+        """Predict each window from the modalities it has.
+
+        Args:
+            images: (B, M, X, Y, Z), one channel per modality.
+            present: (B, M), whether a window has the modality.
+            names: of the modalities; the first is the one to segment.
+        """
         result: Tensor | None = None
         for pattern in present.unique(dim=0):
             rows = (present == pattern).all(1)
             given = {name: images[rows, k : k + 1] for k, name in enumerate(names) if pattern[k]}
-            found = self._answer(given, names[0])
+            values = self.window_values(given, names[0])
             if result is None:
-                result = found.new_empty((len(images), *found.shape[1:]))
-            result[rows] = found
-        assert result is not None  # a batch has at least one row
+                result = values.new_empty((len(images), *values.shape[1:]))
+            result[rows] = values
+        assert result is not None  # a batch has at least one window
         return result
-
-    def _answer(self, given: Mapping[str, Tensor], output: str) -> Tensor:
-        """Of a batch of windows, (B, C, X, Y, Z) that is laid over the scan: probabilities.
-
-        With `tta` the mean over all mirrorings that the task allows.
-        """
-        axes = [axis + 2 for axis in self.task.flips] if self.inference.tta else []
-        mirrorings = [c for n in range(len(axes) + 1) for c in combinations(axes, n)]
-        total: Tensor | None = None
-        for dims in mirrorings:
-            # Also a flip over no axis would copy.
-            images = {m: x.flip(dims) for m, x in given.items()} if dims else given
-            found = self.method.predict(images, [output])[output].float().softmax(1)
-            found = found.flip(dims) if dims else found
-            total = found if total is None else total + found
-        assert total is not None  # the first mirroring is none
-        return total / len(mirrorings) if axes else total

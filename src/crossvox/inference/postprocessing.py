@@ -1,18 +1,27 @@
-"""From class probabilities to the label map."""
+"""From class probabilities to the label map: class weights, argmax, and one component per organ."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from crossvox.batch import Offset, Offsets
-from crossvox.inference.largest_part import keep_one_component
 from crossvox.inference.slabs import Slab, SlabCallback
+from crossvox.utils.connected_components import (
+    Parts,
+    class_boxes,
+    class_centres,
+    drop_smaller_parts,
+    find_parts,
+)
 
 MIN_KEPT = 0.7
-"""A class that weighing would leave with a smaller share of its voxels keeps all of them."""
+"""A class that the weights would leave with a smaller share of its voxels keeps all of them."""
+
+DECAY_MM = 60.0
+"""A component this much farther from its expected place counts as e times smaller."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +31,10 @@ class Postprocessing:
     Attributes:
         weights: factor on each class's probability before the argmax, background first, none
             above the background's; empty = 1 for all. A class that would lose more than
-            1 − `MIN_KEPT` of its voxels in a scan by this keeps all of them.
-        single: indices of the classes of which only one part is kept (`inference.largest_part`).
-        offsets: `Task.offsets`, by which that part is chosen; empty = it is the largest.
+            1 − `MIN_KEPT` of its voxels in a scan by this keeps all of them: weights trim what is
+            found well, and must not delete what is only just found.
+        single: indices of the classes that keep one component only (`keep_one_component`).
+        offsets: `Task.offsets`, by which that component is chosen; empty = the largest one.
     """
 
     weights: tuple[float, ...] = ()
@@ -32,66 +42,121 @@ class Postprocessing:
     offsets: Offsets = ()
 
     @classmethod
-    def combine(cls, members: Sequence[Postprocessing], n_classes: int) -> Postprocessing:
-        """For the mean of probabilities: mean weights, the classes of which all would keep one
-        part, and each offset's mean over those that know it."""
-        shared = set.intersection(*(set(member.single) for member in members))
-        single, offsets = tuple(sorted(shared)), _mean_offsets([m.offsets for m in members])
-        if not any(member.weights for member in members):
+    def combine(cls, parts: Sequence[Postprocessing], n_classes: int) -> Postprocessing:
+        """Return the postprocessing for an ensemble's mean probabilities.
+
+        Weights are averaged, offsets too, each over the models that know it. A class keeps one
+        component if it does so in all models.
+        """
+        shared = set.intersection(*(set(part.single) for part in parts))
+        single, offsets = tuple(sorted(shared)), _mean_offsets([part.offsets for part in parts])
+        if not any(part.weights for part in parts):
             return cls((), single, offsets)
-        weights = np.mean([member.weights or (1.0,) * n_classes for member in members], axis=0)
+        weights = np.mean([part.weights or (1.0,) * n_classes for part in parts], axis=0)
         return cls(tuple(weights.tolist()), single, offsets)
 
     def label_map(
-        self, slabs: Iterable[Slab], affine: np.ndarray, consumers: Sequence[SlabCallback] = ()
+        self, slabs: Iterable[Slab], affine: np.ndarray, callbacks: Sequence[SlabCallback] = ()
     ) -> np.ndarray:
-        """(X, Y, Z) int16 class indices; the first of equals wins.
+        """Return (X, Y, Z) int16 class indices; of equally probable classes the first wins.
 
         Args:
             slabs: of a whole scan.
             affine: (4, 4) of the scan, voxel index → world position in mm (RAS+).
-            consumers: what else is shown each slab.
+            callbacks: functions that are also called with each slab.
         """
-        plain = weighed = None
+        plain = weighted = None
         for slab in slabs:
-            for consume in consumers:
-                consume(slab)
+            for callback in callbacks:
+                callback(slab)
             if plain is None:
                 plain = np.zeros(slab.shape, dtype=np.int16)
-                weighed = plain.copy() if self.weights else None
+                weighted = plain.copy() if self.weights else None
             plain[slab.part] = slab.values.argmax(axis=0)
-            if weighed is not None:
+            if weighted is not None:
                 weights = np.array(self.weights, dtype=slab.values.dtype).reshape(-1, 1, 1, 1)
-                weighed[slab.part] = (slab.values * weights).argmax(axis=0)
+                weighted[slab.part] = (slab.values * weights).argmax(axis=0)
         assert plain is not None  # a scan has at least one plane
-        labels = plain if weighed is None else _unless_lost(weighed, plain)
-        # After weighing: of two parts the one that is more certain is then the larger.
+        labels = plain if weighted is None else _restore_lost(weighted, plain)
+        # After weighting, the more certain of two components is the larger one.
         if self.single:
             keep_one_component(labels, affine, self.single, self.offsets)
         return labels
 
 
-def _mean_offsets(members: Sequence[Offsets]) -> Offsets:
+def keep_one_component(
+    label: np.ndarray, affine: np.ndarray, classes: Collection[int], offsets: Offsets
+) -> None:
+    """Set all but one connected component of each class to 0, in place.
+
+    The component with the largest n · exp(−d / `DECAY_MM`) is kept, where n is its number of
+    voxels and d is the mean distance of its centre from where the other classes in the label map
+    expect it, by `offsets`. If no other class says, the largest component is kept. Classes are
+    treated in turn; one whose turn is still to come counts by its largest component.
+
+    Args:
+        label: (X, Y, Z) class indices, 0 background; changed in place.
+        affine: (4, 4), voxel index → world position in mm (RAS+).
+        classes: indices of the classes to treat; others stay as they are.
+        offsets: `Task.offsets`.
+    """
+    if not offsets:
+        drop_smaller_parts(label, classes)
+        return
+    boxes = dict(class_boxes(label, classes))
+    found = {k: _sizes_and_centres(find_parts(label, k, box)) for k, box in boxes.items()}
+    centres = class_centres(label, set(range(1, len(offsets) + 1)) - set(classes))
+    centres |= {k: own[sizes.argmax()] for k, (sizes, own) in found.items()}
+    for index, (sizes, own) in found.items():
+        distance = _distance_to_expected(own, offsets[index - 1], centres, affine)
+        kept = int((np.log(sizes) - distance / DECAY_MM).argmax())
+        centres[index] = own[kept]
+        if len(sizes) > 1:
+            # Searched once more: the components of all classes at once take too much memory.
+            find_parts(label, index, boxes[index]).keep(kept)
+
+
+def _restore_lost(weighted: np.ndarray, plain: np.ndarray) -> np.ndarray:
+    """Give the classes that lost too many voxels of `plain` all of them back; in place."""
+    n = max(int(plain.max()), int(weighted.max())) + 1
+    before, kept = np.zeros((2, n), dtype=np.int64)
+    for own, other in zip(plain, weighted, strict=True):
+        before += np.bincount(own.ravel(), minlength=n)
+        kept += np.bincount(own[own == other], minlength=n)
+    for index in np.flatnonzero(kept[1:] < MIN_KEPT * before[1:]) + 1:
+        weighted[plain == index] = index
+    return weighted
+
+
+def _mean_offsets(models: Sequence[Offsets]) -> Offsets:
     def mean(known: Sequence[Offset]) -> Offset | None:
         if not known:
             return None
         x, y, z = np.mean(known, axis=0).tolist()
         return x, y, z
 
-    told = [offsets for offsets in members if offsets]
+    given = [offsets for offsets in models if offsets]
     return tuple(
         tuple(mean([o for o in pair if o is not None]) for pair in zip(*rows, strict=True))
-        for rows in zip(*told, strict=True)
+        for rows in zip(*given, strict=True)
     )
 
 
-def _unless_lost(weighed: np.ndarray, plain: np.ndarray) -> np.ndarray:
-    """`weighed`, with the voxels of `plain` of classes that keep too few of them; in place."""
-    classes = max(int(plain.max()), int(weighed.max())) + 1
-    before, kept = np.zeros((2, classes), dtype=np.int64)
-    for own, other in zip(plain, weighed, strict=True):
-        before += np.bincount(own.ravel(), minlength=classes)
-        kept += np.bincount(own[own == other], minlength=classes)
-    for index in np.flatnonzero(kept[1:] < MIN_KEPT * before[1:]) + 1:
-        weighed[plain == index] = index
-    return weighed
+def _sizes_and_centres(parts: Parts) -> tuple[np.ndarray, np.ndarray]:
+    # A function, so that these components are freed before the next class's are found.
+    return parts.sizes, parts.centres()
+
+
+def _distance_to_expected(
+    own: np.ndarray,
+    offsets: Sequence[Offset | None],
+    centres: Mapping[int, np.ndarray],
+    affine: np.ndarray,
+) -> np.ndarray:
+    """Return (n,) mean distances in mm of (n, 3) centres from where other classes expect them."""
+    distances = [
+        np.linalg.norm((own - centres[other]) @ affine[:3, :3].T - offset, axis=1)
+        for other, offset in enumerate(offsets, start=1)
+        if offset is not None and other in centres
+    ]
+    return np.mean(distances, axis=0) if distances else np.zeros(len(own))

@@ -1,7 +1,7 @@
-"""Class probabilities on a scan's own grid, some planes at a time, and what is made of them.
+"""Class probabilities on a scan's own grid, one slab of neighbouring planes at a time.
 
-Only such a slab is in memory, with all its classes: the classes of a whole large scan would need
-many times the scan's own size.
+All classes of a whole large scan would take many times the scan's own memory, so only one slab
+exists at a time.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from torch import Tensor
 
 from crossvox.batch import Triple
 from crossvox.data.geometry.axes import are_parallel, interpolate, parallel_axes
-from crossvox.data.geometry.grid import Grid, orient, oriented_grid, signed_permutation, voxel_map
+from crossvox.data.geometry.grid import Grid, orient, oriented_grid, voxel_map
+from crossvox.inference.sliding_window import Traversal
 
 SLAB_VOXELS = 200_000
-"""Voxels of a slab; more only where a single plane has more."""
+"""Voxels of a slab; more only if a single plane has more."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class Slab:
     """Neighbouring planes of a scan.
 
     Attributes:
-        values: (C, X', Y', Z') float32, a channel per class, background first.
-        part: where they lie in the scan's (X, Y, Z).
+        values: (C, X', Y', Z') float32, one channel per class, background first.
+        part: where the planes lie in the scan's (X, Y, Z).
         shape: of the whole scan.
     """
 
@@ -37,76 +38,61 @@ class Slab:
     shape: Triple
 
 
-Slabs = Iterator[Slab]
 SlabCallback = Callable[[Slab], None]
-"""Is shown each slab in turn; must not change it."""
-
-
-@dataclass(frozen=True)
-class Traversal:
-    """How a scan is passed through: along which axis, and whether from its far end."""
-
-    axis: int
-    descending: bool = False
-
-    def reoriented(self, directions: np.ndarray, frame: np.ndarray) -> Traversal:
-        """Given along the axes of `directions`, the same way along those of a grid that was
-        brought from there to `frame` by `orient`."""
-        permutation = signed_permutation(directions, frame)
-        axis = int(np.flatnonzero(permutation[self.axis])[0])
-        return Traversal(axis, self.descending != bool(permutation[self.axis, axis] < 0))
-
-    def cuts(self, shape: Triple) -> list[tuple[int, int]]:
-        """First plane and the one after the last of each slab, in the order of the way."""
-        n = shape[self.axis]
-        step = max(1, SLAB_VOXELS * n // math.prod(shape))
-        cuts = [(start, min(start + step, n)) for start in range(0, n, step)]
-        return cuts[::-1] if self.descending else cuts
+"""Is called with each slab in turn; must not change it."""
 
 
 def native_slabs(
-    rows: Iterable[tuple[int, Tensor]], grid: Grid, native: Grid, frame: np.ndarray, way: Traversal
-) -> Slabs:
-    """Bring channels from the prepared grid to the scan's own.
+    planes: Iterable[tuple[int, Tensor]],
+    grid: Grid,
+    native: Grid,
+    frame: np.ndarray,
+    traversal: Traversal,
+) -> Iterator[Slab]:
+    """Resample channels from the prepared grid to the scan's own grid.
 
     Args:
-        rows: the prepared grid's planes along the way, each with its (C, …, …) channels.
+        planes: index and (C, …, …) channels of the prepared grid's planes, in the order of
+            `traversal`.
         grid: of the prepared scan.
         native: of the scan's file.
-        frame: orientation of the prepared grids (`Preprocessing.frame`).
-        way: through the file's grid.
+        frame: (3, 3) orientation of the prepared grids (`Preprocessing.frame`).
+        traversal: order of the planes of `native`.
+
+    Raises:
+        ValueError: the axes of the two grids are not parallel.
     """
     oriented = oriented_grid(native, frame)
     matrix = voxel_map(grid, oriented)
     if not are_parallel(matrix, oriented.shape):
         raise ValueError("the prepared grid is not this scan's: their axes are not parallel")
     axes = parallel_axes(matrix, grid.shape, oriented.shape)
-    own = way.reoriented(native.directions, frame)
-    stream, kept = iter(rows), dict[int, Tensor]()
-    for start, stop in way.cuts(native.shape):
-        n = native.shape[way.axis]
-        mirrored = own.descending != way.descending
+    prepared = traversal.reoriented(native.directions, frame)
+    mirrored = prepared.descending != traversal.descending
+    n = native.shape[traversal.axis]
+    stream, kept = iter(planes), dict[int, Tensor]()
+    for start, stop in _slab_bounds(native.shape, traversal):
         first, last = (n - stop, n - start) if mirrored else (start, stop)
-        reach = axes[own.axis].part(first, last, 0).reach
-        kept = {index: row for index, row in kept.items() if reach.start <= index < reach.stop}
+        reach = axes[prepared.axis].part(first, last, 0).reach
+        kept = {index: plane for index, plane in kept.items() if reach.start <= index < reach.stop}
         while len(kept) < reach.stop - reach.start:
-            index, row = next(stream)
+            index, plane = next(stream)
             if reach.start <= index < reach.stop:
-                kept[index] = row
-        planes = [kept[index].numpy() for index in range(reach.start, reach.stop)]
+                kept[index] = plane
+        source = [kept[index].numpy() for index in range(reach.start, reach.stop)]
         parts = list(axes)
-        parts[own.axis] = axes[own.axis].part(first, last, reach.start)
-        # The prepared grid may end half a voxel short of the scan: its border continues.
-        values = interpolate(np.stack(planes, own.axis + 1), parts, fill=None)
-        # Every axis of `oriented` is one of `native`'s, so this undoes the re-ordering exactly.
-        turned = np.stack([orient(v, oriented, native.directions)[0] for v in values])
+        parts[prepared.axis] = axes[prepared.axis].part(first, last, reach.start)
+        # The prepared grid may end half a voxel short of the scan, so its border is continued.
+        values = interpolate(np.stack(source, prepared.axis + 1), parts, fill=None)
+        # `oriented` is `native` with re-ordered axes: this restores their order exactly.
+        values = np.stack([orient(v, oriented, native.directions)[0] for v in values])
         part = [slice(0, m) for m in native.shape]
-        part[way.axis] = slice(start, stop)
-        yield Slab(turned, (part[0], part[1], part[2]), native.shape)
+        part[traversal.axis] = slice(start, stop)
+        yield Slab(values, (part[0], part[1], part[2]), native.shape)
 
 
-def mean_slabs(streams: Sequence[Slabs]) -> Slabs:
-    """The mean of several streams; a single one passes unchanged."""
+def mean_slabs(streams: Sequence[Iterator[Slab]]) -> Iterator[Slab]:
+    """Average several streams of slabs of one scan; a single stream passes unchanged."""
     if len(streams) == 1:
         yield from streams[0]
         return
@@ -117,37 +103,36 @@ def mean_slabs(streams: Sequence[Slabs]) -> Slabs:
         yield Slab(np.divide(total, len(streams), out=total), slabs[0].part, slabs[0].shape)
 
 
-def whole(slabs: Iterable[Slab]) -> np.ndarray:
-    """(C, X, Y, Z): all slabs together, which is what slabs are there to avoid."""
-    found: np.ndarray | None = None
+def assemble(slabs: Iterable[Slab]) -> np.ndarray:
+    """Join all slabs of a scan into one (C, X, Y, Z) array, for scans that are small enough."""
+    joined: np.ndarray | None = None
     for slab in slabs:
-        if found is None:
-            found = np.empty((len(slab.values), *slab.shape), dtype=np.float32)
-        found[(slice(None),) + slab.part] = slab.values
-    assert found is not None
-    return found
+        if joined is None:
+            joined = np.empty((len(slab.values), *slab.shape), dtype=np.float32)
+        joined[(slice(None),) + slab.part] = slab.values
+    assert joined is not None  # a scan has at least one plane
+    return joined
 
 
-def entropy(values: np.ndarray) -> np.ndarray:
-    """Predictive entropy −Σ p ln p / ln C of (C, …) probabilities: 0 certain, 1 no idea."""
-    total = np.zeros_like(values[0])
-    for p in values:
+def entropy(probabilities: np.ndarray) -> np.ndarray:
+    """Compute the normalised predictive entropy −Σ p ln p / ln C.
+
+    Args:
+        probabilities: (C, …), C > 1.
+
+    Returns:
+        (…) in [0, 1]: 0 where one class is certain, 1 where all classes are equally probable.
+    """
+    total = np.zeros_like(probabilities[0])
+    for p in probabilities:
         # Interpolation may leave a rounding error below zero.
         total += entr(np.maximum(p, 0))
-    return np.clip(total / math.log(len(values)), 0, 1)
+    return np.clip(total / math.log(len(probabilities)), 0, 1)
 
 
-class Entropy:
-    """A consumer that keeps the `entropy` of what it is shown.
-
-    Attributes:
-        map: (X, Y, Z) float32 in [0, 1], once it has seen a scan.
-    """
-
-    map: np.ndarray
-
-    def __call__(self, slab: Slab) -> None:
-        """Take the next slab of two or more classes' probabilities."""
-        if not hasattr(self, "map") or self.map.shape != slab.shape:
-            self.map = np.zeros(slab.shape, dtype=np.float32)
-        self.map[slab.part] = entropy(slab.values)
+def _slab_bounds(shape: Triple, traversal: Traversal) -> list[tuple[int, int]]:
+    """First plane and the one after the last of each slab, in the traversal's order."""
+    n = shape[traversal.axis]
+    step = max(1, SLAB_VOXELS * n // math.prod(shape))
+    bounds = [(start, min(start + step, n)) for start in range(0, n, step)]
+    return bounds[::-1] if traversal.descending else bounds

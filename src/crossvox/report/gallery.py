@@ -16,7 +16,6 @@ from crossvox.data.manifest import Case, Manifest
 from crossvox.evaluation.metrics import score_case
 from crossvox.figures.slices import foreground_crop, grey_window
 from crossvox.inference.ensemble import Ensemble
-from crossvox.inference.slabs import Entropy
 from crossvox.report.embedding import ShownScan, shown_spacing, to_grey
 from crossvox.report.score_blocks import grouped, mean
 from crossvox.workflows.prepare import Echo, refuse
@@ -91,8 +90,7 @@ def predict_scans(
     ids = {name: manifest.labels[name] for name in run.task.classes}
     for case in cases:
         volumes = {modality: read_image(path) for modality, path in case.images.items()}
-        entropies = {modality: Entropy() for modality in case.labels}
-        predicted = ensemble.predict(volumes, {m: [entropy] for m, entropy in entropies.items()})
+        predicted = ensemble.predict(volumes, uncertainty=True)
         for modality, path in case.labels.items():
             volume, labels = volumes[modality], predicted.labels[modality]
             truth = read_label(path, ids, manifest.ignore, volume.grid)
@@ -104,7 +102,7 @@ def predict_scans(
             rows += own
             echo(f"{case.id} {modality}: mean Dice {score:.3f}")
             if gallery.wants(modality, score):
-                shown = view(volume, truth, labels, entropies[modality].map, gallery.voxels)
+                shown = view(volume, truth, labels, predicted.uncertainty[modality], gallery.voxels)
                 gallery.add(case.id, modality, score, shown)
     return rows
 

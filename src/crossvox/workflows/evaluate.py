@@ -20,7 +20,7 @@ from crossvox.errors import UsageError
 from crossvox.evaluation.metrics import score_case
 from crossvox.evaluation.scores import Summary, write_scores
 from crossvox.figures.figures import overlay
-from crossvox.inference.ensemble import Prediction, known_modalities
+from crossvox.inference.ensemble import Prediction, require_known_modalities
 from crossvox.training.record import read_facts
 from crossvox.utils.files import require_folder
 from crossvox.workflows.memory import require_memory
@@ -96,7 +96,7 @@ def evaluate(
     manifest, cases = cases_of(data, split)
     same_problem(run, manifest)
     asked = [*(given.modalities or ()), given.misalign.modality or run.task.modalities[-1]]
-    known_modalities(run.task, dict.fromkeys(asked))
+    require_known_modalities(run.task, dict.fromkeys(asked))
     cases = [limited for case in cases if (limited := given.limited(case)).labels]
     if not cases:
         raise UsageError(

@@ -14,7 +14,7 @@ from crossvox.data.checks import check, check_images
 from crossvox.data.formats.dicom.seg import require_dicom
 from crossvox.data.manifest import Case, Manifest, as_manifest
 from crossvox.errors import UsageError
-from crossvox.inference.ensemble import Ensemble, Prediction, known_modalities
+from crossvox.inference.ensemble import Ensemble, Prediction, require_known_modalities
 from crossvox.inference.model import Largest, TrainedModel
 from crossvox.training.checkpoint import load_weights
 from crossvox.training.compute import Accelerator, Compute
@@ -151,7 +151,7 @@ def predict_images(
     if series:
         require_dicom()
     paths = run_paths(paths)
-    known_modalities(Run.load(paths[0]).task, images)
+    require_known_modalities(Run.load(paths[0]).task, images)
     refuse(check_images(images), echo)
     files = {m: out / f"{_stem(image)}_{m}.nii.gz" for m, image in images.items()}
     inputs = {real_path(image) for image in images.values()}
@@ -182,7 +182,7 @@ def predict_split(
     task = Run.load(paths[0]).task
     manifest, cases = cases_of(data, split)
     for case in cases:
-        known_modalities(task, case.images)
+        require_known_modalities(task, case.images)
     refuse(check(manifest, (), splits=(split,)), echo)
     predictor = Predictor(*paths, options=options)
     require_memory(predictor, [case.images for case in cases], options.memory_limit, echo)
@@ -222,7 +222,7 @@ def timing(prediction: Prediction) -> str:
 def _predict(predictor: Predictor, target: Target, outputs: Outputs, echo: Echo) -> list[Path]:
     start = time.perf_counter()
     prediction = predict_to_files(predictor, target, predictor.ids, outputs)
-    prediction.clock("write", start + sum(prediction.seconds.values()))
+    prediction.add_time("write", start + sum(prediction.seconds.values()))
     echo(f"{', '.join(str(file) for file in target.files.values())}: {timing(prediction)}")
     return list(target.files.values())
 

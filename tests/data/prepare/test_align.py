@@ -271,7 +271,7 @@ def test_a_prediction_sees_the_other_scan_where_it_shows_the_same(scans, plan, o
     def label(prepared, aligned):
         task = dataclasses.replace(plan.task, aligned=aligned)
         member = TrainedModel(Companion(task), plan.preprocessing, Inference(0.25))
-        return member.label(prepared, output, prepared[output].grid) == 1
+        return member.label_map(prepared, output, prepared[output].grid) == 1
 
     def overlap(a, b):
         return 2 * (a & b).sum() / (a.sum() + b.sum())
@@ -295,7 +295,7 @@ def test_windows_beyond_the_other_scan_do_without_it_where_it_truly_ends(scans, 
         patch = (16, 16, 4)
         task = dataclasses.replace(plan.task, aligned=aligned, patch=patch)
         member = TrainedModel(Companion(task), plan.preprocessing, Inference(0.0))
-        member.label({output: pair[output], other: companion}, output, pair[output].grid)
+        member.label_map({output: pair[output], other: companion}, output, pair[output].grid)
         return member.method.shown
 
     truth = shown(short, False)
@@ -312,7 +312,7 @@ def test_a_subject_is_brought_together_once_for_all_outputs(scans, plan, monkeyp
     alone = TrainedModel(
         Companion(dataclasses.replace(plan.task, aligned=False)), plan.preprocessing, Inference()
     )
-    assert alone.together(pair) is pair and member.together({"ct": pair["ct"]}).keys() == {"ct"}
+    assert alone.align(pair) is pair and member.align({"ct": pair["ct"]}).keys() == {"ct"}
     assert len(asked) == 1
 
 
@@ -366,4 +366,4 @@ def test_a_run_from_before_scans_were_aligned_does_as_it_did(scans, plan):
     assert not task.aligned
     wrong = shifted(scans[0]["mr"].grid, np.array([45.0, 0, 0]))
     pair = scans[0] | {"mr": dataclasses.replace(scans[0]["mr"], grid=wrong)}
-    assert TrainedModel(Companion(task), plan.preprocessing, Inference()).together(pair) is pair
+    assert TrainedModel(Companion(task), plan.preprocessing, Inference()).align(pair) is pair
