@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from crossvox.data.formats.nifti import read_header
-from crossvox.data.geometry.grid import signed_permutation
+from crossvox.data.geometry import signed_permutation
 from crossvox.data.manifest import load_manifest
 from crossvox.data.manifest.selection import select
 from crossvox.data.prepare.fingerprint import fingerprint

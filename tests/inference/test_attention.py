@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from crossvox.data.geometry.grid import Grid
+from crossvox.data.geometry import Grid
 from crossvox.data.prepare.preprocess import Prepared, Preprocessing
 from crossvox.errors import UsageError
 from crossvox.inference.attention import AttentionMaps, _recorded_features, grad_cam, strength

@@ -12,7 +12,7 @@ from torch import nn
 
 from crossvox.batch import Task
 from crossvox.data.formats.nifti import Volume
-from crossvox.data.geometry.grid import Grid
+from crossvox.data.geometry import Grid
 from crossvox.data.prepare.preprocess import Preprocessing
 from crossvox.errors import DataError, UsageError
 from crossvox.inference.ensemble import Ensemble
@@ -240,11 +240,11 @@ def test_what_is_no_scan_is_refused() -> None:
     [
         (np.zeros((3, 4)), np.eye(4), "expected"),
         (np.zeros((3, 4, 5)), np.eye(3), "expected"),
-        (np.full((3, 4, 5), np.nan), np.eye(4), "no numbers"),
+        (np.full((3, 4, 5), np.nan), np.eye(4), "NaN or Inf"),
         ("scan", "affine", "array with its affine"),
         ([[[1, 2], [3]]], np.eye(4), "array with its affine"),
-        (np.zeros((3, 4, 5)), np.zeros((4, 4)), "no numbers"),
-        (np.zeros((3, 4, 5)), np.full((4, 4), np.nan), "no numbers"),
+        (np.zeros((3, 4, 5)), np.zeros((4, 4)), "singular affine"),
+        (np.zeros((3, 4, 5)), np.full((4, 4), np.nan), "NaN or Inf"),
     ],
 )
 def test_arrays_that_are_no_scans_are_refused(array, affine, words):

@@ -15,7 +15,7 @@ from torch import nn
 from crossvox.batch import Task
 from crossvox.cli.main import main
 from crossvox.data.formats.nifti import Volume
-from crossvox.data.geometry.grid import Grid
+from crossvox.data.geometry import Grid
 from crossvox.data.prepare.preprocess import Preprocessing
 from crossvox.errors import UsageError
 from crossvox.inference.ensemble import Ensemble

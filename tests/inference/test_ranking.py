@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from crossvox.cli.main import main
-from crossvox.data.geometry.grid import Grid
+from crossvox.data.geometry import Grid
 from crossvox.data.manifest import Manifest
 from crossvox.data.prepare.preprocess import Prepared
 from crossvox.inference.ranking import Candidate, describe, order, uncertainty

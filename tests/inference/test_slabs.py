@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from crossvox.data.geometry.grid import Grid, orient, resample, respaced
+from crossvox.data.geometry import Grid, orient, resample, respace
 from crossvox.inference import slabs as module
 from crossvox.inference.slabs import assemble, entropy, native_slabs
 from crossvox.inference.sliding_window import Traversal
@@ -29,7 +29,7 @@ def test_slabs_of_every_traversal_equal_the_resampled_whole(axes, signs, spacing
     monkeypatch.setattr(module, "SLAB_VOXELS", 2 * SHAPE[1] * SHAPE[2])
     file, frame = native(axes, signs), np.eye(3)
     _, oriented = orient(np.zeros(SHAPE), file, frame)
-    grid = respaced(oriented, spacing)
+    grid = respace(oriented, spacing)
     channels = np.random.default_rng(0).random((3, *grid.shape)).astype(np.float32)
     back = [resample(c, grid, oriented, fill=None) for c in channels]
     expected = np.stack([orient(c, oriented, file.directions)[0] for c in back])

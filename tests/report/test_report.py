@@ -11,7 +11,7 @@ import pytest
 
 from crossvox.cli.main import main
 from crossvox.data.formats.nifti import Volume
-from crossvox.data.geometry.grid import Grid
+from crossvox.data.geometry import Grid
 from crossvox.evaluation.scores import COLUMNS
 from crossvox.report.benchmark_sections import GROUP
 from crossvox.report.gallery import Gallery, view, worst_and_best

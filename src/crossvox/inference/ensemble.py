@@ -10,7 +10,7 @@ import numpy as np
 
 from crossvox.batch import Task
 from crossvox.data.formats.nifti import Scan, as_volume
-from crossvox.data.geometry.grid import Grid
+from crossvox.data.geometry import Grid
 from crossvox.data.prepare.preprocess import Prepared
 from crossvox.errors import UsageError
 from crossvox.inference.model import TrainedModel

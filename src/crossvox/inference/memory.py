@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from crossvox.data.geometry.grid import Grid, oriented_grid, respaced
+from crossvox.data.geometry import Grid, orient_grid, respace
 from crossvox.data.prepare.preprocess import Preprocessing
 from crossvox.inference.ensemble import Ensemble
 from crossvox.inference.model import TrainedModel
@@ -118,7 +118,7 @@ def _blending(model: TrainedModel, native: Grid) -> int:
 
 
 def _prepared(grid: Grid, preprocessing: Preprocessing) -> Grid:
-    return respaced(oriented_grid(grid, preprocessing.frame), preprocessing.spacing)
+    return respace(orient_grid(grid, preprocessing.frame), preprocessing.spacing)
 
 
 def _voxels(grid: Grid) -> int:

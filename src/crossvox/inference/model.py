@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from crossvox.batch import Task
-from crossvox.data.geometry.grid import Grid, resample
+from crossvox.data.geometry import Grid, resample
 from crossvox.data.prepare.align import laid_over
 from crossvox.data.prepare.preprocess import Prepared, Preprocessing
 from crossvox.errors import require
@@ -201,7 +201,7 @@ class TrainedModel:
             crops = [[sliding.crop(*scan, window) for scan in scans.values()] for window in windows]
             images = torch.stack([torch.stack(row) for row in crops]).to(self.device)
             centres = [grids[output].affine @ [*sliding.centre(w), 1] for w in windows]
-            present = torch.tensor([[True, *(g.holds(c) for g in companions)] for c in centres])
+            present = torch.tensor([[True, *(g.contains(c) for g in companions)] for c in centres])
             with self._evaluation_mode():
                 return self._predict_present(images, present.to(self.device), list(scans))
 

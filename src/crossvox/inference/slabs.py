@@ -15,8 +15,8 @@ from scipy.special import entr
 from torch import Tensor
 
 from crossvox.batch import Triple
-from crossvox.data.geometry.axes import are_parallel, interpolate, parallel_axes
-from crossvox.data.geometry.grid import Grid, orient, oriented_grid, voxel_map
+from crossvox.data.geometry import Grid, orient, orient_grid, voxel_map
+from crossvox.data.geometry.resampling import are_parallel, interpolate, parallel_axes
 from crossvox.inference.sliding_window import Traversal
 
 SLAB_VOXELS = 200_000
@@ -62,7 +62,7 @@ def native_slabs(
     Raises:
         ValueError: the axes of the two grids are not parallel.
     """
-    oriented = oriented_grid(native, frame)
+    oriented = orient_grid(native, frame)
     matrix = voxel_map(grid, oriented)
     if not are_parallel(matrix, oriented.shape):
         raise ValueError("the prepared grid is not this scan's: their axes are not parallel")

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from crossvox.batch import Triple
-from crossvox.data.geometry.grid import signed_permutation
+from crossvox.data.geometry import signed_permutation
 
 Window = tuple[slice, slice, slice]
 """Where a window lies on the padded scan."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from crossvox.data.checks import check
 from crossvox.data.formats.nifti import Volume, read_image, read_label
-from crossvox.data.geometry.grid import Grid, orient, resample, respaced, smooth_for
+from crossvox.data.geometry import Grid, antialias, orient, resample, respace
 from crossvox.data.manifest import Case, Manifest
 from crossvox.evaluation.metrics import score_case
 from crossvox.figures.slices import foreground_crop, grey_window
@@ -138,10 +138,10 @@ def view(
     box = foreground_crop(foreground, grid.spacing.tolist())
     source = _cropped(grid, box)
     image, truth, labels, entropy = (np.ascontiguousarray(array[box]) for array in turned)
-    target = respaced(source, shown_spacing(source.shape, source.spacing.tolist(), voxels))
+    target = respace(source, shown_spacing(source.shape, source.spacing.tolist(), voxels))
     factors = target.spacing / source.spacing
-    image = resample(smooth_for(image, factors), source, target, fill=None)
-    entropy = resample(smooth_for(entropy, factors), source, target, fill=None)
+    image = resample(antialias(image, factors), source, target, fill=None)
+    entropy = resample(antialias(entropy, factors), source, target, fill=None)
     truth, labels = (resample(a, source, target, "nearest", fill=None) for a in (truth, labels))
     window = grey_window(image, (truth > 0) | (labels > 0))
     return ShownScan(

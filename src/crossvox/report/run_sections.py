@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from crossvox.data.formats.nifti import read_header
-from crossvox.data.geometry.grid import Grid
+from crossvox.data.geometry import Grid
 from crossvox.data.manifest import SPLITS, Manifest
 from crossvox.errors import DataError, UsageError
 from crossvox.evaluation.scores import DECIMALS, plus_minus, read_cases, summarise

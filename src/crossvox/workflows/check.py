@@ -15,7 +15,7 @@ from rich.progress import track
 
 from crossvox.data.checks import Problem
 from crossvox.data.formats.nifti import read_header, read_image, read_label
-from crossvox.data.geometry.overlap import coverage
+from crossvox.data.geometry import coverage
 from crossvox.data.manifest import Case, Manifest
 from crossvox.figures.overlays import overlay
 from crossvox.figures.stack import stack

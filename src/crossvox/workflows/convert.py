@@ -16,7 +16,7 @@ from crossvox.data.convert.assemble import Choice, assemble
 from crossvox.data.convert.copying import copied
 from crossvox.data.convert.layout import Found
 from crossvox.data.formats.nifti import read_nifti
-from crossvox.data.geometry.grid import Grid
+from crossvox.data.geometry import Grid
 from crossvox.data.manifest import SPLITS, Case, Manifest
 from crossvox.errors import UsageError
 from crossvox.workflows.prepare import Echo

@@ -14,7 +14,7 @@ from crossvox.config.run_config import plain
 from crossvox.data.checks import check
 from crossvox.data.crops.misalign import Misalign
 from crossvox.data.formats.nifti import Scan, Volume, read_header, read_image, read_label
-from crossvox.data.geometry.grid import Grid
+from crossvox.data.geometry import Grid
 from crossvox.data.manifest import Case, Manifest
 from crossvox.errors import UsageError
 from crossvox.evaluation.metrics import score_case

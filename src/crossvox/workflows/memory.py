@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from crossvox.data.formats.nifti import read_header
-from crossvox.data.geometry.grid import Grid
+from crossvox.data.geometry import Grid
 from crossvox.errors import UsageError, require
 from crossvox.inference.ensemble import Ensemble
 from crossvox.inference.memory import MemoryEstimator

@@ -10,7 +10,7 @@ from crossvox.data.crops.augment import Augment
 from crossvox.data.crops.dataset import CropDataset
 from crossvox.data.crops.misalign import Misalign
 from crossvox.data.crops.sampling import Sampling
-from crossvox.data.geometry.grid import Grid
+from crossvox.data.geometry import Grid
 from crossvox.data.manifest.selection import select
 from crossvox.data.prepare.fingerprint import fingerprint
 from crossvox.data.prepare.plan import Budget, make_plan

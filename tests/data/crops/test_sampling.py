@@ -18,7 +18,7 @@ from crossvox.data.crops.sampling import (
     shows,
     start_at,
 )
-from crossvox.data.geometry.grid import Grid
+from crossvox.data.geometry import Grid
 from crossvox.errors import UsageError
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from crossvox.data.formats.fractions import fraction_writer
-from crossvox.data.geometry.grid import Grid
+from crossvox.data.geometry import Grid
 
 SHAPE = (3, 4, 5)
 WHOLE = tuple(slice(0, n) for n in SHAPE)

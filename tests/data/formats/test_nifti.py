@@ -17,7 +17,7 @@ from crossvox.data.formats.nifti import (
     read_nifti,
     write_label,
 )
-from crossvox.data.geometry.grid import Grid
+from crossvox.data.geometry import Grid
 from crossvox.errors import DataError
 from fixtures.data import patch_header
 

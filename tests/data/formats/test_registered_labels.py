@@ -14,7 +14,7 @@ from crossvox.batch import IGNORE
 from crossvox.cli.main import main
 from crossvox.data.checks import check
 from crossvox.data.formats.nifti import read_header, read_label
-from crossvox.data.geometry.grid import Grid
+from crossvox.data.geometry import Grid
 from crossvox.data.manifest import Case, Manifest, load_manifest
 from crossvox.data.prepare.preprocess import Preprocessing
 from crossvox.data.prepare.store import Store

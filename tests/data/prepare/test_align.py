@@ -18,7 +18,7 @@ from crossvox.data.crops.dataset import CropDataset
 from crossvox.data.crops.misalign import Misalign
 from crossvox.data.crops.sampling import Sampling
 from crossvox.data.formats.nifti import read_image
-from crossvox.data.geometry.grid import Grid
+from crossvox.data.geometry import Grid
 from crossvox.data.manifest import load_manifest
 from crossvox.data.manifest.selection import select
 from crossvox.data.phantom import write_phantom

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from crossvox.data.geometry.grid import Grid
+from crossvox.data.geometry import Grid
 from crossvox.data.prepare.preprocess import Preprocessing
 
 GRID = Grid((24, 24, 8), np.diag([2.0, 2.0, 6.0, 1.0]))

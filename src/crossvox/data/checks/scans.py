@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from crossvox.data.formats.nifti import CHUNK, NiftiHeader, format_shape
-from crossvox.data.geometry.overlap import MAX_SHIFT, agree, corner_shift, coverage
+from crossvox.data.geometry import coverage, same_grid
+from crossvox.data.geometry.grid import MAX_SHIFT, corner_shift
 from crossvox.data.problems import Problem
 
 MAX_ROUNDING = 1e-3
@@ -149,7 +150,7 @@ def registered_placement_problems(
         found = "a label that lies wholly outside its image"
         fix = "correct the geometry of one of the two, or name the label of this case"
         return [Problem.error(found, "a label of what the image shows", fix)]
-    if any(agree(label.grid, other.grid) for other in (image, *others)):
+    if any(same_grid(label.grid, other.grid) for other in (image, *others)):
         return []
     found = f"shape {format_shape(label.shape[:3])}, the grid of none of the case's images"
     fix = "nothing if it was drawn in the same space: it is resampled by nearest neighbour"

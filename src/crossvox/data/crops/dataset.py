@@ -23,7 +23,7 @@ from crossvox.data.crops.sampling import (
     shows,
     start_at,
 )
-from crossvox.data.geometry.grid import Grid, sample, voxel_map
+from crossvox.data.geometry import Grid, sample, voxel_map
 from crossvox.data.manifest import Case, Manifest
 from crossvox.data.manifest.selection import Selection
 from crossvox.data.prepare.align import aligned

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crossvox.data.geometry.grid import Grid
+from crossvox.data.geometry import Grid
 from crossvox.data.prepare.store import StoredArray
 from crossvox.errors import require
 

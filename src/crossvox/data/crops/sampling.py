@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from crossvox.batch import Triple
-from crossvox.data.geometry.grid import voxel_map
+from crossvox.data.geometry import voxel_map
 from crossvox.data.prepare.store import StoredArray
 from crossvox.errors import require
 

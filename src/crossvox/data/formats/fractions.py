@@ -16,7 +16,7 @@ from nibabel.nifti1 import Nifti1Extension
 from nibabel.openers import ImageOpener
 
 from crossvox.data.formats.nifti import header_like
-from crossvox.data.geometry.grid import Grid
+from crossvox.data.geometry import Grid
 from crossvox.utils.files import atomic_path
 
 FRACTIONS = 65535

@@ -20,8 +20,7 @@ from nibabel.volumeutils import apply_read_scaling
 
 from crossvox.batch import IGNORE
 from crossvox.data.formats.label_tables import label_extension
-from crossvox.data.geometry.grid import Grid, resample
-from crossvox.data.geometry.overlap import agree
+from crossvox.data.geometry import Grid, resample, same_grid
 from crossvox.data.problems import Problem
 from crossvox.errors import DataError
 from crossvox.utils.files import atomic_path
@@ -220,7 +219,7 @@ def read_label(
         indices[data == value] = index
     if ignore is not None:
         indices[data == ignore] = IGNORE
-    if grid is not None and not agree(volume.grid, grid):
+    if grid is not None and not same_grid(volume.grid, grid):
         return resample(indices, volume.grid, grid, "nearest", fill=IGNORE)
     return indices
 
@@ -242,11 +241,10 @@ def as_volume(scan: Scan) -> Volume:
             f"array of shape {data.shape} with affine of shape {affine.shape}; "
             "expected (X, Y, Z) and (4, 4)"
         )
-    finite = np.isfinite(data).all() and np.isfinite(affine).all()
-    if not finite or abs(np.linalg.det(affine)) < 1e-9:
-        raise DataError(
-            "array or affine with NaN or Inf, or a singular affine; repair the values first"
-        )
+    if not np.isfinite(data).all() or not np.isfinite(affine).all():
+        raise DataError("array or affine with NaN or Inf; replace these values first")
+    if abs(np.linalg.det(affine)) < 1e-9:
+        raise DataError("singular affine; give one with three independent axes")
     return Volume(data, Grid(data.shape, affine))
 
 

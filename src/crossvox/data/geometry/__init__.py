@@ -1,1 +1,25 @@
-"""Grids in world space, and resampling between them."""
+"""Grids in world space: where voxels lie, how scans are oriented, and resampling between them."""
+
+from crossvox.data.geometry.grid import Grid, coverage, respace, same_grid, voxel_map
+from crossvox.data.geometry.orientation import (
+    dataset_frame,
+    orient,
+    orient_grid,
+    signed_permutation,
+)
+from crossvox.data.geometry.resampling import antialias, resample, sample
+
+__all__ = [
+    "Grid",
+    "antialias",
+    "coverage",
+    "dataset_frame",
+    "orient",
+    "orient_grid",
+    "resample",
+    "respace",
+    "same_grid",
+    "sample",
+    "signed_permutation",
+    "voxel_map",
+]

@@ -9,8 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - as its own documentation has it
 
-from crossvox.data.geometry.grid import Grid
-from crossvox.data.geometry.overlap import coverage
+from crossvox.data.geometry import Grid, coverage
 from crossvox.data.prepare.preprocess import Prepared
 
 COARSE = 50_000

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from crossvox.data.formats.nifti import read_header
-from crossvox.data.geometry.grid import Grid, dataset_frame, signed_permutation
+from crossvox.data.geometry import Grid, dataset_frame, signed_permutation
 from crossvox.data.manifest import Manifest
 from crossvox.errors import UsageError
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from crossvox.data.geometry.grid import Grid, orient, resample, respaced, smooth_for
+from crossvox.data.geometry import Grid, antialias, orient, resample, respace
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Preprocessing:
     def image(self, data: np.ndarray, grid: Grid, modality: str) -> Prepared:
         """Orient, resample and normalise a scan ((X, Y, Z) on `grid`)."""
         array, oriented = orient(data, grid, self.frame)
-        target = respaced(oriented, self.spacing)
-        array = smooth_for(array.astype(np.float32, copy=False), target.spacing / oriented.spacing)
+        target = respace(oriented, self.spacing)
+        array = antialias(array.astype(np.float32, copy=False), target.spacing / oriented.spacing)
         array = resample(array, oriented, target, fill=float(array.min()))
         body = _body(array)
         normalise = NORMALISERS.get(self.kinds[modality], _z_score)
@@ -61,12 +61,12 @@ class Preprocessing:
     def label(self, indices: np.ndarray, grid: Grid) -> np.ndarray:
         """Orient and resample class indices: per voxel the class with the largest share."""
         array, oriented = orient(indices, grid, self.frame)
-        target = respaced(oriented, self.spacing)
+        target = respace(oriented, self.spacing)
         factors = target.spacing / oriented.spacing
         best = np.full(target.shape, 0.0, dtype=np.float32)
         result = np.zeros(target.shape, dtype=np.int16)
         for value in np.unique(array):
-            share = smooth_for((array == value).astype(np.float32), factors)
+            share = antialias((array == value).astype(np.float32), factors)
             share = resample(share, oriented, target, fill=float(value == 0))
             larger = share > best
             result[larger], best[larger] = value, share[larger]

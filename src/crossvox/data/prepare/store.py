@@ -13,8 +13,7 @@ import blosc2
 import numpy as np
 
 from crossvox.data.formats.nifti import read_header, read_image, read_label
-from crossvox.data.geometry.grid import Grid
-from crossvox.data.geometry.overlap import agree
+from crossvox.data.geometry import Grid, same_grid
 from crossvox.data.manifest import Case
 from crossvox.data.prepare.preprocess import Preprocessing
 from crossvox.errors import DataError, UsageError
@@ -107,7 +106,7 @@ class Store:
         """The prepared label, as class indices on its image's prepared grid; see `image`."""
         coding: dict[str, Any] = {"ids": dict(ids), "ignore": ignore}
         grid = read_header(case.images[modality])
-        if not agree(read_header(case.labels[modality]), grid):
+        if not same_grid(read_header(case.labels[modality]), grid):
             coding["grid"] = grid.to_dict()  # the result depends on the image's grid, too
         return self._entry("labels", case.id, modality, case.labels[modality], coding)
 

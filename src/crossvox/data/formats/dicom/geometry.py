@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crossvox.data.geometry.grid import Grid
+from crossvox.data.geometry import Grid
 from crossvox.errors import DataError
 
 MAX_TURN = 1e-3

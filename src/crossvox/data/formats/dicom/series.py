@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from crossvox.data.formats.dicom.geometry import Slice, stack_grid
-from crossvox.data.geometry.grid import Grid
+from crossvox.data.geometry import Grid
 from crossvox.errors import DataError, UsageError
 
 NO_SCANS = {"SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "RTIMAGE", "SR", "PR", "KO", "REG", "RWV"}
