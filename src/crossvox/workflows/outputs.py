@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from crossvox.data.formats.dicom.seg import write_dicom_seg
-from crossvox.data.formats.fractions import Part, fraction_writer
+from crossvox.data.formats.probability_maps import Part, fraction_writer
 from crossvox.data.formats.label_tables import write_label_tables
 from crossvox.data.formats.nifti import write_label
 from crossvox.evaluation.volumes import append_volumes, read_volumes, volumes

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from crossvox.data.formats.dicom.geometry import Slice, stack_grid
+from crossvox.data.formats.dicom.slices import Slice, stack_grid
 from crossvox.data.geometry import Grid
 from crossvox.errors import DataError, UsageError
 

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from crossvox.data.formats.fractions import fraction_writer
+from crossvox.data.formats.probability_maps import fraction_writer
 from crossvox.data.geometry import Grid
 
 SHAPE = (3, 4, 5)
