@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from crossvox.data.formats.dicom.seg import write_dicom_seg
-from crossvox.data.formats.probability_maps import Part, fraction_writer
 from crossvox.data.formats.label_tables import write_label_tables
 from crossvox.data.formats.nifti import write_label
+from crossvox.data.formats.probability_maps import Region, probability_writer
 from crossvox.evaluation.volumes import append_volumes, read_volumes, volumes
 from crossvox.inference.ensemble import Ensemble, Prediction
 from crossvox.inference.slabs import SlabCallback, entropy
@@ -91,11 +91,11 @@ def predict_to_files(
             if outputs.probabilities:
                 path = target.beside(m, PROBABILITIES)
                 names = ["background", *ensemble.task.classes]
-                write = files.enter_context(fraction_writer(path, image, names))
+                write = files.enter_context(probability_writer(path, image, names))
                 consumers[m].append(_to(write, np.asarray))
             if outputs.uncertainty:
                 path = target.beside(m, UNCERTAINTY)
-                write = files.enter_context(fraction_writer(path, image))
+                write = files.enter_context(probability_writer(path, image))
                 consumers[m].append(_to(write, lambda p: entropy(p)[None]))
         prediction = ensemble.predict(target.images, consumers)
         _remove_others(target, outputs)
@@ -115,7 +115,7 @@ def _remove_others(target: Target, outputs: Outputs) -> None:
 
 
 def _to(
-    write: Callable[[np.ndarray, Part], None], made: Callable[[np.ndarray], np.ndarray]
+    write: Callable[[np.ndarray, Region], None], made: Callable[[np.ndarray], np.ndarray]
 ) -> SlabCallback:
     """A consumer that writes what is made of each slab's probabilities."""
     return lambda slab: write(made(slab.values), slab.part)

@@ -1,4 +1,4 @@
-"""Files of values between 0 and 1, written slab by slab."""
+"""Maps of values from 0 to 1, written slab by slab."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from crossvox.data.formats.probability_maps import fraction_writer
+from crossvox.data.formats.probability_maps import probability_writer
 from crossvox.data.geometry import Grid
 
 SHAPE = (3, 4, 5)
@@ -31,9 +31,9 @@ def test_slabs_along_any_axis_make_the_file_that_the_whole_makes(
     tmp_path, scan, ending, axis, order
 ):
     given = values(2)
-    with fraction_writer(tmp_path / f"whole{ending}", scan, ["a", "ü"]) as write:
+    with probability_writer(tmp_path / f"whole{ending}", scan, ["a", "ü"]) as write:
         write(given, WHOLE)
-    with fraction_writer(tmp_path / f"slabs{ending}", scan, ["a", "ü"]) as write:
+    with probability_writer(tmp_path / f"slabs{ending}", scan, ["a", "ü"]) as write:
         for start in range(0, SHAPE[axis], 2)[::order]:
             part = list(WHOLE)
             part[axis] = slice(start, min(start + 2, SHAPE[axis]))
@@ -45,7 +45,7 @@ def test_slabs_along_any_axis_make_the_file_that_the_whole_makes(
 
 
 def test_one_map_without_a_name_has_the_axes_of_the_scan(tmp_path, scan):
-    with fraction_writer(tmp_path / "u.nii", scan) as write:
+    with probability_writer(tmp_path / "u.nii", scan) as write:
         write(values(1), WHOLE)
     found = nib.load(tmp_path / "u.nii")
     assert found.shape == (*SHAPE, 1) and found.get_data_dtype() == np.uint16
@@ -55,11 +55,11 @@ def test_one_map_without_a_name_has_the_axes_of_the_scan(tmp_path, scan):
 
 def test_what_lies_beyond_0_and_1_is_cut_off_and_a_failure_leaves_nothing(tmp_path):
     grid = Grid(SHAPE, np.eye(4))
-    with fraction_writer(tmp_path / "u.nii.gz", grid) as write:
+    with probability_writer(tmp_path / "u.nii.gz", grid) as write:
         write(np.where(values(1) > 0.5, 1 + 1e-6, -1e-6), WHOLE)
     stored = nib.load(tmp_path / "u.nii.gz").dataobj.get_unscaled()
     assert set(np.unique(stored)) == {0, 65535}
-    with pytest.raises(RuntimeError), fraction_writer(tmp_path / "v.nii.gz", grid) as write:
+    with pytest.raises(RuntimeError), probability_writer(tmp_path / "v.nii.gz", grid) as write:
         write(values(1), WHOLE)
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["u.nii.gz"]

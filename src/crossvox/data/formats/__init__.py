@@ -1,1 +1,1 @@
-"""Readers and writers, one per file format."""
+"""The file formats of scans and label maps: NIfTI, DICOM, and label tables of viewers."""

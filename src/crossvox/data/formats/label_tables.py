@@ -11,18 +11,18 @@ from nibabel.nifti1 import Nifti1Extension
 from crossvox.utils.files import atomic_write
 from crossvox.utils.palette import class_rgb
 
-UNKNOWN = 0
-"""The extension code that TotalSegmentator uses. Caret's own is 30, under which nibabel's
-`get_content`, by which such files are commonly read, raises."""
+EXTENSION_CODE = 0
+"""Code of an unspecified extension, as TotalSegmentator writes it. Under Caret's own code, 30,
+nibabel's `get_content`, with which such files are commonly read, raises an error."""
 
 SLICER_TABLE, ITKSNAP_TABLE = "labels.ctbl", "labels.itksnap.txt"
 
 
 def label_extension(ids: Mapping[str, int]) -> Nifti1Extension:
-    """A NIfTI header extension that names and colours label ids.
+    """Return a NIfTI header extension that names and colours label ids.
 
-    It is the XML label table that Caret introduced and that TotalSegmentator writes, which its
-    readers in Slicer, NiiVue and Python find by its content.
+    It is the XML label table that Caret introduced and TotalSegmentator writes. Slicer, NiiVue
+    and Python tools recognise it by its content.
 
     Args:
         ids: class name → id in the file, in the order of the classes.
@@ -37,11 +37,15 @@ def label_extension(ids: Mapping[str, int]) -> Nifti1Extension:
         )
         label.text = name
     ElementTree.SubElement(volume, "VolumeType").text = "Label"
-    return Nifti1Extension(UNKNOWN, ElementTree.tostring(root, "utf-8", xml_declaration=True))
+    content = ElementTree.tostring(root, "utf-8", xml_declaration=True)
+    return Nifti1Extension(EXTENSION_CODE, content)
 
 
 def slicer_table(ids: Mapping[str, int]) -> str:
-    """A colour table of 3D Slicer (.ctbl): `id name red green blue opacity`, no spaces in names."""
+    """Return a colour table of 3D Slicer (.ctbl): `id name red green blue opacity`.
+
+    Names have no spaces there.
+    """
     lines = ["# Color table file", f"# {len(ids) + 1} values", "0 Background 0 0 0 0"]
     for name, value, (red, green, blue) in sorted(_rows(ids), key=lambda row: row[1]):
         lines.append(f"{value} {'_'.join(name.split())} {red} {green} {blue} 255")
@@ -49,7 +53,7 @@ def slicer_table(ids: Mapping[str, int]) -> str:
 
 
 def itksnap_table(ids: Mapping[str, int]) -> str:
-    """Label descriptions of ITK-SNAP: `id red green blue alpha visible mesh "name"`."""
+    """Return label descriptions of ITK-SNAP: `id red green blue alpha visible mesh "name"`."""
     lines = ["# ITK-SnAP Label Description File", '0 0 0 0 0 0 0 "Clear Label"']
     for name, value, (red, green, blue) in sorted(_rows(ids), key=lambda row: row[1]):
         plain = name.replace('"', "'")

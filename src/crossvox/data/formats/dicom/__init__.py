@@ -1,1 +1,1 @@
-"""DICOM series in, DICOM segmentations out."""
+"""Read DICOM series as volumes, and write label maps as DICOM segmentations."""

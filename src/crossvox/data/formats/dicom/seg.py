@@ -1,4 +1,4 @@
-"""Label maps as DICOM Segmentation objects, for the archive that the scan came from."""
+"""Write label maps as DICOM Segmentation objects, for the archive that the scan came from."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from crossvox.utils.palette import class_rgb
 from crossvox.version import __version__
 
 TOLERANCE = 0.15
-"""Part of a voxel by which a source pixel may miss the label map's grid: slices lie a little
+"""Largest distance of a source pixel from the label map's grid, in voxels: slices lie a little
 beside the regular grid that a series is read onto."""
 
 MAY_BE_EMPTY = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber"),
     *("StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
 )
-"""What a SEG must state about patient and study, if only as unknown (type 2); anonymised series
-often lack it."""
-MUST_BE_THERE = (
+"""Attributes of patient and study that a SEG must have, if only empty (type 2). Anonymised series
+often lack them."""
+REQUIRED = (
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"),
     *("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"),
 )
@@ -39,23 +39,23 @@ def write_dicom_seg(
 ) -> None:
     """Write a label map as a binary DICOM SEG that refers to the series it was made from.
 
-    Patient and study are copied from the source, as the standard requires: the file identifies
+    Patient and study are copied from the series, as the standard requires, so the file identifies
     the patient exactly as far as the series does. A class whose name is in DICOM's lists of
-    segmentation types ("liver"; "left kidney" as a kidney) carries that SNOMED CT code, any other
-    a private one.
+    segmentation types ("liver"; "left kidney" as a kidney) gets that SNOMED CT code, any other
+    class a private one.
 
     Args:
         path: file to write (.dcm), as a whole or not at all.
-        labels: (X, Y, Z) class indices, 0 background, on the grid of the series in any order
-            of the axes.
+        labels: (X, Y, Z) class indices, 0 background, on the grid of the series; the axes may
+            have any order.
         affine: (4, 4) voxel indices of `labels` → world mm (RAS+).
         classes: names of class 1, 2, …
         sources: the files of the series, one per slice, in any order.
 
     Raises:
         UsageError: the extra `dicom` is not installed.
-        DataError: a source is not DICOM or lacks what a SEG must refer to, or its pixels do not
-            lie on the label map's grid.
+        DataError: a source is not DICOM or lacks a required attribute, or its pixels do not lie
+            on the label map's grid.
     """
     highdicom, pydicom = _libraries()
     slices = [(_read(pydicom, source), source) for source in sources]
@@ -63,7 +63,7 @@ def write_dicom_seg(
     datasets = [dataset for dataset, _ in slices]
     dtype = np.uint8 if len(classes) < 256 else np.uint16
     frames = np.stack([_slice(labels, affine, *pair) for pair in slices]).astype(dtype)
-    # The same result gets the same identity, another one another.
+    # Equal results get equal UIDs.
     digest = hashlib.sha256(frames.tobytes() + "\0".join(classes).encode()).hexdigest()
     origin = [datasets[0].SeriesInstanceUID, digest, __version__]
     segmentation = highdicom.seg.Segmentation(
@@ -95,7 +95,7 @@ def require_dicom() -> None:
 
 
 def _libraries() -> tuple[Any, Any]:
-    """highdicom and pydicom, imported only where DICOM is written."""
+    """Import highdicom and pydicom; raises `UsageError`."""
     try:
         import highdicom
         import highdicom.seg
@@ -114,7 +114,7 @@ def _read(pydicom: Any, source: Path) -> Any:
         raise DataError(
             f"{source}: no DICOM file ({error}); give the files of one series"
         ) from None
-    for tag in MUST_BE_THERE:
+    for tag in REQUIRED:
         if not dataset.get(tag):
             raise DataError(f"{source}: no {tag}, which a DICOM SEG refers to; use NIfTI instead")
     for tag in MAY_BE_EMPTY:
@@ -129,7 +129,7 @@ def _normal(dataset: Any) -> np.ndarray:
 
 
 def _slice(labels: np.ndarray, affine: np.ndarray, dataset: Any, source: Path) -> np.ndarray:
-    """(rows, columns) of `labels` at the pixels of one slice."""
+    """Return `labels` at the pixels of one slice, (rows, columns)."""
     along_row, along_column = np.reshape(np.array(dataset.ImageOrientationPatient, float), (2, 3))
     between_rows, between_columns = map(float, dataset.PixelSpacing)
     world = (
@@ -137,7 +137,7 @@ def _slice(labels: np.ndarray, affine: np.ndarray, dataset: Any, source: Path) -
         + np.arange(dataset.Rows)[:, None, None] * between_rows * along_column
         + np.arange(dataset.Columns)[:, None] * between_columns * along_row
     )
-    # DICOM's axes point to the patient's left and back, the affine's to the right and front.
+    # In DICOM x points to the left and y to the back, in the affine to the right and front.
     inverse = np.linalg.inv(affine) @ np.diag([-1.0, -1.0, 1.0, 1.0])
     position = world @ inverse[:3, :3].T + inverse[:3, 3]
     index = np.round(position).astype(int)
@@ -169,7 +169,7 @@ def _description(highdicom: Any, number: int, name: str) -> Any:
 
 
 def _codes(highdicom: Any, name: str) -> tuple[Any, Any]:
-    """Category and type of a structure by its name, from DICOM's lists of segmentation types."""
+    """Return category and type of a structure by its name, from DICOM's segmentation types."""
     from pydicom.sr.codedict import codes
 
     words = name.replace("_", " ").split()

@@ -1,8 +1,8 @@
-"""DICOM series in: which there are in a folder, and the one chosen as a volume on a regular grid.
+"""List the DICOM series in a folder, and read one as a volume on a regular grid.
 
-The result is what a NIfTI file of the series would hold: LPS becomes RAS, and slope and intercept
-are applied. Whatever could silently be wrong (missing slices, gantry tilt, several volumes in
-one series) is refused with the reason. Nothing that names the patient is read or passed on.
+The volume holds what a NIfTI file of the series would hold: LPS becomes RAS, and slope and
+intercept are applied. Series that could silently be wrong (missing slices, gantry tilt, several
+volumes in one) are refused with the reason. Nothing that names the patient is read or passed on.
 """
 
 from __future__ import annotations
@@ -21,25 +21,36 @@ from crossvox.data.formats.dicom.slices import Slice, stack_grid
 from crossvox.data.geometry import Grid
 from crossvox.errors import DataError, UsageError
 
-NO_SCANS = {"SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "RTIMAGE", "SR", "PR", "KO", "REG", "RWV"}
-"""Values of the attribute Modality that stand for something other than a scan."""
+NON_SCANS = {
+    "SEG",
+    "RTSTRUCT",
+    "RTDOSE",
+    "RTPLAN",
+    "RTIMAGE",
+    "SR",
+    "PR",
+    "KO",
+    "REG",
+    "RWV",
+}
+"""Values of the attribute Modality for objects that are no scans."""
 
-MOST = 1e9
-"""Largest length in mm, slope or intercept that is believed."""
-PLACE = (
+MAX_NUMBER = 1e9
+"""Larger lengths in mm, slopes and intercepts are not believed."""
+HEADER_TAGS = (
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"),
     *("NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
 )
-"""All that is read of a slice beside its pixels."""
+"""All attributes that are read of a slice beside its pixels."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """A series in a folder.
+    """One DICOM series in a folder.
 
     Attributes:
         uid: its SeriesInstanceUID.
-        description: its SeriesDescription, made fit for one line.
+        description: its SeriesDescription on one line.
         modality: DICOM's code, such as CT or MR.
         files: one per slice, in the order of their names.
     """
@@ -55,13 +66,13 @@ class Series:
 
 @dataclass(frozen=True)
 class Stack:
-    """A series as a volume.
+    """A series that was read as one volume.
 
     Attributes:
         data: (X, Y, Z) float32 in the unit of the rescale slope (CT: Hounsfield units); x runs
             along the rows of a slice, y down its columns, z from slice to slice.
-        grid: its grid, RAS+ in mm.
-        files: of the slices, in the order of z.
+        grid: where its voxels lie, RAS+ in mm.
+        files: one per slice, in the order of z.
     """
 
     data: np.ndarray
@@ -70,11 +81,11 @@ class Stack:
 
 
 def list_series(folder: Path) -> list[Series]:
-    """The series of scans below a folder, the one with most slices first.
+    """List the series of scans below a folder, the one with most slices first.
 
     Raises:
         UsageError: pydicom is not installed.
-        DataError: there is none.
+        DataError: the folder holds no series.
     """
     pydicom = _pydicom()
     tags = ["SeriesInstanceUID", "SeriesDescription", "Modality", "Rows"]
@@ -83,8 +94,8 @@ def list_series(folder: Path) -> list[Series]:
         try:
             header = _read(file, stop_before_pixels=True, specific_tags=tags)
         except (pydicom.errors.InvalidDicomError, OSError, ValueError, EOFError):
-            continue  # a DICOMDIR, a text, a picture …
-        if "Rows" in header and header.get("Modality", "") not in NO_SCANS:
+            continue  # no image: a DICOMDIR, a text, a picture …
+        if "Rows" in header and header.get("Modality", "") not in NON_SCANS:
             found[str(header.get("SeriesInstanceUID", ""))].append((file, header))
     if not found:
         raise DataError(f"{folder}: no DICOM image in it; name the folder of one series")
@@ -101,11 +112,12 @@ def list_series(folder: Path) -> list[Series]:
 
 
 def choose_series(folder: Path, uid: str | None = None) -> Series:
-    """The series of that UID, or the only one there is.
+    """Return the series of a UID, or the only one in a folder.
 
     Raises:
-        UsageError: there are several and none is named, or none of that name; they are listed.
-        DataError: there is none at all.
+        UsageError: the folder holds several and none is named, or none of that UID; the message
+            lists them.
+        DataError: the folder holds no series.
     """
     series = list_series(folder)
     if uid is None and len(series) == 1:
@@ -119,15 +131,19 @@ def choose_series(folder: Path, uid: str | None = None) -> Series:
 
 
 def read_series(series: Series) -> Stack:
-    """A series as one volume.
+    """Read a series as one volume.
 
     Raises:
         UsageError: pydicom is not installed.
-        DataError: the slices form no regular grid, or cannot be decoded; the reason is told.
+        DataError: the slices form no regular grid, or cannot be decoded; the message says why.
+
+    >>> volume = read_series(choose_series(Path("CT")))
+    >>> volume.data.shape == volume.grid.shape
+    True
     """
     headers = [_header(file) for file in series.files]
     order, grid = stack_grid(_slices(headers, series), series.files[0].parent)
-    # A slice that is smaller than its header says is told of before memory is taken for all.
+    # A slice that is smaller than its header says is refused before memory is taken for all.
     _pixels(series.files[order[0]])
     data = np.empty(grid.shape, dtype=np.float32)
     for k, number in enumerate(order):
@@ -139,13 +155,13 @@ def _header(file: Path, pixels: bool = False) -> Any:
     try:
         if pixels:
             return _read(file)
-        return _read(file, stop_before_pixels=True, specific_tags=list(PLACE))
+        return _read(file, stop_before_pixels=True, specific_tags=list(HEADER_TAGS))
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{file}: unreadable ({error}); export the series again") from error
 
 
 def _read(file: Path, **options: Any) -> Any:
-    """The data set in a file; pydicom's warnings are not passed on, since they quote its values."""
+    """Read one file. Warnings of pydicom are dropped, because they quote values of the file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return _pydicom().dcmread(file, **options)
@@ -167,8 +183,8 @@ def _slices(headers: Sequence[Any], series: Series) -> Iterator[Slice]:
         for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
             if not header.get(tag):
                 raise DataError(
-                    f"{file}: no {tag}, so its place in the patient is unknown; export the "
-                    "original series, no screenshot or report"
+                    f"{file}: no {tag}, so its position in the patient is unknown; "
+                    "export the original series, no screenshot or report"
                 )
         directions = _numbers(file, header, "ImageOrientationPatient", 6)
         rows, columns = _numbers(file, header, "PixelSpacing", 2)
@@ -188,18 +204,18 @@ def _slices(headers: Sequence[Any], series: Series) -> Iterator[Slice]:
 
 
 def _numbers(file: Path, header: Any, tag: str, count: int) -> np.ndarray:
-    """The (count,) float64 values of an attribute, which must be as many and finite."""
+    """Return the (count,) float64 values of an attribute; raises `DataError`."""
     try:
         values = np.array(header.get(tag), dtype=np.float64)
     except (TypeError, ValueError):
         values = np.empty(0)
-    if values.shape != (count,) or not (np.abs(values) < MOST).all():
+    if values.shape != (count,) or not (np.abs(values) < MAX_NUMBER).all():
         raise DataError(f"{file}: {tag} is not {count} finite numbers; export the series again")
     return values
 
 
 def _pixels(file: Path) -> np.ndarray:
-    """(rows, columns) float32 of one slice, slope and intercept applied."""
+    """Return (rows, columns) float32 of one slice, slope and intercept applied."""
     slice_ = _header(file, pixels=True)
     try:
         values = np.asarray(slice_.pixel_array)
@@ -213,10 +229,10 @@ def _pixels(file: Path) -> np.ndarray:
                 "install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg, or export uncompressed"
             ) from error
         raise DataError(f"{file}: pixels unreadable ({error}); export the series again") from error
-    # Per slice: PET scales each of them by its own maximum.
+    # Per slice, because PET scales each slice by its own maximum.
     slope = float(slice_.get("RescaleSlope", 1) or 1)
     intercept = float(slice_.get("RescaleIntercept", 0) or 0)
-    if not (abs(slope) < MOST and abs(intercept) < MOST):
+    if not (abs(slope) < MAX_NUMBER and abs(intercept) < MAX_NUMBER):
         raise DataError(f"{file}: its rescale slope is no finite number; export the series again")
     return (values * slope + intercept).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""From the places of single slices to one regular grid, or the reason why there is none."""
+"""Positions of single slices, and the regular grid that they form."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from crossvox.data.geometry import Grid
 from crossvox.errors import DataError
 
 MAX_TURN = 1e-3
-"""Largest difference between direction cosines of slices that count as parallel."""
+"""Largest difference between the direction cosines of parallel slices."""
 MAX_LENGTH = 1e-2
-"""How far the length of a direction may be from one, as rounded numbers are."""
+"""Largest difference of a direction's length from 1, which rounding causes."""
 MAX_TILT = 2e-3
-"""Largest tangent of the angle between the slices' normal and the way from slice to slice."""
+"""Largest tangent of the angle between the slices' normal and the step from slice to slice."""
 MAX_DRIFT = 0.1
-"""How far a slice may lie from its place on the grid, in distances of slices."""
+"""Largest distance of a slice from its place on the grid, in slice distances."""
 
 
 @dataclass(frozen=True)
 class Slice:
-    """The place of one slice, as DICOM states it (LPS+, mm).
+    """Where one slice lies, as DICOM states it (LPS+, mm).
 
     Attributes:
-        position: (3,) of the first pixel's centre.
+        position: (3,) centre of the first pixel.
         along_row: (3,) direction in which the column index grows.
         down_column: (3,) direction in which the row index grows.
-        spacing: mm from column to column and from row to row.
-        shape: numbers of columns and of rows.
+        spacing: mm between columns and between rows.
+        shape: number of columns and of rows.
     """
 
     position: np.ndarray
@@ -41,25 +41,27 @@ class Slice:
 
 
 def stack_grid(slices: Iterable[Slice], folder: Path) -> tuple[list[int], Grid]:
-    """The order of the slices along their normal, and the RAS+ grid that they form.
+    """Return the order of the slices along their normal, and the RAS+ grid that they form.
 
     Raises:
-        DataError: they form none; the message says why and what to do.
+        DataError: they form no regular grid; the message says why and what to do.
     """
     slices = list(slices)
     if len(slices) < 2:
         raise DataError(f"{folder}: one slice only; expected a series of parallel slices")
     first = slices[0]
-    _refuse_mixture(slices, folder)
+    _refuse_mixed_slices(slices, folder)
     lengths = np.linalg.norm([first.along_row, first.down_column], axis=1)
     if not (np.abs(lengths - 1) < MAX_LENGTH).all():
         raise DataError(
-            f"{folder}: ImageOrientationPatient holds no directions, lengths {lengths[0]:.4g} and "
+            f"{folder}: ImageOrientationPatient holds no directions: lengths {lengths[0]:.4g} and "
             f"{lengths[1]:.4g} instead of 1; export the series again"
         )
     normal = np.cross(first.along_row, first.down_column)
     if abs(first.along_row @ first.down_column) > MAX_TILT:
-        raise DataError(f"{folder}: rows and columns at no right angle; export the series again")
+        raise DataError(
+            f"{folder}: rows and columns are not at right angles; export the series again"
+        )
     normal /= np.linalg.norm(normal)
     depth = np.array([one.position @ normal for one in slices])
     order = [int(k) for k in np.argsort(depth, kind="stable")]
@@ -73,11 +75,11 @@ def stack_grid(slices: Iterable[Slice], folder: Path) -> tuple[list[int], Grid]:
     affine[:3, 1] = first.down_column * first.spacing[1]
     affine[:3, 2] = step
     affine[:3, 3] = positions[0]
-    # DICOM's x grows to the left and y to the back, NIfTI's to the right and to the front.
+    # In DICOM x points to the left and y to the back, in NIfTI to the right and to the front.
     return order, Grid((*first.shape, len(slices)), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
 
 
-def _refuse_mixture(slices: Sequence[Slice], folder: Path) -> None:
+def _refuse_mixed_slices(slices: Sequence[Slice], folder: Path) -> None:
     first = slices[0]
     for other in slices[1:]:
         turned = np.abs(
@@ -104,8 +106,8 @@ def _refuse_gaps(depth: np.ndarray, folder: Path) -> None:
             f"{folder}: {doubled} of {len(depth)} slices lie where another one does, as in a "
             "series of several phases or echoes, or copied twice; export one volume"
         )
-    # Where half of the slices are gone the usual distance is no longer the true one, but the
-    # smallest is.
+    # If half of the slices are missing, the median distance is not the true one, but the smallest
+    # distance is.
     ratios = gaps / (gaps.min() if gaps.min() > 0.4 * usual else usual)
     whole = np.rint(ratios)
     if (whole > 1).any() and (np.abs(ratios - whole) < MAX_DRIFT * whole).all():
@@ -116,7 +118,7 @@ def _refuse_gaps(depth: np.ndarray, folder: Path) -> None:
         )
     if (np.abs(gaps - usual) > 2 * MAX_DRIFT * usual).any():
         raise DataError(
-            f"{folder}: slices {gaps.min():.4g} to {gaps.max():.4g} mm apart, no regular "
+            f"{folder}: slices {gaps.min():.4g} to {gaps.max():.4g} mm apart, at no regular "
             "distance; resample the series first (dcm2niix, 3D Slicer)"
         )
 
