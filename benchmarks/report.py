@@ -15,7 +15,7 @@ from pathlib import Path
 from crossvox.config.presets import load_preset, merge
 from crossvox.config.run_config import RunConfig
 from crossvox.data.phantom import write_phantom
-from crossvox.report.report import Source, report
+from crossvox.report.report import ReportData, report
 from crossvox.workflows.evaluate import evaluate
 from crossvox.workflows.predict import Options
 from crossvox.workflows.train import train
@@ -35,8 +35,8 @@ def main() -> None:
     scores, options = out / "scores", Options()
     evaluate(run, data, "test", scores, options)
     for name, source in {
-        "predicted": Source(data, "test"),
-        "scored before": Source(data, "test", scores),
+        "predicted": ReportData(data, "test"),
+        "scored before": ReportData(data, "test", scores),
     }.items():
         began, worked = time.perf_counter(), time.process_time()
         file = report(run, out / f"{name.split()[0]}.html", source, options, echo=lambda _: None)

@@ -358,13 +358,14 @@ def test_sigterm_ends_the_benchmark_and_fails_no_cell(paired_files, tmp_path, mo
     assert signal.getsignal(signal.SIGTERM) == former
 
 
-def test_a_page_begins_with_the_notes_and_reads_the_tables_out(finished, tmp_path, capsys):
+def test_a_page_reads_the_tables_out_below_them_and_ends_with_the_notes(finished, tmp_path, capsys):
     notes, page = tmp_path / "notes.md", tmp_path / "page.md"
     notes.write_text("What was looked into.", encoding="utf-8")
     assert main(["benchmark", "--table", str(finished[1]), "--page", str(page),
                  "--notes", str(notes)]) == 0  # fmt: skip
     text = page.read_text(encoding="utf-8")
-    assert text.index("What was looked into.") < text.index("Tiny ü") < text.index(" is first with")
+    places = [text.index(s) for s in ("## Tiny ü", "Dice: tiny", " is first with", "How to read")]
+    assert places == sorted(places) and text.endswith("What was looked into.")
     missing = refused(capsys, "benchmark", "--table", finished[1], "--notes", tmp_path / "no.md")
     assert "no.md: cannot be read" in missing
 

@@ -11,7 +11,7 @@ import pytest
 from crossvox.benchmark import pictures as benchmark_pictures
 from crossvox.benchmark.runner import Launcher
 from crossvox.cli.main import main
-from crossvox.figures.side_by_side import Slice, predictions_figure
+from crossvox.figures.side_by_side import ScanSlice, predictions_figure
 from crossvox.figures.style import save
 from fixtures.benchmark import InProcess, read, write_suite
 from fixtures.run import refused
@@ -97,7 +97,7 @@ def test_the_slice_has_most_of_the_truth_and_errors_have_their_colours(tmp_path:
     truth = np.zeros(image.shape, np.int16)
     truth[5:8, 5:8, 1:3] = 1
     truth[4:20, 4:20, 4] = 1
-    shown = Slice.of(image, (2, 2, 5), truth, "case ü")
+    shown = ScanSlice.of(image, (2, 2, 5), truth, "case ü")
     assert shown.index == 4
     right, none = truth[..., 4], np.zeros((30, 24), np.int16)
     sizes = {}
@@ -113,7 +113,7 @@ def test_the_slice_has_most_of_the_truth_and_errors_have_their_colours(tmp_path:
 def test_many_methods_go_in_bands(tmp_path: Path):
     truth = np.zeros((20, 20, 4), np.int16)
     truth[5:9, 5:9, 1] = 1
-    shown = Slice.of(truth.astype(np.float32), (2, 2, 5), truth, "c")
+    shown = ScanSlice.of(truth.astype(np.float32), (2, 2, 5), truth, "c")
     planes = {f"m{k}": (truth[..., 1], float("nan")) for k in range(7)}
     figure = predictions_figure(shown, planes, ["heart"])
     titles = [ax.get_title() for ax in figure.axes]

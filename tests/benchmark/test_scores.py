@@ -7,7 +7,8 @@ import statistics
 
 import pytest
 
-from crossvox.benchmark.document import _varies
+from crossvox.benchmark.charts import score_charts
+from crossvox.benchmark.results import Results
 from crossvox.benchmark.scores import CASE_COLUMNS, score_lines
 from crossvox.benchmark.tables import (
     change_table,
@@ -15,9 +16,9 @@ from crossvox.benchmark.tables import (
     overview_table,
     score_table,
     variant_table,
-    volume_table,
+    volume_ratio_table,
 )
-from crossvox.benchmark.text_table import to_markdown
+from crossvox.utils.text_table import to_markdown
 
 
 def case(row, seed, name, modality, organ, dice, variant="", **other):
@@ -68,7 +69,7 @@ def test_a_row_of_one_modality_has_no_mean_over_both():
     lines = [x for x in score_lines(cases, "cmc") if x["row"] == "ct only"]
     assert {x["modality"] for x in lines} == {"ct"}
     table = score_table(score_lines(cases, "cmc"), "dice", "cmc", "d")
-    assert [row[1].text for row in table.rows if row[0].text == "overall"] == ["sup", "cmc"]
+    assert [row[1].text for row in table.cells if row[0].text == "overall"] == ["sup", "cmc"]
 
 
 def test_tables_mark_the_best_two_of_each_block_by_the_metrics_direction():
@@ -77,7 +78,7 @@ def test_tables_mark_the_best_two_of_each_block_by_the_metrics_direction():
     lines = score_lines(cases, "cmc")
     for metric in ("dice", "assd_mm"):
         table = score_table(lines, metric, "cmc", "d")
-        marks = {row[1].text: row[5].mark for row in table.rows if row[0].text == "ct"}
+        marks = {row[1].text: row[5].mark for row in table.cells if row[0].text == "ct"}
         assert marks == {"cmc": "best", "sup": "second", "low": ""}
     assert "mean of the 2" in table.head and "Δ to cmc [95 %]" in table.head
 
@@ -87,23 +88,23 @@ def test_a_bound_is_shown_and_is_no_rival():
                       for m in ("ct", "mr") for k in "ab"]  # fmt: skip
     lines = score_lines(cases, "cmc")
     table = score_table(lines, "dice", "cmc", "d", {"all"})
-    ct = {row[1].text: row[5] for row in table.rows if row[0].text == "ct"}
+    ct = {row[1].text: row[5] for row in table.cells if row[0].text == "ct"}
     assert {row: cell.mark for row, cell in ct.items()} == {
         "cmc": "best", "sup": "second", "all": ""
     }  # fmt: skip
     assert ct["all"].text.startswith("0.990")
     tested = variant_table(lines, "dice", "d", {"all"})
-    assert [row[2].mark for row in tested.rows[:3]] == ["second", "best", ""]
+    assert [row[2].mark for row in tested.cells[:3]] == ["second", "best", ""]
     whole = overview_table(lines, "labels: 2", {"all"})
-    assert [row[1].mark for row in whole.rows] == ["second", "best", ""]
+    assert [row[1].mark for row in whole.cells] == ["second", "best", ""]
 
 
 def test_equal_numbers_are_marked_alike_and_a_single_row_not_at_all():
     same = [case(row, 0, "p0", "ct", "a", 0.5) for row in ("x", "y")]
     table = score_table(score_lines(same, "none"), "dice", "none", "d")
-    assert {row[4].mark for row in table.rows} == {"best"} and "p" not in table.head
+    assert {row[4].mark for row in table.cells} == {"best"} and "p" not in table.head
     alone = score_table(score_lines(same[:1], "none"), "dice", "none", "d")
-    assert {cell.mark for row in alone.rows for cell in row} == {""}
+    assert {cell.mark for row in alone.cells for cell in row} == {""}
 
 
 def test_a_score_that_does_not_exist_is_a_dash():
@@ -120,7 +121,7 @@ def test_variants_stand_side_by_side():
     ]  # fmt: skip
     table = variant_table(score_lines(cases, "cmc"), "dice", "d")
     assert table.head == ["modality", "row", "as it is", "shift 10 mm", "ct only"]
-    cells = {(row[0].text, row[1].text): [c.text for c in row[2:]] for row in table.rows}
+    cells = {(row[0].text, row[1].text): [c.text for c in row[2:]] for row in table.cells}
     assert cells["ct", "sup"] == ["0.585 ± 0.014", "0.585 ± 0.014", "0.300 ± 0.000"]
     assert cells["mr", "sup"][2] == "" and cells["overall", "sup"][2] == ""
 
@@ -128,7 +129,7 @@ def test_variants_stand_side_by_side():
 def test_a_change_that_rounds_to_nothing_has_no_minus():
     moved = [x | {"dice": x["dice"] - 1e-5} for x in grid("shift=10")]
     table = change_table(grid() + moved, "dice", "d")
-    assert {row[3].text for row in table.rows} == {"+0.000 [+0.000, +0.000]"}
+    assert {row[3].text for row in table.cells} == {"+0.000 [+0.000, +0.000]"}
 
 
 def test_an_overview_has_a_column_per_data_set_and_modality():
@@ -136,17 +137,17 @@ def test_an_overview_has_a_column_per_data_set_and_modality():
              for row, dice in (("sup", 0.2), ("cmc", 0.7))]  # fmt: skip
     table = overview_table(score_lines(grid() + grid("shift=10") + other, "cmc"), "labels: 2")
     assert table.head == ["row", "d: ct", "d: mr", "d: mean", "heart: lge", "heart: mean"]
-    texts = [[cell.text for cell in row] for row in table.rows]
+    texts = [[cell.text for cell in row] for row in table.cells]
     assert texts == [["sup", *["0.585 ± 0.014"] * 3, "0.200", "0.200"],
                      ["cmc", *["0.685 ± 0.014"] * 3, "0.700", "0.700"]]  # fmt: skip
-    assert [cell.mark for cell in table.rows[1]] == ["", *["best"] * 5]
+    assert [cell.mark for cell in table.cells[1]] == ["", *["best"] * 5]
 
 
 def test_a_test_is_compared_with_the_same_runs_plain_test():
     moved = [x | {"dice": x["dice"] - 0.02 * (x["modality"] == "mr")} for x in grid("shift=10")]
     alone = [x for x in grid("given=ct") if x["modality"] == "ct"]
     table = change_table(grid() + moved + alone, "dice", "d")
-    texts = [[cell.text for cell in row[:4]] for row in table.rows]
+    texts = [[cell.text for cell in row[:4]] for row in table.cells]
     changes = {"ct": "+0.000 [+0.000, +0.000]", "mr": "−0.020 [−0.020, −0.020]",
                "overall": "−0.010 [−0.010, −0.010]"}  # fmt: skip
     assert texts == [
@@ -167,9 +168,9 @@ def test_volumes_are_medians_of_scans_that_show_the_class():
 
     cases = [volume("ct", "a", 10, 5), volume("ct", "a", 10, 20), volume("ct", "a", 10, 30),
              volume("ct", "a", 0, 7), volume("ct", "b", 0, 0), volume("mr", "b", 4, 1)]  # fmt: skip
-    table = volume_table(cases, "d")
+    table = volume_ratio_table(cases, "d")
     assert table.head == ["modality", "row", "a", "b"]
-    texts = [[cell.text for cell in row] for row in table.rows]
+    texts = [[cell.text for cell in row] for row in table.cells]
     assert texts == [["ct", "x", "2.00", ""], ["mr", "x", "", "0.25"]]
     assert table.breaks == {0, 1}
 
@@ -181,13 +182,18 @@ def test_costs_are_means_over_finished_cells():
                 "cpu_seconds": seconds, "peak_mb": "700", "seed": seed}  # fmt: skip
 
     table = cost_table([cell(0, "done", "60"), cell(1, "done", "120"), cell(2, "failed", "")], "c")
-    (row,) = table.rows
+    (row,) = table.cells
     assert [c.text for c in row] == [
         "x", "no", "nothing", "none", "1.50", "1.5", "1.5", "700", "2 of 3"
     ]  # fmt: skip
 
 
-def test_a_figure_has_no_panel_with_a_single_place():
-    """As the mean over modalities where a test gives one modality at a time."""
-    assert not _varies({"sup": [("all", 0.5, None)], "cmc": [("all", 0.6, None)]})
-    assert _varies({"sup": [("all", 0.5, None), ("ct", 0.4, None)]})
+def test_a_chart_has_no_panel_with_a_single_place():
+    """Such as the mean over modalities, where each test gives one modality."""
+    cases = grid() + [x for m in ("ct", "mr") for x in grid(f"given={m}") if x["modality"] == m]
+    results = Results({}, score_lines(cases, "cmc"), [{"data": "d"}], cases)
+    charts = score_charts(results)
+    assert [chart.file for chart in charts] == ["d-unet-dice-given.png", "d-unet-assd-given.png"]
+    assert list(charts[0].panels) == ["ct", "mr"]
+    assert [x for x, _, _ in charts[0].panels["mr"]["sup"]] == ["all", "mr"]
+    assert len(charts[0].figure(columns=1).axes) == 2

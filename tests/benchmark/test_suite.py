@@ -124,7 +124,7 @@ def test_table_2_adds_one_part_after_the_other(paired_files, tmp_path):
     assert [p["fusion"] != "none" for p in parts] == [False, False, True, True]
     assert [p["csc"] != "none" for p in parts] == [False, False, True, True]
     assert [p["cac"] != "none" for p in parts] == [False, False, False, True]
-    assert [cell.facts.uses_unlabelled for cell in cells] == [False, False, True, True]
+    assert [cell.info.uses_unlabelled for cell in cells] == [False, False, True, True]
 
 
 @pytest.mark.parametrize(("backbones", "tables"), [([], ["unet"]), (["unet", "sam_med3d"],) * 2])

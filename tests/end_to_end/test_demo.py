@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -31,18 +30,3 @@ def test_a_reduced_demonstration_goes_all_the_way(tmp_path, capsys):
             assert found.shape == nib.load(path).shape
             assert set(np.unique(found.dataobj)) <= {0, *manifest.labels.values()}
     assert "remove it or give another --out" in refused(capsys, "demo", "--out", out)
-
-
-def test_one_that_an_earlier_version_began_is_gone_on_with(tmp_path, monkeypatch) -> None:
-    settings = Demo(
-        methods=("sup", "sup_joint"), steps=1, train=3, test=1, shape=(28, 22, 12), labelled=1
-    )
-    with monkeypatch.context() as earlier:  # which wrote what its own settings named
-        for place in ("demo", "train", "run"):
-            earlier.setattr(f"crossvox.workflows.{place}.complete", lambda config, **_: config)
-        demo(tmp_path / "out", settings, lambda _: None)
-    shutil.rmtree(tmp_path / "out" / "runs" / "sup_joint")
-    (tmp_path / "out" / "scores.md").unlink()
-    summaries = demo(tmp_path / "out", settings, lambda _: None)
-    backbones = [summary["run"]["backbone"] for summary in summaries.values()]
-    assert backbones[0] == backbones[1] and backbones[0].keys() > {"name", "width"}

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from crossvox.report.page import Page, Section, Table, render
+from crossvox.report.page import Page, Section, render
+from crossvox.utils.text_table import TextTable
 from fixtures.page import HOSTILE, Elements, page
 
 
@@ -46,5 +47,11 @@ def test_warnings_come_before_everything_else():
 
 
 def test_a_table_shows_its_rows_in_order():
-    found = render(Page("t", [Section("s", [Table("", ["a"], [["x1"], ["x2"], [HOSTILE]])])]))
+    found = render(Page("t", [Section("s", [TextTable("", ["a"], [["x1"], ["x2"], [HOSTILE]])])]))
     assert found.index("x1") < found.index("x2") < found.index("window.harmed")
+
+
+def test_numbers_sort_by_value_and_names_by_text():
+    rows = [["0.1.0", "0.81 ± 0.02"], ["4", "−0.020 [−0.1, +0.1]"], ["x 1", "–"]]
+    found = render(Page("t", [Section("s", [TextTable("", ["a", "b"], rows)])]))
+    assert re.findall(r'data-sort="([^"]*)"', found) == ["0.81", "4.0", "-0.02"]

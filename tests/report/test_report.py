@@ -9,13 +9,13 @@ from html import unescape
 import numpy as np
 import pytest
 
+from crossvox.benchmark.results import CELL_COLUMNS
+from crossvox.benchmark.scores import CASE_COLUMNS
 from crossvox.cli.main import main
 from crossvox.data.formats.nifti import Volume
 from crossvox.data.geometry import Grid
-from crossvox.evaluation.scores import COLUMNS
-from crossvox.report.benchmark_sections import GROUP
 from crossvox.report.gallery import Gallery, view, worst_and_best
-from crossvox.report.page import Facts, Page, Section, render
+from crossvox.report.page import FactList, Page, Section, render
 from fixtures.run import refused, trained
 
 
@@ -161,11 +161,17 @@ def test_scans_are_coarsened_to_the_budget():
 
 
 def _benchmark(folder, drop: str = ""):
-    columns = [c for c in ("suite", *GROUP, "row", "method", "seed", *COLUMNS) if c != drop]
+    """A benchmark's folder with two rows, the second of a hostile name, and one failed run."""
+    hostile = "<b>cmc</b>"
+    columns = [c for c in CASE_COLUMNS if c != drop]
+    about = {"name": "s", "title": "T", "preset": "cpu", "split": "val", "checkpoint": "last"}
+    about |= {"seeds": [0, 1], "settings": {}, "label_draw": "first", "reference": "sup"}
+    about |= {"rows": {"sup": {"method": "sup"}, hostile: {"method": "cmc"}}}
+    (folder / "suite.json").write_text(json.dumps(about))
     with open(folder / "cases.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
-        for row, base in {"sup": 0.4, "<b>cmc</b>": 0.6}.items():
+        for row, base in {"sup": 0.4, hostile: 0.6}.items():
             for seed in (0, 1):
                 for case in ("a", "b"):
                     writer.writerow(
@@ -176,10 +182,11 @@ def _benchmark(folder, drop: str = ""):
                         | {"dice": base + 0.1 * seed + (0.05 if case == "b" else -0.05)}
                     )
     with open(folder / "cells.csv", "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["row", "seed", "state", "log"])
+        writer = csv.DictWriter(file, CELL_COLUMNS)
         writer.writeheader()
-        writer.writerow({"row": "sup", "seed": 0, "state": "done"})
-        writer.writerow({"row": "uamt", "seed": 0, "state": "failed", "log": "uamt/log.txt"})
+        place = {"data": "heart", "labels": 2, "backbone": "unet", "seed": 0, "parameters": 1}
+        writer.writerow({**place, "row": "sup", "state": "done"})
+        writer.writerow({**place, "row": "uamt", "state": "failed", "log": "uamt/log.txt"})
     return folder
 
 
@@ -187,10 +194,11 @@ def test_a_benchmark_s_tables_are_means_over_seeds(tmp_path):
     out = tmp_path / "bench.html"
     assert main(["report", str(_benchmark(tmp_path)), "--out", str(out)]) == 0
     text = out.read_text(encoding="utf-8")
-    assert "data heart, labels 2, backbone unet" in text
+    assert "Dice: heart, labels: 2, unet" in text
     assert "0.450 ± 0.071" in text and "0.650 ± 0.071" in text and "2.50 ± 0.00" in text
     assert "&lt;b&gt;cmc&lt;/b&gt;" in text and "<b>cmc" not in text
-    assert "Cells without a result: 1" in text and "uamt/log.txt" in text
+    assert "Runs without a result: 1" in text and "uamt/log.txt" in text
+    assert "&lt;b&gt;cmc&lt;/b&gt; is first with 0.650" in text and "Costs: heart" in text
 
 
 def test_a_damaged_benchmark_is_refused(tmp_path, capsys):
@@ -211,6 +219,6 @@ def test_the_total_loss_is_drawn_before_its_terms(run, tmp_path):
 
 
 def test_only_long_facts_take_a_row_of_their_own():
-    page = Page("t", [Section("s", [Facts("", {"short": "x", "long": "x" * 61})])], "", [])
+    page = Page("t", [Section("s", [FactList("", {"short": "x", "long": "x" * 61})])], "", [])
     rows = re.findall(r"<div( class=\"wide\")?><dt>(\w+)</dt>", render(page))
     assert rows == [("", "short"), (' class="wide"', "long")]

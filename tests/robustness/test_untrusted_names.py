@@ -12,6 +12,7 @@ import pytest
 from crossvox.cli.main import main
 from crossvox.data.manifest import Manifest
 from fixtures.benchmark import InProcess, write_suite
+from fixtures.browser import chromium
 from fixtures.page import HOSTILE, Elements
 from fixtures.run import trained
 
@@ -64,16 +65,13 @@ def test_a_report_shows_them_as_text(page: Path) -> None:
 
 
 def test_a_browser_runs_none_of_them(page: Path) -> None:
-    browser = pytest.importorskip("test_report_browser", reason="needs Chromium")
-    with browser.playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=browser.CHROMIUM, args=["--no-sandbox"])
-        tab = chromium.new_page()
+    with chromium() as browser:
+        tab = browser.new_page()
         requests: list[str] = []
         tab.on("request", lambda request: requests.append(request.url))
         tab.goto(page.as_uri())
         tab.wait_for_selector(".status:has-text('crosshair')")
         assert tab.evaluate("window.harmed") is None and requests == [page.as_uri()]
-        chromium.close()
 
 
 class Tags(HTMLParser):

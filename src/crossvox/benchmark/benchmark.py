@@ -1,4 +1,4 @@
-"""Run a suite of methods on data sets, and write what it found."""
+"""Run a suite of methods on data sets and write its results."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from rich.console import Console
 
 from crossvox.benchmark.grid import Parse, grid
-from crossvox.benchmark.pictures import draw_pictures, subjects
-from crossvox.benchmark.report import collect, report
+from crossvox.benchmark.page import write_tables
+from crossvox.benchmark.pictures import draw_pictures, pictured_scans
+from crossvox.benchmark.results import write_results
 from crossvox.benchmark.runner import Launch, Share, run_cells
 from crossvox.benchmark.suite import Suite
 from crossvox.errors import CrossvoxError
@@ -27,30 +28,30 @@ def benchmark(
     echo: Echo = print,
     console: Console | None = None,
 ) -> None:
-    """Run what is missing of a suite's grid, then write tables and pictures of all that is done.
+    """Run the missing cells of a suite's grid, then write tables and pictures of all finished ones.
 
     Args:
-        suite: with its data sets.
-        out: folder for everything; a second call goes on where the first one ended.
+        suite: a suite with its data sets.
+        out: folder for everything; a second call continues where the first one ended.
         share: which part of the grid, and how many cells at once.
         parse: reads a run's YAML file.
-        launch: runs a command; None = as a process.
+        launch: runs a command; None runs it as a process.
         echo: takes the lines for the user.
-        console: for the progress.
+        console: shows the progress.
 
     Raises:
-        UsageError, DataError: as `grid`; nothing is run then.
-        CrossvoxError: cells of this share failed; all others are done, and in the tables.
+        UsageError, DataError: see `grid`; nothing is run then.
+        CrossvoxError: cells of this share failed; all others are done and in the tables.
     """
     require_folder(out)
     cells = grid(suite, out, parse)
-    scans = subjects(suite)
+    scans = pictured_scans(suite)
     own = share.of(cells)
     try:
         run_cells(own, share, launch, echo, console)
     finally:
-        collect(suite, cells, out)
-        report(out)
+        write_results(suite, cells, out)
+        write_tables(out)
     draw_pictures(suite, cells, scans, out / "pictures", echo)
     states = Counter(cell.state for cell in cells)
     counts = ", ".join(f"{states[name]} {name}" for name in ("done", "failed", "open"))

@@ -1,4 +1,4 @@
-"""One run of a benchmark's grid: where its files lie, what is done, and what is still to do."""
+"""One run of a benchmark's grid: its files, its state and the commands that are still to run."""
 
 from __future__ import annotations
 
@@ -16,12 +16,18 @@ from crossvox.utils.files import sha256_once
 from crossvox.workflows.evaluate import Given
 
 PLAIN = ""
-"""The variant in which everything is as it is."""
+"""Name of the test without any change."""
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What the tables say of a row's method, known before it is run."""
+class MethodInfo:
+    """Properties of a row's method that are known before it is trained.
+
+    Attributes:
+        parameters: number of trainable values.
+        uses_unlabelled: whether it learns from unlabelled scans.
+        adaptation: how it changes published weights, for the tables.
+    """
 
     parameters: int
     uses_unlabelled: bool
@@ -30,18 +36,18 @@ class Facts:
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of the grid, and the tests made of it.
+    """One run of the grid, and its tests.
 
     Attributes:
-        name: unique in the grid; also its folder's.
-        folder: of all its files.
-        row, dataset, labels, seed, backbone: its place in the grid.
+        name: unique in the grid; also the folder's name.
+        folder: holds all files of the cell.
+        row, dataset, labels, seed, backbone: place in the grid.
         config: every setting of the run.
-        tests: variant → what the method is given.
+        tests: variant → what the method is given at test.
         scored: split and checkpoint.
-        facts: for the tables.
-        files: what the tests look at, name → file.
-        derived: the manifest of the row's own that is to be written first, if it has one.
+        info: properties of the method.
+        files: name → file, the scans and labels that the tests read.
+        derived: manifest that only this row uses and that must be written first, if any.
     """
 
     name: str
@@ -54,7 +60,7 @@ class Cell:
     config: RunConfig
     tests: Mapping[str, Given]
     scored: Mapping[str, str]
-    facts: Facts
+    info: MethodInfo
     files: Mapping[str, Path]
     derived: Manifest | None = None
 
@@ -65,50 +71,50 @@ class Cell:
 
     @property
     def log(self) -> Path:
-        """What its commands said."""
+        """Output of its commands."""
         return self.folder / "log.txt"
 
     @property
     def failure(self) -> Path:
-        """There if its last attempt failed."""
+        """Exists if the last attempt failed."""
         return self.folder / "failed.json"
 
     @property
     def trained(self) -> Path:
-        """There when it is trained: what that took."""
+        """Exists when the run is trained; holds the cost."""
         return self.folder / "trained.json"
 
     def scores(self, variant: str) -> Path:
-        """The folder of a test's scores."""
+        """Return the folder of a test's scores."""
         return self.folder / "scores" / (slug(variant) or "plain")
 
     def spent(self, variant: str) -> Path:
-        """There when a test was made: what it took, and of which files it was."""
+        """Return the file that exists when a test was made; holds its cost and hashes."""
         return self.scores(variant) / "spent.json"
 
     def hashes(self) -> dict[str, str]:
-        """The SHA-256 of the files that the tests look at, as they are now."""
+        """Return the SHA-256 of the files that the tests read, as they are now."""
         return {name: sha256_once(path) for name, path in self.files.items()}
 
     @property
     def is_trained(self) -> bool:
-        """Whether its run is there and finished."""
+        """Whether the run is finished."""
         return self.trained.exists() and self.begun
 
     @property
     def begun(self) -> bool:
-        """Whether its run is there."""
+        """Whether the run has been started."""
         return (self.run / "config.yaml").exists()
 
     def done(self, variant: str) -> bool:
-        """Whether a test was made, and was the one that is asked for now."""
+        """Return whether a test was made with the settings and files of now."""
         folder = self.scores(variant)
         if not self.is_trained:
             return False
         try:
             made = parse_json((folder / "summary.json").read_text(encoding="utf-8"))["run"]
             spent = parse_json(self.spent(variant).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError, KeyError, TypeError):  # or damaged: made again
+        except (FileNotFoundError, ValueError, KeyError, TypeError):  # damaged: test again
             return False
         if "files" in spent and spent["files"] != self.hashes():
             return False
@@ -116,7 +122,7 @@ class Cell:
         return all(made.get(key) == value for key, value in asked.items())
 
     def forget_tests(self) -> None:
-        """Remove what was found out about an earlier training."""
+        """Remove the results of an earlier training."""
         self.trained.unlink(missing_ok=True)
         for name in ("scores", "pictures"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
@@ -129,7 +135,7 @@ class Cell:
         return "failed" if self.failure.exists() else "open"
 
     def commands(self) -> Iterator[tuple[str, list[str]]]:
-        """What is still to do: ("trained" or a variant, arguments of `crossvox`)."""
+        """Yield what is still to run: ("trained" or a variant, arguments of `crossvox`)."""
         root = ["--root", str(self.config.root)] if self.config.root else []
         if not self.is_trained:
             fresh = ["--config", str(self.folder / "settings.yaml")]
@@ -147,7 +153,7 @@ class Cell:
 
 
 def _options(given: Given) -> list[str]:
-    """The options of `crossvox evaluate` that say so."""
+    """Return the options of `crossvox evaluate` for a test."""
     options = [] if given.modalities is None else ["--modalities", ",".join(given.modalities)]
     if given.misalign:
         for name, value in dataclasses.asdict(given.misalign).items():

@@ -1,85 +1,173 @@
-"""Charts of a benchmark: a score against what was varied, with its spread over seeds."""
+"""Charts of a benchmark: a score against what the suite varies, with its spread over seeds."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from crossvox.figures.style import modality_style, save, tidy
+from crossvox.benchmark.results import Results
+from crossvox.benchmark.scores import AVERAGE, OVERALL
+from crossvox.evaluation.scores import DECIMALS, TITLES
+from crossvox.figures.style import literal, modality_style, new_figure, save, tidy
 
 Point = tuple[float | str, float, float | None]
 """Place on the x axis, mean, and sd if there is one."""
 
-Panel = Mapping[str, Sequence[Point]]
+Panel = dict[str, list[Point]]
 """Row of the tables → its points."""
 
+AXES = {
+    "labels": "labelled scans per modality",
+    "shift": "imposed shift (mm)",
+    "rotate": "imposed rotation (degrees)",
+    "given": "modalities given at test",
+}
+"""What may vary → its name and unit on an axis."""
 
-def score_lines_chart(
-    path: Path | str, panels: Mapping[str, Panel], x_label: str, y_label: str, title: str = ""
-) -> None:
-    """Draw a panel per modality and a line per row, mean ± sd.
 
-    Args:
-        path: PNG to write.
-        panels: title → row → points; rows keep colour and marker over all panels. Where the
-            places are texts they stand side by side in the order of their first appearance, and
-            are not joined.
-        x_label: what varies, with its unit.
-        y_label: the metric, with its unit.
-        title: one line above the panels.
+@dataclass(frozen=True)
+class ScoreChart:
+    """A metric against one varied quantity, for one data set and backbone.
+
+    Attributes:
+        data, backbone: what the chart is of.
+        axis: a key of `AXES`.
+        metric: "dice" or "assd_mm".
+        panels: modality → row → points. Where the places are texts they stand side by side, in
+            the order of their first appearance, and are not joined.
     """
-    rows = list(dict.fromkeys(row for panel in panels.values() for row in panel))
-    columns = min(3, max(1, len(panels)))
-    lines = max(1, math.ceil(len(panels) / columns))
-    figure = Figure(
-        figsize=(1.2 + 3.6 * columns, 0.7 + 3.2 * lines), layout="constrained", facecolor="white"
-    )
-    axes = list(figure.subplots(lines, columns, squeeze=False, sharey=True).flat)
-    for ax, (name, panel) in zip(axes, panels.items(), strict=False):
-        _draw(ax, panel, rows)
-        ax.set(title=name, xlabel=x_label)
-        ax.label_outer(remove_inner_ticks=False)
-        ax.set_xlabel(x_label)
-        tidy(ax)
-    for ax in axes[::columns]:
-        ax.set_ylabel(y_label)
-    for ax in axes[len(panels) :]:
-        ax.set_axis_off()
-    handles: dict[str, Artist] = {}
-    for ax in axes:
-        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-            handles.setdefault(str(label), handle)
-    labels = [row for row in rows if row in handles]
-    if labels:
-        figure.legend(
-            [handles[label] for label in labels], labels,
-            loc="outside lower center", ncols=4, frameon=False,
-        )  # fmt: skip
-    if title:
-        figure.suptitle(title, fontsize=12, x=0.02, ha="left")
-    save(figure, path)
+
+    data: str
+    backbone: str
+    axis: str
+    metric: str
+    panels: Mapping[str, Panel]
+
+    @property
+    def file(self) -> str:
+        """Name of the chart's PNG file."""
+        return f"{self.data}-{self.backbone}-{self.metric.split('_')[0]}-{self.axis}.png"
+
+    @property
+    def title(self) -> str:
+        """What the chart shows, in one line."""
+        return f"{TITLES[self.metric]} against {AXES[self.axis]}, {self.data}, {self.backbone}"
+
+    def figure(self, columns: int = 3) -> Figure:
+        """Draw a panel per modality and a line per row, mean of the classes ± sd over seeds.
+
+        Args:
+            columns: panels beside each other, at most.
+        """
+        # Rows keep colour and marker over all panels.
+        rows = list(dict.fromkeys(row for panel in self.panels.values() for row in panel))
+        columns = min(columns, max(1, len(self.panels)))
+        lines = max(1, math.ceil(len(self.panels) / columns))
+        figure = new_figure(1.2 + 3.6 * columns, 0.7 + 3.2 * lines)
+        axes = list(figure.subplots(lines, columns, squeeze=False, sharey=True).flat)
+        for ax, (name, panel) in zip(axes, self.panels.items(), strict=False):
+            _draw_panel(ax, panel, rows)
+            ax.set(title=literal(name), xlabel=AXES[self.axis])
+            ax.label_outer(remove_inner_ticks=False)
+            ax.set_xlabel(AXES[self.axis])
+            tidy(ax)
+        for ax in axes[::columns]:
+            ax.set_ylabel(TITLES[self.metric])
+        for ax in axes[len(self.panels) :]:
+            ax.set_axis_off()
+        handles: dict[str, Artist] = {}
+        for ax in axes:
+            for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+                handles.setdefault(str(label), handle)
+        labels = [label for row in rows if (label := literal(row)) in handles]
+        if labels:
+            figure.legend(
+                [handles[label] for label in labels], labels,
+                loc="outside lower center", ncols=min(4, 2 * columns), frameon=False,
+            )  # fmt: skip
+        return figure
 
 
-def _draw(ax: Axes, panel: Panel, rows: Sequence[str]) -> None:
+def score_charts(results: Results) -> list[ScoreChart]:
+    """Return a chart per data set, backbone, varied quantity and metric."""
+    charts = []
+    for data in results.datasets:
+        own = [line for line in results.scores if line["data"] == data]
+        for backbone in dict.fromkeys(line["backbone"] for line in own):
+            lines = [line for line in own if line["backbone"] == backbone]
+            axes = [v.split("=")[0] for v in dict.fromkeys(x["variant"] for x in lines) if v]
+            if len({line["labels"] for line in lines}) > 1:
+                axes.insert(0, "labels")
+            for axis in dict.fromkeys(axes):
+                for metric in DECIMALS:
+                    panels = _panels(lines, axis, metric)
+                    charts.append(ScoreChart(data, backbone, axis, metric, panels))
+    return charts
+
+
+def write_charts(results: Results, folder: Path, prefix: str = "") -> None:
+    """Write the charts as PNG files."""
+    for chart in score_charts(results):
+        figure = chart.figure()
+        title = f"{chart.data}, {chart.backbone}; mean of the classes, ± sd over seeds"
+        figure.suptitle(literal(title), fontsize=12, x=0.02, ha="left")
+        save(figure, folder / f"{prefix}{chart.file}")
+
+
+def _panels(lines: Sequence[Mapping[str, Any]], axis: str, metric: str) -> dict[str, Panel]:
+    """Return the panels that have more than one place on the axis."""
+    panels: dict[str, Panel] = {}
+    for line in lines:
+        x = _place(line, axis)
+        if line["metric"] != metric or line["class"] != AVERAGE or line["mean"] is None:
+            continue
+        if x is not None:
+            name = "mean of modalities" if line["modality"] == OVERALL else line["modality"]
+            points = panels.setdefault(name, {}).setdefault(line["row"], [])
+            points.append((x, line["mean"], line["sd"]))
+    for panel in panels.values():
+        for points in panel.values():
+            if not any(isinstance(x, str) for x, _, _ in points):
+                points.sort(key=lambda point: point[0])
+    # Modalities that are tested one by one have no mean over modalities: a panel of one place.
+    return {
+        name: panel
+        for name, panel in panels.items()
+        if len({x for points in panel.values() for x, _, _ in points}) > 1
+    }
+
+
+def _place(line: Mapping[str, Any], axis: str) -> float | str | None:
+    """Return where a line lies on an axis; None if it is not on it."""
+    if axis == "labels":
+        return None if line["variant"] else line["labels"]
+    kind, _, amount = line["variant"].partition("=")
+    if axis == "given":
+        return amount if kind == "given" else "all" if not kind else None
+    return float(amount) if kind == axis else 0.0 if not kind else None
+
+
+def _draw_panel(ax: Axes, panel: Panel, rows: Sequence[str]) -> None:
     places = list(dict.fromkeys(x for points in panel.values() for x, _, _ in points))
     named = any(isinstance(x, str) for x in places)
     width = max((float(x) for x in places if not isinstance(x, str)), default=1.0) or 1.0
     for row, points in panel.items():
         number = rows.index(row)
         colour, marker = modality_style(number)
-        # Side by side by a little, or the error bars of equal rows would hide each other.
+        # Equal rows lie side by side, or their error bars would hide each other.
         aside = (number - (len(rows) - 1) / 2) * (0.08 if named else 0.008 * width)
-        x = [(places.index(p) if named else float(p)) + aside for p, _, _ in points]
         ax.errorbar(
-            x,
+            [(places.index(x) if named else float(x)) + aside for x, _, _ in points],
             [mean for _, mean, _ in points],
             yerr=[sd or 0.0 for _, _, sd in points],
-            label=row,
+            label=literal(row),
             color=colour,
             marker=marker,
             markersize=5.5,
@@ -88,6 +176,6 @@ def _draw(ax: Axes, panel: Panel, rows: Sequence[str]) -> None:
             capsize=3,
         )
     if named:
-        ax.set_xticks(range(len(places)), [str(place) for place in places])
+        ax.set_xticks(range(len(places)), [literal(str(place)) for place in places])
     else:
-        ax.set_xticks(sorted(float(p) for p in places))
+        ax.set_xticks(sorted(float(x) for x in places))

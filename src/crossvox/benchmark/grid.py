@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from crossvox.benchmark.cell import PLAIN, Cell, Facts
+from crossvox.benchmark.cell import PLAIN, Cell, MethodInfo
 from crossvox.benchmark.suite import (
     Suite,
     Variants,
@@ -65,7 +65,7 @@ def grid(suite: Suite, out: Path, parse: Parse) -> list[Cell]:
             own = _only(manifest, row.only, out / "data", where)
             # A row's own manifest lies in `out` and names the files of the one it is made from.
             root = suite.root or (path.parent if row.only else None)
-            config, facts = _planned(dataclasses.replace(base, root=root), own, out, where)
+            config, info = _planned(dataclasses.replace(base, root=root), own, out, where)
             draft = Cell(
                 name="",
                 folder=out / "cells",
@@ -77,7 +77,7 @@ def grid(suite: Suite, out: Path, parse: Parse) -> list[Cell]:
                 config=config,
                 tests=_tests(suite.variants, own),
                 scored={"split": suite.split, "checkpoint": suite.checkpoint},
-                facts=facts,
+                info=info,
                 files=_files(own, suite.split),
                 derived=own if row.only else None,
             )
@@ -175,7 +175,7 @@ def _only(manifest: Manifest, which: str, folder: Path, where: str) -> Manifest:
 
 def _planned(
     config: RunConfig, manifest: Manifest, out: Path, where: str
-) -> tuple[RunConfig, Facts]:
+) -> tuple[RunConfig, MethodInfo]:
     """The settings with their data set and the store that all cells like it share."""
     try:
         rule = crop_rule(config.backbone)
@@ -186,7 +186,7 @@ def _planned(
     assert manifest.path is not None
     config = dataclasses.replace(config, data=manifest.path, out=out / "cells").absolute()
     config = dataclasses.replace(config, store=store_path(config, manifest, plan))
-    return config, Facts(
+    return config, MethodInfo(
         method.n_parameters,
         method.uses_unlabelled,
         method.adaptation,

@@ -1,4 +1,4 @@
-"""A table of a benchmark in plain sentences, so that its reading, too, comes from the numbers."""
+"""The tables of a benchmark read out in plain sentences."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ Line = Mapping[str, Any]
 
 
 def reading(lines: Sequence[Line], reference: str, baseline: str = "sup") -> list[str]:
-    """What one table says about Dice: who leads, and what is above, below or beside the reference.
+    """Say who leads in Dice, and which rows lie above and below the reference and the baseline.
 
     Args:
-        lines: of `crossvox.benchmark.scores.score_lines`, of one data set, backbone and
-            label count.
+        lines: those of one data set, backbone and label count from
+            `crossvox.benchmark.scores.score_lines`.
         reference: the row that the others are compared with.
-        baseline: the row below which none should be.
+        baseline: the row that no other should fall below.
 
     Returns:
-        Sentences; none if there are fewer than two rows to compare.
+        A text per modality, one for the mean of the modalities, and one for the tests other than
+        the plain one; empty if there are fewer than two rows to compare.
     """
     averages = [
         x
@@ -30,13 +31,15 @@ def reading(lines: Sequence[Line], reference: str, baseline: str = "sup") -> lis
     plain = [line for line in averages if not line["variant"]]
     if len({line["row"] for line in plain}) < 2:
         return []
-    found: list[str] = []
+    texts = []
     for modality in dict.fromkeys(line["modality"] for line in plain):
         own = [line for line in plain if line["modality"] == modality]
-        found += _ranking(modality, own)
-        found += _compared(own, reference)
-        found += _below(own, baseline)
-    return [*found, *_variants(averages)]
+        sentences = [*_ranking(modality, own), *_compared(own, reference)]
+        if baseline != reference:
+            sentences += _below(own, baseline)
+        texts.append(" ".join(sentences))
+    changes = "; ".join(_largest_changes(averages))
+    return [*texts, *([f"Largest change in a test, by row: {changes}."] if changes else [])]
 
 
 def _ranking(modality: str, own: Sequence[Line]) -> Iterator[str]:
@@ -44,13 +47,13 @@ def _ranking(modality: str, own: Sequence[Line]) -> Iterator[str]:
     best, second, *_ = [*sorted(own, key=lambda x: -x["mean"]), None]
     if best is not None and second is not None:
         yield (
-            f"**{where}**: {best['row']} is first with {best['mean']:.3f}, "
+            f"{where}: {best['row']} is first with {best['mean']:.3f}, "
             f"{second['row']} second with {second['mean']:.3f}."
         )
 
 
 def _compared(own: Sequence[Line], reference: str) -> Iterator[str]:
-    """Rows whose interval of the difference to the reference leaves zero out."""
+    """Name the rows whose 95 % interval excludes zero, then the others."""
     known = [line for line in own if line["difference"] is not None]
     if not known:
         return
@@ -59,11 +62,11 @@ def _compared(own: Sequence[Line], reference: str) -> Iterator[str]:
         ("below", [x for x in known if x["high"] < 0]),
     ):
         if apart:
-            names = ", ".join(f"{x['row']} ({x['difference']:+.3f})" for x in apart)
-            yield f"Clearly {word} {reference} (95 % interval): {names.replace('-0', '−0')}."
+            names = ", ".join(f"{x['row']} ({_signed(x['difference'])})" for x in apart)
+            yield f"Clearly {word} {reference}: {names}."
     rest = [x["row"] for x in known if x["low"] <= 0 <= x["high"]]
     if rest:
-        yield f"Not to be told from {reference} with these cases and seeds: {', '.join(rest)}."
+        yield f"Not distinguishable from {reference}: {', '.join(rest)}."
 
 
 def _below(own: Sequence[Line], baseline: str) -> Iterator[str]:
@@ -75,19 +78,21 @@ def _below(own: Sequence[Line], baseline: str) -> Iterator[str]:
         yield f"Below {baseline}: {', '.join(lower)}."
 
 
-def _variants(averages: Sequence[Line]) -> Iterator[str]:
-    """The test that costs each row most, in the mean over modalities where there is one."""
+def _largest_changes(averages: Sequence[Line]) -> Iterator[str]:
+    """Name the test in which each row loses most, or gains least."""
     for row in dict.fromkeys(line["row"] for line in averages):
         own = [line for line in averages if line["row"] == row]
         plain = {line["modality"]: line["mean"] for line in own if not line["variant"]}
-        lost = [
+        changes = [
             (line["mean"] - plain[line["modality"]], line)
             for line in own
             if line["variant"] and line["modality"] in plain
         ]
-        if lost:
-            change, line = min(lost, key=lambda pair: pair[0])
-            yield (
-                f"{row} changes most in the test `{line['variant']}`, {line['modality']}: "
-                f"{round(change, 3) + 0.0:+.3f}.".replace("-0", "−0")
-            )
+        if changes:
+            change, line = min(changes, key=lambda pair: pair[0])
+            yield f"{row} {_signed(change)} ({line['variant']}, {line['modality']})"
+
+
+def _signed(value: float) -> str:
+    """Return a difference with its sign; no −0."""
+    return f"{round(value, 3) + 0.0:+.3f}".replace("-", "−")

@@ -1,4 +1,4 @@
-"""From the scores of all cells of a benchmark to one line per row, modality, class and metric."""
+"""Mean scores of a benchmark, one line per row, modality, class and metric, with comparisons."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from crossvox.evaluation.comparison import compare
 from crossvox.evaluation.scores import COLUMNS, DECIMALS, summarise
 
 GROUP = ("data", "labels", "backbone", "variant")
-"""What the rows of one table share."""
+"""The columns whose values all rows of one table share."""
 
 CASE_COLUMNS = ("suite", *GROUP, "row", "method", "seed", *COLUMNS)
-"""Of `cases.csv`: a line is one class of one scan, as one cell of the grid predicted it."""
+"""Columns of `cases.csv`, a line per class of a scan that a cell of the grid predicted."""
 
 SCORE_COLUMNS = (
     *GROUP, "row", "modality", "class", "metric", "mean", "sd", "seeds", "missed", "false",
     "difference", "low", "high", "p", "cases",
 )  # fmt: skip
-"""Of `scores.csv`."""
+"""Columns of `scores.csv`."""
 
 OVERALL, AVERAGE = "overall", "average"
-"""The modality of the mean over modalities, and the class of the mean over classes."""
+"""What stands for the modality in means over modalities, and for the class in means of those."""
 
 Line = dict[str, Any]
 
 
 def score_lines(cases: Sequence[Mapping[str, Any]], reference: str) -> list[Line]:
-    """Mean and sd over seeds of every row of every table, and how it compares.
+    """Return mean and sd over seeds of every row of every table, and the difference to a reference.
 
     Args:
         cases: mappings with the keys `CASE_COLUMNS`.
         reference: the row that the others' averages are compared with, within a table.
 
     Returns:
-        Mappings with the keys `SCORE_COLUMNS`; the averages are means of the listed classes, and
-        of the modalities for `OVERALL`. What does not exist is None.
+        Mappings with the keys `SCORE_COLUMNS`. The averages are means of the listed classes, and
+        of the modalities for `OVERALL`. A value that does not exist is None.
     """
     lines = []
     tested = _split(cases, GROUP[:-1])
@@ -46,7 +46,7 @@ def score_lines(cases: Sequence[Mapping[str, Any]], reference: str) -> list[Line
         for row, own in rows.items():
             other = rows.get(reference) if row != reference else None
             place = dict(zip(GROUP, group, strict=True)) | {"row": row}
-            # A row, or a test, of one modality has no mean over modalities to compare with others'.
+            # A row or test that lacks a modality has no mean to compare with that of all.
             whole = {line["modality"] for line in own} == modalities
             lines += [
                 place | line
@@ -57,15 +57,15 @@ def score_lines(cases: Sequence[Mapping[str, Any]], reference: str) -> list[Line
 
 
 def change_lines(cases: Sequence[Mapping[str, Any]], metric: str) -> list[Line]:
-    """What each further test of the same runs changes, compared case by case and seed by seed.
+    """Compare each further test with the plain test of the same runs, case by case.
 
     Args:
         cases: mappings with the keys `CASE_COLUMNS`, of one data set, label count and backbone.
         metric: "dice" or "assd_mm".
 
     Returns:
-        Mappings with row, variant, modality, difference (test less plain test), low, high, p and
-        cases; of every row, test and modality tested, and of `OVERALL` where there are several.
+        Mappings with row, variant, modality, difference (test minus plain test), low, high, p and
+        cases: one per row, test and modality, and one for `OVERALL` where there are several.
     """
     lines = []
     for (row,), own in _split(cases, ("row",)).items():
@@ -81,7 +81,7 @@ def change_lines(cases: Sequence[Mapping[str, Any]], metric: str) -> list[Line]:
 
 
 def _row_lines(own: Sequence[Line], reference: Sequence[Line] | None) -> list[Line]:
-    """The lines of one row of one table."""
+    """Return the lines of one row of one table."""
     runs = [summarise(rows) for rows in _split(own, ("seed",)).values()]
     places: dict[tuple[str, str], list[Line]] = {}
     for run in runs:
@@ -90,7 +90,7 @@ def _row_lines(own: Sequence[Line], reference: Sequence[Line] | None) -> list[Li
                 places.setdefault((modality, name), []).append(cell)
             places.setdefault((modality, AVERAGE), []).append(part["average"])
         places.setdefault((OVERALL, AVERAGE), []).append(run["overall"])
-    # The mean over modalities closes the list, whatever the first run lacked.
+    # The mean over modalities comes last, even if the first run lacks a modality.
     ordered = sorted(places, key=lambda place: place[0] == OVERALL)
     lines = []
     for modality, name in ordered:
@@ -113,7 +113,7 @@ def _spread(cells: Sequence[Line], metric: str) -> Line:
 
 
 def _compared(own: Sequence[Line], reference: Sequence[Line] | None, line: Line) -> Line:
-    """Difference, interval and p of an average; empty for classes and without a reference."""
+    """Return difference, interval and p of an average; None for classes or without a reference."""
     empty = dict.fromkeys(("difference", "low", "high", "p", "cases"))
     if reference is None or line["class"] != AVERAGE:
         return empty
@@ -126,7 +126,7 @@ def _compared(own: Sequence[Line], reference: Sequence[Line] | None, line: Line)
 
 
 def _split(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[tuple, list[Line]]:
-    """Rows by their values of `keys`, in the order of first appearance."""
+    """Group rows by their values of `keys`, in the order of first appearance."""
     found: dict[tuple, list[Line]] = {}
     for row in rows:
         found.setdefault(tuple(row[key] for key in keys), []).append(dict(row))

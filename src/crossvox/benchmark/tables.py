@@ -1,37 +1,91 @@
-"""The tables of a benchmark: scores per organ with the best marked, and what each row costs."""
+"""The tables of a benchmark: scores per class with the best marked, comparisons and costs."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from crossvox.benchmark.reading import reading
+from crossvox.benchmark.results import Results
 from crossvox.benchmark.scores import AVERAGE, OVERALL, change_lines
-from crossvox.benchmark.text_table import Cell, Mark, TextTable
-from crossvox.evaluation.scores import DECIMALS
+from crossvox.evaluation.scores import DECIMALS, TITLES, plus_minus
+from crossvox.utils.text_table import Mark, TextCell, TextTable
 
 Line = Mapping[str, Any]
 
-TITLES = {"dice": "Dice", "assd_mm": "ASSD in mm"}
 
-CELL_COLUMNS = (
-    "suite", "data", "labels", "backbone", "row", "method", "seed", "state", "uses_unlabelled",
-    "pretrained_on", "adaptation", "parameters", "train_seconds", "cpu_seconds", "peak_mb",
-    "attempts", "jobs", "threads", "crossvox", "torch", "commit", "log",
-)  # fmt: skip
-"""Of `cells.csv`: a line is one run. `cpu_seconds` are the last attempt's, scoring included."""
+@dataclass(frozen=True)
+class TableGroup:
+    """The tables under one heading, and what they say in sentences."""
+
+    heading: str
+    tables: list[TextTable]
+    sentences: list[str] = field(default_factory=list)
+
+
+def table_groups(results: Results) -> Iterator[TableGroup]:
+    """Yield all tables of a benchmark.
+
+    First comes the overview of all data sets, if there are several. Then follow, for each data set,
+    a group per backbone and label count, and the costs per backbone.
+    """
+    conditions = dict.fromkeys((x["backbone"], x["labels"]) for x in results.scores)
+    if len(results.datasets) > 1:
+        tables = []
+        for backbone, labels in conditions:
+            lines = _where(results.scores, backbone=backbone, labels=labels)
+            caption = f"{labels_text(labels)}, {backbone}"
+            tables.append(overview_table(lines, caption, results.bounds(labels)))
+        yield TableGroup("All data sets", tables)
+    for data in results.datasets:
+        own = _where(results.scores, data=data)
+        for backbone, labels in dict.fromkeys((x["backbone"], x["labels"]) for x in own):
+            yield _score_group(results, data, backbone, labels)
+        cells = _where(results.cells, data=data)
+        for backbone in dict.fromkeys(cell["backbone"] for cell in cells):
+            caption = f"Costs: {data}, {backbone}; means over finished runs"
+            table = cost_table(_where(cells, backbone=backbone), caption)
+            yield TableGroup(f"{data}, {backbone}: costs", [table])
+
+
+def _score_group(results: Results, data: str, backbone: str, labels: str) -> TableGroup:
+    """Return the tables of one data set, backbone and label count."""
+    place = {"data": data, "backbone": backbone, "labels": labels}
+    lines, cases = _where(results.scores, **place), _where(results.cases, **place)
+    plain = _where(lines, variant="")
+    reference, bounds = results.about["reference"], results.bounds(labels)
+    caption = f"{data}, {labels_text(labels)}, {backbone}"
+    tables = [score_table(plain, metric, reference, caption, bounds) for metric in DECIMALS]
+    tables.append(volume_ratio_table(_where(cases, variant=""), caption))
+    if len(plain) < len(lines):
+        tables += [variant_table(lines, metric, caption, bounds) for metric in DECIMALS]
+        tables.append(change_table(cases, "dice", caption))
+    rivals = [line for line in lines if line["row"] not in bounds]
+    return TableGroup(caption, tables, reading(rivals, reference))
+
+
+def _where(lines: Sequence[Line], **values: str) -> list[Line]:
+    """Return the lines with these values."""
+    return [line for line in lines if all(line[key] == value for key, value in values.items())]
+
+
+def labels_text(labels: str) -> str:
+    """Return a label count in words."""
+    return "all labels" if labels == "all" else f"labels: {labels}"
 
 
 def overview_table(lines: Sequence[Line], caption: str, bounds: Collection[str] = ()) -> TextTable:
-    """The classes' mean Dice of every row, a column per data set and modality, variants left out.
+    """Return every row's mean Dice over classes, a column per data set and modality.
 
     Args:
-        lines: as of `score_table`, of one backbone and label count, of all data sets.
+        lines: as of `score_table`, of one backbone and label count and of all data sets; tests
+            other than the plain one are left out.
         caption: what the table is of.
         bounds: as of `score_table`.
     """
-    own = [x for x in lines if x["metric"] == "dice" and x["class"] == AVERAGE]
-    own = [x for x in own if not x["variant"]]
+    own = _where(lines, metric="dice", variant="", **{"class": AVERAGE})
     columns = sorted(
         dict.fromkeys((line["data"], line["modality"]) for line in own),
         key=lambda column: ([x["data"] for x in own].index(column[0]), column[1] == OVERALL),
@@ -42,7 +96,7 @@ def overview_table(lines: Sequence[Line], caption: str, bounds: Collection[str] 
         _marked([found.get((*column, name)) for name in names], "dice", bounds)
         for column in columns
     ]
-    rows = [[Cell(name), *(column[i] for column in cells)] for i, name in enumerate(names)]
+    rows = [[name, *(column[i] for column in cells)] for i, name in enumerate(names)]
     titles = [f"{data}: {'mean' if m == OVERALL else m}" for data, m in columns]
     return TextTable(f"Dice, mean of the classes: {caption}", ["row", *titles], rows)
 
@@ -54,20 +108,20 @@ def score_table(
     caption: str,
     bounds: Collection[str] = (),
 ) -> TextTable:
-    """One metric of one table of the suite.
+    """Return mean ± sd over seeds of one metric, per class and of the classes' mean.
 
     Args:
-        lines: of `crossvox.benchmark.scores.score_lines`, of one group.
+        lines: those of one group from `crossvox.benchmark.scores.score_lines`.
         metric: "dice" or "assd_mm".
         reference: the row that the others are compared with.
         caption: what the table is of; the metric is put before it.
-        bounds: rows that are no rivals, as they have labels of their own; none is marked.
+        bounds: rows with other labels than the table's; they compete for no mark.
 
     Returns:
-        A block of rows per modality and one of the mean over modalities: mean ± sd over seeds per
-        class and of the classes' mean, with the best two of a block marked.
+        A block of rows per modality and one for the mean over modalities. The best two rows of a
+        block are marked in each column.
     """
-    own = [line for line in lines if line["metric"] == metric]
+    own = _where(lines, metric=metric)
     classes = list(dict.fromkeys(line["class"] for line in own if line["class"] != AVERAGE))
     modalities = list(dict.fromkeys(line["modality"] for line in own))
     modalities.sort(key=lambda modality: modality == OVERALL)
@@ -76,7 +130,7 @@ def score_table(
     compared = any(line["difference"] is not None for line in own)
     head = ["modality", "row", "seeds", *classes, f"mean of the {len(classes)}", "missed", "false"]
     head += [f"Δ to {reference} [95 %]", "p"] if compared else []
-    rows: list[list[Cell]] = []
+    rows: list[list[TextCell | str]] = []
     breaks = set()
     for modality in modalities:
         breaks.add(len(rows))
@@ -88,31 +142,31 @@ def score_table(
             total = found.get((modality, name, AVERAGE))
             if total is None:
                 continue
-            cells = [Cell(modality), Cell(name), Cell(str(total["seeds"]))]
-            cells += [column[number] for column in columns]
-            cells += [Cell(str(total["missed"])), Cell(str(total["false"]))]
-            rows.append(cells + (_difference(total, metric) if compared else []))
+            scores = [column[number] for column in columns]
+            counts = [str(total["missed"]), str(total["false"])]
+            difference = _difference(total, metric) if compared else []
+            rows.append([modality, name, str(total["seeds"]), *scores, *counts, *difference])
     return TextTable(f"{TITLES[metric]}: {caption}", head, rows, 2, frozenset(breaks))
 
 
 def variant_table(
     lines: Sequence[Line], metric: str, caption: str, bounds: Collection[str] = ()
 ) -> TextTable:
-    """The classes' mean of every row against the test's variants, a block per modality.
+    """Return every row's mean over classes in each test, a block of rows per modality.
 
     Args:
-        lines: as of `score_table`, of one group with all its variants.
+        lines: as of `score_table`, with all tests of the group.
         metric: "dice" or "assd_mm".
         caption: what the table is of.
         bounds: as of `score_table`.
     """
-    own = [x for x in lines if x["metric"] == metric and x["class"] == AVERAGE]
+    own = _where(lines, metric=metric, **{"class": AVERAGE})
     variants = list(dict.fromkeys(line["variant"] for line in own))
     modalities = list(dict.fromkeys(line["modality"] for line in own))
     modalities.sort(key=lambda modality: modality == OVERALL)
     names = list(dict.fromkeys(line["row"] for line in own))
     found = {(line["modality"], line["row"], line["variant"]): line for line in own}
-    rows: list[list[Cell]] = []
+    rows: list[list[TextCell | str]] = []
     breaks = set()
     for modality in modalities:
         breaks.add(len(rows))
@@ -120,40 +174,39 @@ def variant_table(
             _marked([found.get((modality, n, v)) for n in names], metric, bounds) for v in variants
         ]
         for number, name in enumerate(names):
-            cells = [Cell(modality), Cell(name), *(column[number] for column in columns)]
-            rows.append(cells)
+            rows.append([modality, name, *(column[number] for column in columns)])
     head = ["modality", "row", *(_title(variant) for variant in variants)]
     return TextTable(f"{TITLES[metric]} by test: {caption}", head, rows, 2, frozenset(breaks))
 
 
 def change_table(cases: Sequence[Line], metric: str, caption: str) -> TextTable:
-    """What the test's variants change for each row: difference to its plain test, and interval.
+    """Return how each test changes every row's score, with the interval of the difference.
 
     Args:
-        cases: mappings with the keys `CASE_COLUMNS`, of one group with all its variants.
+        cases: mappings with the keys `CASE_COLUMNS`, with all tests of one group.
         metric: "dice" or "assd_mm".
         caption: what the table is of.
     """
     lines = change_lines(cases, metric)
     tests = list(dict.fromkeys((line["variant"], line["modality"]) for line in lines))
-    rows: list[list[Cell]] = []
+    rows: list[list[TextCell | str]] = []
     breaks = set()
     for variant, modality in tests:
         breaks.add(len(rows))
         own = [x for x in lines if (x["variant"], x["modality"]) == (variant, modality)]
         for line in own:
             names = (_title(variant), modality, line["row"])
-            rows.append([*(Cell(name) for name in names), *_difference(line, metric)])
+            rows.append([*names, *_difference(line, metric)])
     head = ["test", "modality", "row", "Δ to the same runs' plain test [95 %]", "p"]
     return TextTable(f"{TITLES[metric]}, change: {caption}", head, rows, 3, frozenset(breaks))
 
 
-def volume_table(cases: Sequence[Line], caption: str) -> TextTable:
-    """Median of predicted ÷ true volume per row, modality and class: what is over-segmented.
+def volume_ratio_table(cases: Sequence[Line], caption: str) -> TextTable:
+    """Return the median of predicted ÷ true volume per row, modality and class.
 
     Args:
-        cases: mappings with the keys `CASE_COLUMNS`, of one group; scans without the class, whose
-            ratio is none, are left out.
+        cases: mappings with the keys `CASE_COLUMNS`, of one group; scans without the class are left
+            out.
         caption: what the table is of.
     """
     there = [case for case in cases if case["volume_truth_ml"] > 0]
@@ -170,8 +223,8 @@ def volume_table(cases: Sequence[Line], caption: str) -> TextTable:
         for name in names:
             own = [ratios.get((modality, name, c)) for c in classes]
             if any(own):
-                shown = (Cell("" if x is None else f"{statistics.median(x):.2f}") for x in own)
-                rows.append([Cell(modality), Cell(name), *shown])
+                medians = ("" if x is None else f"{statistics.median(x):.2f}" for x in own)
+                rows.append([modality, name, *medians])
     breaks = [i for i, row in enumerate(rows) if not i or row[0] != rows[i - 1][0]]
     head = ["modality", "row", *classes]
     title = f"Predicted ÷ true volume: {caption}; medians"
@@ -179,7 +232,7 @@ def volume_table(cases: Sequence[Line], caption: str) -> TextTable:
 
 
 def cost_table(cells: Sequence[Line], caption: str) -> TextTable:
-    """What each row uses and takes: means over its finished cells.
+    """Return what each row uses, and its mean cost over finished cells.
 
     Args:
         cells: mappings with the keys `CELL_COLUMNS`, of one data set and backbone.
@@ -193,27 +246,30 @@ def cost_table(cells: Sequence[Line], caption: str) -> TextTable:
         done = [cell for cell in own if cell["state"] == "done"]
         first = own[0]
         rows.append([
-            Cell(name),
-            Cell(first["uses_unlabelled"]),
-            Cell(first["pretrained_on"] or "nothing"),
-            Cell(first["adaptation"] or "none"),
-            Cell(f"{float(first['parameters']) / 1e6:.2f}"),
-            Cell(_mean(done, "train_seconds", 60, 1)),
-            Cell(_mean(done, "cpu_seconds", 60, 1)),
-            Cell(_mean(done, "peak_mb", 1, 0)),
-            Cell(f"{len(done)} of {len(own)}"),
+            name,
+            first["uses_unlabelled"],
+            first["pretrained_on"] or "nothing",
+            first["adaptation"] or "none",
+            f"{float(first['parameters']) / 1e6:.2f}",
+            _mean(done, "train_seconds", 60, 1),
+            _mean(done, "cpu_seconds", 60, 1),
+            _mean(done, "peak_mb", 1, 0),
+            f"{len(done)} of {len(own)}",
         ])  # fmt: skip
     return TextTable(caption, head, rows, left=4)
 
 
 def _title(variant: str) -> str:
+    """Return a test's name in words."""
     kind, _, amount = variant.partition("=")
     words = {"": "as it is", "shift": f"shift {amount} mm", "rotate": f"rotation {amount}°"}
     return words.get(kind, f"{amount.replace('+', ' + ')} only")
 
 
-def _marked(column: Sequence[Line | None], metric: str, bounds: Collection[str] = ()) -> list[Cell]:
-    """The cells of one column of one block; what looks equal is marked alike."""
+def _marked(
+    column: Sequence[Line | None], metric: str, bounds: Collection[str] = ()
+) -> list[TextCell]:
+    """Return the cells of one column of one block; equal texts get equal marks."""
     decimals = DECIMALS[metric]
     means = [None if line is None or line["mean"] is None else line["mean"] for line in column]
     shown = [None if mean is None else round(mean, decimals) for mean in means]
@@ -227,23 +283,22 @@ def _marked(column: Sequence[Line | None], metric: str, bounds: Collection[str] 
     cells = []
     for line, mean, rival in zip(column, means, rivals, strict=True):
         if line is None or mean is None:
-            cells.append(Cell("" if line is None else "–"))
+            cells.append(TextCell("" if line is None else "–"))
             continue
-        spread = "" if line["sd"] is None else f" ± {line['sd']:.{decimals}f}"
-        cells.append(
-            Cell(f"{mean:.{decimals}f}{spread}", "" if rival is None else marks.get(rival, ""))
-        )
+        mark: Mark = "" if rival is None else marks.get(rival, "")
+        cells.append(TextCell(plus_minus(line, decimals), mark))
     return cells
 
 
-def _difference(line: Line, metric: str) -> list[Cell]:
+def _difference(line: Line, metric: str) -> list[str]:
+    """Return the difference with its interval, and p."""
     if line["difference"] is None:
-        return [Cell(""), Cell("")]
+        return ["", ""]
     decimals = DECIMALS[metric]
-    # Plus 0, which makes of −0 what nobody takes for a loss.
+    # + 0.0 turns −0 into 0, which reads as no change.
     rounded = (round(line[key], decimals) + 0.0 for key in ("difference", "low", "high"))
     difference, low, high = (f"{x:+.{decimals}f}".replace("-", "−") for x in rounded)
-    return [Cell(f"{difference} [{low}, {high}]"), Cell(f"{line['p']:.3f}")]
+    return [f"{difference} [{low}, {high}]", f"{line['p']:.3f}"]
 
 
 def _mean(cells: Sequence[Line], key: str, unit: float, decimals: int) -> str:

@@ -24,6 +24,9 @@ from crossvox.utils.files import atomic_path
 DECIMALS = {"dice": 3, "assd_mm": 2}
 """The metrics that are averaged, and the digits after the point they are shown with."""
 
+TITLES = {"dice": "Dice", "assd_mm": "ASSD (mm)"}
+"""What figures and tables call the metrics."""
+
 COUNTS = ("n_missed", "n_false", "n_both_empty")
 WHOLE = (*COUNTS, "voxels")
 NAMES = ("case", "modality", "class")

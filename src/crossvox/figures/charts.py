@@ -1,104 +1,122 @@
-"""Charts of a run's numbers: learning curves and scores per class."""
+"""Charts of a run's numbers: learning curves, and scores per class."""
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from crossvox.figures.series import (
-    needs_logarithm,
-    number,
-    running_mean,
-    series,
-    validation_dice,
-)
-from crossvox.figures.style import modality_style, save, tidy
+from crossvox.evaluation.scores import TITLES
+from crossvox.figures.style import literal, modality_style, new_figure, save, tidy
 from crossvox.utils.palette import COLOURS
 
 Rows = Iterable[Mapping[str, Any]]
 
+Series = tuple[np.ndarray, np.ndarray]
+"""Steps and values, (N,) each."""
+
+POINTS = 600
+"""The most points of a curve: a chart cannot show more."""
+
 
 def learning_curves(path: Path | str, source: Path | str | Rows) -> None:
-    """Draw each loss term and, where there is any, the validation Dice against the step.
+    """Draw the validation Dice, where there is any, and each loss term against the step.
 
     Args:
         path: PNG to write.
-        source: a `metrics.csv` with the columns step, name, value, or such rows. Names like
-            `train/csc` are loss terms, `val/dice` and `val/dice/ct` validation Dice; others are
-            left out, as are values that are not finite and lines that were cut short.
+        source: a `metrics.csv` with the columns step, name, value, or such rows; see
+            `training_figures`.
+
+    Example:
+        learning_curves("learning.png", "runs/first/metrics.csv")
     """
-    found = series(_rows(source))
-    losses = {name: s for name, s in found.items() if name.startswith("train/")}
-    dice = validation_dice(found)
-    panels = len(losses) + bool(dice)
-    columns = min(3, max(1, panels))
-    lines = max(1, math.ceil(panels / columns))
-    figure = Figure(figsize=(4.4 * columns, 3.1 * lines), layout="constrained", facecolor="white")
+    panels = _training_panels(_rows(source))
+    columns = min(3, max(1, len(panels)))
+    lines = max(1, math.ceil(len(panels) / columns))
+    figure = new_figure(4.4 * columns, 3.1 * lines)
     axes = list(figure.subplots(lines, columns, squeeze=False).flat)
-    for ax, (name, (steps, values)) in zip(axes, losses.items(), strict=False):
-        _draw_loss(ax, name.removeprefix("train/"), steps, values)
-    if dice:
-        ax = axes[len(losses)]
-        for k, (label, (steps, values)) in enumerate(dice.items()):
-            colour, marker = ("black", "") if label == "mean" else modality_style(k)
-            ax.plot(steps, values, label=label, color=colour, marker=marker, markersize=5)
-        ax.set(title="validation", xlabel="step", ylabel="Dice", ylim=(0, 1))
-        ax.legend(frameon=False)
-    for ax in axes[panels:]:
+    for ax, (title, draw) in zip(axes, panels.items(), strict=False):
+        draw(ax)
+        ax.set_title(literal(title))
+    for ax in axes[len(panels) :]:
         ax.set_axis_off()
     if not panels:
         axes[0].text(0.5, 0.5, "nothing recorded", ha="center", va="center")
-    for ax in axes[:panels]:
-        tidy(ax)
     save(figure, path)
+
+
+def training_figures(rows: Rows) -> dict[str, Figure]:
+    """Return the charts of `learning_curves` one by one, by title.
+
+    Args:
+        rows: mappings with step, name and value. Names like `train/csc` are loss terms, `val/dice`
+            and `val/dice/ct` validation Dice; other names are left out, as are values that are not
+            finite and lines that were cut short.
+    """
+    figures = {}
+    for title, draw in _training_panels(rows).items():
+        figures[title] = new_figure(4.0, 2.4)
+        draw(figures[title].subplots())
+    return figures
 
 
 def dice_bars(path: Path | str, rows: Rows, title: str = "") -> None:
-    """Draw every case's Dice and ASSD as a dot, by class and modality, the mean as a bar.
+    """Draw every case's Dice and ASSD as a dot, by class and modality, and their mean as a bar.
 
     Args:
         path: PNG to write.
-        rows: mappings with case, modality, class, dice and assd_mm (as in `cases.csv`); empty
-            or non-finite values are left out, and ASSD altogether if no row has it.
+        rows: see `score_figures`.
         title: one line above the panels.
+
+    Example:
+        dice_bars("dice.png", read_cases("runs/first/val/cases.csv"))
     """
     rows = list(rows)
-    classes = list(dict.fromkeys(str(row["class"]) for row in rows))
-    modalities = list(dict.fromkeys(str(row["modality"]) for row in rows))
-    measures = {"dice": "Dice", "assd_mm": "ASSD (mm)"}
-    found = [m for m in measures if any(number(row.get(m)) is not None for row in rows)]
-    found = found or ["dice"]
-    width = 2 + 0.6 * max(2, len(classes) * len(modalities))
-    figure = Figure(
-        figsize=(min(width, 16), 3.2 * len(found)), layout="constrained", facecolor="white"
-    )
-    axes = figure.subplots(len(found), 1, squeeze=False, sharex=True)[:, 0]
-    for ax, measure in zip(axes, found, strict=True):
-        for k, modality in enumerate(modalities):
-            own = [row for row in rows if str(row["modality"]) == modality]
-            _draw_dots(ax, own, measure, classes, place=(k, len(modalities)))
-        ax.set_ylabel(measures[measure])
-        ax.set_xticks(range(len(classes)), classes)
-        ax.set_ylim(0, 1 if measure == "dice" else None)
-        tidy(ax)
-    handles = []
-    for k, modality in enumerate(modalities):
-        colour, marker = modality_style(k)
-        handles.append(Line2D([], [], color=colour, marker=marker, linewidth=0, label=modality))
-    if handles:
-        figure.legend(handles=handles, loc="outside upper right", ncols=7, frameon=False)
+    panels = _score_panels(rows)
+    figure = new_figure(7.0, (0.8 + _height(rows)) * len(panels))
+    axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+    for ax, (name, draw) in zip(axes, panels.items(), strict=True):
+        draw(ax)
+        ax.set_xlabel(name)
+    _add_legend(figure, axes[0])
     if title:
-        figure.suptitle(title, fontsize=13, x=0.02, ha="left")
+        figure.suptitle(literal(title), fontsize=13, x=0.02, ha="left")
     save(figure, path)
+
+
+def score_figures(rows: Rows) -> dict[str, Figure]:
+    """Return the charts of `dice_bars` one by one, by the metric's name and unit.
+
+    Args:
+        rows: mappings with case, modality, class, dice and assd_mm (as in `cases.csv`). Empty and
+            non-finite values are left out, and ASSD altogether if no row has it.
+    """
+    rows = list(rows)
+    figures = {}
+    for name, draw in _score_panels(rows).items():
+        figures[name] = new_figure(4.0, 0.7 + _height(rows))
+        ax = figures[name].subplots()
+        draw(ax)
+        ax.set_xlabel(name)
+        _add_legend(figures[name], ax)
+    return figures
+
+
+def as_number(value: Any) -> float | None:
+    """Return a finite number, or None for anything else."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return None
+    return found if math.isfinite(found) else None
 
 
 def _rows(source: Path | str | Rows) -> Rows:
@@ -108,49 +126,125 @@ def _rows(source: Path | str | Rows) -> Rows:
         return list(csv.DictReader(file))
 
 
-def _draw_loss(ax: Axes, name: str, steps: np.ndarray, values: np.ndarray) -> None:
-    """Faint raw values under their running mean; logarithmic if they span a decade."""
-    ax.plot(steps, values, color=COLOURS[6], alpha=0.3, linewidth=0.8)
-    ax.plot(steps, running_mean(values), color=COLOURS[6], linewidth=1.8)
-    if needs_logarithm(values):
+def _series(rows: Rows) -> dict[str, Series]:
+    """Return name → series, names in order of their first appearance."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        step, value = as_number(row.get("step")), as_number(row.get("value"))
+        if step is not None and value is not None and row.get("name"):
+            points.setdefault(str(row["name"]), []).append((step, value))
+    return {name: (*np.array(own).T,) for name, own in points.items()}
+
+
+def _training_panels(rows: Rows) -> dict[str, Callable[[Axes], None]]:
+    """Return title → function that draws the panel: validation Dice, the total loss, its terms."""
+    series = _series(rows)
+    panels: dict[str, Callable[[Axes], None]] = {}
+    dice = sorted(
+        (name for name in series if name.startswith("val/dice") and name.count("/") <= 2),
+        key=lambda name: name == "val/dice",
+    )
+    if dice:
+        panels["validation Dice"] = partial(
+            _draw_dice, series={name: series[name] for name in dice}
+        )
+    losses = [name for name in series if name.startswith("train/")]
+    for name in sorted(losses, key=lambda name: name != "train/loss"):
+        panels[name.removeprefix("train/")] = partial(_draw_loss, series=series[name])
+    return panels
+
+
+def _draw_dice(ax: Axes, series: Mapping[str, Series]) -> None:
+    """Draw a line per modality and the mean of all, from 0 to 1."""
+    for k, (name, (steps, values)) in enumerate(series.items()):
+        modality = name.removeprefix("val/dice").lstrip("/")
+        colour, marker = modality_style(k) if modality else ("black", "")
+        label = literal(modality) or "mean"
+        ax.plot(steps, values, label=label, color=colour, marker=marker, markersize=5)
+    ax.set(xlabel="step", ylabel="Dice", ylim=(0, 1))
+    ax.legend(frameon=False)
+    tidy(ax)
+
+
+def _draw_loss(ax: Axes, series: Series) -> None:
+    """Draw faint raw values under their running mean, on a log scale if they span a decade."""
+    steps, values = series
+    for y, alpha, width in ((values, 0.3, 0.8), (_running_mean(values), 1.0, 1.8)):
+        kept = _extremes(y)
+        ax.plot(steps[kept], y[kept], color=COLOURS[6], alpha=alpha, linewidth=width)
+    if values.min() > 0 and values.max() > 10 * values.min():
         ax.set_yscale("log")
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.set(title=name, xlabel="step", ylabel="value")
+    ax.set(xlabel="step", ylabel="value")
+    tidy(ax)
 
 
-def _draw_dots(
-    ax: Axes,
-    rows: Sequence[Mapping[str, Any]],
-    measure: str,
-    classes: Sequence[str],
-    *,
-    place: tuple[int, int],
-) -> None:
-    """One column of dots per class for modality number `place[0]` of `place[1]`."""
-    position, total = place
-    width = 0.8 / total
-    colour, marker = modality_style(position)
-    for k, name in enumerate(classes):
-        values = [number(row.get(measure)) for row in rows if str(row["class"]) == name]
-        known = [value for value in values if value is not None]
-        middle = k + (position - (total - 1) / 2) * width
-        if not known:
-            continue
-        spread = np.linspace(-0.25, 0.25, len(known)) * width if len(known) > 1 else [0.0]
-        ax.scatter(
-            middle + np.asarray(spread),
-            known,
-            s=28,
-            clip_on=False,
-            color=colour,
-            alpha=0.75,
-            marker=marker,
-            linewidths=0,
-        )
-        mean = float(np.mean(known))
-        ax.hlines(mean, middle - 0.38 * width, middle + 0.38 * width, color=colour, linewidth=2)
-        text = f"{mean:.2f}" if measure == "dice" else f"{mean:.1f}"
-        top = ("data", "axes fraction")
-        ax.annotate(text, (middle, 1.01), xycoords=top, color=colour, ha="center", va="bottom")
+def _running_mean(values: np.ndarray) -> np.ndarray:
+    """Return the mean over a fifteenth of the values around each of them."""
+    width = min(len(values), max(1, len(values) // 15))
+    window = np.ones(width)
+    # At the ends the window holds fewer values; the mean is over those that exist.
+    return np.convolve(values, window, "same") / np.convolve(np.ones_like(values), window, "same")
+
+
+def _extremes(values: np.ndarray) -> np.ndarray:
+    """Return the indices to draw: all, or the least and the largest value of each stretch."""
+    indices = np.arange(len(values))
+    if len(values) <= POINTS:
+        return indices
+    stretches = np.array_split(indices, POINTS // 2)
+    ends = [(part[values[part].argmin()], part[values[part].argmax()]) for part in stretches]
+    return np.unique(np.array([[0, len(values) - 1], *ends]))
+
+
+def _score_panels(rows: Sequence[Mapping[str, Any]]) -> dict[str, Callable[[Axes], None]]:
+    """Return the metric's name and unit → function that draws its panel."""
+    known = [m for m in TITLES if any(as_number(row.get(m)) is not None for row in rows)]
+    return {TITLES[m]: partial(_draw_scores, rows=rows, metric=m) for m in known or ["dice"]}
+
+
+def _draw_scores(ax: Axes, rows: Sequence[Mapping[str, Any]], metric: str) -> None:
+    """Draw a line of dots per class and modality, their mean as a bar and in numbers."""
+    classes, modalities = _names(rows, "class"), _names(rows, "modality")
+    height = 0.8 / max(1, len(modalities))
+    for number, modality in enumerate(modalities):
+        colour, marker = modality_style(number)
+        label: str | None = literal(modality, 24)
+        for k, name in enumerate(classes):
+            own = [r for r in rows if (str(r["class"]), str(r["modality"])) == (name, modality)]
+            known = [value for row in own if (value := as_number(row.get(metric))) is not None]
+            if not known:
+                continue
+            middle = k + (number - (len(modalities) - 1) / 2) * height
+            spread = np.linspace(-0.25, 0.25, len(known)) * height if len(known) > 1 else 0.0
+            ax.scatter(
+                known, middle + np.zeros(len(known)) + spread, s=22, clip_on=False, color=colour,
+                alpha=0.75, marker=marker, linewidths=0, label=label,
+            )  # fmt: skip
+            label = None
+            mean = float(np.mean(known))
+            ax.vlines(mean, middle - 0.4 * height, middle + 0.4 * height, color=colour, linewidth=2)
+            text = f"{mean:.2f}" if metric == "dice" else f"{mean:.1f}"
+            right = ("axes fraction", "data")
+            ax.annotate(text, (1.02, middle), xycoords=right, color=colour, va="center", fontsize=9)
+    ax.set_yticks(range(len(classes)), [literal(name, 24) for name in classes])
+    ax.set_ylim(max(len(classes), 1) - 0.5, -0.5)
+    ax.set_xlim(0, 1 if metric == "dice" else None)
+    tidy(ax, "x")
+
+
+def _names(rows: Sequence[Mapping[str, Any]], key: str) -> list[str]:
+    return list(dict.fromkeys(str(row[key]) for row in rows))
+
+
+def _height(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Return the inches that the lines of dots take."""
+    return 0.25 * max(2, len(_names(rows, "class")) * (0.4 + len(_names(rows, "modality"))))
+
+
+def _add_legend(figure: Figure, ax: Axes) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside upper right", ncols=4, frameon=False)

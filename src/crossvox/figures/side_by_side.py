@@ -1,4 +1,4 @@
-"""One slice of a scan as several methods see it: predictions with their errors, and attention."""
+"""One slice of a scan with the predictions, errors and attention maps of several methods."""
 
 from __future__ import annotations
 
@@ -14,31 +14,32 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from crossvox.figures.overlays import (
-    MISTAKES,
+    ERRORS,
     annotate,
     draw_classes,
+    draw_errors,
     draw_grey,
-    draw_mistakes,
-    patch,
+    legend_patch,
 )
 from crossvox.figures.slices import SlicePlan, plan_slices
+from crossvox.figures.style import literal, new_figure
 from crossvox.utils.palette import class_colour
 
 COLUMNS = 5
-"""Methods beside each other; more of them go below."""
+"""Methods beside each other; further ones follow in another band below."""
 
 HEAT = "inferno"
-"""Dark to bright without a change of hue that colour-blind readers could not see."""
+"""Colour map from dark to bright, in hues that colour-blind readers can tell apart."""
 
 
 @dataclass(frozen=True)
-class Slice:
-    """The slice of a scan that has most of the truth.
+class ScanSlice:
+    """The slice of a scan with the largest foreground in the truth.
 
     Attributes:
         image: (X, Y, Z), any unit.
         truth: (X, Y, Z) class indices, negative = not annotated.
-        plan: how it is cut, cropped and turned.
+        plan: how the slice is cut, cropped and turned.
         title: one line above the picture.
     """
 
@@ -55,8 +56,8 @@ class Slice:
         truth: np.ndarray,
         title: str,
         orientation: str = "RAS",
-    ) -> Slice:
-        """Choose the slice; see `crossvox.figures.overlays.overlay` for the arguments."""
+    ) -> ScanSlice:
+        """Choose the slice; the arguments are those of `crossvox.figures.overlay`."""
         plan = plan_slices(image, spacing, [truth], orientation)
         across = tuple(a for a in range(3) if a != plan.axis)
         index = int((truth > 0).sum(axis=across).argmax())
@@ -64,31 +65,31 @@ class Slice:
 
     @property
     def index(self) -> int:
-        """Its number across the plan's axis."""
+        """The slice's index along the plan's axis."""
         return self.plan.indices[0]
 
     def plane(self, volume: np.ndarray) -> np.ndarray:
-        """This slice of a volume on the scan's grid, all of it and not turned; for `turned`."""
+        """Return this slice of a volume (X, Y, Z) on the scan's grid, uncropped and unturned."""
         return np.ascontiguousarray(np.take(volume, self.index, axis=self.plan.axis))
 
     def turned(self, plane: np.ndarray) -> np.ndarray:
-        """A `plane` as it is drawn: cropped and turned."""
+        """Crop and turn a `plane` for drawing."""
         return self.plan.cut(np.expand_dims(plane, self.plan.axis), 0)
 
     def grey(self, ax: Axes) -> None:
-        """Draw the scan."""
+        """Draw the scan in grey."""
         draw_grey(ax, self.plan, self.image, self.index)
 
 
 def predictions_figure(
-    shown: Slice, planes: Mapping[str, tuple[np.ndarray, float]], classes: Sequence[str]
+    shown: ScanSlice, planes: Mapping[str, tuple[np.ndarray, float]], classes: Sequence[str]
 ) -> Figure:
-    """Image and truth, and of every method its prediction and below it what is wrong there.
+    """Draw image and truth, then each method's prediction with its errors below it.
 
     Args:
         shown: the slice.
-        planes: method → class indices on `shown.plane`, and the Dice of the whole scan (mean of
-            the classes; NaN where undefined).
+        planes: method → class indices on the grid of `shown.plane`, and the Dice of the whole scan
+            (mean of the classes; NaN where undefined).
         classes: names of class 1, 2, …
     """
     names = list(planes)
@@ -107,27 +108,28 @@ def predictions_figure(
         for name, top, bottom in zip(band, upper[1:], lower[1:], strict=False):
             plane, dice = planes[name]
             score = "undefined" if math.isnan(dice) else f"{dice:.3f}"
-            top.set_title(f"{name}\nDice {score}", fontsize=10)
+            top.set_title(f"{literal(name)}\nDice {score}", fontsize=10)
             draw_classes(top, shown.turned(plane))
-            draw_mistakes(bottom, truth, shown.turned(plane))
+            draw_errors(bottom, truth, shown.turned(plane))
             bottom.set_title("error", fontsize=10)
         for ax in (*upper[1 + len(band) :], *lower[1 + len(band) :]):
             ax.set_axis_off()
-    handles = [patch(name, class_colour(k)) for k, name in enumerate(classes, start=1)]
-    handles += [patch(f"error: {name}", colour) for name, colour in MISTAKES.items()]
+    handles = [legend_patch(name, class_colour(k)) for k, name in enumerate(classes, start=1)]
+    handles += [legend_patch(f"error: {name}", colour) for name, colour in ERRORS.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
     return figure
 
 
 def attention_figure(
-    shown: Slice, maps: Mapping[str, Mapping[str, np.ndarray]], overlaid: Sequence[str]
+    shown: ScanSlice, maps: Mapping[str, Mapping[str, np.ndarray]], overlaid: Sequence[str]
 ) -> Figure:
-    """A row per method: the scan with the truth, and the method's maps.
+    """Draw a row per method: the scan with the truth, then the method's maps.
 
     Args:
         shown: the slice.
-        maps: method → name of a map → values ≥ 0 on `shown.plane`; the names are all methods'.
-        overlaid: those maps that are drawn over the scan, the truth's outline with them.
+        maps: method → name of a map → values ≥ 0 on the grid of `shown.plane`; all methods have
+            the same names.
+        overlaid: names of the maps to draw over the scan, with the truth's outline.
     """
     names = list(next(iter(maps.values())))
     figure, axes = _panels(shown, len(maps), 1 + len(names), titles=0.05)
@@ -135,23 +137,25 @@ def attention_figure(
     for own, (method, planes) in zip(axes, maps.items(), strict=True):
         shown.grey(own[0])
         draw_classes(own[0], truth)
-        own[0].set_ylabel(textwrap.fill(method, 20), fontsize=10)
+        own[0].set_ylabel(textwrap.fill(literal(method), 20), fontsize=10)
         for name, ax in zip(names, own[1:], strict=True):
             _draw_heat(ax, shown, shown.turned(planes[name]), name in overlaid, truth)
     for name, ax in zip(["ground truth", *names], axes[0], strict=True):
-        ax.set_title(name, fontsize=10)
+        ax.set_title(literal(name), fontsize=10)
     annotate(axes[0, 0], shown.plan)
     bar = figure.colorbar(ScalarMappable(cmap=HEAT), ax=axes, shrink=0.7, aspect=30)
     bar.set_label("share of each panel's range")
     return figure
 
 
-def _draw_heat(ax: Axes, shown: Slice, heat: np.ndarray, overlaid: bool, truth: np.ndarray) -> None:
-    """Values from the smallest (0 where they are laid over the scan) to the largest shown."""
+def _draw_heat(
+    ax: Axes, shown: ScanSlice, heat: np.ndarray, overlaid: bool, truth: np.ndarray
+) -> None:
+    """Draw values from the smallest (0 if laid over the scan) to the largest of the panel."""
     shown.grey(ax)
     low = 0.0 if overlaid else float(heat.min())
     scaled = (heat - low) / max(float(heat.max()) - low, 1e-12)
-    # Where nothing is, the scan shows through.
+    # The scan shows through where values are low.
     alpha = 0.75 * np.clip(2 * scaled, 0, 1) if overlaid else np.ones_like(scaled)
     ax.imshow(scaled, cmap=HEAT, vmin=0, vmax=1, alpha=alpha, aspect=shown.plan.aspect)
     if overlaid and not heat.any():
@@ -160,11 +164,11 @@ def _draw_heat(ax: Axes, shown: Slice, heat: np.ndarray, overlaid: bool, truth: 
         ax.contour(truth > 0, levels=[0.5], colors="#56B4E9", linewidths=0.8)
 
 
-def _panels(shown: Slice, rows: int, columns: int, titles: float) -> tuple[Figure, np.ndarray]:
-    """An empty figure; `titles` are inches above each row."""
+def _panels(shown: ScanSlice, rows: int, columns: int, titles: float) -> tuple[Figure, np.ndarray]:
+    """Return an empty figure and its axes (rows, columns); `titles` are inches above each row."""
     height = 1.2 + rows * (titles + min(4.0, 2.3 * shown.plan.height_to_width))
-    figure = Figure(figsize=(2.4 * columns + 0.8, height), layout="constrained", facecolor="white")
-    figure.suptitle(f"{shown.title}, slice {shown.index}", fontsize=12)
+    figure = new_figure(2.4 * columns + 0.8, height)
+    figure.suptitle(f"{literal(shown.title)}, slice {shown.index}", fontsize=12)
     axes = figure.subplots(rows, columns, squeeze=False)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])

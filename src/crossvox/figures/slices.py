@@ -1,4 +1,4 @@
-"""Which slices of a scan to show, how to crop and turn them, and which grey values to spread."""
+"""Choice of the slices of a scan to show, their crop and direction, and the grey window."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 MARGIN_MM = 30.0
-"""How much is shown around the foreground."""
+"""Margin shown around the foreground."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class SlicePlan:
         crop: the index range of every array axis.
         flipped: the array axes to reverse.
         spacing: mm per array axis.
-        window: grey values that are drawn black and white.
-        letters: the patient's side on the left and right edge of the picture.
+        window: the grey values drawn black and white.
+        letters: the patient's side at the left and right edge of the picture.
     """
 
     axis: int
@@ -37,7 +37,7 @@ class SlicePlan:
     letters: tuple[str, str]
 
     def cut(self, array: np.ndarray, index: int) -> np.ndarray:
-        """Slice `index` of `array`, cropped and turned: (rows, columns)."""
+        """Return slice `index` of `array` (X, Y, Z), cropped and turned: (rows, columns)."""
         picked: list[slice | int] = list(self.crop)
         picked[self.axis] = index
         plane = np.asarray(array)[tuple(picked)]
@@ -54,7 +54,7 @@ class SlicePlan:
 
     @property
     def height_to_width(self) -> float:
-        """Proportions of the cropped picture in mm."""
+        """Height of the cropped picture over its width, both in mm."""
         rows, columns = (self.crop[a].stop - self.crop[a].start for a in (self.down, self.right))
         return rows / columns * self.aspect
 
@@ -68,8 +68,8 @@ def plan_slices(
 ) -> SlicePlan:
     """Choose at most `count` slices of `image` (X, Y, Z) by the foreground of all `labels`.
 
-    The slices lie across the axis of coarsest spacing (the last of several), in the middle of
-    equal shares of the foreground, of which every class counts the same however small it is.
+    The slices lie across the axis of coarsest spacing (the last of several). They lie in the middle
+    of equal shares of the foreground; every class counts the same, whatever its size.
     """
     axis = max(range(3), key=lambda a: (spacing[a], a))
     foreground = np.zeros(image.shape, bool)
@@ -78,7 +78,7 @@ def plan_slices(
     down, right = sorted(
         (a for a in range(3) if a != axis), key=lambda a: _priority(orientation[a])
     )
-    # Towards the feet, the back and the patient's left: that is down and to the right.
+    # Down is towards the feet or the back, right is towards the back or the patient's left.
     flipped = tuple(a for a in range(3) if orientation[a] in "SAR")
     opposite = {"L": "R", "R": "L", "A": "P", "P": "A", "S": "I", "I": "S"}
     side = orientation[right]
@@ -114,7 +114,7 @@ def _indices(labels: Sequence[np.ndarray], length: int, axis: int, count: int) -
 
 
 def foreground_crop(foreground: np.ndarray, spacing: Sequence[float]) -> tuple[slice, ...]:
-    """The index ranges of a mask's foreground and 30 mm around; all of it if there is none."""
+    """Return the index ranges of a mask's foreground and 30 mm around; the whole mask if empty."""
     ranges = []
     for axis, size in enumerate(foreground.shape):
         inside = np.flatnonzero(foreground.any(axis=tuple(a for a in range(3) if a != axis)))
@@ -125,7 +125,7 @@ def foreground_crop(foreground: np.ndarray, spacing: Sequence[float]) -> tuple[s
 
 
 def grey_window(image: np.ndarray, foreground: np.ndarray) -> tuple[float, float]:
-    """The grey values to draw black and white, spread around those of the foreground."""
+    """Return the grey values to draw black and white, chosen around those of the foreground."""
     finite = image[np.isfinite(image)]
     if not finite.size:
         return 0.0, 1.0
@@ -134,7 +134,7 @@ def grey_window(image: np.ndarray, foreground: np.ndarray) -> tuple[float, float
     if inside.size:
         # A CT spans air to bone; the organs' own contrast would vanish in the whole range.
         p5, p95 = np.percentile(inside, [5, 95])
-        # Of an organ that is all one grey value, nothing can be told apart anyway.
+        # A foreground of one grey value says nothing about contrast; keep the whole range.
         if p95 > p5:
             low, high = max(low, p5 - 1.5 * (p95 - p5)), min(high, p95 + (p95 - p5))
     return (float(low), float(high)) if high > low else (float(low), float(low) + 1.0)

@@ -17,7 +17,7 @@ from crossvox.evaluation.metrics import score_case
 from crossvox.figures.slices import foreground_crop, grey_window
 from crossvox.inference.ensemble import Ensemble
 from crossvox.report.embedding import ShownScan, shown_spacing, to_grey
-from crossvox.report.score_blocks import grouped, mean
+from crossvox.report.score_tables import grouped, mean
 from crossvox.workflows.prepare import Echo, refuse
 from crossvox.workflows.run import Run
 

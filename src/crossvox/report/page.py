@@ -1,75 +1,54 @@
-"""A page of sections as one HTML file that asks for nothing outside of itself."""
+"""A page of sections as one HTML file that loads nothing from elsewhere."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+import itertools
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from crossvox.figures.style import to_svg
+from crossvox.utils.text_table import TextTable
 
 SCRIPTS = ("tables.js", "viewer_state.js", "viewer.js")
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A cell of a table: its text, and a number to sort by (text sorts by itself)."""
+class FactList:
+    """Names with their values."""
 
-    text: str
-    sort: float | None = None
-    strong: bool = False
+    title: str
+    facts: Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table that readers can sort by any column.
+class Bullets:
+    """A list of sentences."""
 
-    Attributes:
-        title: above it.
-        columns: their names.
-        rows: a cell or a plain text per column.
-        note: below it.
-    """
-
-    kind: ClassVar[str] = "table"
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Cell | str]]
-    note: str = ""
-
-    @property
-    def cells(self) -> list[list[Cell]]:
-        """All rows with every cell as a `Cell`."""
-        return [[c if isinstance(c, Cell) else Cell(str(c)) for c in row] for row in self.rows]
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Names and what is said of them."""
-
-    kind: ClassVar[str] = "facts"
-    title: str
-    facts: dict[str, str]
+    sentences: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Code:
-    """Text to copy; long ones are folded."""
+    """Text to copy; `folded` hides it until it is asked for."""
 
-    kind: ClassVar[str] = "code"
     title: str
     text: str
     folded: bool = False
 
 
 @dataclass(frozen=True)
-class Plots:
-    """Plots beside each other."""
+class Charts:
+    """Charts beside each other, by title."""
 
-    kind: ClassVar[str] = "plots"
-    plots: Sequence[Any]
+    figures: Mapping[str, Figure]
 
 
 @dataclass(frozen=True)
@@ -79,33 +58,35 @@ class Viewer:
     Attributes:
         scans: what `crossvox.report.embedding.embed` returned.
         classes: name and colour (#RRGGBB) of class index 1, 2, …
-        mistakes: kind and colour of "missed", "extra" and "wrong class".
+        errors: colour of "missed", "extra" and "wrong class".
     """
 
-    kind: ClassVar[str] = "viewer"
-    scans: Sequence[Any]
+    scans: Sequence[Mapping[str, Any]]
     classes: Sequence[tuple[str, str]]
-    mistakes: Sequence[tuple[str, str]]
+    errors: Mapping[str, str]
+
+
+Block = TextTable | FactList | Bullets | Code | Charts | Viewer
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page under a heading of its own."""
+    """A part of the page under a heading of its own: a paragraph, then blocks."""
 
     title: str
-    blocks: Sequence[Any]
+    blocks: Sequence[Block]
     text: str = ""
 
 
 @dataclass(frozen=True)
 class Page:
-    """What `render` takes.
+    """A page.
 
     Attributes:
-        title: of the page.
-        subtitle: below it.
+        title: heading of the page.
         sections: from top to bottom.
-        warnings: shown first of all.
+        subtitle: one line below the title.
+        warnings: shown before everything else.
     """
 
     title: str
@@ -115,22 +96,35 @@ class Page:
 
 
 def render(page: Page) -> str:
-    """The page as HTML; every name in it is escaped.
+    """Return the page as HTML with every name in it escaped.
 
-    Its content security policy forbids all requests and every script but its own, so that neither
-    a name in somebody's data set nor a defect of ours can make a browser send anything.
+    The page's content security policy forbids all requests and every script but its own. So neither
+    a name in somebody's data set nor a fault in this package can make a browser send anything.
     """
     loader = PackageLoader("crossvox.report", "html")
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
+    numbers = itertools.count()
 
     def source(name: str) -> str:
         return loader.get_source(environment, name)[0].strip()
 
+    def svg(figure: Figure, title: str) -> Markup:
+        return Markup(to_svg(figure, title, salt=str(next(numbers))))
+
+    environment.filters |= {
+        "kind": lambda block: type(block).__name__, "sort_value": _sort_value, "svg": svg,
+    }  # fmt: skip
     script = "\n".join(source(name) for name in SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("page.html").render(
         page=page, style=source("page.css"), script=script, digest=digest
     )
+
+
+def _sort_value(text: str) -> float | None:
+    """Return the number that a text begins with, such as "0.81 ± 0.02", or None."""
+    found = re.match(r"[+-]?\d+(\.\d+)?(?=\s|$)", text.replace("−", "-"))
+    return float(found[0]) if found else None

@@ -8,23 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crossvox.benchmark.results import holds_benchmark
 from crossvox.data.manifest import Manifest
 from crossvox.errors import UsageError
 from crossvox.evaluation.scores import summarise
-from crossvox.figures.overlays import MISTAKES
-from crossvox.report.benchmark_sections import benchmark_sections, holds_benchmark
+from crossvox.figures.charts import score_figures
+from crossvox.figures.overlays import ERRORS
+from crossvox.report.benchmark_page import benchmark_sections
 from crossvox.report.embedding import UNKNOWN, ShownScan, embed
 from crossvox.report.gallery import Gallery, predict_scans, worst_and_best
-from crossvox.report.page import Page, Plots, Section, Viewer, render
-from crossvox.report.run_sections import (
-    card_of_data,
-    card_of_run,
+from crossvox.report.page import Block, Charts, Page, Section, Viewer, render
+from crossvox.report.run_page import (
+    data_set,
     overview,
     read_scores,
+    recorded_data,
     reproduction,
     training,
 )
-from crossvox.report.score_blocks import case_table, score_plots, summary_table, volume_table
+from crossvox.report.score_tables import case_table, label_size_table, summary_table
 from crossvox.utils.files import atomic_write, require_writable
 from crossvox.utils.palette import class_colour
 from crossvox.version import __version__
@@ -34,6 +36,7 @@ from crossvox.workflows.predict import Options, Predictor, cases_of
 from crossvox.workflows.prepare import Echo
 from crossvox.workflows.run import Run
 
+SUBTITLE = f"crossvox {__version__}"
 CAUTION = "Research software, not for clinical use."
 IMAGES = (
     "This file holds patient images: slices of {} scans with their labels. Keep it where the scans "
@@ -43,15 +46,15 @@ NO_IMAGES = "This file holds no image. Names of cases and scores in it may still
 
 
 @dataclass(frozen=True)
-class Source:
-    """What a run is looked at with.
+class ReportData:
+    """The scans and scores that a run's report shows.
 
     Attributes:
-        data: a data set, or its dataset.json; None = the report is of the training alone.
-        split: the one whose labelled cases are scored and shown.
-        scores: folder that `crossvox evaluate` wrote for that split; only the scans that are
-            shown are then predicted.
-        show: how many of the worst and of the best scans of each modality to show; 0 = none.
+        data: a data set, or its dataset.json; None limits the report to the training.
+        split: the split whose labelled cases are scored and shown.
+        scores: folder that `crossvox evaluate` wrote for that split; then only the scans that are
+            shown are predicted.
+        show: number of worst and of best scans of each modality to show; 0 shows none.
     """
 
     data: Manifest | Path | None = None
@@ -63,7 +66,7 @@ class Source:
 def report(
     path: Path,
     out: Path,
-    source: Source,
+    source: ReportData,
     options: Options,
     echo: Echo = print,
 ) -> Path:
@@ -71,17 +74,20 @@ def report(
 
     Args:
         path: a run directory, or the folder of a benchmark.
-        out: the file.
-        source: what to look at a run with.
-        options: checkpoint, overlap and device, if something is to be predicted.
+        out: HTML file to write.
+        source: the data set of a run's report.
+        options: checkpoint, overlap and device for predictions.
         echo: takes the lines for the user.
 
     Returns:
-        The file.
+        `out`.
 
     Raises:
-        UsageError: there is no run or benchmark, or the data are not the run's.
+        UsageError: `path` holds no run or benchmark, or the data set does not fit the run.
         DataError: files are damaged; nothing is written then.
+
+    Example:
+        report(Path("runs/first"), Path("report.html"), ReportData(Path("dataset.json")), Options())
     """
     if out.is_dir():
         raise UsageError(f"--out {out} is a folder; name an HTML file")
@@ -92,7 +98,7 @@ def report(
         if source.data or source.scores:
             raise UsageError(f"{path} is a benchmark; --data and --scores go with a run")
         page = Page(f"Benchmark {path.resolve().name}", benchmark_sections(path),
-                    _subtitle(), [NO_IMAGES, CAUTION])  # fmt: skip
+                    SUBTITLE, [NO_IMAGES, CAUTION])  # fmt: skip
     else:
         page = _run_page(Run.load(path), source, options, echo)
     text = render(page)
@@ -101,43 +107,45 @@ def report(
     return out
 
 
-def _run_page(run: Run, source: Source, options: Options, echo: Echo) -> Page:
+def _run_page(run: Run, source: ReportData, options: Options, echo: Echo) -> Page:
     if source.data is None and source.scores:
         raise UsageError("--scores goes with --data, the data set that was scored")
     rows: Sequence[dict[str, Any]] = []
     scans: list[ShownScan] = []
-    data = []
+    data: list[Block] = recorded_data(run)
     if source.data is not None:
         manifest, rows, scans = _look(run, source.data, source, options, echo)
-        data = card_of_data(run, manifest)
-        data.append(volume_table(rows))
+        data = [*data_set(run, manifest), label_size_table(rows)]
     sections = [
         Section("Run", [overview(run, rows)]),
-        Section("Data set", data or card_of_run(run)),
+        Section("Data set", data),
         training(run),
     ]
     if rows:
         kind = f"Labelled scans of the split “{source.split}”, checkpoint “{options.checkpoint}”."
-        blocks = [summary_table(summarise(rows)), Plots(score_plots(rows, "modality")),
-                  case_table(rows)]  # fmt: skip
+        blocks: list[Block] = [
+            summary_table(summarise(rows)),
+            Charts(score_figures(rows)),
+            case_table(rows),
+        ]
         sections.append(Section("Scores", blocks, kind))
     if scans:
         viewer = Viewer(
             [embed(scan) for scan in scans],
             [(name, class_colour(k)) for k, name in enumerate(run.task.classes, start=1)],
-            list(MISTAKES.items()),
+            ERRORS,
         )
         sections.append(Section("Worst and best scans", [viewer]))
     sections.append(Section("How to repeat this", reproduction(run, sys.argv)))
     images = IMAGES.format(len(scans)) if scans else NO_IMAGES
     title = f"{run.config.method['name']}, run {run.path.resolve().name}"
-    return Page(title, sections, _subtitle(), [images, CAUTION])
+    return Page(title, sections, SUBTITLE, [images, CAUTION])
 
 
 def _look(
-    run: Run, data: Manifest | Path, source: Source, options: Options, echo: Echo
+    run: Run, data: Manifest | Path, source: ReportData, options: Options, echo: Echo
 ) -> tuple[Manifest, Sequence[dict[str, Any]], list[ShownScan]]:
-    """The data set, the rows of scores of the split, and the scans to show."""
+    """Return the data set, the rows of scores of the split, and the scans to show."""
     manifest, cases = cases_of(data, source.split)
     cases = [case for case in cases if case.labels]
     if not cases:
@@ -166,7 +174,3 @@ def _look(
         require_memory(predictor, [case.images for case in chosen], options.memory_limit, echo)
         predict_scans(run, manifest, predictor, chosen, gallery, echo)
     return manifest, known, gallery.scans()
-
-
-def _subtitle() -> str:
-    return f"crossvox {__version__}"

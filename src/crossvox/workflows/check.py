@@ -18,7 +18,7 @@ from crossvox.data.formats.nifti import read_header, read_image, read_label
 from crossvox.data.geometry import coverage
 from crossvox.data.manifest import Case, Manifest
 from crossvox.figures.overlays import overlay
-from crossvox.figures.stack import stack
+from crossvox.figures.style import stack_pictures
 from crossvox.utils.files import require_folder
 from crossvox.workflows.prepare import Echo
 
@@ -137,4 +137,4 @@ def _draw(manifest: Manifest, case: Case, modalities: Sequence[str], path: Path)
                 title=f"{case.id}, {modality}" + ("" if label else ", unlabelled"),
                 orientation="".join(nib.aff2axcodes(scan.grid.affine)),
             )
-        stack(pictures, path)
+        stack_pictures(pictures, path)

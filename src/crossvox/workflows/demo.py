@@ -14,7 +14,7 @@ from crossvox.config.run_config import RunConfig
 from crossvox.data.phantom import write_phantom
 from crossvox.errors import UsageError
 from crossvox.evaluation.scores import Summary, aggregate_runs, read_cases, table, to_markdown
-from crossvox.figures.figures import dice_bars, learning_curves
+from crossvox.figures import dice_bars, learning_curves
 from crossvox.training.record import holds_run
 from crossvox.utils.files import atomic_write, require_folder
 from crossvox.workflows.evaluate import evaluate

@@ -19,7 +19,7 @@ from crossvox.data.manifest import Case, Manifest
 from crossvox.errors import UsageError
 from crossvox.evaluation.metrics import score_case
 from crossvox.evaluation.scores import Summary, write_scores
-from crossvox.figures.figures import overlay
+from crossvox.figures import overlay
 from crossvox.inference.ensemble import Prediction, require_known_modalities
 from crossvox.training.record import read_facts
 from crossvox.utils.files import require_folder

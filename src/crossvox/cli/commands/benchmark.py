@@ -8,7 +8,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from crossvox.benchmark.benchmark import benchmark
-from crossvox.benchmark.report import report, write_page
+from crossvox.benchmark.page import write_page, write_tables
 from crossvox.benchmark.runner import Share
 from crossvox.benchmark.suite import load_suite
 from crossvox.cli.commands.train import add_train_options
@@ -64,13 +64,13 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--table", type=str, nargs="+", metavar="DIR",
                         help="run nothing, make the tables anew from the CSV files")  # fmt: skip
     parser.add_argument("--page", type=Path | None, help="also write the report as this file")
-    parser.add_argument("--notes", type=Path | None, help="text that the page begins with")
+    parser.add_argument("--notes", type=Path | None, help="Markdown file that the page ends with")
     return parser
 
 
 def _tables(folders: list[Path], page: Path | None, notes: str) -> None:
     for folder in folders:
-        report(folder)
+        write_tables(folder)
         print(folder / "tables.md")
     if page is not None:
         write_page(page, folders, notes)

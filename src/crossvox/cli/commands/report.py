@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from crossvox.benchmark.results import holds_benchmark
 from crossvox.cli.commands.predict import add_run_options, run_options
 from crossvox.cli.options import add_root, new_parser, parse, required
 from crossvox.data.manifest import SPLITS, load_manifest
-from crossvox.report.benchmark_sections import holds_benchmark
-from crossvox.report.report import Source, report
+from crossvox.report.report import ReportData, report
 
 
 def report_command(argv: list[str]) -> int:
@@ -28,9 +28,9 @@ def report_command(argv: list[str]) -> int:
     add_run_options(parser)
     values = parse(parser, argv)
     required(values, "out")
-    # Of a benchmark, `report` refuses the data set whatever it holds.
+    # `report` refuses a data set with a benchmark, so it need not be readable.
     if values["data"] is not None and not holds_benchmark(values["path"]):
         values["data"] = load_manifest(values["data"], values["root"])
-    source = Source(**{name: values[name] for name in Source.__dataclass_fields__})
+    source = ReportData(**{name: values[name] for name in ReportData.__dataclass_fields__})
     report(values["path"], values["out"], source, run_options(values))
     return 0

@@ -1,5 +1,5 @@
 "use strict";
-// Tables whose columns sort when their heads are pressed.
+// Sort a table by a column when its heading is pressed.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   const heads = [...table.tHead.rows[0].cells];
@@ -9,25 +9,24 @@ for (const table of document.querySelectorAll("table.sortable")) {
     const number = cell.dataset.sort;
     return number === undefined ? cell.textContent : Number(number);
   };
-  const isMissing = (value) => Number.isNaN(value) || value === "";
+  const isMissing = (value) => value === "" || value === "–";
   const compare = (a, b) =>
     typeof a === "number" && typeof b === "number"
       ? a - b
       : String(a).localeCompare(String(b), undefined, { numeric: true });
 
   heads.forEach((head, column) => {
-    const first = body.rows[0] && body.rows[0].cells[column];
-    head.classList.toggle("number", Boolean(first) && first.classList.contains("number"));
     head.firstElementChild.addEventListener("click", () => {
       const descending = head.getAttribute("aria-sort") === "ascending";
       for (const other of heads) other.setAttribute("aria-sort", "none");
       head.setAttribute("aria-sort", descending ? "descending" : "ascending");
       const rows = [...body.rows].map((row) => [key(row, column), row]);
-      // What has no value stays at the end, whichever way the rest is sorted.
+      // Missing values stay at the end in both directions.
       rows.sort(([a], [b]) => {
         if (isMissing(a) || isMissing(b)) return isMissing(a) - isMissing(b);
         return descending ? compare(b, a) : compare(a, b);
       });
+      for (const row of body.rows) row.classList.remove("first");
       body.append(...rows.map(([, row]) => row));
     });
   });

@@ -1,14 +1,14 @@
-// The three-plane viewer: one scan, one crosshair, three canvases.
+// The viewer: one scan and one crosshair on three canvases, one per plane.
 class Viewer {
   constructor(root) {
     this.root = root;
     const classes = JSON.parse(root.dataset.classes);
     this.names = classes.map(([name]) => name);
     this.hexes = classes.map(([, hex]) => hex);
-    this.mistakes = JSON.parse(root.dataset.mistakes);
+    this.errors = Object.entries(JSON.parse(root.dataset.errors));
     this.colours = {
       classes: this.hexes.map(rgb),
-      mistakes: Object.fromEntries(this.mistakes.map(([k, v]) => [k, rgb(v)])),
+      errors: Object.fromEntries(this.errors.map(([kind, hex]) => [kind, rgb(hex)])),
     };
     this.facts = [...root.querySelectorAll(".scan-facts")].map((e) => JSON.parse(e.textContent));
     this.sources = [...root.querySelectorAll(".scan-data")];
@@ -83,7 +83,7 @@ class Viewer {
     this.describe();
   }
 
-  // How a plane's voxels lie on its canvas: scale in pixels per mm, and the picture's corner.
+  // Return a voxel's size in pixels, and the picture's corner and size on the canvas.
   layout({ canvas, axes: [across, down] }) {
     const { shape, spacing } = this.scan;
     const size = [shape[across] * spacing[across], shape[down] * spacing[down]];
@@ -170,7 +170,7 @@ class Viewer {
     }
   }
 
-  // In words what is at the crosshair, and which colours mean what.
+  // Say in words what is at the crosshair, and show the colours' legend.
   describe() {
     const k = this.scan.index(this.at);
     const name = (v) => (v === UNKNOWN ? "not annotated" : v ? this.names[v - 1] : "background");
@@ -180,7 +180,7 @@ class Viewer {
     this.root.querySelector(".status").textContent = `At the crosshair: ${parts.join(", ")}`;
     const entries = this.names.map((label, n) => [label, this.hexes[n]]);
     if (this.toggles.error.checked && this.scan.truth) {
-      for (const [kind, hex] of this.mistakes) entries.push([`error: ${kind}`, hex]);
+      for (const [kind, hex] of this.errors) entries.push([`error: ${kind}`, hex]);
     }
     if (this.toggles.uncertainty.checked) {
       for (const [label, v] of [["a little unsure", 0.2], ["no idea", 1]]) {
@@ -239,7 +239,7 @@ class Viewer {
   }
 }
 
-// A legend's entry; drawn as SVG like those of the plots.
+// Return a legend's entry.
 function swatch([text, colour]) {
   const space = "http://www.w3.org/2000/svg";
   const svg = document.createElementNS(space, "svg");

@@ -1,4 +1,4 @@
-// A scan's voxels, and what colours a slice of them has.
+// A scan's voxels, and the colours of a slice of them.
 class Scan {
   constructor(facts, bytes) {
     Object.assign(this, facts);
@@ -15,7 +15,7 @@ class Scan {
     return at[0] * this.steps[0] + at[1] * this.steps[1] + at[2] * this.steps[2];
   }
 
-  // Where a slice begins and how far apart its neighbours are.
+  // Return where a slice starts in the volume, its size, and the steps to neighbouring voxels.
   slice([across, down, through], position) {
     return {
       start: position * this.steps[through],
@@ -26,7 +26,7 @@ class Scan {
     };
   }
 
-  // Where to begin: in the middle of all that is foreground.
+  // Return the centre of the foreground, where the crosshair starts.
   centre() {
     const labels = this.truth || this.prediction;
     const sums = [0, 0, 0];
@@ -45,8 +45,8 @@ class Scan {
 
 const UNKNOWN = 255;
 
-// Kind of mistake at a voxel, or null; voxels that nobody annotated are none.
-function mistake(truth, prediction) {
+// Return the kind of error at a voxel, or null; a voxel without annotation has none.
+function errorKind(truth, prediction) {
   if (truth === UNKNOWN || truth === prediction) return null;
   if (prediction === 0) return "missed";
   return truth === 0 ? "extra" : "wrong class";
@@ -54,7 +54,7 @@ function mistake(truth, prediction) {
 
 const rgb = (hex) => [1, 3, 5].map((k) => parseInt(hex.slice(k, k + 2), 16));
 
-// From dark red over orange to yellow, as of something that glows.
+// Return a colour from dark red over orange to yellow.
 function glow(share) {
   return [120 + 135 * Math.min(1, share * 1.6), 255 * share ** 1.1, 60 * share ** 4];
 }
@@ -67,7 +67,7 @@ async function unpack(base64) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-// Two pictures of a slice, one pixel a voxel: greys, and what is laid over them.
+// Return two images of a slice, one pixel per voxel: the greys and the overlay.
 function paint(scan, plane, position, show, colours) {
   const s = scan.slice(plane, position);
   const under = new ImageData(s.width, s.height);
@@ -79,9 +79,9 @@ function paint(scan, plane, position, show, colours) {
       const at = 4 * (y * s.width + x);
       const grey = scan.grey[k];
       under.data.set([grey, grey, grey, 255], at);
-      const kind = show.error && scan.truth ? mistake(scan.truth[k], scan.prediction[k]) : null;
+      const kind = show.error && scan.truth ? errorKind(scan.truth[k], scan.prediction[k]) : null;
       const unsure = show.uncertainty ? scan.uncertainty[k] / scan.levels : 0;
-      if (kind) put(at, colours.mistakes[kind], 255);
+      if (kind) put(at, colours.errors[kind], 255);
       else if (unsure > 0) put(at, glow(unsure), 70 + 185 * unsure);
       else if (show.prediction && scan.prediction[k]) put(at, colours.classes[scan.prediction[k] - 1], 255);
     }
@@ -89,7 +89,7 @@ function paint(scan, plane, position, show, colours) {
   return [under, over];
 }
 
-// The edges between voxels of different truth, as [class, x0, y0, x1, y1] in voxels.
+// Return the edges between voxels of different truth, as [class, x0, y0, x1, y1] in voxels.
 function outlines(scan, plane, position) {
   const s = scan.slice(plane, position);
   const edges = [];

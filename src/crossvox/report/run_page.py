@@ -1,4 +1,4 @@
-"""What a run directory and its data set have to tell in a report."""
+"""The sections of a page about a run: settings, data set, training curves, how to repeat it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from crossvox.data.formats.nifti import read_header
 from crossvox.data.geometry import Grid
 from crossvox.data.manifest import SPLITS, Manifest
 from crossvox.errors import DataError, UsageError
-from crossvox.evaluation.scores import DECIMALS, plus_minus, read_cases, summarise
-from crossvox.figures.series import series, validation_dice
-from crossvox.report.page import Cell, Code, Facts, Plots, Section, Table
-from crossvox.report.plots import dice_plot, loss_plot
-from crossvox.report.score_blocks import TITLES, count
+from crossvox.evaluation.scores import DECIMALS, TITLES, plus_minus, read_cases, summarise
+from crossvox.figures.charts import training_figures
+from crossvox.report.page import Block, Charts, Code, FactList, Section
 from crossvox.training.record import read_facts, read_metrics
 from crossvox.utils.documents import parse_json
+from crossvox.utils.text_table import TextTable
 from crossvox.workflows.run import Run
 
 
-def overview(run: Run, rows: Sequence[Mapping[str, Any]]) -> Facts:
-    """What the run is, and its scores in two numbers."""
+def overview(run: Run, rows: Sequence[Mapping[str, Any]]) -> FactList:
+    """Return the run's settings, times and, if there are `rows` of scores, its mean scores."""
     config, facts = run.config, read_facts(run.path)
     labelled = ", ".join(f"{m} {len(ids)}" for m, ids in run.selection.labelled.items())
     found = {
@@ -45,72 +44,67 @@ def overview(run: Run, rows: Sequence[Mapping[str, Any]]) -> Facts:
         overall = summarise(rows)["overall"]
         for name, (metric, digits) in zip(TITLES.values(), DECIMALS.items(), strict=True):
             found[f"mean {name}"] = plus_minus(overall[metric], digits)
-    return Facts("", {name: text for name, text in found.items() if text})
+    return FactList("", {name: text for name, text in found.items() if text})
 
 
-def card_of_run(run: Run) -> list[Any]:
-    """The data set as the run's own files describe it, where the data set is not at hand."""
+def recorded_data(run: Run) -> list[Block]:
+    """Describe the training data by the run's own files alone."""
     pools = run.selection
-    lines: list[list[Cell | str]] = [
-        [m, count(len(ids)), count(len(pools.unlabelled.get(m, ())))]
+    lines = [
+        [m, str(len(ids)), str(len(pools.unlabelled.get(m, ())))]
         for m, ids in pools.labelled.items()
     ]
-    table = Table("Training scans", ["modality", "labelled", "unlabelled"], lines)
-    return [table, Facts("", _task(run))]
+    table = TextTable("Training scans", ["modality", "labelled", "unlabelled"], lines)
+    return [table, FactList("", _task(run))]
 
 
-def card_of_data(run: Run, manifest: Manifest) -> list[Any]:
-    """Counts, grids and classes of a data set, from its manifest and its scans' headers."""
+def data_set(run: Run, manifest: Manifest) -> list[Block]:
+    """Describe a data set by its manifest and its scans' headers: counts, grids and classes."""
     grids: dict[str, list[Grid]] = {m: [] for m in manifest.modalities}
     for case in manifest.cases:
         for modality, path in case.images.items():
             grids[modality].append(read_header(path))
-    counts: list[list[Cell | str]] = [
-        [m, kind, *_counts(run, manifest, m)] for m, kind in manifest.modalities.items()
-    ]
+    counts = [[m, kind, *_counts(run, manifest, m)] for m, kind in manifest.modalities.items()]
     facts = {"name": manifest.name, **_task(run)}
     if manifest.source:
         facts["made by"] = manifest.source
     return [
-        Facts("", facts),
-        Table(
+        FactList("", facts),
+        TextTable(
             "Scans",
             ["modality", "kind", *SPLITS, "labelled in training"],
             counts,
-            "Labelled in training: of how many scans the run used the label.",
+            left=2,
+            note="Labelled in training: number of scans whose label the run used.",
         ),
-        Table(
+        TextTable(
             "Grids",
             ["modality", "axis", "median spacing (mm)", "least", "most",
              "median voxels", "median size (mm)"],
             [line for m, found in grids.items() if found for line in _grid_lines(m, found)],
+            left=2,
         ),
     ]  # fmt: skip
 
 
 def training(run: Run) -> Section:
-    """Curves of each loss term and of the validation Dice."""
+    """Return the curves of the validation Dice and of each loss term."""
     path = run.path / "metrics.csv"
     rows = read_metrics(path) if path.exists() else []
-    found = series({"step": step, "name": name, "value": value} for step, name, value in rows)
-    plots: list[Any] = []
-    if dice := validation_dice(found):
-        plots.append(dice_plot("validation Dice", dice))
-    recorded = [name for name in found if name.startswith("train/")]
-    # The total before its terms: what one looks for first.
-    for name in sorted(recorded, key=lambda name: name != "train/loss"):
-        plots.append(loss_plot(name.removeprefix("train/"), found[name]))
-    if not plots:
+    figures = training_figures(
+        {"step": step, "name": name, "value": value} for step, name, value in rows
+    )
+    if not figures:
         return Section("Training", [], "Nothing was recorded.")
     text = (
         "Faint: every step. Strong: running mean over a fifteenth of the steps. "
         "The vertical axis is logarithmic where values span a decade."
     )
-    return Section("Training", [Plots(plots)], text)
+    return Section("Training", [Charts(figures)], text)
 
 
-def reproduction(run: Run, command: Sequence[str]) -> list[Any]:
-    """Commands, software, times and configuration."""
+def reproduction(run: Run, command: Sequence[str]) -> list[Block]:
+    """Return commands, software versions, times and configuration."""
     facts = read_facts(run.path)
     git = facts.get("git") or {}
     commit = git.get("commit", "")[:12]
@@ -130,23 +124,23 @@ def reproduction(run: Run, command: Sequence[str]) -> list[Any]:
     return [
         Code("Training", "\n".join([shlex.join(facts.get("command", [])), *again])),
         Code("This report", shlex.join(own)),
-        Facts("Environment of the training", {k: str(v) for k, v in environment.items() if v}),
-        Facts("Time per stage", times),
+        FactList("Environment of the training", {k: str(v) for k, v in environment.items() if v}),
+        FactList("Time per stage", times),
         Code("Configuration (config.yaml; --config takes it back)", config, folded=True),
         Code("SHA-256 of the files used", json.dumps(data, indent=1, ensure_ascii=False), True),
     ]
 
 
 def read_scores(folder: Path, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of an evaluate folder, which must be of what is asked for.
+    """Read the rows of an evaluate folder.
 
     Args:
         folder: what `crossvox evaluate` wrote.
-        asked: as from `crossvox.workflows.evaluate.facts_of`.
+        asked: run, split and checkpoint, from `crossvox.workflows.evaluate.facts_of`.
 
     Raises:
-        UsageError: they are of another.
-        DataError: they cannot be read.
+        UsageError: the scores are of another run, split or checkpoint.
+        DataError: the files cannot be read.
     """
     path = folder / "summary.json"
     try:
@@ -174,23 +168,22 @@ def _task(run: Run) -> dict[str, str]:
     }
 
 
-def _counts(run: Run, manifest: Manifest, modality: str) -> list[Cell]:
+def _counts(run: Run, manifest: Manifest, modality: str) -> list[str]:
     numbers = [sum(modality in case.images for case in manifest.split(s)) for s in SPLITS]
     numbers.append(len(run.selection.labelled.get(modality, ())))
-    return [count(n) for n in numbers]
+    return [str(n) for n in numbers]
 
 
-def _grid_lines(modality: str, grids: Sequence[Grid]) -> list[list[Cell | str]]:
+def _grid_lines(modality: str, grids: Sequence[Grid]) -> list[list[str]]:
     spacing = np.array([grid.spacing for grid in grids])
     shape = np.array([grid.shape for grid in grids])
-    lines: list[list[Cell | str]] = []
+    lines = []
     for axis in range(3):
         own = spacing[:, axis]
         values = [np.median(own), own.min(), own.max()]
-        cells = [Cell(f"{v:.2f}", float(v)) for v in values]
         voxels, size = np.median(shape[:, axis]), np.median(shape[:, axis] * own)
-        cells += [Cell(f"{v:.0f}", float(v)) for v in (voxels, size)]
-        lines.append([modality, "xyz"[axis], *cells])
+        texts = [*(f"{v:.2f}" for v in values), f"{voxels:.0f}", f"{size:.0f}"]
+        lines.append([modality, "xyz"[axis], *texts])
     return lines
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import sys
 import warnings
 from pathlib import Path
@@ -10,21 +9,9 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from crossvox.figures.figures import dice_bars, learning_curves, overlay
+from crossvox.figures import dice_bars, learning_curves, overlay
 from crossvox.figures.slices import plan_slices
-
-CLASSES = ("liver", "left kidney")
-
-
-def picture(path: Path) -> np.ndarray:
-    """Pixels (H, W, 3) in 0..1; fails for anything but a PNG."""
-    assert path.read_bytes().startswith(b"\x89PNG")
-    return matplotlib.image.imread(path)[..., :3]
-
-
-def has_colour(path: Path, colour: str, tolerance: float = 0.05) -> bool:
-    wanted = matplotlib.colors.to_rgb(colour)
-    return bool((np.abs(picture(path) - wanted).max(axis=-1) < tolerance).any())
+from fixtures.figures import CLASSES, curve, picture, scores
 
 
 @pytest.fixture
@@ -34,19 +21,6 @@ def scan() -> tuple[np.ndarray, np.ndarray]:
     truth[8:20, 8:20, 3:9] = 1
     truth[25:32, 10:18, 4:7] = 2
     return image, truth
-
-
-def curve(name: str, values: list[float]) -> list[dict[str, object]]:
-    return [{"step": step, "name": name, "value": v} for step, v in enumerate(values)]
-
-
-def scores() -> list[dict[str, object]]:
-    return [
-        {"case": f"c{k}", "modality": m, "class": c, "dice": 0.5 + 0.1 * k, "assd_mm": 2.0 + k}
-        for m in ("ct", "mr")
-        for c in CLASSES
-        for k in range(3)
-    ]
 
 
 def test_overlay_has_a_readable_row_per_thing_shown(tmp_path: Path, scan) -> None:
@@ -136,71 +110,6 @@ def test_pixels_keep_their_proportions() -> None:
     plan = plan_slices(np.zeros((10, 20, 5)), (1, 3, 5), [], "LPS")
     assert plan.aspect == 3
     assert plan.height_to_width == 6
-
-
-def test_learning_curves_from_csv_and_rows_agree(tmp_path: Path) -> None:
-    rows = curve("train/loss", [2.0, 1.0, 0.1, 0.05]) + curve("val/dice/ct", [0.1, 0.4])
-    with open(tmp_path / "metrics.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, ["step", "name", "value"])
-        writer.writeheader()
-        writer.writerows(rows)
-    learning_curves(tmp_path / "a.png", tmp_path / "metrics.csv")
-    learning_curves(tmp_path / "b.png", rows)
-    assert np.array_equal(picture(tmp_path / "a.png"), picture(tmp_path / "b.png"))
-
-
-def test_every_loss_term_has_its_panel(tmp_path: Path) -> None:
-    sup = curve("train/sup", [1.0, 0.5])
-    learning_curves(tmp_path / "1.png", sup)
-    learning_curves(tmp_path / "2.png", sup + curve("train/csc", [-0.5, 0.0]))
-    learning_curves(tmp_path / "3.png", sup + curve("lr", [0.1, 0.1]) + curve("time/step_s", [1]))
-    widths = [picture(tmp_path / f"{k}.png").shape[1] for k in (1, 2, 3)]
-    assert widths[1] > 1.7 * widths[0]
-    assert widths[2] == widths[0]
-
-
-@pytest.mark.parametrize(
-    "rows",
-    [
-        [],
-        curve("train/loss", [1.0]),
-        curve("val/dice", [0.1, 0.2]) + curve("val/dice/ct", [0.1, 0.2]),
-        curve("train/loss", [1.0, float("nan"), float("inf"), 0.5]),
-        [*curve("train/loss", [1.0, 0.9]), {"step": "2", "name": "train/lo", "value": None}],
-    ],
-    ids=["nothing", "one value", "validation only", "not finite", "cut short"],
-)
-def test_learning_curves_with_missing_terms(tmp_path: Path, rows) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        learning_curves(tmp_path / "a.png", rows)
-    assert picture(tmp_path / "a.png").size
-
-
-def test_dice_bars_show_modalities_and_react_to_scores(tmp_path: Path) -> None:
-    dice_bars(tmp_path / "a.png", scores(), "test")
-    assert has_colour(tmp_path / "a.png", "#D55E00")
-    assert has_colour(tmp_path / "a.png", "#0072B2")
-    dice_bars(tmp_path / "b.png", [{**row, "dice": 0.2} for row in scores()], "test")
-    assert not np.array_equal(picture(tmp_path / "a.png"), picture(tmp_path / "b.png"))
-
-
-def test_dice_bars_take_the_strings_of_a_csv_and_skip_missing_scores(tmp_path: Path) -> None:
-    rows = scores()
-    rows[0] = {**rows[0], "dice": "", "assd_mm": float("nan")}
-    text = [{key: str(value) for key, value in row.items()} for row in rows]
-    dice_bars(tmp_path / "a.png", rows)
-    dice_bars(tmp_path / "b.png", text)
-    assert np.array_equal(picture(tmp_path / "a.png"), picture(tmp_path / "b.png"))
-
-
-def test_dice_bars_leave_out_assd_if_there_is_none(tmp_path: Path) -> None:
-    dice_bars(tmp_path / "both.png", scores())
-    dice_bars(tmp_path / "one.png", [{**row, "assd_mm": None} for row in scores()])
-    dice_bars(tmp_path / "none.png", [])
-    heights = [picture(tmp_path / f"{n}.png").shape[0] for n in ("both", "one", "none")]
-    assert heights[0] > 1.7 * heights[1]
-    assert heights[2] == heights[1]
 
 
 def test_no_state_is_left_behind(tmp_path: Path, scan) -> None:

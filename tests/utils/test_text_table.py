@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
-from crossvox.benchmark.text_table import Cell, TextTable, escape, to_latex, to_markdown
+from crossvox.utils.text_table import TextCell, TextTable, escape_latex, to_latex, to_markdown
 
 TABLE = TextTable(
     "Dice: heart_1, 10 %",
     ["row", "a|b", "mean"],
     [
-        [Cell("my_row & co"), Cell("0.80 ± 0.01", "best"), Cell("0.5")],
-        [Cell("other"), Cell("0.70", "second"), Cell("")],
+        [TextCell("my_row & co"), TextCell("0.80 ± 0.01", "best"), TextCell("0.5")],
+        [TextCell("other"), TextCell("0.70", "second"), TextCell("")],
     ],
     breaks=frozenset({0, 1}),
 )
@@ -39,7 +39,7 @@ def test_latex_has_balanced_braces_and_environments_and_escapes_names():
 
 
 def test_everything_that_latex_would_take_for_its_own_is_escaped():
-    assert escape("a_b^c~d#e$f%g&h{i}\\") == (
+    assert escape_latex("a_b^c~d#e$f%g&h{i}\\") == (
         r"a\_b\textasciicircum{}c\textasciitilde{}d\#e\$f\%g\&h\{i\}\textbackslash{}"
     )
-    assert escape("Δ −0.1 5°") == r"$\Delta$ $-$0.1 5$^\circ$"
+    assert escape_latex("Δ −0.1 5°") == r"$\Delta$ $-$0.1 5$^\circ$"

@@ -1,0 +1,150 @@
+"""The Markdown page of a benchmark: tables, what they say, charts, and how they were made."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from crossvox.benchmark.charts import score_charts, write_charts
+from crossvox.benchmark.results import Results, read_results, write_scores_table
+from crossvox.benchmark.tables import labels_text, table_groups
+from crossvox.evaluation.comparison import METHOD
+from crossvox.evaluation.metrics import POLICY
+from crossvox.utils.files import atomic_write
+from crossvox.utils.text_table import to_latex, to_markdown
+
+LEGEND = (
+    "± is the standard deviation over seeds. The best row of a block is bold, the second "
+    "underlined. Averages are means of the listed classes, and of the modalities. "
+    "“Clearly above” and “clearly below” mean that the 95 % interval of the difference excludes "
+    "zero."
+)
+
+
+def write_tables(out: Path) -> None:
+    """Write `scores.csv`, `tables.md`, `tables.tex` and `figures/` from the CSV files in `out`.
+
+    Raises:
+        UsageError: `out` holds no benchmark.
+        DataError: a file is damaged.
+    """
+    results = read_results(out)
+    write_scores_table(results, out)
+    write_charts(results, out / "figures")
+    page = to_page(results, "figures/")
+    atomic_write(out / "tables.md", f"{page}\n{_explanation(2)}")
+    tables = [to_latex(table) for group in table_groups(results) for table in group.tables]
+    atomic_write(out / "tables.tex", "% \\usepackage{booktabs}\n\n" + "\n".join(tables))
+
+
+def write_page(page: Path, folders: Sequence[Path], notes: str = "") -> None:
+    """Write one Markdown page about several benchmarks, with their charts in a folder beside it.
+
+    Args:
+        page: the file; its charts are written to the folder of the same name.
+        folders: of the benchmarks, in the page's order.
+        notes: Markdown to end the page with, such as what a closer look at the numbers showed.
+
+    Raises:
+        UsageError: a folder holds no benchmark.
+        DataError: a file is damaged.
+    """
+    parts = ["# Results\n\nWritten by `crossvox benchmark --table`; no number by hand.\n"]
+    for folder in folders:
+        results = read_results(folder)
+        prefix = f"{results.about['name']}-"
+        write_charts(results, page.parent / page.stem, prefix)
+        parts.append(to_page(results, f"{page.stem}/{prefix}", level=2))
+    parts.append(_explanation(2))
+    atomic_write(page, "\n".join([*parts, *([notes] if notes else [])]))
+
+
+def to_page(results: Results, charts: str, level: int = 1) -> str:
+    """Return the part of the page that is about one benchmark.
+
+    Args:
+        results: the benchmark's.
+        charts: what the charts' file names begin with, seen from the page.
+        level: of the first heading.
+    """
+    about, mark = results.about, "#" * level
+    parts = [f"{mark} {_escaped(about['title'] or about['name'])}", _warnings(results)]
+    for group in table_groups(results):
+        parts.append(f"{mark}# {_escaped(group.heading)}")
+        parts += [to_markdown(table) for table in group.tables]
+        parts.append("\n".join(f"* {_escaped(text)}" for text in group.sentences))
+    parts += [f"![{chart.title}]({charts}{chart.file})" for chart in score_charts(results)]
+    parts += [f"{mark}# How these runs were made", _settings(results)]
+    return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
+
+
+def _explanation(level: int) -> str:
+    return f"{'#' * level} How to read the tables\n\n{LEGEND}\n\n{POLICY}\n\n{METHOD}\n"
+
+
+def _escaped(name: str) -> str:
+    """Return a name of somebody's data or rows as Markdown that no browser takes for HTML."""
+    return html.escape(name, quote=False)
+
+
+def _warnings(results: Results) -> str:
+    """Say what is missing from the tables."""
+    parts = []
+    done = sum(cell["state"] == "done" for cell in results.cells)
+    if done < len(results.cells):
+        parts.append(f"{done} of {len(results.cells)} runs are done.")
+    if len(results.about["seeds"]) == 1:
+        parts.append("With one seed this is an observation, not a comparison.")
+    text = " ".join(parts)
+    if results.failed:
+        text += "\n\nFailed, and in no mean:\n\n" + "\n".join(
+            f"* {_escaped(cell['row'])}, {_escaped(cell['data'])}, {labels_text(cell['labels'])}, "
+            f"seed {cell['seed']}: `{cell['log']}`"
+            for cell in results.failed
+        )
+    return text
+
+
+def _settings(results: Results) -> str:
+    """Return command, preset, seeds, settings, cost and versions."""
+    about = results.about
+    data = " ".join(f"--data {name}=…" for name in results.datasets)
+    seeds = ", ".join(str(seed) for seed in about["seeds"])
+    drawn = " (which also draw the labelled cases)" if about["label_draw"] == "seed" else ""
+    lines = [
+        f"Preset `{about['preset']}`, seeds {seeds}{drawn}, the {about['checkpoint']} checkpoint, "
+        f"split `{about['split']}`."
+    ]
+    if about["settings"]:
+        lines.append(f"All runs: {_nested(about['settings'])}.")
+    rows = ((label, own) for label, own in about["rows"].items() if len(own) > 1)
+    lines += [f"{_escaped(label)}: {_nested(own)}." for label, own in rows]
+    done = [cell for cell in results.cells if cell["state"] == "done"]
+    versions = dict.fromkeys(
+        f"crossvox {cell['crossvox']}{_commit(cell['commit'])}, torch {cell['torch']}"
+        for cell in done
+    )
+    if versions:
+        hours = sum(float(cell["cpu_seconds"] or 0) for cell in done) / 3600
+        mixed = "different versions: " if len(versions) > 1 else ""
+        lines.append(f"{hours:.1f} core-hours in all; {mixed}{'; '.join(versions)}.")
+    bullets = "\n".join(f"* {line}" for line in lines)
+    return f"    crossvox benchmark benchmarks/{about['name']}.yaml {data} --out …\n\n{bullets}"
+
+
+def _nested(values: Mapping[str, Any], prefix: str = "") -> str:
+    """Return nested settings as `a.b=1`, separated by commas."""
+    parts = [
+        _nested(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping)
+        else f"`{prefix}{key}={value}`"
+        for key, value in values.items()
+    ]
+    return ", ".join(parts)
+
+
+def _commit(text: str) -> str:
+    changed = " and changes" if text.endswith("+") else ""
+    return f" (commit {text[:10]}{changed})" if text else ""

@@ -1,0 +1,46 @@
+"""The sections of a page about a benchmark: its own tables, sentences and charts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crossvox.benchmark.charts import score_charts
+from crossvox.benchmark.page import LEGEND
+from crossvox.benchmark.results import CELL_COLUMNS, read_results
+from crossvox.benchmark.tables import table_groups
+from crossvox.evaluation.comparison import METHOD
+from crossvox.evaluation.metrics import POLICY
+from crossvox.report.page import Bullets, Charts, Section
+from crossvox.utils.text_table import TextTable
+
+
+def benchmark_sections(folder: Path) -> list[Section]:
+    """Return the sections of a benchmark's page.
+
+    Raises:
+        UsageError: the folder lacks a file of a benchmark.
+        DataError: a file is damaged.
+    """
+    results = read_results(folder)
+    cells = [dict(cell) for cell in results.cells]
+    unfinished = [cell for cell in cells if cell["state"] != "done"]
+    sections = []
+    if unfinished:
+        title, text = f"Runs without a result: {len(unfinished)}", "They are in none of the tables."
+        sections.append(Section(title, [_cell_table(unfinished)], text))
+    if not results.cases:
+        sections.append(Section("Scores", [], "No run has been scored yet."))
+    groups = [Section(g.heading, [*g.tables, Bullets(g.sentences)]) for g in table_groups(results)]
+    sections += groups
+    if charts := {chart.title: chart.figure(columns=1) for chart in score_charts(results)}:
+        text = "Mean of the classes ± standard deviation over seeds."
+        sections.append(Section("Charts", [Charts(charts)], text))
+    how = Section("How to read the tables", [Bullets([LEGEND, POLICY, METHOD])])
+    return [*sections, how, Section("Runs", [_cell_table(cells)])]
+
+
+def _cell_table(cells: list[dict[str, str]]) -> TextTable:
+    """Return the lines of `cells.csv`, without the columns that are empty."""
+    names = [name for name in CELL_COLUMNS if any(cell[name] for cell in cells)]
+    rows = [[cell[name] for name in names] for cell in cells]
+    return TextTable("", names, rows, left=len(names))

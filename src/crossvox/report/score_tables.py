@@ -1,0 +1,77 @@
+"""Tables of a page that are made of rows of scores."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from crossvox.evaluation.scores import COUNTS, DECIMALS, TITLES, Summary, plus_minus
+from crossvox.figures.charts import as_number
+from crossvox.utils.text_table import TextCell, TextTable
+
+Row = Mapping[str, Any]
+
+
+def summary_table(summary: Summary) -> TextTable:
+    """Return the means over cases of one run (`crossvox.evaluation.scores.summarise`)."""
+    rows: list[list[TextCell | str]] = []
+    for modality, part in summary["modalities"].items():
+        rows += [[modality, name, *_cells(cell)] for name, cell in part["classes"].items()]
+        rows.append(_strong([modality, "average", *_cells(part["average"])]))
+    rows.append(_strong(["overall", "", *_cells(summary["overall"])]))
+    head = ["modality", "class", *TITLES.values(), "n", "missed", "false", "empty in both"]
+    note = f"Mean ± {summary['averages']} {summary['policy']}"
+    return TextTable("Means", head, rows, left=2, note=note)
+
+
+def case_table(rows: Sequence[Row]) -> TextTable:
+    """Return a line per scan: its mean Dice and ASSD, and each class's Dice."""
+    classes = list(dict.fromkeys(row["class"] for row in rows))
+    lines = []
+    for (case, modality), own in grouped(rows, "case", "modality").items():
+        by_class = {row["class"]: row for row in own}
+        means = [_text(mean(own, metric), digits) for metric, digits in DECIMALS.items()]
+        dice = [_text(as_number(by_class.get(name, {}).get("dice")), 3) for name in classes]
+        lines.append([case, modality, *means, *dice])
+    means = [f"mean {title}" for title in TITLES.values()]
+    head = ["case", "modality", *means, *(f"Dice {name}" for name in classes)]
+    return TextTable("Scans", head, lines, left=2)
+
+
+def label_size_table(rows: Sequence[Row]) -> TextTable:
+    """Return the size of each class in the truth of the scored scans, in mL."""
+    lines = []
+    for (modality, name), own in grouped(rows, "modality", "class").items():
+        sizes = [v for row in own if (v := as_number(row["volume_truth_ml"]))]
+        found = [f(sizes) if sizes else None for f in (statistics.median, min, max)]
+        lines.append([modality, name, str(len(sizes)), *(_text(v, 1) for v in found)])
+    head = ["modality", "class", "scans that show it", "median (mL)", "least", "most"]
+    return TextTable("Sizes of the labels, in the scans scored", head, lines, left=2)
+
+
+def grouped(rows: Sequence[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
+    """Group rows by their values of `keys`, in the order in which these first occur."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return found
+
+
+def mean(rows: Sequence[Row], metric: str) -> float | None:
+    """Return the mean of a metric over the rows that have it; None if none has."""
+    values = [v for row in rows if (v := as_number(row[metric])) is not None]
+    return sum(values) / len(values) if values else None
+
+
+def _cells(cell: Row) -> list[str]:
+    scores = [plus_minus(cell[metric], digits) for metric, digits in DECIMALS.items()]
+    return [*scores, *(str(cell[key]) for key in ("n", *COUNTS))]
+
+
+def _strong(texts: Sequence[str]) -> list[TextCell | str]:
+    return [TextCell(text, "strong") for text in texts]
+
+
+def _text(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
