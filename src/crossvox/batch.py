@@ -68,7 +68,7 @@ class Task:
         registered: the modalities of a subject agree voxel by voxel in world space.
         flips: array axes along which mirroring swaps no left/right pair of classes.
         one_piece: names of the classes that are one connected piece in the labelled training
-            scans (`data.prepare.pieces`).
+            scans (`data.prepare.label_layout`).
         offsets: per class, per class, how far from the second one's centre the first one's lies
             there: (3,) mm in world space (RAS+), None where that is not known. Empty if none is.
         aligned: a subject's scans are first brought over each other (`data.prepare.align`), as

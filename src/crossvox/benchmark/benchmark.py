@@ -15,7 +15,7 @@ from crossvox.benchmark.runner import Launch, Share, run_cells
 from crossvox.benchmark.suite import Suite
 from crossvox.errors import CrossvoxError
 from crossvox.utils.files import require_folder
-from crossvox.workflows.prepare import Echo
+from crossvox.workflows.messages import Echo
 
 
 def benchmark(

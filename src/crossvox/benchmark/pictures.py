@@ -22,8 +22,8 @@ from crossvox.figures.style import save
 from crossvox.inference.attention import FEATURE_MAPS, AttentionMaps
 from crossvox.inference.slabs import assemble
 from crossvox.utils.files import atomic_path
+from crossvox.workflows.messages import Echo
 from crossvox.workflows.predict import Options, cases_of, load_model
-from crossvox.workflows.prepare import Echo
 from crossvox.workflows.run import Run
 
 CAM_CLASSES = 4

@@ -24,7 +24,7 @@ from crossvox.benchmark.cell import Cell
 from crossvox.errors import UsageError, require
 from crossvox.utils.files import atomic_write, naming
 from crossvox.utils.locks import Lock
-from crossvox.workflows.prepare import Echo
+from crossvox.workflows.messages import Echo
 
 Spent = dict[str, float]
 """Wall and CPU seconds, and the most memory in MB, that a command took."""

@@ -18,7 +18,7 @@ from crossvox.figures.slices import foreground_crop, grey_window
 from crossvox.inference.ensemble import Ensemble
 from crossvox.report.embedding import ShownScan, shown_spacing, to_grey
 from crossvox.report.score_tables import grouped, mean
-from crossvox.workflows.prepare import Echo, refuse
+from crossvox.workflows.messages import Echo, report_problems
 from crossvox.workflows.run import Run
 
 VOXELS, MOST_VOXELS = 9_000_000, 3_000_000
@@ -84,7 +84,7 @@ def predict_scans(
     """
     used = {(case.id, modality) for case in cases for modality in case.labels}
     part = dataclasses.replace(manifest, cases=tuple(cases))
-    refuse(check(part, used), echo)
+    report_problems(check(part, used), echo)
     rows: Rows = []
     # By the run's order of classes, whatever the manifest's is.
     ids = {name: manifest.labels[name] for name in run.task.classes}

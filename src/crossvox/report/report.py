@@ -32,8 +32,8 @@ from crossvox.utils.palette import class_colour
 from crossvox.version import __version__
 from crossvox.workflows.evaluate import facts_of, same_problem
 from crossvox.workflows.memory import require_memory
+from crossvox.workflows.messages import Echo
 from crossvox.workflows.predict import Options, Predictor, cases_of
-from crossvox.workflows.prepare import Echo
 from crossvox.workflows.run import Run
 
 SUBTITLE = f"crossvox {__version__}"

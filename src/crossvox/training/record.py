@@ -13,7 +13,6 @@ import math
 import platform
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from crossvox.errors import DataError, UsageError
+from crossvox.training.progress import timed
 from crossvox.utils.documents import parse_json, read_yaml
 from crossvox.utils.files import atomic_write, naming
 from crossvox.utils.locks import Lock
@@ -140,13 +140,10 @@ class RunRecord:
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Add the wall time of the block to the stage's seconds in `run.json`."""
-        began = time.perf_counter()
         try:
-            yield
+            with timed(self._facts.setdefault("timings", {}), name):
+                yield
         finally:
-            timings = self._facts.setdefault("timings", {})
-            seconds = timings.get(name, 0.0) + time.perf_counter() - began
-            timings[name] = round(seconds, 3)
             self.note()
 
     def log(self, step: int, values: Mapping[str, float]) -> None:

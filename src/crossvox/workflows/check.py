@@ -20,7 +20,7 @@ from crossvox.data.manifest import Case, Manifest
 from crossvox.figures.overlays import overlay
 from crossvox.figures.style import stack_pictures
 from crossvox.utils.files import require_folder
-from crossvox.workflows.prepare import Echo
+from crossvox.workflows.messages import Echo
 
 Broken = frozenset[tuple[str, str]]
 """(case id, modality) of what has an error."""

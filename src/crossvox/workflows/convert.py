@@ -19,7 +19,7 @@ from crossvox.data.formats.nifti import read_nifti
 from crossvox.data.geometry import Grid
 from crossvox.data.manifest import SPLITS, Case, Manifest
 from crossvox.errors import UsageError
-from crossvox.workflows.prepare import Echo
+from crossvox.workflows.messages import Echo
 
 Grids = Mapping[str, list[Grid]]
 """Modality → the grids of its scans."""

@@ -18,8 +18,8 @@ from crossvox.figures import dice_bars, learning_curves
 from crossvox.training.record import holds_run
 from crossvox.utils.files import atomic_write, require_folder
 from crossvox.workflows.evaluate import evaluate
+from crossvox.workflows.messages import Echo
 from crossvox.workflows.predict import Options, predict_split
-from crossvox.workflows.prepare import Echo
 from crossvox.workflows.run import Run
 from crossvox.workflows.train import resume, train
 

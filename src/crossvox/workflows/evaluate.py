@@ -24,8 +24,8 @@ from crossvox.inference.ensemble import Prediction, require_known_modalities
 from crossvox.training.record import read_facts
 from crossvox.utils.files import require_folder
 from crossvox.workflows.memory import require_memory
+from crossvox.workflows.messages import Echo, report_problems
 from crossvox.workflows.predict import Options, Predictor, cases_of, run_paths, timing
-from crossvox.workflows.prepare import Echo, refuse
 from crossvox.workflows.run import Run
 
 
@@ -103,7 +103,7 @@ def evaluate(
             f"{manifest.place}: no case of split '{split}' has a label to compare with"
         )
     used = {(case.id, modality) for case in cases for modality in case.labels}
-    refuse(check(manifest, used, splits=(split,)), echo)
+    report_problems(check(manifest, used, splits=(split,)), echo)
     predictor = Predictor(*paths, options=options)
     require_memory(predictor, [case.images for case in cases], options.memory_limit, echo)
     rows = []

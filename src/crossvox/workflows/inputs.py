@@ -1,7 +1,9 @@
-"""The files that a run looks at, and the refusal to go on with any but those it began with."""
+"""Files that a run uses, their hashes, and the refusal to resume with changed ones."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from crossvox.data.manifest import Manifest
@@ -10,32 +12,41 @@ from crossvox.data.prepare.store import Store
 from crossvox.errors import DataError
 from crossvox.training.record import read_facts
 from crossvox.utils.files import sha256
-from crossvox.workflows.prepare import Pair
+from crossvox.workflows.prepare import Scan
 from crossvox.workflows.run import Run
 from crossvox.workflows.weights import Files, describe
 
 
-def images_of(manifest: Manifest) -> list[Pair]:
-    """All images that training and validation look at."""
+def images_in_use(manifest: Manifest) -> list[Scan]:
+    """Return all images that training and validation use."""
     cases = [*manifest.split("train"), *manifest.split("val")]
     return [(case, modality) for case in cases for modality in case.images]
 
 
-def labels_of(manifest: Manifest, selection: Selection) -> set[tuple[str, str]]:
-    """(Case, modality) of all labels that training and validation look at."""
+def labels_in_use(manifest: Manifest, selection: Selection) -> set[tuple[str, str]]:
+    """Return (case id, modality) of all labels that training and validation use."""
     validated = {(case.id, m) for case in manifest.split("val") for m in case.labels}
     return validated | selection.labels
 
 
-def file_hashes(run: Run, manifest: Manifest, store: Store) -> dict[str, Any]:
-    """SHA-256 of every file that the run looks at."""
-    images = {f"{c.id}/{m}": store.image(c, m).meta["sha256"] for c, m in images_of(manifest)}
-    used = sorted(labels_of(manifest, run.selection))
-    labels = {f"{c}/{m}": sha256(manifest.case(c).labels[m]) for c, m in used}
+def hash_inputs(
+    run: Run, manifest: Manifest, store: Store, hash_label: Callable[[Path], str] = sha256
+) -> dict[str, Any]:
+    """Return the SHA-256 of every file that a run uses.
+
+    Args:
+        run: the run.
+        manifest: the data set.
+        store: knows the hashes of the images that it holds.
+        hash_label: returns the hash of a label file.
+    """
+    images = {f"{c.id}/{m}": store.image(c, m).meta["sha256"] for c, m in images_in_use(manifest)}
+    used = sorted(labels_in_use(manifest, run.selection))
+    labels = {f"{c}/{m}": hash_label(manifest.case(c).labels[m]) for c, m in used}
     return {"manifest": sha256(run.config.data), "images": images, "labels": labels}
 
 
-def refuse_changed(run: Run, now: dict[str, Any]) -> None:
+def refuse_changed_inputs(run: Run, now: dict[str, Any]) -> None:
     """Raise `DataError` if a file has another hash than when the run began."""
     began = read_facts(run.path).get("data", {})
     for part, hashes in now.items():
@@ -52,7 +63,7 @@ def refuse_changed(run: Run, now: dict[str, Any]) -> None:
         )
 
 
-def refuse_other_weights(run: Run, files: Files) -> None:
+def refuse_changed_weights(run: Run, files: Files) -> None:
     """Raise `DataError` if a file of weights is not the one that the run began with."""
     began = read_facts(run.path).get("weights", {})
     for place, facts in describe(files).items():

@@ -10,7 +10,7 @@ from crossvox.data.geometry import Grid
 from crossvox.errors import UsageError, require
 from crossvox.inference.ensemble import Ensemble
 from crossvox.inference.memory import MemoryEstimator
-from crossvox.workflows.prepare import Echo
+from crossvox.workflows.messages import Echo
 
 GB = 1e9
 

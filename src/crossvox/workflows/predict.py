@@ -21,8 +21,8 @@ from crossvox.training.compute import Accelerator, Compute
 from crossvox.training.compute import fabric as launch
 from crossvox.utils.files import real_path, require_folder
 from crossvox.workflows.memory import require_memory
+from crossvox.workflows.messages import Echo, report_problems
 from crossvox.workflows.outputs import LABELS_ONLY, Outputs, Target, predict_to_files
-from crossvox.workflows.prepare import Echo, refuse
 from crossvox.workflows.run import Run
 
 Checkpoint = Literal["best", "last"]
@@ -152,7 +152,7 @@ def predict_images(
         require_dicom()
     paths = run_paths(paths)
     require_known_modalities(Run.load(paths[0]).task, images)
-    refuse(check_images(images), echo)
+    report_problems(check_images(images), echo)
     files = {m: out / f"{_stem(image)}_{m}.nii.gz" for m, image in images.items()}
     inputs = {real_path(image) for image in images.values()}
     for file in files.values():
@@ -183,7 +183,7 @@ def predict_split(
     manifest, cases = cases_of(data, split)
     for case in cases:
         require_known_modalities(task, case.images)
-    refuse(check(manifest, (), splits=(split,)), echo)
+    report_problems(check(manifest, (), splits=(split,)), echo)
     predictor = Predictor(*paths, options=options)
     require_memory(predictor, [case.images for case in cases], options.memory_limit, echo)
     written = []

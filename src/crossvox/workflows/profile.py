@@ -30,10 +30,10 @@ from crossvox.data.prepare.store import Store
 from crossvox.methods import METHODS
 from crossvox.training.record import read_facts, read_metrics
 from crossvox.workflows.memory import require_memory
+from crossvox.workflows.messages import Echo
 from crossvox.workflows.predict import Options, Predictor
-from crossvox.workflows.prepare import Echo
 from crossvox.workflows.run import Run
-from crossvox.workflows.train import crops, store_path, train
+from crossvox.workflows.train import crop_dataset, store_path, train
 
 WARM_UP = 3
 """Steps that are made but not counted: the first ones also allocate and tune."""
@@ -81,7 +81,7 @@ def bench_load(config: RunConfig, steps: int) -> Figures:
     plan = make_plan(fingerprint(manifest), manifest, config.budget, crop_rule(config.backbone))
     run = Run(config.out, config, plan, selection, manifest.labels)
     store = Store(store_path(config, manifest, plan), plan.preprocessing)
-    dataset = crops(run, manifest, store)
+    dataset = crop_dataset(run, manifest, store)
     for step in range(steps):  # prepares what these steps look at
         dataset[step]
     start = time.perf_counter()
@@ -144,7 +144,7 @@ def _loss_shares(config: RunConfig, run: Run, step: float) -> Figures:
         for name, module in method.named_children()
         if type(module).__name__.endswith("Loss")
     ]
-    method(move_data_to_device(crops(run, manifest, store)[0], device), progress=0.5)
+    method(move_data_to_device(crop_dataset(run, manifest, store)[0], device), progress=0.5)
     for hook in hooks:
         hook.remove()
     seconds = {name: 0.0 for name, *_ in calls}

@@ -17,8 +17,9 @@ from crossvox.errors import UsageError
 from crossvox.inference.model import TrainedModel
 from crossvox.inference.ranking import Candidate, Ranked, Strategy, describe, order, uncertainty
 from crossvox.utils.files import atomic_write, require_writable
+from crossvox.workflows.messages import Echo, report_problems
 from crossvox.workflows.predict import Options, cases_of, load_model
-from crossvox.workflows.prepare import Echo, Pair, refuse
+from crossvox.workflows.prepare import Scan
 from crossvox.workflows.run import Run
 
 COLUMNS = ("rank", "case", "modality", "uncertainty", "distance")
@@ -72,7 +73,7 @@ def rank_cases(
     if strategy == "random":
         ranked = order([Candidate(case.id, m) for case, m in wanted], {}, strategy, seed)
     else:
-        refuse(check(manifest, (), splits=("train",)), echo)
+        report_problems(check(manifest, (), splits=("train",)), echo)
         predictor = load_model(run, options)
         labelled = _features(_candidates(predictor, known, echo))
         ranked = order(_candidates(predictor, wanted, echo), labelled, strategy)
@@ -90,7 +91,7 @@ def _features(candidates: Sequence[Candidate]) -> dict[str, list[np.ndarray]]:
     return found
 
 
-def _candidates(predictor: TrainedModel, pairs: Sequence[Pair], echo: Echo) -> list[Candidate]:
+def _candidates(predictor: TrainedModel, pairs: Sequence[Scan], echo: Echo) -> list[Candidate]:
     predictor.method.eval()
     found = []
     for number, (case, modality) in enumerate(pairs, start=1):

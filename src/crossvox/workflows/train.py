@@ -1,11 +1,11 @@
-"""Train a run: check the data, plan, prepare what is missing, fit, validate."""
+"""Train a run: check the data, plan, prepare, fit, validate."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import cast
 
 import torch
 from lightning_fabric import Fabric
@@ -17,48 +17,47 @@ from crossvox.data.crops.dataset import CropDataset
 from crossvox.data.manifest import Manifest, load_manifest
 from crossvox.data.manifest.selection import Selection, select
 from crossvox.data.prepare.fingerprint import Fingerprint, fingerprint
-from crossvox.data.prepare.pieces import find_pieces
+from crossvox.data.prepare.label_cache import LabelCache
+from crossvox.data.prepare.label_layout import find_label_layout
 from crossvox.data.prepare.plan import Plan, make_plan
 from crossvox.data.prepare.store import Store
 from crossvox.errors import CrossvoxError, UsageError
 from crossvox.methods import METHODS
 from crossvox.methods.base import Method
 from crossvox.training.compute import fabric as launch
-from crossvox.training.distributed import was_restarted
+from crossvox.training.distributed import first_process, was_restarted
 from crossvox.training.loop import fit
+from crossvox.training.progress import timed
 from crossvox.training.random_state import seed_all
 from crossvox.training.record import RunRecord, holds_run
 from crossvox.utils.files import require_folder, require_writable, sha256
 from crossvox.workflows.inputs import (
-    file_hashes,
-    images_of,
-    labels_of,
-    refuse_changed,
-    refuse_other_weights,
+    hash_inputs,
+    images_in_use,
+    labels_in_use,
+    refuse_changed_inputs,
+    refuse_changed_weights,
 )
-from crossvox.workflows.prepare import (
+from crossvox.workflows.messages import (
     Echo,
-    Stages,
     describe_fingerprint,
     describe_plan,
     describe_shifts,
-    fill,
-    refuse,
+    report_problems,
 )
+from crossvox.workflows.prepare import fill_store
 from crossvox.workflows.run import PLAN, Run
 from crossvox.workflows.validate import Validation
 from crossvox.workflows.weights import Files, describe, read_files, start
 
-Found = TypeVar("Found")
-
 
 @dataclass(frozen=True)
 class Trained:
-    """What training came to.
+    """A finished training.
 
     Attributes:
-        run: the run directory's description.
-        score: the best validation score (mean Dice over classes and modalities), if there was any.
+        run: description of the run directory.
+        score: best validation score (mean Dice over classes and modalities); None without one.
     """
 
     run: Run
@@ -68,154 +67,89 @@ class Trained:
 def train(config: RunConfig, echo: Echo = print) -> Trained:
     """Train a new run.
 
-    Where `torchrun` or SLURM started the job anew after a failure, it goes on with the run that it
-    had begun.
+    If `torchrun` or SLURM restarted the job after a failure, the run that it had begun goes on.
 
     Args:
-        config: what to train, on what, where to.
+        config: the run's configuration.
         echo: takes the lines for the user.
 
     Raises:
-        UsageError: the run directory is taken, or fewer labelled cases than asked for.
+        UsageError: the run directory is taken, or there are fewer labelled cases than asked for.
         DataError: the data set has errors; nothing is written then.
         CrossvoxError: training diverged.
+
+    >>> train(RunConfig(data=Path("dataset.json"), out=Path("runs/first"))).score
+    0.87
     """
     config = config.absolute()
     fabric = launch(config.compute)
-    echo = echo if fabric.is_global_zero else _silent
-    # Launchers count restarts per machine. Whether there is a run, the first process says for all:
-    # another may look when it has begun one.
-    counts = torch.tensor(float(was_restarted()), device=fabric.device)
-    again = cast(torch.Tensor, fabric.all_reduce(counts, reduce_op="sum")) > 0
-    if fabric.broadcast(bool(again) and holds_run(config.out)):
-        return _go_on(fabric, _begun(config), config.root, echo)
-    _on_first(fabric, lambda: _refuse_taken(config.out))
+    echo = echo if fabric.is_global_zero else _print_nothing
+    if _was_begun(fabric, config.out):
+        return _continue(fabric, _load_same(config), config.root, echo)
+
+    # 1. What is asked for. Nothing is written before all of it is known to work.
+    with first_process(fabric) as first:
+        if first:
+            _require_free(config.out)
     manifest = load_manifest(config.data, config.root)
     selection = select(manifest, config.labelled, config.label_draw)
-    files = read_files(config, manifest.modalities)
-    stages = Stages()
-    with stages("check"):
-        _on_first(fabric, lambda: _check(manifest, selection, config, echo))
-    found = fingerprint(manifest)
-    plan = make_plan(found, manifest, config.budget, crop_rule(config.backbone))
-    pieces = _on_first(fabric, lambda: find_pieces(manifest, selection))
-    aligned = is_aligned(plan.task, config)
-    plan = replace(plan, task=replace(plan.task, **vars(pieces), aligned=aligned))
+    weights = read_files(config, manifest.modalities)
+
+    # 2. Plan from the images' headers, and check all files. Each label map is read once.
+    timings: dict[str, float] = {}
+    labels = LabelCache()
+    with timed(timings, "check"):
+        found, plan = _plan_and_check(fabric, config, manifest, selection, labels, echo)
+        plan = _with_label_layout(fabric, config, plan, manifest, selection, labels)
     run = Run(config.out, config, plan, selection, manifest.labels)
     for line in _describe(found, run):
         echo(line)
-    with stages("prepare"):
-        parts = _assemble(fabric, run, manifest, echo, files)
-    weights = describe(files)
-    del files  # hundreds of megabytes that the training can use
+
+    # 3. The method with its first weights, and prepared volumes.
+    with timed(timings, "prepare"):
+        method = _new_method(fabric, run, weights, echo)
+        store, dataset = _prepare(fabric, run, manifest, labels, echo)
     facts = {
         "seed": config.seed,
         "device": str(fabric.device),
         "processes": fabric.world_size,
         "threads": torch.get_num_threads(),
-        "data": file_hashes(run, manifest, parts.store),
-        "weights": weights,
-        "moved_mm": {"/".join(key): s.round(1).tolist() for key, s in parts.dataset.shifts.items()},
-        "timings": stages.seconds,
+        "data": hash_inputs(run, manifest, store, labels.sha256),
+        "weights": describe(weights),
+        "moved_mm": {"/".join(key): s.round(1).tolist() for key, s in dataset.shifts.items()},
+        "timings": timings,
     }
-    # Not before here: a run that is refused leaves nothing behind.
-    own, active = {PLAN: run.document()}, fabric.is_global_zero
-    with RunRecord(config.out, config.to_dict(), facts, files=own, active=active) as record:
-        return _fit(fabric, run, parts, record, echo)
+    del weights, labels  # the training can use their memory
+
+    # 4. Train.
+    files, active = {PLAN: run.document()}, fabric.is_global_zero
+    with RunRecord(config.out, config.to_dict(), facts, files=files, active=active) as record:
+        validation = Validation(run, manifest, store)
+        return _fit(fabric, run, method, dataset, validation, record, echo)
 
 
 def resume(path: Path, root: Path | None = None, echo: Echo = print) -> Trained:
-    """Go on with an interrupted run; on a CPU, as if it had never stopped, bit for bit.
+    """Go on with an interrupted run; on a CPU bit for bit as if it had never stopped.
 
     Args:
         path: the run directory.
-        root: folder below which the data set's files must lie; None = as when it began.
+        root: folder below which the data set's files must lie; None = as when the run began.
         echo: takes the lines for the user.
 
     Raises:
         UsageError: `path` holds no run, or its configuration was changed since.
-        DataError: a file that the run looks at was changed since.
+        DataError: a file that the run uses was changed since.
     """
     require_writable(path)
     run = Run.load(path.absolute())
     fabric = launch(run.config.compute)
-    return _go_on(fabric, run, root, echo if fabric.is_global_zero else _silent)
+    return _continue(fabric, run, root, echo if fabric.is_global_zero else _print_nothing)
 
 
-def _begun(config: RunConfig) -> Run:
-    """The run that this very command began before; raises `UsageError` if it was another's."""
-    run = Run.load(config.out)
-    if run.config.to_dict() != config.to_dict():
-        _refuse_taken(config.out)
-    return run
-
-
-def _go_on(fabric: Fabric, run: Run, root: Path | None, echo: Echo) -> Trained:
-    manifest = load_manifest(run.config.data, root or run.config.root)
-    refuse_changed(run, {"manifest": sha256(run.config.data)})
-    # A run that came to no checkpoint begins again; any other needs its own weights only.
-    begun = (run.path / "checkpoints" / "last.safetensors").exists()
-    files = None if begun else read_files(run.config, manifest.modalities)
-    refuse_other_weights(run, files or {})
-    parts = _assemble(fabric, run, manifest, echo, files)
-    refuse_changed(run, file_hashes(run, manifest, parts.store))
-    with RunRecord(run.path, resume=True, active=fabric.is_global_zero) as record:
-        return _fit(fabric, run, parts, record, echo, resume=True)
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """What a run is made of once everything is prepared."""
-
-    store: Store
-    method: Method
-    dataset: CropDataset
-    validation: Validation
-
-
-def _assemble(
-    fabric: Fabric, run: Run, manifest: Manifest, echo: Echo, files: Files | None
-) -> _Parts:
-    """Make the method with its first weights, and prepare the volumes it will look at."""
-    config = run.config
-    seed_all(config.seed)
-    # First of all, since it may refuse its options.
-    method = build_method(run.task, config)
-    start(method, files, echo)
-    store = Store(store_path(config, manifest, run.plan), run.preprocessing)
-    echo(
-        f"method       {config.method['name']} on {config.backbone['name']}, "
-        f"{method.n_parameters / 1e6:.2f} million parameters, on {fabric.device}"
-    )
-    images = images_of(manifest)
-    labels = [(case, m) for case, m in images if (case.id, m) in run.selection.labels]
-    _on_first(fabric, lambda: fill(store, manifest, images, labels))
-    dataset = crops(run, manifest, store, fabric.global_rank, fabric.world_size)
-    for line in describe_shifts(dataset.shifts):
-        echo(line)
-    return _Parts(store, method, dataset, Validation(run, manifest, store))
-
-
-def _fit(
-    fabric: Fabric, run: Run, parts: _Parts, record: RunRecord, echo: Echo, resume: bool = False
-) -> Trained:
-    score = fit(
-        fabric,
-        parts.method,
-        parts.dataset,
-        run.config.fit,
-        record,
-        validate=parts.validation if parts.validation.cases else None,
-        resume=resume,
-        workers=run.config.compute.workers,
-    )
-    best = "" if score is None else f", best validation Dice {score:.3f}"
-    echo(f"trained {run.path}{best}")
-    return Trained(run, score)
-
-
-def crops(run: Run, manifest: Manifest, store: Store, rank: int = 0, world: int = 1) -> CropDataset:
-    """The batches that a run's method looks at, or one process's share of them."""
+def crop_dataset(
+    run: Run, manifest: Manifest, store: Store, rank: int = 0, world: int = 1
+) -> CropDataset:
+    """Return the batches that a run trains on, or one process's share of them."""
     return CropDataset(
         manifest,
         store,
@@ -232,63 +166,171 @@ def crops(run: Run, manifest: Manifest, store: Store, rank: int = 0, world: int 
 
 
 def store_path(config: RunConfig, manifest: Manifest, plan: Plan) -> Path:
-    """Where the prepared volumes lie: beside the run, unless the configuration says otherwise."""
+    """Return the folder of prepared volumes: as configured, else one beside the run."""
     if config.store is not None:
         return config.store
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in manifest.name)
     return config.out.parent / "prepared" / f"{name}-{plan.preprocessing.digest[:8]}"
 
 
-def _refuse_taken(out: Path) -> None:
+def _was_begun(fabric: Fabric, out: Path) -> bool:
+    """Return whether a launcher restarted this job after it had begun its run.
+
+    Launchers count restarts per machine, so the counts are added up. The first process decides
+    for all whether there is a run, because others may look after it has begun one.
+    """
+    count = torch.tensor(float(was_restarted()), device=fabric.device)
+    restarted = bool(cast(torch.Tensor, fabric.all_reduce(count, reduce_op="sum")) > 0)
+    return fabric.broadcast(restarted and holds_run(out))
+
+
+def _load_same(config: RunConfig) -> Run:
+    """Load the run that this very command began; raises `UsageError` if it is another's."""
+    run = Run.load(config.out)
+    if run.config.to_dict() != config.to_dict():
+        _require_free(config.out)
+    return run
+
+
+def _continue(fabric: Fabric, run: Run, root: Path | None, echo: Echo) -> Trained:
+    manifest = load_manifest(run.config.data, root or run.config.root)
+    refuse_changed_inputs(run, {"manifest": sha256(run.config.data)})
+    # A run without a checkpoint begins again. Any other needs its own weights only.
+    begun = (run.path / "checkpoints" / "last.safetensors").exists()
+    weights = None if begun else read_files(run.config, manifest.modalities)
+    refuse_changed_weights(run, weights or {})
+    method = _new_method(fabric, run, weights, echo)
+    store, dataset = _prepare(fabric, run, manifest, LabelCache(), echo)
+    refuse_changed_inputs(run, hash_inputs(run, manifest, store))
+    validation = Validation(run, manifest, store)
+    with RunRecord(run.path, resume=True, active=fabric.is_global_zero) as record:
+        return _fit(fabric, run, method, dataset, validation, record, echo, resume=True)
+
+
+def _plan_and_check(
+    fabric: Fabric,
+    config: RunConfig,
+    manifest: Manifest,
+    selection: Selection,
+    labels: LabelCache,
+    echo: Echo,
+) -> tuple[Fingerprint, Plan]:
+    """Plan, and refuse data with errors; labels that the run does not use are not opened.
+
+    Images that the store holds are not read again. If the plan fails, the check comes first all
+    the same, because it names every problem.
+    """
+    failure: CrossvoxError | None = None
+    is_prepared: Callable[[Path], bool] = _is_never_prepared
+    try:
+        found = fingerprint(manifest)
+        plan = make_plan(found, manifest, config.budget, crop_rule(config.backbone))
+        is_prepared = Store(store_path(config, manifest, plan), plan.preprocessing).has
+    except CrossvoxError as error:
+        failure = error
+    with first_process(fabric) as first:
+        if first:
+            used = labels_in_use(manifest, selection)
+            problems = check(manifest, used, ("train", "val"), is_prepared, labels)
+            report_problems(problems, echo)
+    if failure is not None:
+        raise failure
+    return found, plan
+
+
+def _with_label_layout(
+    fabric: Fabric,
+    config: RunConfig,
+    plan: Plan,
+    manifest: Manifest,
+    selection: Selection,
+    labels: LabelCache,
+) -> Plan:
+    """Add to the plan what the labelled scans tell, and whether scans are to be aligned."""
+    layout = None
+    with first_process(fabric) as first:
+        if first:
+            layout = find_label_layout(manifest, selection, labels)
+    layout = fabric.broadcast(layout)
+    aligned = is_aligned(plan.task, config)
+    return replace(plan, task=replace(plan.task, **vars(layout), aligned=aligned))
+
+
+def _new_method(fabric: Fabric, run: Run, weights: Files | None, echo: Echo) -> Method:
+    """Build the method with its first weights, published ones where files are given."""
+    config = run.config
+    seed_all(config.seed)
+    method = build_method(run.task, config)
+    start(method, weights, echo)
+    echo(
+        f"method       {config.method['name']} on {config.backbone['name']}, "
+        f"{method.n_parameters / 1e6:.2f} million parameters, on {fabric.device}"
+    )
+    return method
+
+
+def _prepare(
+    fabric: Fabric, run: Run, manifest: Manifest, labels: LabelCache, echo: Echo
+) -> tuple[Store, CropDataset]:
+    """Prepare the missing volumes in the first process, and open them in all."""
+    store = Store(store_path(run.config, manifest, run.plan), run.preprocessing)
+    with first_process(fabric) as first:
+        if first:
+            images = images_in_use(manifest)
+            labelled = [(case, m) for case, m in images if (case.id, m) in run.selection.labels]
+            fill_store(store, manifest, images, labelled, labels)
+    dataset = crop_dataset(run, manifest, store, fabric.global_rank, fabric.world_size)
+    for line in describe_shifts(dataset.shifts):
+        echo(line)
+    return store, dataset
+
+
+def _fit(
+    fabric: Fabric,
+    run: Run,
+    method: Method,
+    dataset: CropDataset,
+    validation: Validation,
+    record: RunRecord,
+    echo: Echo,
+    resume: bool = False,
+) -> Trained:
+    score = fit(
+        fabric,
+        method,
+        dataset,
+        run.config.fit,
+        record,
+        validate=validation if validation.cases else None,
+        resume=resume,
+        workers=run.config.compute.workers,
+    )
+    best = "" if score is None else f", best validation Dice {score:.3f}"
+    echo(f"trained {run.path}{best}")
+    return Trained(run, score)
+
+
+def _require_free(out: Path) -> None:
     require_folder(out)
     if holds_run(out):
         raise UsageError(f"{out} holds a run; use --resume {out} or another --out")
 
 
-def _check(manifest: Manifest, selection: Selection, config: RunConfig, echo: Echo) -> None:
-    """Refuse data with errors; labels that the run will not use are not opened."""
-    labels, skip = labels_of(manifest, selection), _prepared_before(manifest, config)
-    problems = check(manifest, labels, splits=("train", "val"), skip=skip)
-    refuse(problems, echo)
-
-
-def _prepared_before(manifest: Manifest, config: RunConfig) -> Callable[[Path], bool]:
-    """Tells the images that need no second look, as the store holds them as they are now."""
-    try:
-        rule = crop_rule(config.backbone)
-        plan = make_plan(fingerprint(manifest), manifest, config.budget, rule)
-        path = store_path(config, manifest, plan)
-        if (path / "preprocessing.json").exists():
-            return Store(path, plan.preprocessing).has
-    except CrossvoxError:
-        pass  # the check says what is wrong, in its own words
-    return lambda path: False
-
-
 def _describe(found: Fingerprint, run: Run) -> list[str]:
-    pools = run.selection
+    selection = run.selection
     counts = [
-        f"{m}: {len(pools.labelled.get(m, ()))} labelled, {len(pools.unlabelled.get(m, ()))} in "
-        f"the unlabelled pool"
+        f"{m}: {len(selection.labelled.get(m, ()))} labelled, "
+        f"{len(selection.unlabelled.get(m, ()))} in the unlabelled pool"
         for m in run.task.modalities
     ]
-    pieces = f"one piece    {', '.join(run.task.one_piece) or 'no class'}, in the labelled scans"
-    return [*describe_fingerprint(found), *describe_plan(run.plan), pieces, *counts]
+    connected = ", ".join(run.task.one_piece) or "no class"
+    one_piece = f"one piece    {connected}, in the labelled scans"
+    return [*describe_fingerprint(found), *describe_plan(run.plan), one_piece, *counts]
 
 
-def _on_first(fabric: Fabric, work: Callable[[], Found]) -> Found:
-    """What `work` finds in the first process, for all; its error ends them all."""
-    found: Found | CrossvoxError | OSError | None = None
-    if fabric.is_global_zero:
-        try:
-            found = work()
-        except (CrossvoxError, OSError) as raised:
-            found = raised
-    found = fabric.broadcast(found)
-    if isinstance(found, CrossvoxError | OSError):
-        raise found
-    return cast(Found, found)
+def _is_never_prepared(path: Path) -> bool:
+    return False
 
 
-def _silent(line: str) -> None:
-    """Takes the lines of all processes but the first."""
+def _print_nothing(line: str) -> None:
+    """Take the lines of all processes but the first."""

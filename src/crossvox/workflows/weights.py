@@ -25,7 +25,7 @@ from crossvox.networks.pretrained.loading import (
     share_frozen,
 )
 from crossvox.utils.files import atomic_path, sha256
-from crossvox.workflows.prepare import Echo
+from crossvox.workflows.messages import Echo
 
 EVERY = "all"
 """The place of a file that all modalities start from."""

@@ -29,7 +29,7 @@ from crossvox.data.prepare.plan import Budget, make_plan
 from crossvox.data.prepare.preprocess import Prepared
 from crossvox.data.prepare.store import Store
 from crossvox.inference.model import Inference, TrainedModel
-from crossvox.workflows.prepare import describe_shifts
+from crossvox.workflows.messages import describe_shifts
 from crossvox.workflows.run import Run
 from fixtures.run import train_arguments
 
@@ -319,7 +319,7 @@ def test_a_subject_is_brought_together_once_for_all_outputs(scans, plan, monkeyp
 def test_one_line_says_how_many_scans_were_moved_and_how_far():
     shifts = {("s1", "mr"): [0.0, 0, 12], ("s2", "mr"): [30.0, 40, 0], ("s2", "t1"): [6.0, 0, 8]}
     lines = list(describe_shifts({key: np.array(shift) for key, shift in shifts.items()}))
-    start = "training subjects, to lie over their first scan, by"
+    start = "training subjects onto their first scan, by"
     assert lines == [
         f"moved        mr of 2 {start} 12 to 50 mm (most: s2)",
         f"moved        t1 of 1 {start} 10 to 10 mm (most: s2)",

@@ -14,7 +14,7 @@ from crossvox.data.checks.scans import (
     placement_problems,
     registered_placement_problems,
 )
-from crossvox.data.formats.nifti import NiftiHeader, read_nifti
+from crossvox.data.formats.nifti import NiftiFile, NiftiHeader, read_nifti
 from crossvox.data.manifest import SPLITS, Case, Manifest, load_sound_part
 from crossvox.data.problems import Problem
 
@@ -24,6 +24,7 @@ def check(
     labels: Container[tuple[str, str]] | None = None,
     splits: Sequence[str] = SPLITS,
     skip: Callable[[Path], bool] = lambda path: False,
+    read_label: Callable[[Path], NiftiFile] = read_nifti,
 ) -> list[Problem]:
     """Read the scans of a data set once, one at a time, and list what is wrong with them.
 
@@ -33,6 +34,7 @@ def check(
             None = all of them.
         splits: the splits to look at.
         skip: true for images that need not be read again, such as prepared ones.
+        read_label: reads a label map, such as a `LabelCache` that also keeps it.
 
     Returns:
         The problems, in the manifest's order; none if the data can be used.
@@ -40,7 +42,7 @@ def check(
     >>> check(load_manifest("dataset.json"))
     []
     """
-    run = _DatasetCheck(manifest, skip)
+    run = _DatasetCheck(manifest, skip, read_label)
     run.check_cases(labels, splits)
     run.check_duplicates()
     run.check_absent_classes()
@@ -90,6 +92,7 @@ class _DatasetCheck:
     Attributes:
         manifest: the data set; None if there are scans alone.
         skip: true for images that need not be read again.
+        read_label: reads a label map.
         problems: those found so far.
         images: the images named so far.
         labels: the label maps named so far.
@@ -99,6 +102,7 @@ class _DatasetCheck:
 
     manifest: Manifest | None
     skip: Callable[[Path], bool] = lambda path: False
+    read_label: Callable[[Path], NiftiFile] = read_nifti
     problems: list[Problem] = field(default_factory=list)
     images: list[FileUse] = field(default_factory=list)
     labels: list[FileUse] = field(default_factory=list)
@@ -147,7 +151,7 @@ class _DatasetCheck:
         assert self.manifest is not None
         use = FileUse(case.id, case.split, modality, path)
         self.labels.append(use)
-        file = read_nifti(path)
+        file = self.read_label(path)
         header, problems = file.header, file.problems
         if header is not None and image is not None:
             problems = problems + self._placement_problems(case, modality, header, image)

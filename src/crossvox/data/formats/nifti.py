@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import hashlib
+import io
 import logging
 import math
 import os
@@ -11,7 +13,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import nibabel as nib
 import numpy as np
@@ -112,6 +114,7 @@ class NiftiFile:
             read.
         readable: the file holds the 3-D volume that its header announces, as far as was looked.
         problems: of the file and its header. The voxels' values are not judged here.
+        sha256: of the file's bytes; empty unless the voxels were read.
     """
 
     path: Path
@@ -119,6 +122,7 @@ class NiftiFile:
     stored: np.ndarray | None
     readable: bool
     problems: list[Problem]
+    sha256: str = ""
 
     def require_readable(self) -> NiftiHeader:
         """Return the header, whose geometry may be unusable; raises `DataError` if unreadable."""
@@ -151,21 +155,21 @@ def read_nifti(path: Path, voxels: bool = True) -> NiftiFile:
     []
     """
     header = stored = None
-    readable = False
+    readable, digest = False, ""
     problems: list[Problem] = []
     try:
-        with _open(path) as file:
+        with _open(path) as (file, hashed):
             header = _read_header(file)
             shape_problem, geometry_problem = _shape_problem(header), _geometry_problem(header)
             problems += [problem for problem in (shape_problem, geometry_problem) if problem]
             if shape_problem is None or shape_problem.severity == "warning":
                 _refuse_false_size(file, header, path)
                 stored = _read_voxels(file, header) if voxels else None
-                readable = True
+                readable, digest = True, hashed.hexdigest() if voxels else ""
     except _ReadError as error:
         problems.append(error.problem)
     problems = [replace(problem, file=str(path)) for problem in problems]
-    return NiftiFile(path, header, stored, readable, problems)
+    return NiftiFile(path, header, stored, readable, problems, digest)
 
 
 def read_header(path: Path) -> Grid:
@@ -183,7 +187,11 @@ def read_image(path: Path) -> Volume:
     >>> scan.data.shape == scan.grid.shape
     True
     """
-    file = read_nifti(path)
+    return as_image(read_nifti(path))
+
+
+def as_image(file: NiftiFile) -> Volume:
+    """Return a scan that was read, with slope and intercept applied; raises `DataError`."""
     header = file.require_sound()
     assert file.stored is not None
     return Volume(_as_float32(file.stored, header), header.grid)
@@ -212,7 +220,14 @@ def read_label(
     >>> read_label(Path("label.nii.gz"), {"liver": 6, "spleen": 1}).max()
     2
     """
-    volume = read_image(path)
+    return label_indices(read_nifti(path), ids, ignore, grid)
+
+
+def label_indices(
+    file: NiftiFile, ids: Mapping[str, int], ignore: int | None = None, grid: Grid | None = None
+) -> np.ndarray:
+    """Return a label map that was read as class indices, see `read_label`."""
+    volume = as_image(file)
     data = np.round(volume.data).astype(np.int32)
     indices = np.zeros(data.shape, dtype=np.int16)
     for index, value in enumerate(ids.values(), start=1):
@@ -320,6 +335,33 @@ def format_shape(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape))
 
 
+class _HashedFile(io.FileIO):
+    """A file that is hashed while it is read, each byte once."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(os.fspath(path), "rb")
+        self._sha256, self._hashed = hashlib.sha256(), 0
+
+    def hexdigest(self) -> str:
+        """Return the SHA-256 of the bytes up to the last one that was read."""
+        return self._sha256.hexdigest()
+
+    def readinto(self, buffer: Any) -> int:
+        """Read into a buffer; bytes that a seek left out are hashed first."""
+        position = self.tell()
+        while self._hashed < position:
+            self.seek(self._hashed)
+            self._hash(super().read(min(CHUNK, position - self._hashed)) or b"")
+            self.seek(position)
+        count = super().readinto(buffer) or 0
+        self._hash(memoryview(buffer).cast("B")[self._hashed - position : count])
+        return count
+
+    def _hash(self, data: bytes | memoryview) -> None:
+        self._sha256.update(data)
+        self._hashed += len(data)
+
+
 class _ReadError(Exception):
     """Reading a file stops here."""
 
@@ -329,7 +371,7 @@ class _ReadError(Exception):
 
 
 @contextlib.contextmanager
-def _open(path: Path) -> Iterator[IO[bytes]]:
+def _open(path: Path) -> Iterator[tuple[IO[bytes], _HashedFile]]:
     """Open a file for its unzipped bytes; failures in the block become `_ReadError`."""
     expected = "a .nii or .nii.gz file"
     if os.path.isdir(path):
@@ -338,7 +380,7 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
         raise _ReadError("no regular file", expected, "copy what it holds into one")
     name = path.name.lower()
     try:
-        with open(path, "rb") as file:
+        with _HashedFile(path) as hashed, io.BufferedReader(hashed) as file:
             if not name.endswith((".nii", ".nii.gz")):
                 fix = "convert it to .nii.gz (DICOM: dcm2niix; NRRD, MetaImage: SimpleITK)"
                 raise _ReadError(f"a file of type {path.suffix or 'unknown'}", expected, fix)
@@ -350,10 +392,10 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
                 fix = f"if the file is whole, rename it to {'.nii.gz' if zipped else '.nii'}"
                 raise _ReadError(found, "a suffix that fits the content", fix)
             if not zipped:
-                yield file
+                yield file, hashed
             else:
                 with gzip.GzipFile(fileobj=file) as unzipped:
-                    yield cast("IO[bytes]", unzipped)
+                    yield cast("IO[bytes]", unzipped), hashed
     except FileNotFoundError as error:
         fix = "correct its path or put the file there"
         raise _ReadError("no such file", expected, fix) from error

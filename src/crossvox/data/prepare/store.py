@@ -1,9 +1,9 @@
-"""Prepared arrays on disk, read by patch."""
+"""Prepared arrays on disk, read crop by crop."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import blosc2
 import numpy as np
 
-from crossvox.data.formats.nifti import read_header, read_image, read_label
+from crossvox.data.formats.nifti import NiftiFile, as_image, label_indices, read_header, read_nifti
 from crossvox.data.geometry import Grid, same_grid
 from crossvox.data.manifest import Case
 from crossvox.data.prepare.preprocess import Preprocessing
@@ -21,8 +21,9 @@ from crossvox.utils.documents import parse_json
 from crossvox.utils.files import atomic_write, sha256
 
 CHUNK = 48
-MOST_HEADER = 1 << 20
-"""Bytes in which a file says what it holds."""
+"""Voxels per axis of the blocks that are compressed and read on their own."""
+MAX_HEADER = 1 << 20
+"""Bytes of a file's header that are looked at."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ class StoredArray:
     """One prepared image or label.
 
     Attributes:
-        file: where it lies.
-        array: the compressed (X, Y, Z) array; slicing it reads only the chunks needed.
-        meta: what was noted when it was written.
+        file: path of the array.
+        array: compressed (X, Y, Z) array; slicing reads only the chunks needed.
+        meta: JSON notes written with it: source, hash, grid, fill value, body box.
     """
 
     file: Path
@@ -41,7 +42,7 @@ class StoredArray:
 
     @cached_property
     def grid(self) -> Grid:
-        """The array's grid."""
+        """Grid of the array."""
         return Grid.from_dict(self.meta["grid"])
 
     @property
@@ -56,27 +57,31 @@ class StoredArray:
 
     @cached_property
     def box(self) -> np.ndarray:
-        """(2, 3) first voxel and one past the last of the body."""
+        """(2, 3) first voxel of the body, and one past its last."""
         return np.array(self.meta["box"])
 
     def at(self, grid: Grid) -> StoredArray:
-        """The same scan at another place."""
+        """Return the same scan on another grid."""
         return replace(self, meta={**self.meta, "grid": grid.to_dict()})
 
     def read(self, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
-        """The voxels from `start` to `stop` (which must lie inside)."""
+        """Read the voxels from `start` to `stop`, both (3,) and inside the array."""
         return self.array[tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))]
 
 
 class Store:
     """A folder of arrays prepared in one way: `images/<case>/<modality>.b2nd`, `labels/…`.
 
-    An entry is used only if it was prepared in the same way from the same bytes, and a file is
-    written whole or not at all; so any number of runs may fill one store at the same time.
+    An array is used only if it was prepared in the same way from the same bytes. Files are written
+    as a whole or not at all, so several runs may fill one store at the same time.
+
+    >>> store = Store(Path("prepared"), plan.preprocessing)
+    >>> store.image(case, "ct").read(np.zeros(3), np.full(3, 16)).shape
+    (16, 16, 16)
     """
 
     def __init__(self, path: Path, preprocessing: Preprocessing) -> None:
-        """Open or create a store.
+        """Open a store, or plan to create one with the first array.
 
         Raises:
             UsageError: the folder holds arrays prepared in another way.
@@ -93,25 +98,36 @@ class Store:
                     f"{preprocessing.spacing} mm (another preset, budget or train split); "
                     "give another --store or remove the folder"
                 )
-        else:
-            atomic_write(description, json.dumps(preprocessing.to_dict(), indent=1))
 
     def image(self, case: Case, modality: str) -> StoredArray:
-        """The prepared image, preparing it first where it is missing or out of date."""
+        """Return the prepared image; prepare it first if it is missing or out of date."""
         return self._entry("images", case.id, modality, case.images[modality])
 
     def label(
-        self, case: Case, modality: str, ids: Mapping[str, int], ignore: int | None
+        self,
+        case: Case,
+        modality: str,
+        ids: Mapping[str, int],
+        ignore: int | None,
+        read: Callable[[Path], NiftiFile] = read_nifti,
     ) -> StoredArray:
-        """The prepared label, as class indices on its image's prepared grid; see `image`."""
+        """Return the prepared label, class indices on its image's prepared grid; see `image`.
+
+        Args:
+            case: of the manifest.
+            modality: of the case.
+            ids: class name → id in the file.
+            ignore: id of voxels without annotation.
+            read: reads a label map, such as a `LabelCache`.
+        """
         coding: dict[str, Any] = {"ids": dict(ids), "ignore": ignore}
         grid = read_header(case.images[modality])
         if not same_grid(read_header(case.labels[modality]), grid):
-            coding["grid"] = grid.to_dict()  # the result depends on the image's grid, too
-        return self._entry("labels", case.id, modality, case.labels[modality], coding)
+            coding["grid"] = grid.to_dict()  # the result then depends on the image's grid
+        return self._entry("labels", case.id, modality, case.labels[modality], coding, read)
 
     def has(self, source: Path) -> bool:
-        """Whether an image file is already prepared, and so was found sound before."""
+        """Return whether an image file is already prepared, and was thus found sound before."""
         return any(
             _is_of(entry, source, self.preprocessing.digest)
             for entry in self._index.get(source.name, [])
@@ -132,13 +148,14 @@ class Store:
         modality: str,
         source: Path,
         coding: dict[str, Any] | None = None,
+        read: Callable[[Path], NiftiFile] = read_nifti,
     ) -> StoredArray:
         file = self.path / folder / case / f"{modality}.b2nd"
         if file in self._open:
             return self._open[file]
         entry = _read(file)
         if entry is None or not _is_of(entry, source, self.preprocessing.digest, coding):
-            self._prepare(file, modality, source, coding)
+            self._prepare(file, modality, read(source), coding)
             entry = _read(file)
         if entry is None:
             raise DataError(f"{file}: just written but unreadable; is the disk full or failing?")
@@ -146,24 +163,28 @@ class Store:
         return entry
 
     def _prepare(
-        self, file: Path, modality: str, source: Path, coding: dict[str, Any] | None
+        self, file: Path, modality: str, source: NiftiFile, coding: dict[str, Any] | None
     ) -> None:
+        """Prepare a scan, or with a `coding` of class ids a label map, and write it."""
+        header = source.require_sound()
         meta: dict[str, Any] = {
-            "source": _identity(source),
-            "sha256": sha256(source),
+            "source": _identity(source.path),
+            "sha256": source.sha256,
             "digest": self.preprocessing.digest,
             "coding": coding,
         }
         if coding is None:
-            volume = read_image(source)
+            volume = as_image(source)
             prepared = self.preprocessing.image(volume.data, volume.grid, modality)
             array = prepared.array.astype(np.float16)
-            # The body box is in voxels of the prepared grid.
             meta.update(grid=prepared.grid.to_dict(), fill=prepared.fill, box=prepared.box.tolist())
         else:
-            grid = Grid.from_dict(coding["grid"]) if "grid" in coding else read_header(source)
-            indices = read_label(source, coding["ids"], coding["ignore"], grid)
+            grid = Grid.from_dict(coding["grid"]) if "grid" in coding else header.grid
+            indices = label_indices(source, coding["ids"], coding["ignore"], grid)
             array = self.preprocessing.label(indices, grid)
+        description = self.path / "preprocessing.json"
+        if not description.exists():
+            atomic_write(description, json.dumps(self.preprocessing.to_dict(), indent=1))
         _write(file, array, meta)
 
 
@@ -180,7 +201,7 @@ def _identity(source: Path) -> dict[str, Any]:
 def _is_of(
     entry: StoredArray, source: Path, digest: str, coding: dict[str, Any] | None = None
 ) -> bool:
-    """Whether `entry` was made from `source` as it is now; touched files are compared by hash."""
+    """Return whether `entry` was made from `source` as it is; touched files are hashed."""
     meta = entry.meta
     if meta["digest"] != digest or meta["coding"] != coding:
         return False
@@ -200,7 +221,7 @@ def _write(file: Path, array: np.ndarray, meta: dict[str, Any]) -> None:
         cparams={"codec": blosc2.Codec.ZSTD, "clevel": 3, "nthreads": 1},
     )
     stored.schunk.vlmeta["crossvox"] = json.dumps(meta)
-    # As bytes: blosc2's own writing says nothing of why it failed, such as a full disk.
+    # Written as bytes, because blosc2 does not say why writing failed, such as a full disk.
     atomic_write(file, stored.to_cframe())
 
 
@@ -212,7 +233,7 @@ def _description(file: Path) -> Preprocessing:
 
 
 def _read(file: Path) -> StoredArray | None:
-    """The array in `file`, or None where there is none that can be read."""
+    """Open the array in `file`; None if there is none that can be read."""
     if not file.exists() or not _is_plain(file):
         return None
     try:
@@ -226,9 +247,9 @@ def _read(file: Path) -> StoredArray | None:
 
 
 def _is_plain(file: Path) -> bool:
-    """Whether the file holds numbers, and no object that blosc2 would make by running code."""
+    """Return whether the file holds numbers only, no object that blosc2 builds by running code."""
     with open(file, "rb") as stored:
-        # After the magic, a number says how long the header with the names of its layers is.
+        # The size of the header with the names of the layers follows the magic number.
         size = int.from_bytes(stored.read(15)[11:], "big")
-        names = stored.read(min(size, MOST_HEADER))
+        names = stored.read(min(size, MAX_HEADER))
     return not any(name in names for name in (b"LazyArray", b"b2o", b"proxy-source"))

@@ -10,7 +10,7 @@ import pytest
 
 from crossvox.data.manifest import Manifest
 from crossvox.data.manifest.selection import Selection
-from crossvox.data.prepare.pieces import SPREAD, find_pieces
+from crossvox.data.prepare.label_layout import MAX_SPREAD, find_label_layout
 from fixtures.data import write_dataset, write_nifti
 
 SHAPE = (40, 4, 4)
@@ -30,7 +30,7 @@ def draw(manifest: Manifest, case: str, *runs: tuple[int, int, int]) -> None:
 
 
 def of(manifest: Manifest, *cases: str) -> tuple[str, ...]:
-    return find_pieces(manifest, Selection({"ct": cases}, {"ct": ()})).one_piece
+    return find_label_layout(manifest, Selection({"ct": cases}, {"ct": ()})).one_piece
 
 
 def test_classes_of_one_part_in_each_labelled_scan(manifest: Manifest) -> None:
@@ -51,8 +51,8 @@ def test_one_modality_cannot_outvote_another(tmp_path: Path) -> None:
         write_nifti(case.labels[modality], values)
     ids = ("train0",)
     first = Selection({"ct": ids, "mr": ()}, {"ct": (), "mr": ids})
-    assert find_pieces(both, first).one_piece == ("liver",)
-    assert find_pieces(both, Selection({"ct": ids, "mr": ids}, {})).one_piece == ()
+    assert find_label_layout(both, first).one_piece == ("liver",)
+    assert find_label_layout(both, Selection({"ct": ids, "mr": ids}, {})).one_piece == ()
 
 
 def test_a_twentieth_may_lie_apart(manifest: Manifest) -> None:
@@ -65,7 +65,7 @@ def test_a_twentieth_may_lie_apart(manifest: Manifest) -> None:
 def test_a_class_that_no_labelled_scan_shows_is_none_of_them(manifest: Manifest) -> None:
     draw(manifest, "train0", (0, 8, 1))
     assert of(manifest, "train0") == ("liver",)
-    assert find_pieces(manifest, Selection({"ct": ()}, {"ct": ("train0",)})).one_piece == ()
+    assert find_label_layout(manifest, Selection({"ct": ()}, {"ct": ("train0",)})).one_piece == ()
 
 
 def test_labels_that_the_run_does_not_use_are_not_opened(manifest: Manifest) -> None:
@@ -86,7 +86,7 @@ def test_a_class_that_was_not_outlined_has_no_say_there(manifest: Manifest) -> N
 def offset(manifest: Manifest, *cases: str) -> tuple[float, float, float] | None:
     """From the spleen to the liver; that back must be its opposite."""
     selection = Selection({m: cases for m in manifest.modalities}, {})
-    offsets = find_pieces(manifest, selection).offsets
+    offsets = find_label_layout(manifest, selection).offsets
     if not offsets:  # none at all
         return None
     (none, there), (back, nothing) = offsets
@@ -126,11 +126,11 @@ def test_what_lies_here_and_there_has_no_place(manifest: Manifest) -> None:
     """Scans of which one is upside down, say."""
     draw(manifest, "train0", (0, 1, 1), (29, 30, 4))
     draw(manifest, "train1", (29, 30, 1), (0, 1, 4))
-    assert SPREAD > 29 * 2
+    assert MAX_SPREAD > 29 * 2
     assert offset(manifest, "train0", "train1") == (0.0, 0.0, 0.0)
     draw(manifest, "train0", (0, 1, 1), (31, 32, 4))
     draw(manifest, "train1", (31, 32, 1), (0, 1, 4))
-    assert SPREAD < 31 * 2
+    assert MAX_SPREAD < 31 * 2
     assert offset(manifest, "train0", "train1") is None
     assert offset(manifest, "train0") == (-62.0, 0.0, 0.0)
 

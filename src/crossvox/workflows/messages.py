@@ -1,0 +1,67 @@
+"""Lines that commands print about data sets, plans and problems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import nibabel as nib
+import numpy as np
+
+from crossvox.data.checks import Problem, raise_on_errors
+from crossvox.data.prepare.fingerprint import Fingerprint
+from crossvox.data.prepare.plan import Plan
+
+Echo = Callable[[str], None]
+"""Takes the lines for the user, such as `print`."""
+
+
+def report_problems(problems: Sequence[Problem], echo: Echo = print) -> None:
+    """Raise `DataError` with all problems if one is an error; otherwise print the warnings."""
+    raise_on_errors(problems)
+    for warning in problems:
+        echo(str(warning))
+
+
+def describe_fingerprint(fingerprint: Fingerprint) -> Iterator[str]:
+    """Describe the training images: number, spacing and size per modality."""
+    for modality, count in fingerprint.counts.items():
+        yield (
+            f"{modality}: {count} training images, median "
+            f"{_times(fingerprint.spacing[modality])} mm, "
+            f"{_times(fingerprint.extent[modality], 0)} mm in all"
+        )
+
+
+def describe_plan(plan: Plan) -> Iterator[str]:
+    """Describe grid, crop and the network's strides."""
+    task, frame = plan.task, plan.preprocessing.frame
+    affine = np.eye(4)
+    affine[:3, :3] = frame
+    tilt = np.degrees(np.arccos(np.clip(np.abs(frame).max(axis=0), 0, 1))).max()
+    oblique = f", up to {tilt:.0f}° oblique" if tilt > 0.5 else ""
+    yield f"spacing      {_times(task.spacing)} mm"
+    yield f"orientation  {''.join(nib.aff2axcodes(affine))}{oblique}"
+    size = np.array(task.patch) * task.spacing
+    yield f"patch        {_times(task.patch, 0)} voxels, {_times(size, 0)} mm"
+    if len(task.strides) > 1:
+        yield f"strides      {', '.join(_times(s, 0) for s in task.strides)}"
+        yield f"kernels      {', '.join(_times(k, 0) for k in task.kernels)}"
+    yield f"may mirror   {', '.join('xyz'[axis] for axis in task.flips) or 'no axis'}"
+    kind = "registered" if task.registered else "not registered"
+    kind += ", will be aligned by a shift" if task.aligned else ""
+    yield f"subjects     {f'paired, {kind}' if task.paired else 'unpaired'}"
+
+
+def describe_shifts(shifts: Mapping[tuple[str, str], np.ndarray]) -> Iterator[str]:
+    """Describe how far scans were moved onto the subjects' first scans, a line per modality."""
+    for modality in dict.fromkeys(m for _, m in shifts):
+        sizes = {c: np.linalg.norm(shift) for (c, m), shift in shifts.items() if m == modality}
+        smallest, largest = min(sizes.values()), max(sizes, key=sizes.__getitem__)
+        yield (
+            f"moved        {modality} of {len(sizes)} training subjects onto their first scan, "
+            f"by {smallest:.0f} to {sizes[largest]:.0f} mm (most: {largest})"
+        )
+
+
+def _times(values: Iterable[float], digits: int = 2) -> str:
+    return " × ".join(f"{value:.{digits}f}" for value in values)
