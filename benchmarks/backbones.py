@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from crossvox.batch import Task
-from crossvox.networks.backbone import BACKBONES
+from crossvox.networks import BACKBONES
 
 CLASSES = 16
 

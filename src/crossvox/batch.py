@@ -1,4 +1,4 @@
-"""The types that every layer shares: what is to be segmented, and what one step trains on."""
+"""The types that all layers share: the task, and the batch of one training step."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 IGNORE = -1
-"""Class index of voxels that carry no annotation; no loss term looks at them."""
+"""Label of voxels without annotation; the losses leave these out."""
 
 Triple = tuple[int, int, int]
 Offset = tuple[float, float, float]
@@ -20,11 +21,11 @@ Offsets = tuple[tuple[Offset | None, ...], ...]
 
 @dataclass(frozen=True)
 class CropRule:
-    """Which crops a network with strides of its own takes.
+    """The crop sizes that a network with fixed strides accepts.
 
     Attributes:
-        multiple: every axis is a multiple of this many voxels, and not all of them are just that:
-            nothing can be normalised over a deepest grid of one voxel.
+        multiple: each axis must be a multiple of this number of voxels, and at least one axis a
+            larger multiple: instance norm cannot use a deepest grid of a single voxel.
         cubic: all axes must be equal.
     """
 
@@ -32,7 +33,7 @@ class CropRule:
     cubic: bool = False
 
     def nearest(self, size: Sequence[int]) -> Triple:
-        """The crop that is taken and comes nearest to `size`; a cube by its volume."""
+        """Return the accepted size that is nearest to `size`, for cubes the nearest in volume."""
         wanted = [math.prod(size) ** (1 / 3)] * 3 if self.cubic else list(size)
         steps = [max(1, round(n / self.multiple)) for n in wanted]
         if max(steps) == 1:
@@ -42,37 +43,48 @@ class CropRule:
         return x, y, z
 
     def check(self, size: Sequence[int], network: str) -> None:
-        """Raise `ValueError`, with the nearest size that works, unless `network` takes `size`."""
+        """Raise `ValueError` if `size` is not accepted; the message names the nearest that is."""
         if tuple(size) == self.nearest(size):
             return
         shape = "a cube of" if self.cubic else "axes that are"
         raise ValueError(
             f"{network} cannot take a crop of {tuple(size)} voxels: it needs {shape} multiples of "
-            f"{self.multiple}, more than one in all; nearest is {self.nearest(size)}"
+            f"{self.multiple}, at least one of them larger; nearest is {self.nearest(size)}"
         )
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a network must do and on which grid it works.
+    """What to segment, in which modalities, and the grid of the crops.
+
+    ```python
+    task = Task(
+        modalities=("ct", "mr"),
+        classes=("liver", "spleen"),
+        patch=(32, 32, 16),
+        spacing=(2.0, 2.0, 4.0),
+        strides=((1, 1, 1), (2, 2, 1), (2, 2, 2)),
+        kernels=((3, 3, 1), (3, 3, 3), (3, 3, 3)),
+    )
+    ```
 
     Attributes:
         modalities: names, in the manifest's order.
-        classes: foreground class names; class index 0 is the background and not listed.
+        classes: names of the foreground classes; class index 0 is the background and not listed.
         patch: crop size in voxels; the last axis is the through-plane one.
         spacing: voxel size in mm, along the same axes.
-        strides: per resolution level, the step from the level above; the first is the stem's.
-            A single level where the backbone has strides of its own.
-        kernels: per resolution level, the convolution kernel (1 along an axis still too coarse).
-        paired: training subjects may have several modalities (not: that these are registered).
+        strides: per resolution level, the stride from the level above; the first is the stem's.
+            A single level for backbones with fixed strides.
+        kernels: per resolution level, the kernel size (1 along an axis that is still too coarse).
+        paired: training subjects may have several modalities; these need not be registered.
         registered: the modalities of a subject agree voxel by voxel in world space.
         flips: array axes along which mirroring swaps no left/right pair of classes.
-        one_piece: names of the classes that are one connected piece in the labelled training
+        one_piece: names of the classes that are one connected component in the labelled training
             scans (`data.prepare.label_layout`).
-        offsets: per class, per class, how far from the second one's centre the first one's lies
-            there: (3,) mm in world space (RAS+), None where that is not known. Empty if none is.
-        aligned: a subject's scans are first brought over each other (`data.prepare.align`), as
-            headers only say roughly where the body lies.
+        offsets: `offsets[i][j]` is the mean vector from the centre of class j to that of class i,
+            in mm of world space (RAS+), None where unknown. Empty if nothing is known.
+        aligned: scans of one subject are first shifted onto each other (`data.prepare.align`),
+            since file headers give the position of the body only roughly.
     """
 
     modalities: tuple[str, ...]
@@ -90,27 +102,32 @@ class Task:
 
     def __post_init__(self) -> None:
         if unknown := set(self.one_piece) - set(self.classes):
-            raise ValueError(f"one piece: {', '.join(sorted(unknown))} is none of the classes")
+            raise ValueError(
+                f"one_piece names {', '.join(sorted(unknown))}, not among the classes "
+                f"{', '.join(self.classes)}"
+            )
         if not _are_offsets(self.offsets, len(self.classes)):
-            raise ValueError("offsets: neither three finite numbers nor none per pair of classes")
+            raise ValueError(
+                "offsets must hold three finite numbers or null for each pair of classes"
+            )
 
     @property
     def n_classes(self) -> int:
-        """Number of output channels, the background included."""
+        """Number of output channels, including the background."""
         return len(self.classes) + 1
 
     @property
-    def single(self) -> tuple[int, ...]:
+    def one_piece_indices(self) -> tuple[int, ...]:
         """Class indices of `one_piece`."""
         return tuple(self.classes.index(name) + 1 for name in self.one_piece)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """Return plain values, ready for JSON."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Task:
-        """The inverse of `to_dict`; lists become tuples again."""
+        """Invert `to_dict`; lists become tuples again."""
 
         def freeze(value: Any) -> Any:
             return tuple(freeze(v) for v in value) if isinstance(value, list | tuple) else value
@@ -119,7 +136,7 @@ class Task:
 
 
 def _are_offsets(offsets: Any, n: int) -> bool:
-    """Whether they are what `Task` says; a plan that was edited by hand may hold anything."""
+    """Whether `offsets` is what `Task` says; a plan edited by hand may hold anything."""
     if offsets == ():
         return True
     rows = offsets if isinstance(offsets, tuple) else ()
@@ -139,22 +156,46 @@ def _is_offset(value: Any) -> bool:
 
 @dataclass
 class View:
-    """Crops that are looked at together: per row one anchor crop and what accompanies it.
+    """Crops of several modalities; in each row an anchor crop and the crops that go with it.
+
+    ```python
+    images = {m: torch.randn(2, 1, 32, 32, 16) for m in ("ct", "mr")}
+    unpaired = {"ct": torch.tensor([True, False]), "mr": torch.tensor([False, True])}
+    view = View(images, same_subject=unpaired)  # row 0: anchor ct, row 1: anchor mr
+    ```
 
     Attributes:
         images: modality → (B, 1, X, Y, Z), zero where a row has no such image.
-        same: modality → (B,) bool, True where the image shows the anchor's own subject on the
-            anchor's own grid. In a labelled view a False row holds no image at all; in an
-            unlabelled view it holds a position-matched crop, of another subject or of a scan that
-            does not reach the anchor's crop.
-        label: (B, X, Y, Z) int64 class indices, `IGNORE` where unannotated; None = unlabelled.
-        annotated: (B, K + 1) bool, the classes that were outlined in that row's case; the
-            voxels of the others may hide in its background. None = all of them.
+        same_subject: modality → (B,) bool, True where the image shows the anchor's subject on the
+            anchor's grid. A False row holds no image in a labelled view. In an unlabelled view it
+            holds a crop of the same normalised position in another body, or of a scan of this
+            subject that does not reach the anchor's crop.
     """
 
     images: dict[str, Tensor]
-    same: dict[str, Tensor]
-    label: Tensor | None = None
+    same_subject: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        """Number of rows, B."""
+        return len(next(iter(self.images.values())))
+
+    @property
+    def one_subject(self) -> Tensor:
+        """(B,) bool, True where all images of a row show one subject on one grid."""
+        return torch.stack(list(self.same_subject.values())).all(dim=0)
+
+
+@dataclass
+class LabelledView(View):
+    """A view whose anchor crops are labelled.
+
+    Attributes:
+        label: (B, X, Y, Z) int64 class indices of the anchor, `IGNORE` where not annotated.
+        annotated: (B, K + 1) bool, the classes that were outlined in the row's case; voxels of
+            the others may be labelled background. None = all classes.
+    """
+
+    label: Tensor
     annotated: Tensor | None = None
 
 
@@ -162,15 +203,24 @@ class View:
 class Batch:
     """One training step.
 
+    ```python
+    label = torch.zeros(2, 32, 32, 16, dtype=torch.int64)
+    anchor = {"ct": torch.ones(2, dtype=torch.bool)}
+    batch = Batch(0, {"ct": LabelledView({"ct": view.images["ct"]}, anchor, label)}, view)
+    ```
+
     Attributes:
-        step: the step's number, from 0.
+        step: number of the step, from 0.
         labelled: modality → the view whose anchor and label belong to that modality.
-        unlabelled: one view with every modality filled, no labels; None if the method
-            asked for none.
+        unlabelled: one view of all modalities; None if the method does not need it.
         names: the cases drawn, for messages.
     """
 
     step: int
-    labelled: dict[str, View]
+    labelled: dict[str, LabelledView]
     unlabelled: View | None = None
     names: tuple[str, ...] = ()
+
+    def labelled_views(self) -> dict[str, LabelledView]:
+        """Return the labelled views that hold a crop; in a step a modality may have none."""
+        return {m: view for m, view in self.labelled.items() if len(view)}

@@ -11,7 +11,7 @@ from crossvox.benchmark.suite import load_suite, settings, slug
 from crossvox.cli.commands.benchmark import _settings
 from crossvox.cli.main import main
 from crossvox.methods import METHODS
-from crossvox.networks.backbone import BACKBONES
+from crossvox.networks import BACKBONES
 from fixtures.benchmark import write_suite
 from fixtures.paths import ROOT
 from fixtures.run import refused

@@ -15,7 +15,7 @@ from crossvox.cli.run_options import parse_run, run_config
 from crossvox.config.presets import presets
 from crossvox.errors import DataError
 from crossvox.methods import METHODS
-from crossvox.networks.backbone import BACKBONES
+from crossvox.networks import BACKBONES
 from fixtures.run import refused
 
 

@@ -76,7 +76,9 @@ def test_networks_part_as_in_cmc(joint: float, alike: bool) -> None:
         optimiser.zero_grad()
         method.after_step()
         for cmc in (method.student, method.teacher.model):
-            first, other = (torch.cat([p.flatten() for p in e.parameters()]) for e in cmc.encoders)
+            first, other = (
+                torch.cat([p.flatten() for p in e.parameters()]) for e in cmc.networks.encoders
+            )
             assert torch.equal(first, other) == together
 
 
@@ -84,10 +86,10 @@ def test_only_rows_of_one_subject_meet() -> None:
     cmc = awake(make_method("cmc", PAIRED))
     images = dict(make_batch(PAIRED).unlabelled.images)
     same = {m: torch.tensor([True, m == "ct"]) for m in images}
-    before = cmc.together(images, same)["ct"]
+    before = cmc.networks(images, same)["ct"]
     images["mr"] = images["mr"] + 1
     images["mr"][:, :, ::2] *= 3
-    after = cmc.together(images, same)["ct"]
+    after = cmc.networks(images, same)["ct"]
     assert not torch.allclose(before[0], after[0])
     torch.testing.assert_close(before[1], after[1])
 
@@ -96,10 +98,10 @@ def test_a_crop_without_partners_is_decoded_as_it_is_predicted() -> None:
     cmc = awake(make_method("cmc", PAIRED))
     images = make_batch(PAIRED).unlabelled.images
     nobody = {m: torch.zeros(2, dtype=torch.bool) for m in images}
-    for m, logits in cmc.together(images, nobody).items():
+    for m, logits in cmc.networks(images, nobody).items():
         torch.testing.assert_close(logits, cmc.predict({m: images[m]})[m])
     everybody = {m: ~rows for m, rows in nobody.items()}
-    for m, logits in cmc.together(images, everybody).items():
+    for m, logits in cmc.networks(images, everybody).items():
         torch.testing.assert_close(logits, cmc.predict(images)[m])
 
 
@@ -115,13 +117,11 @@ def test_left_out_modalities_have_no_say() -> None:
     asked = {}
     for drop in (0.0, 1.0):
         method = make_method("cmc+", PAIRED, drop=drop)
-        together = method.student.together
 
-        def spy(images, same, drop=drop, together=together):
-            asked[drop] = {m: bool(rows.any()) for m, rows in same.items()}
-            return together(images, same)
+        def spy(_, args, drop=drop):
+            asked[drop] = {m: bool(rows.any()) for m, rows in args[1].items()}
 
-        method.student.together = spy
+        method.student.networks.register_forward_pre_hook(spy)
         step(method, batch, 1.0)
     assert asked == {0.0: {"ct": True, "mr": True}, 1.0: {"ct": False, "mr": False}}
 

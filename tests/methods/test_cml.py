@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from crossvox.batch import Batch, View
-from crossvox.losses.pseudo import soft_loss
+from crossvox.losses.pseudo_labels import soft_label_loss
 from crossvox.methods.base import Method
 from fixtures.methods import crops, gradients, make_batch, make_method, make_task
 
@@ -48,22 +48,22 @@ def binary(*foreground: float) -> Tensor:
 def test_soft_loss_by_hand(
     found: tuple[float, ...], target: tuple[float, ...], expected: float
 ) -> None:
-    loss = soft_loss(binary(*found).log(), binary(*target))
+    loss = soft_label_loss(binary(*found).log(), binary(*target))
     assert float(loss) == pytest.approx(expected, abs=1e-5)
 
 
 def test_area_similarity_by_hand() -> None:
     """Two crops with disjoint organs, temperature 1: one positive and two negatives each."""
-    area = make_method("cml", UNPAIRED).area
+    asc = make_method("cml", UNPAIRED).asc
     organs = torch.cat([binary(1.0, 0.0), binary(0.0, 1.0)])
     logits = organs.clamp(1e-9, 1).log()
     # Similarity 1 with the positive and 0 with the others: ln(e + 2) − 1.
-    assert float(area([logits, logits], True)) == pytest.approx(0.551445, abs=1e-4)
+    assert float(asc([logits, logits], True)) == pytest.approx(0.551445, abs=1e-4)
     # The positive 0, one negative 1 (the wrong crop's other modality), one 0: ln(2 + e) − 0.
-    assert float(area([logits, logits.flip(0)], True)) == pytest.approx(1.551445, abs=1e-4)
+    assert float(asc([logits, logits.flip(0)], True)) == pytest.approx(1.551445, abs=1e-4)
     # All alike: ln 3.
     same = logits[:1].expand(2, -1, -1, -1, -1)
-    assert float(area([same, same], True)) == pytest.approx(1.098612, abs=1e-4)
+    assert float(asc([same, same], True)) == pytest.approx(1.098612, abs=1e-4)
 
 
 def test_following_the_area_similarity_lowers_it() -> None:
@@ -97,7 +97,7 @@ def test_squared_distance_is_of_registered_crops_of_one_subject(
     task = make_task(modalities, paired=True, registered=True)
     method, batch = make_method("cml", task), make_batch(task)
     view = unlabelled(batch)
-    view.same[modalities[-1]] = torch.tensor([False, True])  # row 0 is of two subjects
+    view.same_subject[modalities[-1]] = torch.tensor([False, True])  # row 0 is of two subjects
     found = float(step(method, batch)["mutual"].detach())
     with torch.no_grad():
         p = [x[1:].softmax(dim=1) for x in method.predict(view.images).values()]
@@ -131,7 +131,7 @@ def test_registered_crops_learn_the_mean_of_all_teachers() -> None:
     method = make_method("cml", REGISTERED, share=0.0, passes=1)
     batch = make_batch(REGISTERED)
     view = unlabelled(batch)
-    view.same["mr"] = torch.tensor([True, False])
+    view.same_subject["mr"] = torch.tensor([True, False])
     with torch.no_grad():
         for p in method.parameters():
             p.zero_()

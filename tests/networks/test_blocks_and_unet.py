@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from crossvox.batch import Task, Triple
 from crossvox.methods.cmc.fusion import Fusion
 from crossvox.methods.cmc.mia import MIA, make_mia
-from crossvox.networks.backbone import BACKBONES
+from crossvox.networks import BACKBONES
 from crossvox.networks.blocks import InstanceNorm, Pointwise
 from crossvox.networks.unet import UNetBackbone
 from fixtures.methods import CROPS, CUBE, PATCH, TINY, crops, make_task

@@ -269,7 +269,7 @@ def test_training_finds_and_says_which_classes_are_one_piece(run):
     assert none is nothing is None
     assert there == pytest.approx([-22, 0, 0], abs=1) == [-v for v in back]
     task = Run.load(run).task
-    assert task.single == (1, 2)
+    assert task.one_piece_indices == (1, 2)
     assert task.offsets == ((None, tuple(there)), (tuple(back), None))
 
 

@@ -10,7 +10,7 @@ from crossvox.batch import CropRule, Task
 from crossvox.errors import UsageError
 from crossvox.methods import METHODS
 from crossvox.methods.base import Method
-from crossvox.networks.backbone import BACKBONES
+from crossvox.networks import BACKBONES
 
 if TYPE_CHECKING:
     from crossvox.config.run_config import RunConfig

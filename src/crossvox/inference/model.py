@@ -84,7 +84,7 @@ class TrainedModel:
         weights = self.method.class_weights() if self.inference.weigh else ()
         if not keeps:
             return Postprocessing(weights)
-        return Postprocessing(weights, self.task.single, self.task.offsets)
+        return Postprocessing(weights, self.task.one_piece_indices, self.task.offsets)
 
     def predict_prepared(
         self, prepared: Mapping[str, Prepared], native: Mapping[str, Grid]

@@ -1,4 +1,4 @@
-"""Rows of all data-parallel processes in one tensor, with their gradient."""
+"""Gathering of rows from all data-parallel processes, with gradient."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import distributed as dist
 
 
 def world_size() -> int:
-    """Number of data-parallel processes; 1 where there is no process group."""
+    """Return the number of data-parallel processes; 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def gather_rows(x: Tensor) -> Tensor:
-    """The rows of all ranks, in rank order: (B, …) → (world · B, …); x itself on one process.
+    """Return the rows of all ranks in rank order: (B, …) → (world · B, …); x on one process.
 
-    For a loss that every rank computes alike from the gathered rows, under data parallelism that
-    averages gradients over ranks: the result is then the gradient of that loss, as if one
-    process held the whole batch. Every rank must bring the same shape.
+    Meant for a loss that all ranks compute from the gathered rows alike. Data parallelism then
+    averages the gradients over ranks, and the result is the gradient of that loss, as if one
+    process held the whole batch. The shape must be the same on all ranks.
     """
     return _GatherRows.apply(x) if world_size() > 1 else x
 
@@ -36,8 +36,8 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        # All ranks hold the same gradient, so their sum is `world` times our share of it, and
-        # the average over ranks that follows undoes the factor. Summing for real would need a
-        # collective call in the backward pass, in among those of the gradient averaging.
+        # All ranks hold the same gradient. Its sum over ranks would be `world` times our share,
+        # and the averaging that follows divides by `world` again. A real sum would need another
+        # collective call, in among those of the gradient averaging.
         own = gradient.narrow(0, dist.get_rank() * ctx.rows, ctx.rows)
         return own * world_size()

@@ -1,4 +1,4 @@
-"""Bringing volumes of two modalities to where their positions can be compared."""
+"""Flattening of volumes so that positions of two modalities can be compared."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from torch.nn import functional as F
 from crossvox.batch import Triple
 
 
-def comparable(x: Tensor, grid: int, registered: Tensor | bool) -> Tensor:
+def flatten_space(x: Tensor, grid: int, registered: Tensor | bool) -> Tensor:
     """Flatten space, after pooling to at most `grid` positions per axis where voxels differ.
 
-    Rows that are not registered lie on the fine grid all the same as soon as others may be, so
-    that the shape depends on no data and all rows can be compared with all, on every rank.
+    If only some rows are registered, the others are pooled and resized back to the fine grid.
+    Then the shape does not depend on the data, and rows can be compared across ranks.
 
     Args:
         x: (B, C, X, Y, Z).
-        grid: positions per axis at most.
-        registered: whether the row's voxels correspond across modalities; (B,) bool if they do
-            for some rows only.
+        grid: largest number of positions per axis after pooling.
+        registered: whether the row's voxels correspond across modalities; (B,) bool if this
+            differs between rows.
 
     Returns:
         (B, C, positions).
     """
     if registered is True:
         return x.flatten(2)
-    coarse = F.adaptive_avg_pool3d(x, coarse_size(x.shape[2:], grid))
+    coarse = F.adaptive_avg_pool3d(x, pooled_size(x.shape[2:], grid))
     if registered is False:
         return coarse.flatten(2)
     coarse = F.interpolate(coarse, x.shape[2:], mode="nearest")
     return torch.where(registered.view(-1, 1, 1, 1, 1), x, coarse).flatten(2)
 
 
-def coarse_size(size: Sequence[int], grid: int) -> Triple:
-    """A size (X, Y, Z), pooled to at most `grid` positions per axis."""
+def pooled_size(size: Sequence[int], grid: int) -> Triple:
+    """Return a size (X, Y, Z) after pooling to at most `grid` positions per axis."""
     x, y, z = size
     return min(x, grid), min(y, grid), min(z, grid)

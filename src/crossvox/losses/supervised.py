@@ -1,4 +1,4 @@
-"""Cross-entropy and Dice on labelled crops, with unannotated voxels and classes left out."""
+"""The supervised loss: cross-entropy and Dice on labelled crops (eq. 2 of the CMC paper)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from crossvox.batch import IGNORE
 
 SMOOTH = 1.0
-"""Voxels added to both sides of the Dice fraction: a sliver of an organ at the crop's edge must
-not outweigh whole organs, and a class not predicted at all must still get a gradient."""
+"""Voxels added to numerator and denominator of Dice: a sliver of an organ at the crop's edge must
+not outweigh whole organs, and a class that is not predicted at all must still get a gradient."""
 
 
 def supervised_loss(
@@ -22,28 +22,37 @@ def supervised_loss(
     dice: bool = True,
     balance: float = 0.0,
 ) -> Tensor:
-    """Cross-entropy plus Dice, each the mean over rows of a per-row value (eq. 2).
+    """Compute cross-entropy plus Dice, each averaged over rows (eq. 2).
 
-    Cross-entropy is the mean over the row's annotated voxels, each weighted by n^−balance where n
-    counts the voxels of its class in that row: at 0 all voxels weigh the same, at 1 all classes.
-    A small organ's share of the plain mean is so small that a short training never sees it.
+    Cross-entropy is the weighted mean over the annotated voxels of a row, with weight n^−balance
+    where n is the number of voxels of the voxel's class in that row. With balance 0 all voxels
+    weigh the same, with 1 all classes do. In the plain mean a small organ's share is so small
+    that a short training does not learn it.
 
-    Dice is 1 − (2Σpg + 1)/(Σp + Σg + 1) over these voxels, averaged over the foreground classes
-    that the row's truth contains: the fraction of a class that it does not contain tells nothing
-    but the number of false voxels, which cross-entropy already punishes, and pushes the class to
-    vanish everywhere. A row without annotated voxels counts as 0, and so does the Dice of one
-    without foreground.
+    Dice is 1 − (2Σpg + 1)/(Σp + Σg + 1) over the same voxels, averaged over the foreground
+    classes that the label contains. For a class it does not contain, Dice would only count false
+    voxels, which cross-entropy penalises already, and would make the class vanish everywhere. A
+    row without annotated voxels counts as 0, and so does the Dice of a row without foreground.
 
-    Where only some classes were outlined, the others' probability joins the background's, since
-    their voxels are labelled background, and their Dice is left out.
+    Where only some classes were outlined, the voxels of the others are labelled background.
+    Their probability is therefore added to the background's, and their Dice is left out.
+
+    ```python
+    logits = network(images)  # (2, 3, 32, 32, 16): background and two classes
+    label = torch.randint(0, 3, (2, 32, 32, 16))
+    supervised_loss(logits, label, balance=0.5).backward()
+    ```
 
     Args:
         logits: (B, K + 1, X, Y, Z), background first.
-        label: (B, X, Y, Z) int64 class indices; `IGNORE` where unannotated.
-        annotated: (B, K + 1) bool, the classes outlined in that row; None = all of them.
-        ce: whether cross-entropy is part of it.
-        dice: whether Dice is part of it.
-        balance: exponent by which cross-entropy favours voxels of small classes.
+        label: (B, X, Y, Z) int64 class indices; `IGNORE` where not annotated.
+        annotated: (B, K + 1) bool, the classes outlined in each row; None = all of them.
+        ce: whether to include cross-entropy.
+        dice: whether to include Dice.
+        balance: exponent that favours voxels of small classes in cross-entropy.
+
+    Returns:
+        A scalar.
     """
     log_p = logits.float().log_softmax(dim=1)
     seen = torch.ones_like(log_p[:, :, 0, 0, 0], dtype=torch.bool)
@@ -61,7 +70,7 @@ def supervised_loss(
 
 
 def _hide(log_p: Tensor, label: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Let the classes that were not outlined join the background."""
+    """Add the probability of classes that were not outlined to the background's."""
     hidden = ~seen
     hidden[:, 0] = True
     shape = (*hidden.shape, 1, 1, 1)
@@ -75,7 +84,7 @@ def _cross_entropy(log_p: Tensor, label: Tensor, balance: float) -> Tensor:
     voxels = F.nll_loss(log_p, label, ignore_index=IGNORE, reduction="none")
     classes = range(log_p.shape[1])
     counts = torch.stack([(label == c).sum((1, 2, 3)) for c in classes], dim=1)
-    # A column of zeros at the end, where `IGNORE` = −1 looks up its weight.
+    # `IGNORE` = −1 looks up the last column, a weight of 0.
     weights = F.pad(counts.clamp_min(1).float().pow(-balance), (0, 1))
     index = label.flatten(1) % weights.shape[1]
     weight = weights.gather(1, index).view(label.shape)

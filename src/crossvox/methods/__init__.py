@@ -1,4 +1,4 @@
-"""Training methods, one file each (the networks of `cmc` have their own), behind `Method`."""
+"""Training methods: a file or folder each, all behind the interface `Method`."""
 
 from crossvox.methods.base import Method
 from crossvox.methods.bcp import BCP
@@ -6,7 +6,7 @@ from crossvox.methods.cmc import CMC
 from crossvox.methods.cmc_plus import CMCPlus
 from crossvox.methods.cml import CML
 from crossvox.methods.efcd import EFCD
-from crossvox.methods.mmformer import MMFormerMethod
+from crossvox.methods.mmformer import MMFormer
 from crossvox.methods.sup import Sup, SupJoint
 from crossvox.methods.uamt import UAMT
 from crossvox.methods.umml import UMML
@@ -17,7 +17,7 @@ METHODS: dict[str, type[Method]] = {
     "cmc+": CMCPlus,
     "cml": CML,
     "efcd": EFCD,
-    "mmformer": MMFormerMethod,
+    "mmformer": MMFormer,
     "sup": Sup,
     "sup_joint": SupJoint,
     "uamt": UAMT,
@@ -25,4 +25,17 @@ METHODS: dict[str, type[Method]] = {
 }
 """Name on the command line → class; a new method is entered here."""
 
-__all__ = ["METHODS", "Method"]
+__all__ = [
+    "BCP",
+    "CMC",
+    "CML",
+    "EFCD",
+    "METHODS",
+    "UAMT",
+    "UMML",
+    "CMCPlus",
+    "MMFormer",
+    "Method",
+    "Sup",
+    "SupJoint",
+]

@@ -1,4 +1,4 @@
-"""What a training method is: everything the engine, the predictor and the command line rely on."""
+"""The interface of training methods, on which training, prediction and command line rely."""
 
 from __future__ import annotations
 
@@ -16,19 +16,25 @@ from crossvox.networks.backbone import Backbone
 class Method(nn.Module):
     """A model together with the losses that train it.
 
-    A subclass takes (task, backbone, *, own hyper-parameters with types and defaults), defines
-    `forward` and `predict`, and is entered in `crossvox.methods.METHODS`; the command line reads
-    its options from that signature.
+    A subclass takes `(task, backbone, *, options)`, where the options have types and defaults,
+    defines `forward` and `predict`, and is entered in `crossvox.methods.METHODS`. The command line
+    reads the options from the signature of the constructor.
+
+    ```python
+    method = METHODS["cmc"](task, UNetBackbone(task))
+    method(batch, progress=0.5)["loss"].backward()
+    logits = method.predict({"ct": image})["ct"]
+    ```
 
     Attributes:
-        name: what the command line calls it.
+        name: name on the command line.
         summary: one line for `crossvox list methods`.
-        needs: what a batch must hold beside labelled crops: "unlabelled" crops, and the
-            "companion" crops that other modalities have of the same subject.
-        adaptation: what was changed of a published method so that it works here (unpaired scans,
-            3-D, few labels), for the tables; empty if nothing.
-        keeps_largest: of the classes that are one piece in the labels (`Task.one_piece`), a label
-            map keeps one part only, unless `inference.largest` says otherwise.
+        needs: what a batch must hold in addition to labelled crops: "unlabelled" crops, and the
+            "companion" crops of the subject's other modalities.
+        adaptation: how a published method was changed to work here (unpaired scans, 3-D, few
+            labels), for the tables; empty if it was not.
+        keeps_largest: whether label maps keep a single component of each class in
+            `Task.one_piece`, unless `inference.largest` says otherwise.
     """
 
     name: ClassVar[str]
@@ -42,73 +48,84 @@ class Method(nn.Module):
         self.task = task
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Losses of one step.
+        """Compute the losses of one step.
 
         Args:
-            batch: a modality may have no labelled crops.
-            progress: share of the training that is done, from 0 to 1.
+            batch: a modality may have no labelled crops in it.
+            progress: t / t_max, the fraction of the training that is done, from 0 to 1.
 
         Returns:
-            "loss", to be minimised, and named parts of it. A part that it is made of keeps its
-            graph; one without is for the log only.
+            "loss", which is minimised, and the named terms it is made of, unweighted and with
+            their graph. Entries without a graph are only logged.
+
+        Raises:
+            ValueError: the batch holds no crop to train on.
         """
         raise NotImplementedError
 
     def predict(
         self, images: Mapping[str, Tensor], outputs: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
-        """Logits for the modalities asked for.
+        """Compute logits for the requested modalities.
 
         Args:
-            images: modality → (B, 1, X, Y, Z); any non-empty subset of the task's modalities.
-                Row i of all is one subject on one grid, and no other row has a say in its result.
-            outputs: which modalities to segment, of those given; None = all of them.
+            images: modality → (B, 1, X, Y, Z), any non-empty subset of the task's modalities. Row
+                i shows one subject on one grid in all of them; rows do not affect each other.
+            outputs: the modalities to segment, of those given; None = all of them.
 
         Returns:
             Modality → (B, K + 1, X, Y, Z).
 
         Raises:
-            ValueError: if no image is given, or a modality is unknown or not given.
+            ValueError: no image is given, or a modality is unknown or not given.
         """
         raise NotImplementedError
 
     def class_weights(self) -> tuple[float, ...]:
-        """Of each class, background first: what its probability counts in a label map.
+        """Return the factor on each class's probability before the argmax, background first.
 
-        None, as here, are all alike; see `inference.postprocessing`.
+        Empty means no weighting; see `inference.postprocessing`.
         """
         return ()
 
-    def own_networks(self, modality: str) -> list[nn.Module]:
-        """The encoder and the decoder that this modality's images pass through and no others'.
+    def modality_networks(self, modality: str) -> list[nn.Module]:
+        """Return the encoder and decoder that only this modality's images pass through.
 
-        Nothing if other modalities share one of them; only asked for to start each modality from
-        a file of its own.
+        Empty if several modalities share one of them. Needed to start each modality from
+        published weights of its own.
         """
         return []
 
     def before_step(self) -> None:
-        """What is to be done once gradients are reduced and clipped; nothing by default."""
+        """Prepare the optimiser's step, after gradients were reduced and clipped."""
 
     def after_step(self) -> None:
-        """What is to be done after each optimiser step; nothing by default."""
+        """Follow up the optimiser's step, for example update a moving average."""
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Groups for the optimiser; by default one of all that is to be trained."""
+        """Return the optimiser's parameter groups; by default one of all trained parameters."""
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
     @property
     def n_parameters(self) -> int:
-        """Number of values that are trained."""
+        """Number of trained parameters."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
     @property
     def uses_unlabelled(self) -> bool:
-        """Whether unlabelled images have a say in what is learnt, with the options given."""
+        """Whether unlabelled images affect the training, given the options."""
         return "unlabelled" in self.needs
 
-    def _wanted(self, images: Mapping[str, Tensor], outputs: Sequence[str] | None) -> list[str]:
-        """Check a request to `predict` and list what it is for."""
+    def modality_index(self, modality: str) -> int:
+        """Return the position of a modality in the task."""
+        return self.task.modalities.index(modality)
+
+    def requested(self, images: Mapping[str, Tensor], outputs: Sequence[str] | None) -> list[str]:
+        """Return the modalities that a call of `predict` asks for.
+
+        Raises:
+            ValueError: as `predict`.
+        """
         wanted = list(images) if outputs is None else list(outputs)
         known = set(self.task.modalities)
         if not images or not set(images) <= known or not set(wanted) <= set(images):
@@ -118,11 +135,11 @@ class Method(nn.Module):
             )
         return wanted
 
-    def _total(self, terms: Iterable[Tensor]) -> Tensor:
-        """The sum of the terms; under data parallelism one that every parameter takes part in.
+    def total_loss(self, terms: Iterable[Tensor]) -> Tensor:
+        """Sum the weighted terms, such that under data parallelism every parameter takes part.
 
-        There each rank waits for each parameter's gradient, and a rank may happen to hold no
-        crop of a modality.
+        There each rank waits for the gradient of each parameter, but a rank may hold no crop of
+        some modality.
         """
         total = torch.stack(list(terms)).sum()
         nothing = [p.flatten()[:0].sum() for p in self.parameters() if p.requires_grad]

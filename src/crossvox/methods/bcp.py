@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import torch
 from torch import Tensor
 
-from crossvox.batch import IGNORE, Batch, Task, Triple, View
+from crossvox.batch import IGNORE, Batch, LabelledView, Task, Triple
 from crossvox.errors import require
+from crossvox.losses.pseudo_labels import largest_components
 from crossvox.losses.supervised import supervised_loss
-from crossvox.methods.mean_teacher import Taught
+from crossvox.methods.mean_teacher import MeanTeacher
 from crossvox.networks.backbone import Backbone
-from crossvox.utils.connected_components import drop_smaller_parts
 
 
-class BCP(Taught):
+class BCP(MeanTeacher):
     """One network per modality, trained on crops with a box of other crops pasted in.
 
-    At first labelled crops are pasted into labelled ones. Then labelled into unlabelled and the
-    other way round; the unlabelled voxels' labels are the teacher's, of each organ its largest
-    component. The modalities know nothing of each other.
+    First stage: labelled crops are pasted into labelled ones. Second stage: labelled crops are
+    pasted into unlabelled ones and the other way round; the unlabelled voxels get the teacher's
+    labels, of which each organ's largest component is kept. The modalities do not interact.
     """
 
     name = "bcp"
@@ -44,11 +42,11 @@ class BCP(Taught):
         Args:
             task: what to segment.
             backbone: makes the encoders and decoders.
-            balance: how much cross-entropy favours small classes, 0 (not) to 1.
-            pretrain: share of the training in which only labelled crops are mixed.
+            balance: how much cross-entropy favours small classes, from 0 (not at all) to 1.
+            pretrain: fraction of the training in which only labelled crops are mixed.
             unlabelled: weight of the voxels with pseudo-labels.
-            box: side of the pasted box, as a share of the crop's.
-            decay: of the teachers' moving average.
+            box: side of the pasted box, as a fraction of the crop's.
+            decay: decay of the teachers' moving average.
         """
         super().__init__(task, backbone, balance=balance, decay=decay)
         require("method.pretrain", pretrain, 0, 1)
@@ -57,46 +55,40 @@ class BCP(Taught):
         self.pretrain, self.unlabelled, self.box = pretrain, unlabelled, box
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Losses "sup" (labelled voxels) and, after the first stage, "pseudo" (the others)."""
-        views = {
-            m: view
-            for m, view in batch.labelled.items()
-            if view.label is not None and len(view.label)
-        }
+        """Compute "sup" (labelled voxels) and "pseudo" (the others, 0 in the first stage)."""
+        views = batch.labelled_views()
         if not views:
             raise ValueError(f"step {batch.step} has no labelled crop to train on")
         if batch.unlabelled is None or progress < self.pretrain:
-            sup = torch.stack([self._among_labelled(m, view) for m, view in views.items()]).mean()
-            return {
-                "loss": self._total([sup]),
-                "sup": sup,
-                "pseudo": torch.zeros_like(sup).detach(),
-            }
-        found = [self._both_ways(m, view, batch.unlabelled.images[m]) for m, view in views.items()]
-        sup, pseudo = (torch.stack(part).mean() for part in zip(*found, strict=True))
-        loss = self._total([sup, self.unlabelled * pseudo])
+            sup = torch.stack([self._first_stage(m, view) for m, view in views.items()]).mean()
+            pseudo = torch.zeros_like(sup).detach()
+            return {"loss": self.total_loss([sup]), "sup": sup, "pseudo": pseudo}
+        unlabelled = batch.unlabelled.images
+        losses = [self._second_stage(m, view, unlabelled[m]) for m, view in views.items()]
+        sup, pseudo = (torch.stack(part).mean() for part in zip(*losses, strict=True))
+        loss = self.total_loss([sup, self.unlabelled * pseudo])
         return {"loss": loss, "sup": sup, "pseudo": pseudo}
 
     @property
     def uses_unlabelled(self) -> bool:
-        """Not without a second stage; see `Method.uses_unlabelled`."""
+        """True if there is a second stage."""
         return self.pretrain < 1
 
-    def _among_labelled(self, modality: str, view: View) -> Tensor:
-        """Each labelled crop with a box of the next one pasted in."""
-        assert view.label is not None
+    def _first_stage(self, modality: str, view: LabelledView) -> Tensor:
+        """Train on each labelled crop with a box of the previous row's pasted in."""
         inside = random_box(self.task.patch, self.box, view.label.device)
-        own = view.images[modality]
-        images, label = paste(own, inside), paste(view.label, inside)
+        images, label = paste(view.images[modality], inside), paste(view.label, inside)
+        # Only what was outlined in both cases counts.
         known = view.annotated
         annotated = None if known is None else known & known.roll(1, 0)
         logits = self._net(modality)(images)
         return supervised_loss(logits, label, annotated, balance=self.balance)
 
-    def _both_ways(self, modality: str, view: View, unlabelled: Tensor) -> tuple[Tensor, Tensor]:
-        """Labelled crops with a box of unlabelled ones, and the other way round."""
-        assert view.label is not None
-        label, own = view.label, view.images[modality]
+    def _second_stage(
+        self, modality: str, view: LabelledView, unlabelled: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Train on labelled crops with a box of unlabelled ones, and the other way round."""
+        own = view.images[modality]
         others = unlabelled[torch.arange(len(own), device=own.device) % len(unlabelled)]
         guess = self._teacher(modality)(others).argmax(dim=1)
         guess = largest_components(guess, range(1, self.task.n_classes))
@@ -104,14 +96,19 @@ class BCP(Taught):
         labelled, pseudo = [], []
         for pasted in (inside, ~inside):
             logits = self._net(modality)(torch.where(pasted, others, own))
-            kept, given = label.masked_fill(pasted, IGNORE), guess.masked_fill(~pasted, IGNORE)
-            labelled.append(supervised_loss(logits, kept, view.annotated, balance=self.balance))
+            label = view.label.masked_fill(pasted, IGNORE)
+            given = guess.masked_fill(~pasted, IGNORE)
+            labelled.append(supervised_loss(logits, label, view.annotated, balance=self.balance))
             pseudo.append(supervised_loss(logits, given, balance=self.balance))
         return torch.stack(labelled).mean(), torch.stack(pseudo).mean()
 
 
 def random_box(patch: Triple, share: float, device: torch.device) -> Tensor:
-    """(X, Y, Z) bool, True in a box of `share` of each side (rounded down) at a random place."""
+    """Draw a box at a random place; each side is `share` of the crop's, rounded down.
+
+    Returns:
+        (X, Y, Z) bool, True in the box.
+    """
     inside = torch.ones(patch, dtype=torch.bool)
     for axis, size in enumerate(patch):
         length = int(size * share + 1e-6)
@@ -123,18 +120,5 @@ def random_box(patch: Triple, share: float, device: torch.device) -> Tensor:
 
 
 def paste(x: Tensor, inside: Tensor) -> Tensor:
-    """(B, …, X, Y, Z) with the previous row's values inside a box, (X, Y, Z) bool."""
+    """Return (B, …, X, Y, Z) with the previous row's values where `inside` (X, Y, Z) is True."""
     return torch.where(inside, x.roll(1, 0), x)
-
-
-def largest_components(label: Tensor, classes: Collection[int]) -> Tensor:
-    """Of each row and of these classes the largest part; their other parts become background.
-
-    Args:
-        label: (B, X, Y, Z) int64 class indices.
-        classes: those to look at.
-    """
-    kept = label.to("cpu", copy=True)
-    for row in kept.numpy():
-        drop_smaller_parts(row, classes)
-    return kept.to(label.device)

@@ -1,4 +1,4 @@
-"""CMC+: CMC, whose networks then learn from their own moving average, too."""
+"""CMC+: CMC, followed by self-training on the soft labels of its own moving average (ours)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import distributed as dist
 from crossvox.batch import Batch, Task, View
 from crossvox.errors import require
 from crossvox.losses.distributed import world_size
-from crossvox.losses.pseudo import soft_loss
+from crossvox.losses.pseudo_labels import largest_components, soft_label_loss
 from crossvox.methods.base import Method
-from crossvox.methods.bcp import largest_components, paste, random_box
+from crossvox.methods.bcp import paste, random_box
 from crossvox.methods.cmc import CMC
 from crossvox.methods.cmc.mia import MIAForm
 from crossvox.networks.backbone import Backbone
@@ -23,17 +23,18 @@ from crossvox.networks.teacher import Teacher
 
 
 class CMCPlus(Method):
-    """CMC whose modalities start in one network, and soft labels in the last part of the training.
+    """CMC that starts with one network for all modalities and ends with self-training.
 
-    There the moving average of the networks segments the unlabelled crops, with every modality that
-    a subject has; the networks learn these labels from disturbed copies: a box of another
-    crop pasted in (with its labels), intensities changed, other modalities left out. Of a class
-    that is one piece in the labelled scans, soft labels keep the largest part, label maps one part.
-    Label maps take back part of the lead that cross-entropy's balance gives to small classes.
+    In the last part of the training a teacher, the moving average of the networks, segments the
+    unlabelled crops, using every modality that a subject has. The networks learn these soft
+    labels from augmented copies: with a box of another crop and its labels pasted in, changed
+    intensities, and the other modalities left out at random. For classes that are one piece in
+    the labelled scans, soft labels keep the largest component, and label maps one component.
+    Label maps also undo part of cross-entropy's preference for small classes.
 
     Attributes:
-        voxels: (2, K + 1) of all labelled crops so far, each class's voxels, and the background's
-            in those crops that show it.
+        voxels: (2, K + 1), summed over the labelled crops so far: the voxels of each class, and
+            the background voxels of those crops that contain the class.
     """
 
     name = "cmc+"
@@ -66,22 +67,22 @@ class CMCPlus(Method):
         Args:
             task: what to segment.
             backbone: makes the encoders and decoders.
-            joint: as in `CMC`; 1 keeps all modalities in one encoder and one decoder to the end.
+            joint: as in `CMC`; 1 keeps one encoder and one decoder for all modalities to the end.
             mia: as in `CMC`.
-            relearn: share of the training after which it learns the soft labels too.
-            weight: of these beside the labels.
-            decay: of the teacher's moving average.
-            box: side of the pasted box, as a share of the crop's.
-            gamma: largest exponent of a disturbed crop's gamma curve (its inverse is the least).
-            drop: probability that a disturbed crop is segmented without the other modalities.
-            clean: whether soft labels and label maps keep one part only of each class that is one
-                piece in the labelled scans (`Task.one_piece`): the largest in soft labels.
-            prior: share of cross-entropy's class balance that label maps take back.
+            relearn: fraction of the training after which the soft labels are learnt as well.
+            weight: weight of the soft labels.
+            decay: decay of the teacher's moving average.
+            box: side of the pasted box, as a fraction of the crop's.
+            gamma: largest exponent of an augmented crop's gamma curve; 1 / gamma is the smallest.
+            drop: probability that an augmented crop is segmented without the other modalities.
+            clean: for classes that are one piece in the labelled scans (`Task.one_piece`), keep
+                the largest component in soft labels and one component in label maps.
+            prior: fraction of cross-entropy's class balance that label maps undo.
             cac_lasts: as in `CMC`.
         """
         super().__init__(task, backbone)
-        shares = {"relearn": relearn, "decay": decay, "box": box, "drop": drop, "prior": prior}
-        for name, value in shares.items():
+        fractions = {"relearn": relearn, "decay": decay, "box": box, "drop": drop, "prior": prior}
+        for name, value in fractions.items():
             require(f"method.{name}", value, 0, 1)
         require("method.weight", weight, 0)
         require("method.gamma", gamma, 1)
@@ -93,7 +94,7 @@ class CMCPlus(Method):
         self.register_buffer("voxels", torch.zeros((2, task.n_classes), dtype=torch.int64))
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """The losses of `cmc`, and "relearn", which is 0 before the soft labels begin."""
+        """Compute the losses of `cmc` and "relearn", which is 0 before the soft labels begin."""
         self._count(batch)
         parts: dict[str, Tensor] = self.student(batch, progress)
         if batch.unlabelled is None or progress < self.relearn or not self.weight:
@@ -104,79 +105,82 @@ class CMCPlus(Method):
     def predict(
         self, images: Mapping[str, Tensor], outputs: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
-        """As `CMC.predict`."""
+        """Predict as `CMC.predict`, with the student."""
         return self.student.predict(images, outputs)
 
     def class_weights(self) -> tuple[float, ...]:
-        """What `prior` takes back of the balance; see `Method.class_weights`.
+        """Return the factors that undo `prior` of the class balance; see `Method.class_weights`.
 
-        Weighted by n^−balance, cross-entropy is least not at p but at p·n^−balance, up to a factor.
+        With weights n^−balance, cross-entropy is least at p·n^−balance, up to a factor, and not
+        at p.
         """
         if not self.prior:
             return ()
-        own, beside = self.voxels.cpu().double()
-        ratio = torch.where((own > 0) & (beside > 0), own / beside.clamp_min(1), 1.0)
+        own, background = self.voxels.cpu().double()
+        seen = (own > 0) & (background > 0)
+        ratio = torch.where(seen, own / background.clamp_min(1), 1.0)
         return tuple((ratio.clamp_max(1) ** (self.prior * self.student.balance)).tolist())
 
     @property
     def uses_unlabelled(self) -> bool:
-        """Not without soft labels, if there is but one modality; see `Method`."""
+        """True unless the consistency losses and the soft labels are all off."""
         return self.student.uses_unlabelled or (self.relearn < 1 and self.weight > 0)
 
-    def own_networks(self, modality: str) -> list[nn.Module]:
-        """As `CMC.own_networks`."""
-        return self.student.own_networks(modality)
+    def modality_networks(self, modality: str) -> list[nn.Module]:
+        """Return the student's; see `CMC.modality_networks`."""
+        return self.student.modality_networks(modality)
 
     def before_step(self) -> None:
-        """As `CMC.before_step`."""
+        """Pass on to `CMC.before_step`."""
         self.student.before_step()
 
     def after_step(self) -> None:
-        """Let the teacher follow."""
+        """Update the teacher."""
         self.teacher.update(self.student)
 
     @torch.no_grad()
     def _count(self, batch: Batch) -> None:
-        """Add the voxels of this step's labelled crops, those of all processes."""
+        """Add the voxels of this step's labelled crops in all processes to `voxels`."""
         found = torch.zeros_like(self.voxels)
         classes = torch.arange(self.task.n_classes, device=found.device).view(-1, 1, 1, 1, 1)
         for view in batch.labelled.values():
-            if view.label is not None:
-                own = (view.label == classes).sum((2, 3, 4))
-                if view.annotated is not None:
-                    own[1:] *= view.annotated.T[1:]  # what bears the others' ids may be anything
-                found += torch.stack([own.sum(1), (own[:1] * (own > 0)).sum(1)])
+            own = (view.label == classes).sum((2, 3, 4))
+            if view.annotated is not None:
+                # Labels of classes that were not outlined may stand for anything.
+                own[1:] *= view.annotated.T[1:]
+            found += torch.stack([own.sum(1), (own[:1] * (own > 0)).sum(1)])
         if world_size() > 1:
             dist.all_reduce(found)
         self.voxels += found
 
     def _relearn(self, view: View) -> Tensor:
-        """The distance of what is said of disturbed crops to the teacher's soft labels."""
-        rows = next(iter(view.same.values()))
-        inside = random_box(self.task.patch, self.box, rows.device)
+        """Compare the predictions of augmented crops with the teacher's soft labels."""
+        teacher, student = cast(CMC, self.teacher.model).networks, self.student.networks
+        device = next(iter(view.same_subject.values())).device
+        inside = random_box(self.task.patch, self.box, device)
         with torch.no_grad():
-            found = cast(CMC, self.teacher.model).together(view.images, view.same)
-            soft = {m: paste(self._soft_labels(x), inside) for m, x in found.items()}
-        images = {m: self._disturbed(paste(x, inside)) for m, x in view.images.items()}
-        # A pasted box is of another subject: both rows must match for the crop to match.
-        kept = torch.rand(len(rows), device=rows.device) >= self.drop
-        same = {m: own & own.roll(1, 0) & kept for m, own in view.same.items()}
-        logits = self.student.together(images, same)
-        return torch.stack([soft_loss(logits[m], soft[m]) for m in logits]).mean()
+            logits = teacher(view.images, view.same_subject)
+            soft = {m: paste(self._soft_labels(x), inside) for m, x in logits.items()}
+        images = {m: self._augment(paste(x, inside)) for m, x in view.images.items()}
+        # A pasted box shows another subject: a crop's modalities match if those of both rows do.
+        kept = torch.rand(len(view), device=device) >= self.drop
+        same = {m: own & own.roll(1, 0) & kept for m, own in view.same_subject.items()}
+        logits = student(images, same)
+        return torch.stack([soft_label_loss(logits[m], soft[m]) for m in logits]).mean()
 
     def _soft_labels(self, logits: Tensor) -> Tensor:
-        """Probabilities; background where a class that is one piece in the labels has another."""
+        """Return probabilities; voxels of all but the largest component become background."""
         soft = logits.float().softmax(dim=1)
         if not self.keeps_largest:
             return soft
         label = soft.argmax(dim=1)
-        false = label != largest_components(label, self.task.single)
+        dropped = label != largest_components(label, self.task.one_piece_indices)
         background = torch.zeros_like(soft)
         background[:, 0] = 1
-        return torch.where(false.unsqueeze(1), background, soft)
+        return torch.where(dropped.unsqueeze(1), background, soft)
 
-    def _disturbed(self, images: Tensor) -> Tensor:
-        """Each row under a gamma curve, scaled, shifted and with noise of its own."""
+    def _augment(self, images: Tensor) -> Tensor:
+        """Apply a random gamma curve, scale, shift and noise to each row."""
 
         def draw(least: float, most: float) -> Tensor:
             return torch.empty(len(images), 1, 1, 1, 1, device=images.device).uniform_(least, most)

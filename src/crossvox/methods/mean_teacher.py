@@ -1,4 +1,4 @@
-"""What methods share that let a moving average teach each modality's network."""
+"""The base of mean-teacher methods: one network per modality, each with a moving average."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from crossvox.networks.backbone import Backbone
 from crossvox.networks.teacher import Teacher
 
 
-class Taught(Sup):
-    """One network per modality, and a teacher that follows each; predictions are the networks'."""
+class MeanTeacher(Sup):
+    """One student and one teacher per modality; the students predict.
+
+    Source: Tarvainen & Valpola, Mean teachers are better role models, NeurIPS 2017.
+    """
 
     def __init__(self, task: Task, backbone: Backbone, *, balance: float, decay: float) -> None:
         super().__init__(task, backbone, balance=balance)
@@ -22,9 +25,9 @@ class Taught(Sup):
         self.teachers = nn.ModuleList(Teacher(net, decay) for net in self.nets)
 
     def after_step(self) -> None:
-        """Let the teachers follow."""
+        """Update the teachers."""
         for modality in self.task.modalities:
             self._teacher(modality).update(self._net(modality))
 
     def _teacher(self, modality: str) -> Teacher:
-        return cast(Teacher, self.teachers[self.task.modalities.index(modality)])
+        return cast(Teacher, self.teachers[self.modality_index(modality)])

@@ -1,4 +1,4 @@
-"""Training on labels only: what any use of unlabelled images has to beat."""
+"""Supervised training on the labelled crops alone: the baselines `sup` and `sup_joint`."""
 
 from __future__ import annotations
 
@@ -7,44 +7,44 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from crossvox.batch import Batch, Task
+from crossvox.batch import Batch, LabelledView, Task
+from crossvox.errors import require
 from crossvox.losses.supervised import supervised_loss
 from crossvox.methods.base import Method
 from crossvox.networks.backbone import Backbone
 
 
 class _Supervised(Method):
-    """Every modality by itself, through the network that `_net` says is its own."""
+    """Each modality by itself, through the network that `_net` returns for it."""
 
     def __init__(self, task: Task, backbone: Backbone, *, balance: float) -> None:
         super().__init__(task, backbone)
+        require("method.balance", balance, 0, 1)
         self.balance = balance
 
-    def _segmenter(self, backbone: Backbone) -> nn.Sequential:
-        return nn.Sequential(backbone.encoder(), backbone.decoder(self.task.n_classes))
-
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Cross-entropy + Dice, averaged over the modalities that have labelled crops."""
-        terms = [
-            supervised_loss(
-                self._net(m)(view.images[m]), view.label, view.annotated, balance=self.balance
-            )
-            for m, view in batch.labelled.items()
-            if view.label is not None and len(view.label)
-        ]
-        if not terms:
+        """Compute cross-entropy + Dice, averaged over the modalities that have labelled crops."""
+        views = batch.labelled_views()
+        if not views:
             raise ValueError(f"step {batch.step} has no labelled crop to train on")
+        terms = [self._supervised(self._net(m)(view.images[m]), view) for m, view in views.items()]
         sup = torch.stack(terms).mean()
-        return {"loss": self._total([sup]), "sup": sup}
+        return {"loss": self.total_loss([sup]), "sup": sup}
 
     def predict(
         self, images: Mapping[str, Tensor], outputs: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
-        """Each modality's own image through its network; see `Method.predict`."""
-        return {m: self._net(m)(images[m]) for m in self._wanted(images, outputs)}
+        """Pass each modality's image through its network; see `Method.predict`."""
+        return {m: self._net(m)(images[m]) for m in self.requested(images, outputs)}
 
     def _net(self, modality: str) -> nn.Module:
         raise NotImplementedError
+
+    def _supervised(self, logits: Tensor, view: LabelledView) -> Tensor:
+        return supervised_loss(logits, view.label, view.annotated, balance=self.balance)
+
+    def _segmenter(self, backbone: Backbone) -> nn.Sequential:
+        return nn.Sequential(backbone.encoder(), backbone.decoder(self.task.n_classes))
 
 
 class Sup(_Supervised):
@@ -59,17 +59,17 @@ class Sup(_Supervised):
         Args:
             task: what to segment.
             backbone: makes the encoders and decoders.
-            balance: how much cross-entropy favours small classes, 0 (not) to 1.
+            balance: how much cross-entropy favours small classes, from 0 (not at all) to 1.
         """
         super().__init__(task, backbone, balance=balance)
         self.nets = nn.ModuleList(self._segmenter(backbone) for _ in task.modalities)
 
-    def own_networks(self, modality: str) -> list[nn.Module]:
-        """The modality's network; see `Method.own_networks`."""
+    def modality_networks(self, modality: str) -> list[nn.Module]:
+        """Return the modality's network."""
         return [self._net(modality)]
 
     def _net(self, modality: str) -> nn.Module:
-        return self.nets[self.task.modalities.index(modality)]
+        return self.nets[self.modality_index(modality)]
 
 
 class SupJoint(_Supervised):
@@ -79,12 +79,12 @@ class SupJoint(_Supervised):
     summary = "one network shared by all modalities, trained on the labels only"
 
     def __init__(self, task: Task, backbone: Backbone, *, balance: float = 0.5) -> None:
-        """Build the one network.
+        """Build the network.
 
         Args:
             task: what to segment.
             backbone: makes the encoder and the decoder.
-            balance: how much cross-entropy favours small classes, 0 (not) to 1.
+            balance: how much cross-entropy favours small classes, from 0 (not at all) to 1.
         """
         super().__init__(task, backbone, balance=balance)
         self.net = self._segmenter(backbone)

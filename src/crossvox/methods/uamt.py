@@ -9,18 +9,18 @@ from torch import Tensor
 
 from crossvox.batch import Batch, Task
 from crossvox.errors import require
-from crossvox.methods.cmc.schedules import ramp_up
-from crossvox.methods.mean_teacher import Taught
+from crossvox.losses.ramps import sigmoid_rampup
+from crossvox.methods.mean_teacher import MeanTeacher
 from crossvox.networks.backbone import Backbone
 
 
-class UAMT(Taught):
-    """One network per modality, drawn to its own moving average where that is sure.
+class UAMT(MeanTeacher):
+    """One network per modality, consistent with its moving average where that is certain.
 
-    Loss = Sup + λ·consistency, the squared distance between the probabilities of the student and of
-    the teacher on unlabelled crops, over the voxels whose entropy (of the mean of several noisy
-    passes of the teacher) is below a threshold that rises to ln K. The modalities know nothing of
-    each other.
+    Loss = Sup + λ·consistency. Consistency is the squared distance between the probabilities of
+    student and teacher on unlabelled crops. It counts voxels whose entropy, of the teacher's mean
+    over several noisy passes, is below a threshold that rises to ln K. The modalities do not
+    interact.
     """
 
     name = "uamt"
@@ -44,11 +44,11 @@ class UAMT(Taught):
         Args:
             task: what to segment.
             backbone: makes the encoders and decoders.
-            balance: how much cross-entropy favours small classes, 0 (not) to 1.
+            balance: how much cross-entropy favours small classes, from 0 (not at all) to 1.
             consistency: weight λ of the consistency at the end of training.
-            decay: of the teachers' moving average.
-            passes: of the teacher, for its uncertainty.
-            noise: standard deviation of the noise on the images that the teacher is shown.
+            decay: decay of the teachers' moving average.
+            passes: number of the teacher's passes, for its uncertainty.
+            noise: standard deviation of the noise on the teacher's images.
         """
         super().__init__(task, backbone, balance=balance, decay=decay)
         require("method.consistency", consistency, 0)
@@ -57,43 +57,45 @@ class UAMT(Taught):
         self.weight, self.passes, self.noise = consistency, passes, noise
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Losses "sup" and "consistency"; "certain", the share of voxels used, is for the log."""
+        """Compute "sup" and "consistency"; log "certain", the fraction of voxels that count."""
         sup = super().forward(batch, progress)["sup"]
         if batch.unlabelled is None:
-            return {"loss": self._total([sup]), "sup": sup}
-        found = [
-            self._consistency(m, batch.unlabelled.images[m], progress) for m in self.task.modalities
-        ]
+            return {"loss": self.total_loss([sup]), "sup": sup}
+        images = batch.unlabelled.images
+        found = [self._consistency(m, images[m], progress) for m in self.task.modalities]
         consistency, certain = (torch.stack(part).mean() for part in zip(*found, strict=True))
-        weight = self.weight * ramp_up("squared", progress)
-        loss = self._total([sup, weight * consistency])
+        weight = self.weight * sigmoid_rampup(progress)
+        loss = self.total_loss([sup, weight * consistency])
         return {"loss": loss, "sup": sup, "consistency": consistency, "certain": certain}
 
     @property
     def uses_unlabelled(self) -> bool:
-        """Not without a weight; see `Method.uses_unlabelled`."""
+        """True if the consistency has a weight."""
         return self.weight > 0
 
     def _consistency(self, modality: str, images: Tensor, progress: float) -> tuple[Tensor, Tensor]:
         target = self._teacher(modality).mean(images, self.passes, self.noise)
         sure = certain(target, progress)
-        found = self._net(modality)(images).float().softmax(dim=1)
-        return certain_distance(found, target, sure), sure.float().mean()
+        p = self._net(modality)(images).float().softmax(dim=1)
+        return certain_distance(p, target, sure), sure.float().mean()
 
 
-def certain(probabilities: Tensor, progress: float) -> Tensor:
-    """(B, 1, X, Y, Z) bool: entropy below (0.75 + 0.25·e^{−5(1 − t/T)²})·ln K.
+def certain(p: Tensor, progress: float) -> Tensor:
+    """Find voxels of low entropy, below (0.75 + 0.25·e^{−5(1 − t/T)²})·ln K.
 
     Args:
-        probabilities: (B, K, X, Y, Z).
+        p: (B, K, X, Y, Z) probabilities.
         progress: t/T, from 0 to 1.
+
+    Returns:
+        (B, 1, X, Y, Z) bool.
     """
-    entropy = -torch.xlogy(probabilities, probabilities).sum(dim=1, keepdim=True)
-    threshold = 0.75 + 0.25 * ramp_up("squared", progress)
-    return entropy < threshold * math.log(probabilities.shape[1])
+    entropy = -torch.xlogy(p, p).sum(dim=1, keepdim=True)
+    threshold = 0.75 + 0.25 * sigmoid_rampup(progress)
+    return entropy < threshold * math.log(p.shape[1])
 
 
-def certain_distance(found: Tensor, target: Tensor, sure: Tensor) -> Tensor:
-    """Mean over classes and over the voxels that are sure of (found − target)²; 0 if none is."""
-    squares = (found - target).square().mean(dim=1, keepdim=True)
+def certain_distance(p: Tensor, target: Tensor, sure: Tensor) -> Tensor:
+    """Compute the mean of (p − target)² over classes and over the sure voxels; 0 without any."""
+    squares = (p - target).square().mean(dim=1, keepdim=True)
     return (squares * sure).sum() / sure.sum().clamp_min(1)

@@ -1,4 +1,4 @@
-"""What every backbone offers, and the backbones there are."""
+"""The interface of backbones: factories of encoders and decoders."""
 
 from __future__ import annotations
 
@@ -9,14 +9,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from crossvox.batch import Triple
-from crossvox.networks.sam.backbone import SamMed3DBackbone
-from crossvox.networks.unet import UNetBackbone
-from crossvox.networks.universal.swinunetr import UniversalSwinUNETRBackbone
-from crossvox.networks.universal.unet import UniversalUNetBackbone
-from crossvox.networks.vnet import VNetBackbone
-from crossvox.networks.vnet_ssl import VNetSSLBackbone
-
-__all__ = ["BACKBONES", "Backbone", "Encoder", "deepest_grid"]
 
 
 class Encoder(Protocol):
@@ -58,16 +50,6 @@ class Backbone(Protocol):
     def decoder(self, n_classes: int) -> nn.Module:
         """A new decoder: forward(features) → logits (B, n_classes, X, Y, Z) at the input's size."""
         ...
-
-
-BACKBONES: dict[str, type] = {
-    "unet": UNetBackbone,
-    "universal_unet": UniversalUNetBackbone,
-    "universal_swinunetr": UniversalSwinUNETRBackbone,
-    "sam_med3d": SamMed3DBackbone,
-    "vnet": VNetBackbone,
-    "vnet_ssl": VNetSSLBackbone,
-}
 
 
 @torch.no_grad()

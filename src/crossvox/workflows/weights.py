@@ -14,7 +14,7 @@ from crossvox.batch import Task
 from crossvox.config.run_config import RunConfig
 from crossvox.errors import UsageError
 from crossvox.methods.base import Method
-from crossvox.networks.backbone import BACKBONES
+from crossvox.networks import BACKBONES
 from crossvox.networks.pretrained.loading import (
     Weights,
     compare,
@@ -122,7 +122,7 @@ def start(method: Method, files: Files | None, echo: Echo = print) -> None:
         DataError: too little of a file matches.
     """
     for place, weights in (files or {}).items():
-        networks: list[nn.Module] = [method] if place == EVERY else method.own_networks(place)
+        networks: list[nn.Module] = [method] if place == EVERY else method.modality_networks(place)
         if not networks:
             raise UsageError(
                 f"--weights.{place}: {method.name} sends several modalities through one network "

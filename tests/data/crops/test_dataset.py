@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from crossvox.batch import IGNORE, Batch
+from crossvox.batch import IGNORE, Batch, LabelledView
 from crossvox.data.crops.augment import Augment
 from crossvox.data.crops.dataset import CropDataset
 from crossvox.data.crops.sampling import Sampling
@@ -53,9 +53,9 @@ def tensors(batch: Batch) -> dict[str, torch.Tensor]:
     views = {**batch.labelled, "unlabelled": batch.unlabelled}
     found = {}
     for name, view in views.items():
-        for field in ("images", "same"):
+        for field in ("images", "same_subject"):
             found |= {f"{name}/{field}/{m}": t for m, t in getattr(view, field).items()}
-        if view.label is not None:
+        if isinstance(view, LabelledView):
             found[f"{name}/label"] = view.label
     return found
 
@@ -122,7 +122,7 @@ def test_unpaired_sets_never_show_a_companion(unpaired_files, folder):
     for modality, view in batch.labelled.items():
         assert set(view.images) == {modality}
     assert set(batch.unlabelled.images) == {"ct", "mr"}
-    flags = torch.stack([batch.unlabelled.same[m] for m in ("ct", "mr")])
+    flags = torch.stack([batch.unlabelled.same_subject[m] for m in ("ct", "mr")])
     assert (flags.sum(0) == 1).all()
 
 
@@ -139,7 +139,7 @@ def test_paired_sets_show_the_subjects_other_scan_where_it_is(paired_files, fold
     for step in range(3):
         batch = data[step]
         for view in [*batch.labelled.values(), batch.unlabelled]:
-            assert view.same["ct"].all() and view.same["mr"].all()
+            assert view.same_subject["ct"].all() and view.same_subject["mr"].all()
             torch.testing.assert_close(view.images["ct"], view.images["mr"])
 
 
@@ -148,7 +148,8 @@ def test_partners_are_dropped_as_often_as_asked(paired_files, folder):
     assert set(always.labelled["ct"].images) == {"ct"}
     half = dataset(paired_files, folder, sampling=Sampling(partner_drop=0.5))
     shown = [
-        half[s].labelled["ct"].same.get("mr", torch.zeros(2, dtype=torch.bool)) for s in range(20)
+        half[s].labelled["ct"].same_subject.get("mr", torch.zeros(2, dtype=torch.bool))
+        for s in range(20)
     ]
     assert 8 < int(torch.cat(shown).sum()) < 32
 
@@ -172,7 +173,7 @@ def test_unlabelled_means_unlabelled(paired_files, tmp_path):
                 path.unlink()
     after = dataset(manifest, tmp_path / "b")
     for step, batch in enumerate(batches):
-        assert batch.unlabelled.label is None
+        assert not isinstance(batch.unlabelled, LabelledView)
         assert_equal(batch, after[step])
 
 

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch import distributed as dist
 from torch import multiprocessing as mp
 
-from crossvox.batch import Batch, View
+from crossvox.batch import Batch, LabelledView, View
 from crossvox.losses.supervised import supervised_loss
 from crossvox.methods.base import Method
 from crossvox.methods.cmc import CMC
-from crossvox.networks.backbone import BACKBONES
+from crossvox.networks import BACKBONES
 from fixtures.methods import CUBE, awake, crops, gradients, make_batch, make_method, make_task
 from fixtures.process_group import one_of_two, threads_of_groups
 
@@ -38,7 +38,7 @@ def test_each_loss_alone_trains_the_parts_it_should(
     for part in ("sup", "cac"):
         assert all(gradients(method, losses[part]).values()), part
     for name, reached in gradients(method, losses["csc"]).items():
-        assert reached == name.startswith("encoders."), name
+        assert reached == name.startswith("networks.encoders."), name
 
 
 @pytest.mark.parametrize("part", ["csc", "cac"])
@@ -81,7 +81,7 @@ def test_cac_lasts_between_scans_of_one_subject_that_lie_over_each_other(
     batch = make_batch(task)
     assert batch.unlabelled is not None
     of_one = {"one subject's": [True, True], "half": [False, True], "others'": [False, False]}[part]
-    batch.unlabelled.same["mr"] = torch.tensor(of_one)
+    batch.unlabelled.same_subject["mr"] = torch.tensor(of_one)
     for progress in (0.0, 0.4, 1.0):
         scheduled = 0.1 * math.exp(-5 * progress)
         method = make_method("cmc", task, cac_lasts=True)
@@ -108,7 +108,7 @@ def test_modalities_start_as_copies_and_train_apart() -> None:
         assert torch.equal(method.predict({"ct": x})["ct"], method.predict({"mr": x})["mr"])
     method(make_batch(method.task), 0.5)["loss"].backward()
     torch.optim.SGD(method.parameters(), lr=0.1).step()
-    for part in (method.encoders, method.mias, method.decoders):
+    for part in (method.networks.encoders, method.networks.mias, method.networks.decoders):
         one, two = (torch.nn.utils.parameters_to_vector(part[i].parameters()) for i in (0, 1))
         assert not torch.allclose(one, two)
 
@@ -127,7 +127,7 @@ def test_companions_count_only_in_rows_whose_subject_has_them() -> None:
     method, batch = awake(make_method("cmc", PAIRED)), make_batch(PAIRED)
     before = value(method, batch)
     view = batch.labelled["ct"]
-    assert view.same["mr"].tolist() == [True, False]
+    assert view.same_subject["mr"].tolist() == [True, False]
     view.images["mr"][1] = 5.0
     assert value(method, batch) == before
     view.images["mr"][0] += 5 * crops(1, 9)[0]
@@ -164,7 +164,7 @@ def test_cac_takes_own_features_unless_told_to_fuse() -> None:
         batch = make_batch(PAIRED)
         assert batch.unlabelled is not None
         seen: list[Tensor] = []
-        method.decoders[0].register_forward_hook(lambda m, i, o, seen=seen: seen.append(o))
+        method.networks.decoders[0].register_forward_hook(lambda m, i, o, seen=seen: seen.append(o))
         method(batch, 0.5)
         batch.unlabelled.images["mr"] = crops(2, 77)
         method(batch, 0.5)
@@ -177,7 +177,7 @@ def test_fused_cac_leaves_other_subjects_out() -> None:
     fused.load_state_dict(own.state_dict())
     batch = make_batch(PAIRED)
     assert batch.unlabelled is not None
-    batch.unlabelled.same["mr"] = torch.tensor([False, False])
+    batch.unlabelled.same_subject["mr"] = torch.tensor([False, False])
     assert value(own, batch, "cac") == pytest.approx(value(fused, batch, "cac"))
 
 
@@ -195,7 +195,6 @@ def test_literal_supervision_is_cross_entropy_on_one_and_dice_on_the_other() -> 
     with torch.no_grad():
         for m, terms in (("ct", {"dice": False}), ("mr", {"ce": False})):
             view = batch.labelled[m]
-            assert view.label is not None
             logits = method.predict({m: view.images[m]})[m]
             expected += float(supervised_loss(logits, view.label, **terms))
         assert float(method(batch, 0.5)["sup"]) == pytest.approx(expected)
@@ -221,7 +220,7 @@ def test_literal_supervision_is_cross_entropy_on_one_and_dice_on_the_other() -> 
 def test_options_train_every_parameter_they_leave(options: dict[str, object], paired: bool) -> None:
     task = make_task(paired=paired)
     method = make_method("cmc", task, **options)
-    assert len(method.encoders) == (1 if options.get("shared_encoder") else 2)
+    assert len(method.networks.encoders) == (1 if options.get("shared_encoder") else 2)
     awake(method)
     losses = method(make_batch(task), 0.5)
     assert all(gradients(method, losses["loss"]).values())
@@ -250,14 +249,16 @@ def _train(method: Method, progress: list[float]) -> None:
 @pytest.mark.parametrize("modalities", [("ct", "mr"), ("t1", "t1c", "flair")])
 def test_joint_modalities_share_one_network_and_then_part(modalities: tuple[str, ...]) -> None:
     method = make_method("cmc", make_task(modalities), joint=0.5)
-    before = _state(method.encoders)
+    before = _state(method.networks.encoders)
     _train(method, [0.0, 0.4])
-    assert _alike(method.encoders)
-    assert _alike(method.decoders)
-    assert any(not torch.equal(before[0][k], v) for k, v in _state(method.encoders)[0].items())
+    assert _alike(method.networks.encoders)
+    assert _alike(method.networks.decoders)
+    assert any(
+        not torch.equal(before[0][k], v) for k, v in _state(method.networks.encoders)[0].items()
+    )
     _train(method, [0.5])
-    assert not _alike(method.encoders)
-    assert not _alike(method.decoders)
+    assert not _alike(method.networks.encoders)
+    assert not _alike(method.networks.decoders)
 
 
 def test_joint_training_is_that_of_shared_networks() -> None:
@@ -278,7 +279,7 @@ def test_copies_follow_running_statistics() -> None:
     backbone = BACKBONES["universal_unet"](task, width=4, norm="running")
     method = CMC(task, backbone, joint=0.5)
     _train(method, [0.0])
-    first, other = (dict(encoder.named_buffers()) for encoder in method.encoders)
+    first, other = (dict(encoder.named_buffers()) for encoder in method.networks.encoders)
     assert any(name.endswith("running_mean") and bool(b.any()) for name, b in first.items())
     assert all(torch.equal(b, other[name]) for name, b in first.items())
 
@@ -293,7 +294,7 @@ def test_copies_part_with_the_optimisers_moments() -> None:
         method.before_step()
         optimiser.step()
         optimiser.zero_grad()
-    for first, other in zip(*(net.parameters() for net in method.decoders), strict=True):
+    for first, other in zip(*(net.parameters() for net in method.networks.decoders), strict=True):
         for name in ("exp_avg", "exp_avg_sq", "step"):
             assert torch.equal(optimiser.state[first][name], optimiser.state[other][name]), name
         assert optimiser.state[other]["exp_avg"].any()
@@ -302,7 +303,7 @@ def test_copies_part_with_the_optimisers_moments() -> None:
 def test_apart_from_the_first_step_unless_asked() -> None:
     method = make_method("cmc", PAIRED)
     _train(method, [0.0])
-    assert not _alike(method.encoders)
+    assert not _alike(method.networks.encoders)
 
 
 def test_classes_that_were_not_outlined_are_left_out() -> None:
@@ -317,8 +318,8 @@ def test_classes_that_were_not_outlined_are_left_out() -> None:
 
 
 def test_a_joint_start_takes_no_file_for_each_modality() -> None:
-    assert make_method("cmc", PAIRED).own_networks("ct")
-    assert not make_method("cmc", PAIRED, joint=0.5).own_networks("ct")
+    assert make_method("cmc", PAIRED).modality_networks("ct")
+    assert not make_method("cmc", PAIRED, joint=0.5).modality_networks("ct")
 
 
 @pytest.mark.parametrize(
@@ -351,11 +352,11 @@ def test_command_line_reads_the_options_from_the_signature() -> None:
 
 def _rows(view: View, rows: slice) -> View:
     """Some rows of a view."""
-    return View(
-        {m: x[rows] for m, x in view.images.items()},
-        {m: x[rows] for m, x in view.same.items()},
-        None if view.label is None else view.label[rows],
-    )
+    images = {m: x[rows] for m, x in view.images.items()}
+    same = {m: x[rows] for m, x in view.same_subject.items()}
+    if isinstance(view, LabelledView):
+        return LabelledView(images, same, view.label[rows])
+    return View(images, same)
 
 
 def _share(batch: Batch, rows: slice) -> Batch:

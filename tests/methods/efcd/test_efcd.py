@@ -31,13 +31,14 @@ def test_own_and_fused_losses_are_those_of_the_predictions() -> None:
     own, fused = [], []
     with torch.no_grad():
         for m, view in batch.labelled.items():
-            assert view.label is not None
             own.append(
                 supervised_loss(method.predict({m: view.images[m]})[m], view.label, balance=0.5)
             )
             rows = []
             for i in range(len(view.label)):
-                images = {n: x[i : i + 1] for n, x in view.images.items() if view.same[n][i]}
+                images = {
+                    n: x[i : i + 1] for n, x in view.images.items() if view.same_subject[n][i]
+                }
                 rows.append(method.predict(images)[m])
             fused.append(supervised_loss(torch.cat(rows), view.label, balance=0.5))
     assert float(losses["own"].detach()) == pytest.approx(float(sum(own)) / 2, rel=1e-5)
@@ -91,7 +92,6 @@ def test_overfits_one_labelled_case() -> None:
     task = make_task(("ct",))
     method, batch = make_method("efcd", task), make_batch(task, labelled=1, unlabelled=0)
     view = batch.labelled["ct"]
-    assert view.label is not None
     view.images["ct"] += 3 * view.label.unsqueeze(1)
     optimiser = torch.optim.AdamW(method.parameter_groups(), lr=6e-3)
     for _ in range(150):

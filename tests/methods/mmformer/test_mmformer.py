@@ -7,19 +7,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from crossvox.batch import View
+from crossvox.batch import LabelledView
 from crossvox.errors import UsageError
 from crossvox.losses.supervised import supervised_loss
-from crossvox.methods.mmformer import MMFormerMethod, draw_subsets
-from crossvox.methods.mmformer.blocks import TokenBlock
-from crossvox.methods.mmformer.network import MMFormer, MMFormerSize
+from crossvox.methods.mmformer.method import MMFormer, draw_subsets
+from crossvox.methods.mmformer.network import MMFormerNet, MMFormerSize, TokenBlock
 from fixtures.methods import awake, crops, gradients, labels, make_batch, make_method, make_task
 
 SMALL = {"width": 4, "embed": 16, "heads": 2, "mlp_ratio": 2}
 THREE = make_task(("t1", "t1c", "flair"), paired=True, registered=True)
 
 
-def small(task, **options) -> MMFormerMethod:
+def small(task, **options) -> MMFormer:
     return awake(make_method("mmformer", task, **SMALL, **options))  # type: ignore[return-value]
 
 
@@ -39,7 +38,7 @@ def test_it_has_the_published_size_less_what_the_original_never_uses():
             kernels=((3, 3, 3),) * 5,
         )
         with torch.device("meta"):
-            net = MMFormer(task, MMFormerSize(width=8, embed=512))
+            net = MMFormerNet(task, MMFormerSize(width=8, embed=512))
         found = sum(p.numel() for p in net.parameters()) + modalities * 512 * 128
         assert found / 1e6 == pytest.approx(published, abs=0.02)
         assert [tuple(p.shape) for p in net.positions] == [(1, 512, 8, 8, 8)] * modalities
@@ -208,8 +207,8 @@ def test_a_view_need_not_name_what_no_row_has():
     method, batch = small(task), make_batch(task)
     named = method(batch, 0.0)
     for anchor, view in batch.labelled.items():
-        batch.labelled[anchor] = View(
-            {anchor: view.images[anchor]}, {anchor: view.same[anchor]}, view.label
+        batch.labelled[anchor] = LabelledView(
+            {anchor: view.images[anchor]}, {anchor: view.same_subject[anchor]}, view.label
         )
     torch.testing.assert_close(method(batch, 0.0)["loss"], named["loss"])
 
@@ -228,7 +227,9 @@ def test_it_overfits_one_labelled_case():
     label = labels(1, 3, 0)
     image = crops(1, 0) + 2 * label.unsqueeze(1)
     batch = make_batch(task, labelled=1, unlabelled=0)
-    batch.labelled["ct"] = View({"ct": image}, {"ct": torch.ones(1, dtype=torch.bool)}, label)
+    batch.labelled["ct"] = LabelledView(
+        {"ct": image}, {"ct": torch.ones(1, dtype=torch.bool)}, label
+    )
     optimiser = torch.optim.AdamW(method.parameters(), lr=1e-2)
     for _ in range(80):
         optimiser.zero_grad()

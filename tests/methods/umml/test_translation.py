@@ -8,8 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from crossvox.methods.umml.cycle import CycleTranslation
-from crossvox.methods.umml.translation import Discriminator, Translator, reduction
+from crossvox.methods.umml.translation import (
+    CycleTranslation,
+    Discriminator,
+    Translator,
+    reduction,
+)
 from fixtures.methods import crops, make_task
 
 TASK = make_task()

@@ -6,16 +6,36 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
-from crossvox.batch import View
+from crossvox.batch import LabelledView
 from crossvox.errors import UsageError
-from crossvox.losses.agreement import symmetric_kl
-from crossvox.losses.pseudo import class_balanced_labels
+from crossvox.losses.pseudo_labels import class_balanced_labels
 from crossvox.losses.supervised import supervised_loss
 from crossvox.methods import Method
+from crossvox.methods.umml.method import symmetric_kl
 from fixtures.methods import awake, crops, gradients, make_batch, make_method, make_task
 
 TASK = make_task()
+
+
+def line(*p: float) -> Tensor:
+    """Two classes along a line, from the probability of the second."""
+    second = torch.tensor(p)
+    return torch.stack([1 - second, second]).view(1, 2, -1, 1, 1)
+
+
+def test_symmetric_kl_by_hand() -> None:
+    # p = (0.75, 0.25), q = (0.5, 0.5): ½ [0.25 ln 1.5 − 0.25 ln 0.5] = 0.125 ln 3.
+    a, b = line(0.25).log(), line(0.5).log()
+    assert float(symmetric_kl(a, b)) == pytest.approx(0.125 * math.log(3))
+    assert float(symmetric_kl(b, a)) == pytest.approx(0.125 * math.log(3))
+    assert float(symmetric_kl(a, a + 7)) == pytest.approx(0, abs=1e-7)
+
+
+def test_symmetric_kl_is_the_mean_over_voxels() -> None:
+    a, b = line(0.25, 0.5, 0.5).log(), line(0.5, 0.5, 0.5).log()
+    assert float(symmetric_kl(a, b)) == pytest.approx(0.125 * math.log(3) / 3)
 
 
 def test_total_is_the_weighted_sum() -> None:
@@ -41,7 +61,6 @@ def test_parts_are_those_of_the_predictions_of_images_and_translations() -> None
         for (m, n), way in ((("ct", "mr"), "0_1"), (("mr", "ct"), "1_0")):
             translator = method.translation.translators[way]
             label = batch.labelled[m].label
-            assert label is not None
             image, new = batch.labelled[m].images[m], batch.unlabelled.images[m]
             views = [
                 (method.predict({m: x})[m], method.predict({n: translator(x)})[n])
@@ -143,7 +162,6 @@ def test_overfits_one_labelled_case() -> None:
     method, batch = make_method("umml", TASK), make_batch(TASK, labelled=1, unlabelled=1)
     view = batch.labelled["ct"]
     del batch.labelled["mr"]
-    assert view.label is not None
     view.images["ct"] += 3 * view.label.unsqueeze(1)
     optimiser = torch.optim.AdamW(method.parameter_groups(), lr=6e-3)
     worst = 0.0
@@ -156,8 +174,7 @@ def test_overfits_one_labelled_case() -> None:
     assert worst > 0.95
 
 
-def dice_scores(method: Method, view: View) -> list[float]:
-    assert view.label is not None
+def dice_scores(method: Method, view: LabelledView) -> list[float]:
     with torch.no_grad():
         found = method.predict(view.images, outputs=["ct"])["ct"].argmax(1)
     masks = [(found == c, view.label == c) for c in (1, 2)]

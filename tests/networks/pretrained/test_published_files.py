@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from crossvox.batch import Task
-from crossvox.networks.backbone import BACKBONES
+from crossvox.networks import BACKBONES
 from crossvox.networks.pretrained.loading import fill, read_weights, require_backbone
 from fixtures.golden import FOLDER, rule_tensor
 

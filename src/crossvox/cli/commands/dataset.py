@@ -13,7 +13,7 @@ from crossvox.config.run_config import section
 from crossvox.data.checks import check_manifest, format_problems, has_errors
 from crossvox.data.manifest import load_manifest
 from crossvox.data.prepare.plan import Budget
-from crossvox.networks.backbone import BACKBONES
+from crossvox.networks import BACKBONES
 from crossvox.utils.files import atomic_write
 from crossvox.workflows.check import broken, draw, overlap_lines, overlap_problems, overlaps
 from crossvox.workflows.prepare import prepare

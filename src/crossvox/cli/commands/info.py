@@ -40,7 +40,7 @@ def _methods() -> Mapping[str, str]:
 
 
 def _backbones() -> Mapping[str, str]:
-    from crossvox.networks.backbone import BACKBONES
+    from crossvox.networks import BACKBONES
 
     return {name: getattr(kind, "summary", _first_line(kind)) for name, kind in BACKBONES.items()}
 

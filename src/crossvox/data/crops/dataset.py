@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from crossvox.batch import IGNORE, Batch, Task, View
+from crossvox.batch import IGNORE, Batch, LabelledView, Task, View
 from crossvox.data.crops.augment import Appearance, Augment, random_pose
 from crossvox.data.crops.misalign import Misalign
 from crossvox.data.crops.sampling import (
@@ -137,8 +137,8 @@ class CropDataset(Dataset[Batch]):
         everything = [*unlabelled, *(row for group in rows.values() for row in group)]
         return Batch(
             step=step,
-            labelled={m: self._stack(group) for m, group in rows.items()},
-            unlabelled=self._stack(unlabelled) if unlabelled else None,
+            labelled={m: self._labelled_view(group) for m, group in rows.items()},
+            unlabelled=self._view(unlabelled) if unlabelled else None,
             names=tuple(row.name for row in everything),
         )
 
@@ -261,17 +261,20 @@ class CropDataset(Dataset[Batch]):
         flags = (True, *(name in annotated for name in self.task.classes))
         return LabelledCase(self._scan(case, modality), label, tuple(voxels), flags)
 
-    def _stack(self, rows: Sequence[Row]) -> View:
+    def _view(self, rows: Sequence[Row]) -> View:
         modalities = [m for m in self.task.modalities if any(m in row.images for row in rows)]
         empty = torch.zeros(1, *self.task.patch)
+        return View(
+            {m: torch.stack([r.images.get(m, empty) for r in rows]) for m in modalities},
+            {m: torch.tensor([r.same.get(m, False) for r in rows]) for m in modalities},
+        )
+
+    def _labelled_view(self, rows: Sequence[Row]) -> LabelledView:
+        view = self._view(rows)
         labels = [row.label for row in rows if row.label is not None]
         partial = any(not all(row.annotated) for row in rows)
-        return View(
-            images={m: torch.stack([r.images.get(m, empty) for r in rows]) for m in modalities},
-            same={m: torch.tensor([r.same.get(m, False) for r in rows]) for m in modalities},
-            label=torch.stack(labels) if labels else None,
-            annotated=torch.tensor([row.annotated for row in rows]) if partial else None,
-        )
+        annotated = torch.tensor([row.annotated for row in rows]) if partial else None
+        return LabelledView(view.images, view.same_subject, torch.stack(labels), annotated)
 
 
 def _corners(matrix: np.ndarray, patch: Sequence[int]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Contrastive anatomical-similar consistency: the same crop, the same organs, in every modality."""
+"""Contrastive Anatomical-similar Consistency, L_CAC (Zhou et al., MICCAI 2024, § 2.2, eq. 3)."""
 
 from __future__ import annotations
 
@@ -10,35 +10,45 @@ from torch import Tensor, nn
 
 from crossvox.errors import check_choice
 from crossvox.losses.distributed import gather_rows
-from crossvox.losses.pooling import comparable
+from crossvox.losses.pooling import flatten_space
 
 CACForm = Literal["nt-xent", "literal"]
 
 GRID = 8
-"""Positions per axis that predictions are pooled to when voxels do not correspond."""
+"""Positions per axis after pooling, where voxels do not correspond."""
 PRESENT = 1e-3
-"""Share of the crop's volume above which a class counts as predicted."""
+"""Mean probability in the crop above which a class counts as predicted."""
 EPSILON = 1e-6
 
 
 class CACLoss(nn.Module):
-    """Contrasts predictions of one crop in two modalities with those of other crops (eq. 3).
+    """Contrast of one crop's predictions in two modalities with those of other crops (eq. 3).
 
-    Probabilities of the foreground classes, pooled to at most 8 positions per axis unless voxels
-    correspond, are compared by `dice_similarity`. NT-Xent over the 2U predictions of a pair of
-    modalities: the positive is the same crop's other modality, the negatives all others; the
-    mean over predictions, then over pairs of modalities. With U = 1 there are no negatives and
-    the loss is 1 − similarity. Under data parallelism U counts the crops of all ranks. Sources:
-    Zhou et al., MICCAI 2024, § 2.2; the form is that of the work cited there.
+    NT-Xent over the 2U predictions of U crops in two modalities: the positive of a prediction is
+    the same crop's in the other modality, all others are negatives,
+
+        L_CAC = mean_i [ log Σ_{j≠i} e^{Sim_Dice(i, j)/τ} − Sim_Dice(i, positive of i)/τ ],
+
+    averaged over pairs of modalities. Sim_Dice (`dice_similarity`) compares the foreground
+    probabilities, which are first pooled to at most 8 positions per axis unless voxels
+    correspond. With U = 1 there are no negatives, and the loss is 1 − Sim_Dice. Under data
+    parallelism U counts the crops of all ranks. The form is that of the paper's reference 13; as
+    printed, the denominator of eq. 3 runs over the index of the outer sum (docs/paper.md).
+
+    ```python
+    cac = CACLoss(tau=0.2)
+    logits_a, logits_b = decoder_a(features_a), decoder_b(features_b)  # (U, K + 1, X, Y, Z)
+    cac([logits_a, logits_b]).backward()
+    ```
 
     Args:
         tau: temperature τ.
         form: "nt-xent" as above; "literal" is eq. 3 as printed, Σ_j [log Σ_j' e^{s_j'} − s_j]
-            with s_j the similarity of crop j's two predictions: least (U log U) whenever all
-            crops are equally similar, whether much or little, and 0 for U = 1.
+            with s_j the similarity of crop j's two predictions. It is least (U log U) whenever
+            all crops are equally similar, much or little, and 0 for U = 1.
 
     Raises:
-        ValueError: if the form is unknown.
+        ValueError: the form is unknown.
     """
 
     def __init__(self, tau: float = 0.2, form: CACForm = "nt-xent") -> None:
@@ -48,13 +58,13 @@ class CACLoss(nn.Module):
         self.form = form
 
     def forward(self, logits: list[Tensor], registered: Tensor | bool = False) -> Tensor:
-        """Compare all pairs of modalities.
+        """Compute the mean loss over all pairs of modalities.
 
         Args:
             logits: per modality (U, K + 1, X, Y, Z), background first; row j of all shows the
                 same anatomy.
             registered: whether the voxels of a row correspond across modalities; (U,) bool if
-                they do for some rows only.
+                this differs between rows.
 
         Returns:
             A scalar, the same on every rank.
@@ -62,17 +72,18 @@ class CACLoss(nn.Module):
         # Sums over a crop's voxels need more digits than half precision has.
         with torch.autocast(logits[0].device.type, enabled=False):
             foreground = [x.float().softmax(dim=1)[:, 1:] for x in logits]
-            rows = [gather_rows(comparable(p, GRID, registered)) for p in foreground]
+            rows = [gather_rows(flatten_space(p, GRID, registered)) for p in foreground]
             terms = [self._compare(p, q) for p, q in combinations(rows, 2)]
             return torch.stack(terms).mean()
 
     def _compare(self, p: Tensor, q: Tensor) -> Tensor:
         n = len(p)
         similarity, defined = dice_similarity(torch.cat([p, q]))
-        ahead = torch.arange(2 * n, device=p.device).roll(n)
-        positive = similarity.gather(1, ahead[:, None]).squeeze(1)
-        counts = defined.gather(1, ahead[:, None]).squeeze(1)
-        if self.form == "literal":
+        # Row i of p and row i of q, that is row n + i, are each other's positives.
+        partner = torch.arange(2 * n, device=p.device).roll(n)
+        positive = similarity.gather(1, partner[:, None]).squeeze(1)
+        counts = defined.gather(1, partner[:, None]).squeeze(1)
+        if self.form == "literal":  # eq. 3 to the letter: no two different crops are compared
             return (positive[:n].logsumexp(dim=0) - positive[:n]).sum()
         if n == 1:
             return _mean_where(1 - positive, counts)
@@ -82,7 +93,7 @@ class CACLoss(nn.Module):
 
 
 def dice_similarity(p: Tensor) -> tuple[Tensor, Tensor]:
-    """Sim_Dice between all rows: the mean over classes of (2Σpq + ε) / (Σp² + Σq² + ε).
+    """Compute Sim_Dice between all rows: the mean over classes of (2Σpq + ε) / (Σp² + Σq² + ε).
 
     A class counts for a pair of rows if its mean probability is above 0.1 % in either.
 

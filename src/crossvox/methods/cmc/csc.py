@@ -1,4 +1,4 @@
-"""Channel-wise semantic consistency: a channel means the same thing in every modality."""
+"""Channel-wise Semantic Consistency, L_CSC (Zhou et al., MICCAI 2024, § 2.1, eq. 1)."""
 
 from __future__ import annotations
 
@@ -12,35 +12,44 @@ from torch.nn import functional as F
 
 from crossvox.batch import Triple
 from crossvox.errors import check_choice
-from crossvox.losses.pooling import coarse_size, comparable
+from crossvox.losses.pooling import flatten_space, pooled_size
 
 CSCForm = Literal["infonce", "literal"]
 
 GRID = 4
-"""Positions per axis that features are pooled to when voxels do not correspond."""
+"""Positions per axis after pooling, where voxels do not correspond."""
 FEWEST = 8
-"""Positions below which any two channels look alike or opposite by chance."""
+"""Fewest positions to compare; over fewer, any two channels look alike or opposite by chance."""
 FLAT = 1e-3
-"""Norm of a centred channel below which it has no pattern to compare."""
+"""Norm of a centred channel below which it counts as constant."""
 
 
 class CSCLoss(nn.Module):
-    """Contrasts the channels of one modality's features with those of another's (eq. 1).
+    """Contrast of the channels of F_ds^a with those of F_ds^b: channel c means c in both (eq. 1).
 
-    Channels are centred over space and L2-normalised; S = Fᵃ (Fᵇ)ᵀ / τ is C × C, and the loss
-    ½ [CE(S, diagonal) + CE(Sᵀ, diagonal)], the mean over channels and rows; with more than two
-    modalities the mean over pairs. Where voxels do not correspond, features are first pooled to
-    at most 4 positions per axis. Memory is O(C · voxels + C²) per row. Source: Zhou et al.,
-    MICCAI 2024, § 2.1, read as a contrast between channels.
+        S = F^a (F^b)ᵀ / τ                             (C × C cosines)
+        L_CSC = ½ [CE(S, diagonal) + CE(Sᵀ, diagonal)]
+
+    Channels are centred over space and L2-normalised; CE is averaged over channels and rows, and
+    the loss over pairs of modalities. Unless voxels correspond, features are first pooled to at
+    most 4 positions per axis. As printed, the sum in the denominator of eq. 1 runs over the index
+    of the outer sum; this is read as a contrast between channels (docs/paper.md). Memory per row
+    is O(C · voxels + C²).
+
+    ```python
+    csc = CSCLoss(tau=0.1)
+    f_ds_a, f_ds_b = encoder_a(ct)[-1], encoder_b(mr)[-1]  # (B, C, x, y, z)
+    csc([f_ds_a, f_ds_b]).backward()
+    ```
 
     Args:
         tau: temperature τ.
         form: "infonce" as above; "literal" is eq. 1 as printed, Σ_c [log Σ_c' e^{s_c'} − s_c]
-            with s_c the cosine of the two channels c: its denominator runs over the index of its
-            outer sum, so it is least (C log C) whenever all similarities are equal, high or low.
+            with s_c the cosine of the two channels c. It is least (C log C) whenever all
+            similarities are equal, high or low.
 
     Raises:
-        ValueError: if the form is unknown, or on fewer than 8 positions.
+        ValueError: the form is unknown, or there are fewer than 8 positions.
     """
 
     def __init__(self, tau: float = 0.1, form: CSCForm = "infonce") -> None:
@@ -52,7 +61,7 @@ class CSCLoss(nn.Module):
     @staticmethod
     def check(grid: Triple) -> None:
         """Raise `ValueError` if features (…, *grid) have fewer than 8 positions to compare."""
-        found = math.prod(coarse_size(grid, GRID))
+        found = math.prod(pooled_size(grid, GRID))
         if found < FEWEST:
             raise ValueError(
                 f"CSC compares channels over {found} positions, fewer than {FEWEST}; "
@@ -60,36 +69,37 @@ class CSCLoss(nn.Module):
             )
 
     def forward(self, features: list[Tensor], registered: Tensor | bool = False) -> Tensor:
-        """Compare all pairs of modalities.
+        """Compute the mean loss over all pairs of modalities.
 
         Args:
-            features: per modality (B, C, x, y, z); row i of all shows the same anatomy.
+            features: F_ds of each modality, (B, C, x, y, z); row i of all shows the same anatomy.
             registered: whether the voxels of a row correspond across modalities; (B,) bool if
-                they do for some rows only.
+                this differs between rows.
 
         Returns:
             A scalar.
         """
-        # Half precision cannot tell cosines apart that a temperature of 0.1 makes matter.
+        # In half precision, cosines that a temperature of 0.1 sets apart would be equal.
         with torch.autocast(features[0].device.type, enabled=False):
-            rows = [_channels(f.float(), registered) for f in features]
+            rows = [_unit_channels(f.float(), registered) for f in features]
             terms = [self._compare(a, b) for a, b in combinations(rows, 2)]
             return torch.stack(terms).mean()
 
     def _compare(self, a: Tensor, b: Tensor) -> Tensor:
-        if self.form == "literal":
+        if self.form == "literal":  # eq. 1 to the letter: only equal channels are compared
             similarity = (a * b).sum(dim=2)
             spread = similarity.logsumexp(dim=1, keepdim=True) - similarity
             return spread.sum(dim=1).mean()
         similarity = a @ b.transpose(1, 2) / self.tau
+        # −log softmax on the diagonal: once over the channels of b, once over those of a.
         to_b = similarity.log_softmax(dim=2).diagonal(dim1=1, dim2=2)
         to_a = similarity.log_softmax(dim=1).diagonal(dim1=1, dim2=2)
         return -0.5 * (to_b.mean() + to_a.mean())
 
 
-def _channels(features: Tensor, registered: Tensor | bool) -> Tensor:
-    """Unit vectors, (B, C, positions)."""
+def _unit_channels(features: Tensor, registered: Tensor | bool) -> Tensor:
+    """Return centred channels of unit length, (B, C, positions)."""
     x, y, z = features.shape[2:]
     CSCLoss.check((x, y, z))
-    rows = comparable(features, GRID, registered)
+    rows = flatten_space(features, GRID, registered)
     return F.normalize(rows - rows.mean(dim=2, keepdim=True), dim=2, eps=FLAT)

@@ -1,4 +1,8 @@
-"""Fusion of the modalities' deepest features into one addition to each of them."""
+"""The fusion layer (Zhou et al., MICCAI 2024, § 2.1, last paragraph, and figure 1).
+
+The paper merges F_mia^a and F_mia^b "in a fusion layer to produce the fused feature" and prints no
+formula; the form, its place and what stands in for a missing modality are ours.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,23 @@ from crossvox.networks.blocks import conv_norm_act, zero_pointwise
 
 
 class Fusion(nn.Module):
-    """Z = conv1³((conv3³-IN-LReLU)×2([F¹, …, Fᴹ])), to be added to each modality's features.
+    """Fused feature Z of all modalities, to be added to each modality's own F_mia.
 
-    The last convolution starts at zero, hence Z too. Where a modality is absent its place is
-    taken by the mean of those present, so with a single one by that one's own features. Source:
-    Zhou et al., MICCAI 2024, figure 1 (b).
+        Z = conv1³(LReLU(IN(conv3³( LReLU(IN(conv3³([F_mia^1, …, F_mia^M]))) ))))
+
+    The last convolution starts at zero, hence Z too. The place of an absent modality is filled
+    with the mean of those present; with one modality, that is its own features in all places.
+
+    ```python
+    fusion = Fusion(channels=64, modalities=2)
+    present = torch.tensor([[True, True], [True, False]])  # row 1 has the first modality alone
+    z = fusion([f_mia_a, f_mia_b], present)
+    ```
 
     Args:
         channels: C of each modality's features.
         modalities: M, the number of places.
-        reduction: what lies between has C / reduction channels.
+        reduction: the inner layers have C / reduction channels.
     """
 
     def __init__(self, channels: int, modalities: int, reduction: int = 1) -> None:
@@ -31,23 +42,20 @@ class Fusion(nn.Module):
         )
         self.close = zero_pointwise(inner, channels)
 
-    def forward(self, features: Sequence[Tensor | None], present: Tensor) -> Tensor:
-        """Fuse, row by row, what is present.
+    def forward(self, f_mia: Sequence[Tensor | None], present: Tensor) -> Tensor:
+        """Return Z, (B, C, x, y, z), of what is present in each row.
 
         Args:
-            features: per modality (B, C, x, y, z) on one common grid, finite also where absent;
-                None if absent in every row.
-            present: (B, M) bool; every row has at least one True.
-
-        Returns:
-            Z, (B, C, x, y, z).
+            f_mia: per modality (B, C, x, y, z) on one common grid, finite also in absent rows;
+                None for a modality that is absent in all rows.
+            present: (B, M) bool; each row has at least one True.
         """
         share = present / present.sum(dim=1, keepdim=True)
-        given = [(i, f) for i, f in enumerate(features) if f is not None]
+        given = [(i, f) for i, f in enumerate(f_mia) if f is not None]
         mean = torch.stack([f * _per_row(share[:, i]) for i, f in given]).sum(dim=0)
         places = [
             mean if f is None else torch.where(_per_row(present[:, i]), f, mean)
-            for i, f in enumerate(features)
+            for i, f in enumerate(f_mia)
         ]
         return self.close(self.mix(torch.cat(places, dim=1)))
 

@@ -1,18 +1,24 @@
-"""CMC: cross-modality collaboration and contrastive consistency (Zhou et al., MICCAI 2024)."""
+"""CMC: the losses and the training step (Zhou et al., MICCAI 2024, § 2.2).
+
+    L_total = L_Sup + α · L_CSC + β · L_CAC
+
+L_Sup is eq. 2, L_CSC eq. 1, L_CAC eq. 3.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from crossvox.batch import Batch, Task, View
+from crossvox.batch import Batch, LabelledView, Task, View
 from crossvox.errors import check_choice, require
 from crossvox.losses.distributed import gather_rows, world_size
 from crossvox.losses.supervised import supervised_loss
+from crossvox.methods.base import Method
 from crossvox.methods.cmc.cac import CACForm, CACLoss
 from crossvox.methods.cmc.csc import CSCForm, CSCLoss
 from crossvox.methods.cmc.mia import MIAForm
@@ -24,14 +30,23 @@ CSCOn = Literal["unlabelled", "all"]
 CACPredictions = Literal["own", "fused"]
 SupForm = Literal["both", "literal"]
 
+Pair = tuple[Tensor, Tensor]
+"""F_ds of labelled crops of one subject in two modalities."""
 
-class CMC(CMCNetworks):
-    """Encoder, awareness module and decoder per modality, joined by a fusion of what is given.
 
-    Each decoder receives its modality's features F after awareness, plus the fusion Z of all
-    modalities that the subject has on this grid. Loss = Sup + α·CSC + β·CAC: cross-entropy and
-    Dice on labelled crops, and on unlabelled ones the consistency of feature channels and of
-    predicted anatomy between modalities, averaged over pairs of these.
+class CMC(Method):
+    """Cross-modality collaboration with channel and anatomy consistency.
+
+    Each modality has an encoder, an awareness module and a decoder; the fusion of what a subject
+    has is added before the decoder (`CMCNetworks`). Labelled crops train by cross-entropy and
+    Dice (eq. 2). On unlabelled crops, feature channels (`CSCLoss`, eq. 1) and predicted anatomy
+    (`CACLoss`, eq. 3) are to agree between modalities, averaged over pairs of these.
+
+    ```python
+    method = CMC(task, UNetBackbone(task))
+    method(batch, progress=0.5)["loss"].backward()
+    logits = method.predict({"ct": ct})["ct"]  # (B, K + 1, X, Y, Z)
+    ```
     """
 
     name = "cmc"
@@ -70,127 +85,135 @@ class CMC(CMCNetworks):
         Args:
             task: what to segment.
             backbone: makes the encoders and decoders.
-            shared_encoder: one encoder for all modalities (the paper's ablation).
-            shared_decoder: one decoder for all modalities.
-            joint: share of the training in which all modalities pass the first one's encoder and
-                decoder; then each goes on with a copy, optimiser moments included. Awareness
-                modules are apart throughout. A training loop must call `before_step`.
-            mia: awareness: "gate" (gated attention), "danet" (channel attention) or "none".
+            shared_encoder: use one encoder for all modalities (ablation of table 2).
+            shared_decoder: use one decoder for all modalities.
+            joint: fraction of the training in which all modalities pass through the first one's
+                encoder and decoder; then each continues with a copy, optimiser moments included.
+                Awareness modules are always separate. Training loops must call `before_step`.
+            mia: awareness module: "gate" (gated attention), "danet" (channel attention) or "none".
             fusion: "full", or "none" to decode each modality from its own features alone.
-            reduction: divides the channels inside awareness and fusion; 1 is the paper's size.
-            sup: "both" (CE + Dice in every modality) or "literal" (CE in the first, Dice in the
-                others, as eq. 2 prints).
-            balance: how much cross-entropy favours small classes, 0 (not; as printed) to 1.
+            reduction: divides the channels inside awareness and fusion.
+            sup: "both" (CE + Dice in every modality) or "literal" (CE in the first modality, Dice
+                in the others, as eq. 2 is printed).
+            balance: how much cross-entropy favours small classes, from 0 (not at all, as printed)
+                to 1.
             csc: "infonce", "literal" (eq. 1 as printed) or "none".
-            csc_on: crops for CSC: "unlabelled", or "all" to add labelled ones whose subject has
+            csc_on: crops for CSC: "unlabelled", or "all" to add labelled crops whose subject has
                 the other modality on the same grid.
             tau_csc: temperature of CSC.
             cac: "nt-xent", "literal" (eq. 3 as printed) or "none".
-            cac_predictions: decode CAC's predictions from "own" features, or "fused" where the
-                crops are of one subject (one Z could then satisfy the loss by itself).
+            cac_predictions: decode the predictions for CAC from "own" features, or from "fused"
+                ones where the crops show one subject (Z alone could then satisfy the loss).
             tau_cac: temperature of CAC.
             alpha: weight of CSC at the end of training.
             beta: weight of CAC at its start.
             schedule: "paper", "squared" (exponents squared) or "constant".
-            cac_lasts: CAC keeps its weight between scans of one subject that lie over each other
-                (aligned or registered), which show one anatomy; it falls between those of
-                different subjects. A step's weight is the mean over its crops.
+            cac_lasts: keep CAC's weight at `beta` between scans of one subject that lie over each
+                other (aligned or registered), since these show one anatomy; between different
+                subjects it still falls. The weight of a step is the mean over its crops.
         """
+        super().__init__(task, backbone)
         require("method.balance", balance, 0, 1)
+        require("method.joint", joint, 0, 1)
         check_choice("sup", sup, SupForm)
         check_choice("csc_on", csc_on, CSCOn)
         check_choice("cac_predictions", cac_predictions, CACPredictions)
         check_choice("schedule", schedule, ScheduleForm)
-        super().__init__(
+        self.networks = CMCNetworks(
             task,
             backbone,
             shared_encoder=shared_encoder,
             shared_decoder=shared_decoder,
-            joint=joint,
             mia=mia,
             fusion=fusion,
             reduction=reduction,
         )
-        modalities = len(task.modalities)
-        self.csc = None if csc == "none" or modalities == 1 else CSCLoss(tau_csc, csc)
-        self.cac = None if cac == "none" or modalities == 1 else CACLoss(tau_cac, cac)
+        self.joint = joint
+        single = len(task.modalities) == 1  # nothing to be consistent with
+        self.csc = None if csc == "none" or single else CSCLoss(tau_csc, csc)
+        self.cac = None if cac == "none" or single else CACLoss(tau_cac, cac)
         if self.csc is not None:
-            self.csc.check(deepest_grid(self.encoders[0], task.patch))
+            self.csc.check(deepest_grid(self.networks.encoders[0], task.patch))
         self.literal_sup = sup == "literal"
         self.balance = 0.0 if self.literal_sup else balance
         self.csc_on_all = self.csc is not None and csc_on == "all"
         self.fused_cac = cac_predictions == "fused"
         self.alpha, self.beta, self.schedule = alpha, beta, schedule
-        known = task.aligned or task.registered
-        self.cac_lasts = cac_lasts and known and self.cac is not None
+        over_each_other = task.aligned or task.registered
+        self.cac_lasts = cac_lasts and over_each_other and self.cac is not None
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Losses "sup", "csc" and "cac" with their weights; see `Method.forward`.
+        """Compute L_total and its terms "sup", "csc" and "cac"; see `Method.forward`.
 
-        For the log only: "alpha" and "beta", the current weights; "csc_shuffled", CSC between
-        crops that do not match (if it equals "csc", the features tell positions apart, not
-        content); "cac_fallback", 1 if CAC has a single crop and hence no negatives.
+        Only logged are "alpha" and "beta", the current weights; "csc_shuffled", CSC between crops
+        that do not match (if it equals "csc", features tell positions apart, not content); and
+        "cac_fallback", 1 if CAC has a single crop and hence no negatives.
         """
-        self._begin(progress)
+        self.networks.joint = progress < self.joint
         parts: dict[str, Tensor] = {}
-        sup, pairs = self._supervised(batch)
-        if sup is not None:
-            parts["sup"] = sup
+        l_sup, pairs = self._supervised(batch)
+        if l_sup is not None:
+            parts["sup"] = l_sup
         if batch.unlabelled is not None and (self.csc or self.cac):
             parts |= self._unsupervised(batch.unlabelled, pairs)
         if not parts:
             raise ValueError(f"step {batch.step} has no crop to train on")
-        weights = {
-            "sup": 1.0,
-            "csc": self.alpha * ramp_up(self.schedule, progress),
-            "cac": self.beta * self._cac_left(batch.unlabelled, progress),
-        }
-        loss = self._total([weights[name] * parts[name] for name in weights if name in parts])
+        # L_total = L_Sup + α · L_CSC + β · L_CAC
+        alpha = self.alpha * ramp_up(self.schedule, progress)
+        beta = self.beta * self._cac_ramp(batch.unlabelled, progress)
+        weights = {"sup": 1.0, "csc": alpha, "cac": beta}
+        loss = self.total_loss([weights[name] * parts[name] for name in weights if name in parts])
         for name, term in (("alpha", "csc"), ("beta", "cac")):
             if term in parts:
                 parts[name] = loss.new_tensor(weights[term])
         return {"loss": loss, **parts}
 
+    def predict(
+        self, images: Mapping[str, Tensor], outputs: Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
+        """Fuse all given images if trained on paired data; see `Method.predict`."""
+        outputs = self.requested(images, outputs)
+        everywhere = {m: x.new_ones(len(x), dtype=torch.bool) for m, x in images.items()}
+        return self.networks(images, everywhere, outputs)
+
+    def modality_networks(self, modality: str) -> list[nn.Module]:
+        """Return the encoder and decoder, unless shared, be it at first."""
+        n = len(self.task.modalities)
+        encoders, decoders = self.networks.encoders, self.networks.decoders
+        if min(len(encoders), len(decoders)) < n or (self.joint and n > 1):
+            return []
+        index = self.modality_index(modality)
+        return [encoders[index], decoders[index]]
+
+    def before_step(self) -> None:
+        """Keep the modalities' networks equal while they are joint; see `joint`."""
+        if self.networks.joint:
+            self.networks.copy_first()
+
     @property
     def uses_unlabelled(self) -> bool:
-        """Not without both consistencies; see `Method.uses_unlabelled`."""
+        """True unless both consistency losses are off."""
         return self.csc is not None or self.cac is not None
 
-    def _cac_left(self, view: View | None, progress: float) -> float:
-        """What is left of CAC's weight, the mean over the crops of all processes."""
-        scheduled = ramp_down(self.schedule, progress)
-        if view is None or not self.cac_lasts:
-            return scheduled
-        of_one = gather_rows(self._of_one(view).float())
-        return scheduled + (1 - scheduled) * float(of_one.mean())
-
-    def _of_one(self, view: View) -> Tensor:
-        """(B,) bool, whether all modalities of a row are one subject's."""
-        return torch.stack([view.same[m] for m in self.task.modalities]).all(dim=0)
-
-    def _supervised(self, batch: Batch) -> tuple[Tensor | None, list[list[Tensor]]]:
-        """The supervised loss, and the deepest features of crops that show the same anatomy."""
-        terms, pairs = [], []
-        for m, view in batch.labelled.items():
-            if view.label is None or not len(view.label):
-                continue
-            features = self._encode(m, view.images[m])
-            aware, present = {m: self._aware(m, features)}, {}
+    def _supervised(self, batch: Batch) -> tuple[Tensor | None, list[Pair]]:
+        """Compute L_Sup (eq. 2); also return F_ds of labelled crops that show one subject."""
+        net, terms, pairs = self.networks, [], []
+        for m, view in batch.labelled_views().items():
+            features = net.encode(m, view.images[m])
+            f_mia, present = {m: net.awareness(m, features[-1])}, {}
             for n, rows in self._companions(m, view):
-                other = self._encode(n, view.images[n][rows])
-                pairs.append([features[-1][rows], other[-1]])
-                places = torch.zeros_like(aware[m])
-                aware[n] = places.index_copy(0, rows, self._aware(n, other))
-                present[n] = view.same[n]
-            logits = self._decode(m, features, aware, present)
-            terms.append(self._compare(m, logits, view))
+                f_ds = net.encode(n, view.images[n][rows])[-1]
+                pairs.append((features[-1][rows], f_ds))
+                absent = torch.zeros_like(f_mia[m])
+                f_mia[n] = absent.index_copy(0, rows, net.awareness(n, f_ds))
+                present[n] = view.same_subject[n]
+            terms.append(self._sup_term(m, net.decode(m, features, f_mia, present), view))
         if not terms:
             return None, pairs
-        together = torch.stack(terms)
-        return together.sum() if self.literal_sup else together.mean(), pairs
+        stacked = torch.stack(terms)
+        return stacked.sum() if self.literal_sup else stacked.mean(), pairs
 
-    def _compare(self, modality: str, logits: Tensor, view: View) -> Tensor:
-        assert view.label is not None
+    def _sup_term(self, modality: str, logits: Tensor, view: LabelledView) -> Tensor:
         first = modality == self.task.modalities[0]
         return supervised_loss(
             logits,
@@ -202,47 +225,52 @@ class CMC(CMCNetworks):
         )
 
     def _companions(self, modality: str, view: View) -> Iterator[tuple[str, Tensor]]:
-        """Other modalities that some rows have too, and which rows; only what is of use."""
-        if not self.task.paired or not (self._fuses or self.csc_on_all):
+        """Yield the other modalities and the rows that have them, if anything uses these."""
+        if not self.task.paired or not (self.networks.fuses or self.csc_on_all):
             return
-        for other, same in view.same.items():
+        for other, same in view.same_subject.items():
             rows = same.nonzero().squeeze(1)
             if other != modality and len(rows):
                 yield other, rows
 
-    def _unsupervised(self, view: View, pairs: list[list[Tensor]]) -> dict[str, Tensor]:
-        """CSC and CAC between all modalities of the unlabelled crops."""
+    def _unsupervised(self, view: View, pairs: list[Pair]) -> dict[str, Tensor]:
+        """Compute L_CSC (eq. 1) and L_CAC (eq. 3) on the unlabelled crops of all modalities."""
         parts: dict[str, Tensor] = {}
-        features = {m: self._encode(m, view.images[m]) for m in self.task.modalities}
-        registered = self._of_one(view) if self.task.registered else False
+        features = {m: self.networks.encode(m, view.images[m]) for m in self.task.modalities}
+        registered = view.one_subject if self.task.registered else False
         if self.csc is not None:
-            deepest = [f[-1] for f in features.values()]
-            parts["csc"] = self._consistency(deepest, registered, pairs)
-            if len(deepest[0]) > 1:
-                parts["csc_shuffled"] = self._shuffled(deepest, registered)
+            f_ds = [levels[-1] for levels in features.values()]
+            parts["csc"] = self._csc(f_ds, registered, pairs)
+            if len(view) > 1:
+                parts["csc_shuffled"] = self._csc_shuffled(f_ds, registered)
         if self.cac is not None:
-            aware = {m: self._aware(m, f) for m, f in features.items()}
-            same = view.same if self.fused_cac else {}
-            logits = [self._decode_matched(m, f, aware, same) for m, f in features.items()]
-            parts["cac"] = self.cac(logits, registered)
-            if len(logits[0]) * world_size() == 1:
+            logits = self.networks.decode_all(features, view.same_subject if self.fused_cac else {})
+            parts["cac"] = self.cac(list(logits.values()), registered)
+            if len(view) * world_size() == 1:
                 parts["cac_fallback"] = parts["cac"].new_ones(())
         return parts
 
-    def _consistency(
-        self, deepest: list[Tensor], registered: Tensor | bool, pairs: list[list[Tensor]]
-    ) -> Tensor:
-        """CSC of the unlabelled crops, or the mean over these and the labelled pairs."""
+    def _csc(self, f_ds: list[Tensor], registered: Tensor | bool, pairs: list[Pair]) -> Tensor:
+        """Compute L_CSC, with `csc_on` "all" as the mean over unlabelled crops and pairs."""
         assert self.csc is not None
-        unlabelled = self.csc(deepest, registered)
+        unlabelled = self.csc(f_ds, registered)
         if not (self.csc_on_all and pairs):
             return unlabelled
         labelled = [len(a) * self.csc([a, b], self.task.registered) for a, b in pairs]
-        rows = len(deepest[0]) + sum(len(a) for a, _ in pairs)
-        return (len(deepest[0]) * unlabelled + torch.stack(labelled).sum()) / rows
+        rows = len(f_ds[0]) + sum(len(a) for a, _ in pairs)
+        return (len(f_ds[0]) * unlabelled + torch.stack(labelled).sum()) / rows
 
     @torch.no_grad()
-    def _shuffled(self, deepest: list[Tensor], registered: Tensor | bool) -> Tensor:
+    def _csc_shuffled(self, f_ds: list[Tensor], registered: Tensor | bool) -> Tensor:
+        """Compute L_CSC between each crop and the next row's, for the log."""
         assert self.csc is not None
-        pairs = combinations(deepest, 2)
+        pairs = combinations(f_ds, 2)
         return torch.stack([self.csc([a, b.roll(1, 0)], registered) for a, b in pairs]).mean()
+
+    def _cac_ramp(self, view: View | None, progress: float) -> float:
+        """Return the factor of β, with `cac_lasts` the mean over the crops of all processes."""
+        ramp = ramp_down(self.schedule, progress)
+        if view is None or not self.cac_lasts:
+            return ramp
+        lasting = gather_rows(view.one_subject.float())
+        return ramp + (1 - ramp) * float(lasting.mean())

@@ -1,4 +1,8 @@
-"""Modality-independent awareness: attention that picks out what the modalities have in common."""
+"""Modality-Independent Awareness, MIA (Zhou et al., MICCAI 2024, § 2.1 and figure 1).
+
+The paper names modality-aware attention (its reference 15), 3-D convolutions and prints no
+formula. `MIA` is our reading; `ChannelAttention` is what the authors' released code uses.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +18,22 @@ MIAForm = Literal["gate", "danet", "none"]
 
 
 class MIA(nn.Module):
-    """Gated attention over deepest features: (B, C, x, y, z) → the same shape.
+    """Gated attention over the deepest features: F_ds → F_mia, both (B, C, x, y, z).
 
-    h = conv1³(F); A = σ(conv3³(conv3³-IN-LReLU([F, h]))); result F + conv1³(A ⊙ h). The last
-    convolution starts at zero, hence the module as the identity. Source: Zhou et al., MICCAI
-    2024, § 2.1, which names attention and convolutions but prints no formula.
+        h     = conv1³(F_ds)
+        A     = σ(conv3³(LReLU(IN(conv3³([F_ds, h])))))
+        F_mia = F_ds + conv1³(A ⊙ h)
+
+    The last convolution starts at zero, so that the module starts as the identity.
+
+    ```python
+    mia = MIA(channels=64)
+    f_mia = mia(torch.randn(2, 64, 5, 5, 3))
+    ```
 
     Args:
         channels: C.
-        reduction: h, A and what lies between have C / reduction channels.
+        reduction: h, A and the layers between have C / reduction channels.
     """
 
     def __init__(self, channels: int, reduction: int = 1) -> None:
@@ -33,39 +44,39 @@ class MIA(nn.Module):
         self.gate = conv(inner, inner, (3, 3, 3))
         self.close = zero_pointwise(inner, channels)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Add to the features what their attention lets through."""
-        h = self.project(features)
-        attention = self.gate(self.mix(torch.cat([features, h], dim=1))).sigmoid()
-        return features + self.close(attention * h)
+    def forward(self, f_ds: Tensor) -> Tensor:
+        """Return F_mia."""
+        h = self.project(f_ds)
+        attention = self.gate(self.mix(torch.cat([f_ds, h], dim=1))).sigmoid()
+        return f_ds + self.close(attention * h)
 
 
 class ChannelAttention(nn.Module):
-    """DANet's channel attention, as the authors' released code has it: F + γ · softmax(…) F.
+    """Channel attention of DANet: F_mia = F_ds + γ · softmax(max E − E) F_ds, with E = F_ds F_dsᵀ.
 
-    With X the features as a C × N matrix, E = X Xᵀ and the attention softmax(max E − E) along
-    rows; γ starts at 0. Source: Fu et al., CVPR 2019, § 3.3.
+    F_ds is read as a C × N matrix, the softmax runs along rows, and γ starts at 0. Source: Fu et
+    al., Dual Attention Network, CVPR 2019, § 3.3.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.zeros(1))
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, C, x, y, z) → the same shape."""
+    def forward(self, f_ds: Tensor) -> Tensor:
+        """Return F_mia: (B, C, x, y, z) → the same shape."""
         # Sums over all voxels overflow and lose digits in half precision.
-        with full_precision(features):
-            x = features.float().flatten(2)
+        with full_precision(f_ds):
+            x = f_ds.float().flatten(2)
             energy = x @ x.transpose(1, 2)
             attention = (energy.amax(dim=2, keepdim=True) - energy).softmax(dim=2)
-            return features + self.gamma * (attention @ x).view(features.shape)
+            return f_ds + self.gamma * (attention @ x).view(f_ds.shape)
 
 
 def make_mia(form: MIAForm, channels: int, reduction: int = 1) -> nn.Module:
-    """The awareness module called `form`.
+    """Build the awareness module called `form`; "none" is the identity.
 
     Raises:
-        ValueError: if there is none of that name.
+        ValueError: the form is unknown.
     """
     check_choice("mia", form, MIAForm)
     if form == "none":

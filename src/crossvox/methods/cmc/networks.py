@@ -1,7 +1,16 @@
-"""The networks of CMC: encoders, awareness, fusion and decoders (Zhou et al., MICCAI 2024)."""
+"""The networks of CMC (Zhou et al., MICCAI 2024, § 2 and figure 1).
+
+    F_ds^m  = E^m(x^m)                     encoder: distinctive semantic features
+    F_mia^m = MIA^m(F_ds^m)                modality-independent awareness
+    Z       = Fusion(F_mia^a, F_mia^b)     fusion layer
+    logits  = D^m(F_mia^m + Z)             decoder, with the encoder's skips
+
+The encoder gives features of all levels, of which F_ds is the deepest.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Literal, cast
 
@@ -10,21 +19,25 @@ from torch import Tensor, nn
 
 from crossvox.batch import Task
 from crossvox.errors import check_choice, require
-from crossvox.methods.base import Method
 from crossvox.methods.cmc.fusion import Fusion
 from crossvox.methods.cmc.mia import MIAForm, make_mia
 from crossvox.networks.backbone import Backbone, Encoder
-from crossvox.networks.copies import copies, follow_first
 
 FusionForm = Literal["full", "none"]
 
 
-class CMCNetworks(Method):
-    """What an image meets on its way to logits, in training and in prediction.
+class CMCNetworks(nn.Module):
+    """E^m, MIA^m and D^m of each modality m, and the fusion between them.
 
-    Each decoder receives its modality's features F after awareness, plus the fusion Z of all
-    modalities that the subject has on this grid. The losses are those of `CMC`, which says what
-    the options are.
+    Rows of different subjects never meet in the fusion. Unpaired data are therefore not fused:
+    Z is made of the modality's own features.
+
+    Attributes:
+        encoders: E^m, one for each modality, or a single one if shared.
+        mias: MIA^m, one for each modality.
+        fusion: the fusion layer; None without.
+        decoders: D^m, one for each modality, or a single one if shared.
+        joint: while True, all modalities pass through the first encoder and the first decoder.
     """
 
     def __init__(
@@ -32,114 +45,128 @@ class CMCNetworks(Method):
         task: Task,
         backbone: Backbone,
         *,
-        shared_encoder: bool,
-        shared_decoder: bool,
-        joint: float,
-        mia: MIAForm,
-        fusion: FusionForm,
-        reduction: int,
+        shared_encoder: bool = False,
+        shared_decoder: bool = False,
+        mia: MIAForm = "gate",
+        fusion: FusionForm = "full",
+        reduction: int = 1,
     ) -> None:
-        """Build the networks; those of all modalities start as copies of the first one's."""
-        super().__init__(task, backbone)
+        """Build the networks; those of all modalities start as copies of the first one's.
+
+        Then a channel of F_ds has the same meaning in all modalities from the first step on.
+        `CMC` documents the options.
+        """
+        super().__init__()
         require("method.reduction", reduction, 1)
-        require("method.joint", joint, 0, 1)
         check_choice("fusion", fusion, FusionForm)
-        modalities = len(task.modalities)
+        self.modalities = task.modalities
+        n = len(task.modalities)
         encoder = backbone.encoder()
         channels = cast(Encoder, encoder).channels[-1]
-        self.encoders = copies(encoder, 1 if shared_encoder else modalities)
-        self.mias = copies(make_mia(mia, channels, reduction), modalities)
-        self.fusion = Fusion(channels, modalities, reduction) if fusion == "full" else None
-        decoder = backbone.decoder(task.n_classes)
-        self.decoders = copies(decoder, 1 if shared_decoder else modalities)
-        self.joint, self._one = joint, False
+        self.encoders = _copies(encoder, 1 if shared_encoder else n)
+        self.mias = _copies(make_mia(mia, channels, reduction), n)
+        self.fusion = Fusion(channels, n, reduction) if fusion == "full" else None
+        self.decoders = _copies(backbone.decoder(task.n_classes), 1 if shared_decoder else n)
+        self.fuses = self.fusion is not None and task.paired
+        self.joint = False
 
-    def predict(
-        self, images: Mapping[str, Tensor], outputs: Sequence[str] | None = None
+    def forward(
+        self,
+        images: Mapping[str, Tensor],
+        same_subject: Mapping[str, Tensor],
+        outputs: Sequence[str] | None = None,
     ) -> dict[str, Tensor]:
-        """Fuse all images given if trained on paired data; see `Method.predict`."""
-        wanted = self._wanted(images, outputs)
-        used = [m for m in images if m in wanted or self._fuses]
-        features = {m: self._encode(m, images[m]) for m in used}
-        aware = {m: self._aware(m, f) for m, f in features.items()}
-        every = {m: f.new_ones(len(f), dtype=torch.bool) for m, f in aware.items()}
-        present = every if self._fuses else {}
-        return {m: self._decode(m, features[m], aware, present) for m in wanted}
-
-    def together(
-        self, images: Mapping[str, Tensor], same: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """Logits of every modality of an unlabelled view, each fused with what belongs to it.
+        """Compute logits, fusing the images of one subject.
 
         Args:
-            images: every modality → (B, 1, X, Y, Z).
-            same: every modality → (B,) bool; only rows that are True in two modalities are of one
-                subject on one grid, and meet in a fusion.
+            images: modality → (B, 1, X, Y, Z).
+            same_subject: modality → (B,) bool; a row's images are fused where it is True in two
+                modalities.
+            outputs: modalities to segment; None = all given.
 
         Returns:
             Modality → (B, K + 1, X, Y, Z).
         """
-        features = {m: self._encode(m, image) for m, image in images.items()}
-        aware = {m: self._aware(m, f) for m, f in features.items()}
-        return {m: self._decode_matched(m, f, aware, same) for m, f in features.items()}
+        outputs = list(images) if outputs is None else outputs
+        used = [m for m in images if self.fuses or m in outputs]
+        features = {m: self.encode(m, images[m]) for m in used}
+        return self.decode_all(features, same_subject, outputs)
 
-    def own_networks(self, modality: str) -> list[nn.Module]:
-        """Encoder and decoder, unless one is shared, be it at first; see `Method.own_networks`."""
-        modalities = len(self.task.modalities)
-        shared = min(len(self.encoders), len(self.decoders)) < modalities
-        if shared or (self.joint and modalities > 1):
-            return []
-        index = self.task.modalities.index(modality)
-        return [self.encoders[index], self.decoders[index]]
+    def encode(self, modality: str, images: Tensor) -> list[Tensor]:
+        """Return the features of all levels, shallow to deep; the last is F_ds."""
+        return self._network(self.encoders, modality)(images)
 
-    def before_step(self) -> None:
-        """Let copies follow the networks in use; see `joint`."""
-        if self._one:
-            follow_first(self.encoders)
-            follow_first(self.decoders)
+    def awareness(self, modality: str, f_ds: Tensor) -> Tensor:
+        """Return F_mia of F_ds."""
+        return self.mias[self.modalities.index(modality)](f_ds)
 
-    def _begin(self, progress: float) -> None:
-        """Choose the networks of this step; see `joint`."""
-        self._one = progress < self.joint
-
-    def _decode_matched(
+    def decode(
         self,
         modality: str,
         features: list[Tensor],
-        aware: dict[str, Tensor],
-        same: Mapping[str, Tensor],
+        f_mia: Mapping[str, Tensor],
+        present: Mapping[str, Tensor],
     ) -> Tensor:
-        present = {m: rows & same[modality] for m, rows in same.items()} if self._fuses else {}
-        return self._decode(modality, features, aware, present)
+        """Return the logits of one modality: D^m(F_mia^m + Z).
 
-    @property
-    def _fuses(self) -> bool:
-        """Whether different modalities ever meet in one fusion."""
-        return self.fusion is not None and self.task.paired
-
-    def _encode(self, modality: str, images: Tensor) -> list[Tensor]:
-        return self._own(self.encoders, modality)(images)
-
-    def _aware(self, modality: str, features: list[Tensor]) -> Tensor:
-        return self.mias[self.task.modalities.index(modality)](features[-1])
-
-    def _decode(
-        self,
-        modality: str,
-        features: list[Tensor],
-        aware: dict[str, Tensor],
-        present: dict[str, Tensor],
-    ) -> Tensor:
-        """Logits from own features and the fusion of own with what other rows are present."""
-        own = aware[modality]
+        Args:
+            modality: m.
+            features: what `encode` returned for m.
+            f_mia: modality → F_mia, at least of m.
+            present: other modalities → (B,) bool, the rows in which Z includes them. Those that
+                are not named are absent.
+        """
+        own = f_mia[modality]
         if self.fusion is not None:
-            given = present | {modality: own.new_ones(len(own), dtype=torch.bool)}
-            places = [aware[m] if m in given else None for m in self.task.modalities]
+            rows = {**present, modality: own.new_ones(len(own), dtype=torch.bool)}
             absent = own.new_zeros(len(own), dtype=torch.bool)
-            rows = torch.stack([given.get(m, absent) for m in self.task.modalities], dim=1)
-            own = own + self.fusion(places, rows)
-        return self._own(self.decoders, modality)([*features[:-1], own])
+            z = self.fusion(
+                [f_mia[m] if m in rows else None for m in self.modalities],
+                torch.stack([rows.get(m, absent) for m in self.modalities], dim=1),
+            )
+            own = own + z
+        return self._network(self.decoders, modality)([*features[:-1], own])
 
-    def _own(self, networks: nn.ModuleList, modality: str) -> nn.Module:
-        index = 0 if self._one else self.task.modalities.index(modality)
+    def decode_all(
+        self,
+        features: Mapping[str, list[Tensor]],
+        same_subject: Mapping[str, Tensor],
+        outputs: Sequence[str] | None = None,
+    ) -> dict[str, Tensor]:
+        """Return the logits of several modalities from what `encode` returned for each.
+
+        `same_subject` and `outputs` are as in `forward`; with an empty `same_subject` each
+        modality is decoded from its own features.
+        """
+        f_mia = {m: self.awareness(m, f[-1]) for m, f in features.items()}
+        logits = {}
+        for m in features if outputs is None else outputs:
+            present = {}
+            if self.fuses:
+                present = {n: rows & same_subject[m] for n, rows in same_subject.items()}
+            logits[m] = self.decode(m, features[m], f_mia, present)
+        return logits
+
+    def copy_first(self) -> None:
+        """Give all encoders and decoders the gradients and buffers of the first one.
+
+        Called before the optimiser's step while `joint`. Then networks that are equal stay equal,
+        and so do the optimiser's moments, with which each can go on by itself. Copying weights
+        after the step instead would leave the others without moments, or with moments far too
+        small where data parallelism fills in zeros for missing gradients.
+        """
+        for networks in (self.encoders, self.decoders):
+            for other in networks[1:]:
+                for own, first in zip(other.parameters(), networks[0].parameters(), strict=True):
+                    own.grad = None if first.grad is None else first.grad.clone()
+                for buffer, kept in zip(other.buffers(), networks[0].buffers(), strict=True):
+                    buffer.copy_(kept)
+
+    def _network(self, networks: nn.ModuleList, modality: str) -> nn.Module:
+        index = 0 if self.joint else self.modalities.index(modality)
         return networks[index % len(networks)]
+
+
+def _copies(module: nn.Module, n: int) -> nn.ModuleList:
+    """Return the module and n − 1 copies of it."""
+    return nn.ModuleList([module, *(copy.deepcopy(module) for _ in range(n - 1))])

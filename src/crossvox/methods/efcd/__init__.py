@@ -1,4 +1,4 @@
-"""EFCD: evidence fusion with contextual discounting (Huang et al., MICCAI 2022)."""
+"""EFCD (Huang et al., MICCAI 2022): its layers in `evidential.py`, its losses in `method.py`."""
 
 from crossvox.methods.efcd.method import EFCD
 

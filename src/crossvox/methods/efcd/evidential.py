@@ -1,4 +1,4 @@
-"""Evidence from distances to prototypes, and its discounting by source and class."""
+"""The evidential layers of EFCD: prototypes, and discounting by source and class."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 CAP = 0.99
-"""The most belief one prototype can give: with 1 a single one could rule out a class for good."""
+"""Largest belief of one prototype; with 1, a single one could rule out a class for good."""
 
 ALPHA, GAMMA, REACH = 0.9, math.sqrt(0.5), 2.0
 """Initial belief at a prototype, inverse width of its neighbourhood, distance from the origin."""
 
 GAIN = 4.0
-"""Steepness of reliability in its parameter, which else would hardly move in a short training."""
+"""Slope of the reliability in its parameter; with 1 it would hardly move in a short training."""
 
 
 class EvidentialLayer(nn.Module):
-    """Features → log contour function over the classes (Denœux, IEEE Trans. SMC A 30, 2000).
+    """Evidence from distances to prototypes: features → log contour function over the classes.
 
-    Prototype i activates by s_i = α_i exp(−γ_i² ½‖x − w_i‖²) and gives class k the mass u_ik s_i,
-    the rest to ignorance Ω. Dempster's rule over all prototypes has the closed form
+    Prototype i is activated by s_i = α_i exp(−γ_i² ½‖x − w_i‖²). It gives the mass u_ik s_i to
+    class k and the rest to ignorance Ω. Dempster's rule over all prototypes has the closed form
 
         q_k = Π_i (1 − s_i (1 − u_ik)),   q_Ω = Π_i (1 − s_i),   N = Σ_k q_k − (K − 1) q_Ω,
 
-    contour pl(k) = m_k + m_Ω = q_k / N and m_Ω = q_Ω / N, evaluated in logarithms.
+    with the contour function pl(k) = m_k + m_Ω = q_k / N, and m_Ω = q_Ω / N. All is computed in
+    logarithms. Source: Denœux, IEEE Trans. SMC A 30, 2000.
 
-    Prototypes start near the axes of the feature space, each believing in its axis's class, so
-    that the features mean from the first step what a network's logits would. Drawn at random far
-    from features that are still small they would all be equally far, and tell nothing.
+    Prototypes start near the axes of the feature space, each in favour of its axis's class. Then
+    the features act like logits from the first step. Prototypes drawn at random would all be
+    equally far from the small initial features and tell nothing.
 
     Args:
         classes: K, the background included; also the number of features.
@@ -48,7 +49,7 @@ class EvidentialLayer(nn.Module):
         self.gamma = nn.Parameter(torch.full((prototypes,), GAMMA))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Combine the evidence of all prototypes.
+        """Combine the evidence of all prototypes by Dempster's rule.
 
         Args:
             features: (B, K, X, Y, Z).
@@ -73,16 +74,17 @@ class EvidentialLayer(nn.Module):
 
 
 class ContextualDiscounting(nn.Module):
-    """Takes each source as far as it is reliable for each class (Huang et al., MICCAI 2022).
+    """Discounting of each source's contour function by its reliability for each class.
 
-    pl'(k) = 1 − β_k + β_k pl(k), with a reliability β per source and class: at 0 the source says
-    nothing of the class, at 1 it is taken as it is. The product of discounted contours of several
-    sources is, up to its sum, Dempster's fusion of them.
+    pl'(k) = 1 − β_k + β_k pl(k), with a reliability β per source and class: at 0 the source is
+    ignored for this class, at 1 it is taken as it is. The normalised product of the discounted
+    contours of several sources is their fusion by Dempster's rule. Source: Huang et al., MICCAI
+    2022.
 
     Args:
         sources: H, the number of modalities.
         classes: K, the background included.
-        reliability: β at the start, between 0 and 1.
+        reliability: initial β, between 0 and 1.
     """
 
     def __init__(self, sources: int, classes: int, reliability: float) -> None:
@@ -96,16 +98,16 @@ class ContextualDiscounting(nn.Module):
         return (GAIN * self.logits).sigmoid()
 
     def forward(self, log_contour: Tensor, source: int) -> Tensor:
-        """log pl' of one source's log pl, both (B, K, X, Y, Z)."""
+        """Return log pl' of one source's log pl, both (B, K, X, Y, Z)."""
         logit = GAIN * self.logits[source].view(1, -1, 1, 1, 1)
         return torch.logaddexp(F.logsigmoid(-logit), F.logsigmoid(logit) + log_contour)
 
 
 def _log_product(s: Tensor, doubt: Tensor) -> Tensor:
-    """Σ_i log(1 − s_i doubt_i) over the last axis.
+    """Return Σ_i log(1 − s_i doubt_i) over the last axis.
 
-    What lies between takes prototypes × classes numbers per voxel, so it is worked out again for
-    the gradient instead of being kept.
+    The intermediate values, prototypes × classes per voxel, are recomputed for the gradient
+    instead of being kept.
     """
 
     def product(s: Tensor, doubt: Tensor) -> Tensor:

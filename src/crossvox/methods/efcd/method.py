@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crossvox.batch import Batch, Task, View
+from crossvox.batch import Batch, LabelledView, Task
 from crossvox.errors import require
 from crossvox.losses.supervised import supervised_loss
 from crossvox.methods.base import Method
@@ -19,8 +19,8 @@ from crossvox.networks.backbone import Backbone
 class EFCD(Method):
     """An evidential network per modality; a subject's modalities are fused by Dempster's rule.
 
-    The logits are the sum of the log discounted contours of the modalities a subject has on this
-    grid; their softmax is Dempster's fusion. Scans that are not paired are never fused.
+    The logits are the sum of the log discounted contour functions of the modalities that a
+    subject has on this grid. Their softmax is Dempster's fusion. Unpaired scans are never fused.
     """
 
     name = "efcd"
@@ -42,9 +42,9 @@ class EFCD(Method):
         Args:
             task: what to segment.
             backbone: makes the encoders and decoders.
-            prototypes: of the evidential layer of each modality.
-            reliability: of every modality and class at the start, between 0 and 1.
-            balance: how much cross-entropy favours small classes, 0 (not) to 1.
+            prototypes: number of prototypes in each modality's evidential layer.
+            reliability: initial reliability of each modality for each class, between 0 and 1.
+            balance: how much cross-entropy favours small classes, from 0 (not at all) to 1.
         """
         super().__init__(task, backbone)
         require("method.prototypes", prototypes, 1)
@@ -58,49 +58,51 @@ class EFCD(Method):
         self.discounting = ContextualDiscounting(len(task.modalities), n, reliability)
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Supervised loss of the fused prediction and of the modality's own; see `Method.forward`.
+        """Compute "sup" of the fused prediction and "own" of the modality's alone.
 
-        The latter stands for the original's first stage, in which each modality learns alone, and
-        is what keeps a modality useful by itself; without fusion the two are one.
+        "own" stands for the first stage of the original, in which each modality learns alone, and
+        keeps a modality useful by itself. Unpaired scans are not fused, and the two are one.
         """
         fused, own = [], []
-        for m, view in batch.labelled.items():
-            if view.label is None or not len(view.label):
-                continue
-            alone = self._contour(m, view.images[m])
-            own.append(self._compare(alone, view))
+        for m, view in batch.labelled_views().items():
+            contour = self._contour(m, view.images[m])
+            own.append(self._supervised(contour, view))
             if self.task.paired:
-                fused.append(self._compare(alone + self._companions(m, view), view))
+                fused.append(self._supervised(contour + self._companions(m, view), view))
         if not own:
             raise ValueError(f"step {batch.step} has no labelled crop to train on")
-        by_itself = torch.stack(own).mean()
+        alone = torch.stack(own).mean()
         if not self.task.paired:
-            return {"loss": self._total([by_itself]), "sup": by_itself}
+            return {"loss": self.total_loss([alone]), "sup": alone}
         together = torch.stack(fused).mean()
-        loss = self._total([together / 2, by_itself / 2])
-        return {"loss": loss, "sup": together, "own": by_itself}
+        loss = self.total_loss([together / 2, alone / 2])
+        return {"loss": loss, "sup": together, "own": alone}
 
     def predict(
         self, images: Mapping[str, Tensor], outputs: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
-        """Log contours, fused over the images given if subjects are paired; see `Method.predict`.
+        """Return log contour functions, fused over the images if subjects are paired.
 
         Their softmax is the probability. All fused outputs are the same: the fusion decides once.
+        See `Method.predict`.
         """
-        wanted = self._wanted(images, outputs)
+        outputs = self.requested(images, outputs)
         if not self.task.paired:
-            return {m: self._contour(m, images[m]) for m in wanted}
+            return {m: self._contour(m, images[m]) for m in outputs}
         contours = [self._contour(m, images[m]) for m in self.task.modalities if m in images]
         fused = torch.stack(contours).sum(dim=0)
-        return {m: fused for m in wanted}
+        return {m: fused for m in outputs}
 
-    def own_networks(self, modality: str) -> list[nn.Module]:
-        """Encoder and decoder; see `Method.own_networks`."""
-        index = self.task.modalities.index(modality)
+    def modality_networks(self, modality: str) -> list[nn.Module]:
+        """Return the modality's encoder and decoder."""
+        index = self.modality_index(modality)
         return [self.encoders[index], self.decoders[index]]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Evidence apart: decay would draw prototypes together and reliabilities to one half."""
+        """Exempt the evidence from weight decay.
+
+        Decay would draw prototypes together and reliabilities to one half.
+        """
         networks = [*self.encoders.parameters(), *self.decoders.parameters()]
         evidence = [*self.evidence.parameters(), *self.discounting.parameters()]
         return [
@@ -109,23 +111,21 @@ class EFCD(Method):
         ]
 
     def _contour(self, modality: str, images: Tensor) -> Tensor:
-        """The log discounted contour function of one modality."""
-        index = self.task.modalities.index(modality)
+        """Return the log discounted contour function of one modality, (B, K + 1, X, Y, Z)."""
+        index = self.modality_index(modality)
         features = self.decoders[index](self.encoders[index](images))
         log_contour, _ = self.evidence[index](features)
         return self.discounting(log_contour, index)
 
-    def _companions(self, modality: str, view: View) -> Tensor:
-        """What the subject's other modalities add to the log contour; 0 where there are none."""
-        assert view.label is not None
+    def _companions(self, modality: str, view: LabelledView) -> Tensor:
+        """Return the sum of the log contours of the subject's other modalities; 0 if none."""
         x = view.images[modality]
         total = x.new_zeros(len(x), self.task.n_classes, *x.shape[2:], dtype=torch.float32)
-        for other, same in view.same.items():
+        for other, same in view.same_subject.items():
             rows = same.nonzero().squeeze(1)
             if other != modality and len(rows):
                 total = total.index_add(0, rows, self._contour(other, view.images[other][rows]))
         return total
 
-    def _compare(self, log_contour: Tensor, view: View) -> Tensor:
-        assert view.label is not None
+    def _supervised(self, log_contour: Tensor, view: LabelledView) -> Tensor:
         return supervised_loss(log_contour, view.label, view.annotated, balance=self.balance)

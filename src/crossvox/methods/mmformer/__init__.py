@@ -1,5 +1,5 @@
-"""mmFormer: one network for every combination of modalities (Zhang et al., MICCAI 2022)."""
+"""mmFormer (Zhang et al., MICCAI 2022): architecture in `network.py`, losses in `method.py`."""
 
-from crossvox.methods.mmformer.method import MMFormerMethod, draw_subsets
+from crossvox.methods.mmformer.method import MMFormer
 
-__all__ = ["MMFormerMethod", "draw_subsets"]
+__all__ = ["MMFormer"]

@@ -1,4 +1,4 @@
-"""UMML: co-training of two modalities through translation (Zhu et al., MICCAI 2021)."""
+"""UMML (Zhu et al., MICCAI 2021): its CycleGAN in `translation.py`, its losses in `method.py`."""
 
 from crossvox.methods.umml.method import UMML
 

@@ -1,55 +1,59 @@
-"""UMML: co-training of two modalities through translation (Zhu et al., MICCAI 2021)."""
+"""The losses of UMML: co-training of modalities through translation (Zhu et al., MICCAI 2021)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from crossvox.batch import Batch, Task, View
+from crossvox.batch import Batch, LabelledView, Task
 from crossvox.errors import require
-from crossvox.losses.agreement import symmetric_kl
-from crossvox.losses.pseudo import class_balanced_labels
+from crossvox.losses.pseudo_labels import class_balanced_labels
+from crossvox.losses.ramps import sigmoid_rampup
 from crossvox.losses.supervised import supervised_loss
-from crossvox.methods.base import Method
-from crossvox.methods.cmc.schedules import ramp_up
-from crossvox.methods.umml.cycle import CycleTranslation
+from crossvox.methods.sup import Sup
+from crossvox.methods.umml.translation import CycleTranslation
 from crossvox.networks.backbone import Backbone
 
 FIRST, LAST = 0.2, 0.8
-"""Share of each class's voxels that pseudo-labels keep at the start and at the end."""
+"""Fraction of each class's voxels that pseudo-labels keep at the start and at the end."""
 
 
 @dataclass
-class _Group:
-    """One modality's crops of a step, labelled ones first, and what the networks see in them.
+class _Crops:
+    """One modality's crops of a step, labelled ones first, and their predictions.
 
-    `chosen` are the rows that are translated, `other` the target's network's view of these;
-    `translated_labels` of them, the first ones, carry a label.
+    Attributes:
+        images: (B, 1, X, Y, Z).
+        view: the labelled crops; None without.
+        labelled: number of labelled rows.
+        translated: the rows that are translated.
+        own: logits of the modality's network, (B, K + 1, X, Y, Z).
+        other: logits of the target modality's network for the translations.
     """
 
     images: Tensor
-    view: View | None
+    view: LabelledView | None
     labelled: int
-    chosen: list[int]
+    translated: list[int]
     own: Tensor
     other: Tensor | None = None
 
     @property
-    def translated_labels(self) -> int:
-        return sum(row < self.labelled for row in self.chosen)
+    def translated_labelled(self) -> int:
+        """Number of translated rows that are labelled; they come first."""
+        return sum(row < self.labelled for row in self.translated)
 
 
-class UMML(Method):
-    """A network per modality, taught also by the other's images translated into its modality.
+class UMML(Sup):
+    """A network per modality, also trained on the other's images translated into its modality.
 
     The images of each modality m are translated into the next modality n of the task's order
-    (the last one's into the first's), where n's network sees them. With two modalities these are
-    all ordered pairs; with one, its own pseudo-labels are left.
+    (the last into the first), for which n's network predicts. With two modalities these are all
+    ordered pairs. With one modality only its own pseudo-labels remain.
     """
 
     name = "umml"
@@ -75,16 +79,16 @@ class UMML(Method):
             task: what to segment.
             backbone: makes the encoders and decoders.
             width: channels of translators and discriminators.
-            translated: share of a step's labelled and of its unlabelled crops that are
-                translated, at least one of each; 1 is the original, and takes half as long again.
-            gan_lr: learning rate of translators and discriminators, on the schedule of all others;
-                suits some hundred steps, CycleGAN's 2e-4 many thousands.
-            consistency: weight at the end of training of the agreement between predictions of an
-                image and of its translation.
+            translated: fraction of a step's labelled and of its unlabelled crops to translate, at
+                least one of each; 1 is the original and takes half as long again.
+            gan_lr: learning rate of translators and discriminators, on the schedule of all
+                others. The default suits some hundred steps, CycleGAN's 2e-4 many thousands.
+            consistency: weight at the end of training of the consistency between the predictions
+                of an image and of its translation.
             cotraining: weight at the end of training of pseudo-labels on unlabelled crops.
-            balance: how much cross-entropy favours small classes, 0 (not) to 1.
+            balance: how much cross-entropy favours small classes, from 0 (not at all) to 1.
         """
-        super().__init__(task, backbone)
+        super().__init__(task, backbone, balance=balance)
         require("method.width", width, 1)
         for option, weight in (
             ("gan_lr", gan_lr),
@@ -93,49 +97,33 @@ class UMML(Method):
         ):
             require(f"method.{option}", weight, 0)
         require("method.translated", translated, 0.01, 1)
-        require("method.balance", balance, 0, 1)
         self.translated = translated
         self.gan_lr = gan_lr
         self.weights = {"consistency": consistency, "cotraining": cotraining}
-        self.balance = balance
-        self.nets = nn.ModuleList(
-            nn.Sequential(backbone.encoder(), backbone.decoder(task.n_classes))
-            for _ in task.modalities
-        )
         several = len(task.modalities) > 1
         self.translation = CycleTranslation(task, width) if several else None
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """All losses in one graph; see `Method.forward`."""
-        groups = self._groups(batch)
-        if not groups:
+        """Compute all losses in one graph; see `Method.forward`."""
+        crops = self._crops(batch)
+        if not crops:
             raise ValueError(f"step {batch.step} has no crop to train on")
         parts: dict[str, Tensor] = {}
         weights = {"sup": 1.0, "sup_translated": 1.0}
         if self.translation is not None:
-            images = {m: group.images[group.chosen] for m, group in groups.items()}
+            images = {m: c.images[c.translated] for m, c in crops.items()}
             fakes, parts = self.translation(images)
             weights |= self.translation.WEIGHTS
             for m, fake in fakes.items():
-                groups[m].other = self._net(self.translation.target(m))(fake)
-        parts |= self._segmentation(groups, progress)
-        ramp = ramp_up("squared", progress)
+                crops[m].other = self._net(self.translation.target(m))(fake)
+        parts |= self._segmentation(crops, progress)
+        ramp = sigmoid_rampup(progress)
         weights |= {name: weight * ramp for name, weight in self.weights.items()}
-        loss = self._total([weights[name] * part for name, part in parts.items()])
+        loss = self.total_loss([weights[name] * part for name, part in parts.items()])
         return {"loss": loss, **parts, "ramp": loss.new_tensor(ramp)}
 
-    def predict(
-        self, images: Mapping[str, Tensor], outputs: Sequence[str] | None = None
-    ) -> dict[str, Tensor]:
-        """Each modality's own image through its network; see `Method.predict`."""
-        return {m: self._net(m)(images[m]) for m in self._wanted(images, outputs)}
-
-    def own_networks(self, modality: str) -> list[nn.Module]:
-        """The modality's network; see `Method.own_networks`."""
-        return list(self.nets[self.task.modalities.index(modality)].children())
-
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Translation apart, with CycleGAN's momentum: at the networks' rate it would swing."""
+        """Give translation its own rate and CycleGAN's momentum: at the networks' it oscillates."""
         groups: list[dict[str, Any]] = [
             {"params": [p for p in self.nets.parameters() if p.requires_grad]}
         ]
@@ -146,61 +134,66 @@ class UMML(Method):
 
     @property
     def uses_unlabelled(self) -> bool:
-        """Whether unlabelled crops train anything; translation alone is enough."""
+        """True if unlabelled crops train anything; translation alone is enough."""
         return self.translation is not None or self.weights["cotraining"] > 0
 
-    def _groups(self, batch: Batch) -> dict[str, _Group]:
-        """The crops of every modality that has any, and its network's predictions."""
-        groups = {}
+    def _crops(self, batch: Batch) -> dict[str, _Crops]:
+        """Collect the crops of every modality that has any, with its network's predictions."""
+        views, crops = batch.labelled_views(), {}
         for m in self.task.modalities:
-            view = batch.labelled.get(m)
-            if view is not None and (view.label is None or not len(view.label)):
-                view = None
+            view = views.get(m)
             images = [] if view is None else [view.images[m]]
             if batch.unlabelled is not None:
                 images.append(batch.unlabelled.images[m])
             if not images or not len(rows := torch.cat(images)):
                 continue
-            n = 0 if view is None else len(view.images[m])
+            n = 0 if view is None else len(view)
             # Rows are drawn at random, so the first ones are as good as any.
             first, second = (math.ceil(self.translated * k) for k in (n, len(rows) - n))
-            chosen = [*range(first), *range(n, n + second)]
-            groups[m] = _Group(rows, view, n, chosen, self._net(m)(rows))
-        return groups
+            translated = [*range(first), *range(n, n + second)]
+            crops[m] = _Crops(rows, view, n, translated, self._net(m)(rows))
+        return crops
 
-    def _segmentation(self, groups: dict[str, _Group], progress: float) -> dict[str, Tensor]:
-        """What trains the segmentation networks: each part the mean over modalities."""
+    def _segmentation(self, crops: dict[str, _Crops], progress: float) -> dict[str, Tensor]:
+        """Compute the losses of the segmentation networks, each averaged over modalities."""
         terms: dict[str, list[Tensor]] = {}
         fraction = FIRST + (LAST - FIRST) * progress
-        for group in groups.values():
-            n, first = group.labelled, group.translated_labels
-            views = [group.own[n:]]
-            if n:
-                terms.setdefault("sup", []).append(self._supervised(group.own[:n], group.view))
-            if group.other is not None:
-                own = group.own[group.chosen]
-                views = [own[first:], group.other[first:]]
-                terms.setdefault("consistency", []).append(symmetric_kl(own, group.other))
-            if group.other is not None and first:
-                translated = self._supervised(group.other[:first], group.view)
-                terms.setdefault("sup_translated", []).append(translated)
+        for c in crops.values():
+            n, first = c.labelled, c.translated_labelled
+            views = [c.own[n:]]
+            if c.view is not None:
+                terms.setdefault("sup", []).append(self._supervised(c.own[:n], c.view))
+            if c.other is not None:
+                own = c.own[c.translated]
+                views = [own[first:], c.other[first:]]
+                terms.setdefault("consistency", []).append(symmetric_kl(own, c.other))
+                if c.view is not None:
+                    translated = self._supervised(c.other[:first], c.view)
+                    terms.setdefault("sup_translated", []).append(translated)
             if len(views[0]):
                 terms.setdefault("cotraining", []).append(self._cotraining(views, fraction))
         return {name: torch.stack(values).mean() for name, values in terms.items()}
 
-    def _supervised(self, logits: Tensor, view: View | None) -> Tensor:
-        """The loss of the view's first rows, as many as there are logits."""
-        assert view is not None and view.label is not None
+    def _supervised(self, logits: Tensor, view: LabelledView) -> Tensor:
+        """Compute the supervised loss of the view's first rows, as many as there are logits."""
         n = len(logits)
         annotated = None if view.annotated is None else view.annotated[:n]
         return supervised_loss(logits, view.label[:n], annotated, balance=self.balance)
 
     def _cotraining(self, views: list[Tensor], fraction: float) -> Tensor:
-        """Cross-entropy of each view with pseudo-labels from the mean of all."""
+        """Compute cross-entropy of each view's logits with pseudo-labels from the mean of all."""
         p = torch.stack([x.detach().float().softmax(dim=1) for x in views]).mean(dim=0)
         label = class_balanced_labels(p, fraction)
         losses = [supervised_loss(x, label, dice=False, balance=self.balance) for x in views]
         return torch.stack(losses).mean()
 
-    def _net(self, modality: str) -> nn.Module:
-        return self.nets[self.task.modalities.index(modality)]
+
+def symmetric_kl(a: Tensor, b: Tensor) -> Tensor:
+    """Compute ½ [KL(p‖q) + KL(q‖p)] = ½ Σ_k (p_k − q_k)(log p_k − log q_k), mean over voxels.
+
+    Args:
+        a: (B, K, X, Y, Z) logits of p.
+        b: logits of q, the same shape.
+    """
+    log_p, log_q = a.float().log_softmax(dim=1), b.float().log_softmax(dim=1)
+    return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(dim=1).mean() / 2

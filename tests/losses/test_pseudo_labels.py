@@ -1,16 +1,13 @@
-"""Class-balanced pseudo-labels, and the agreement of two predictions."""
+"""Class-balanced pseudo-labels."""
 
 from __future__ import annotations
-
-import math
 
 import pytest
 import torch
 from torch import Tensor
 
 from crossvox.batch import IGNORE
-from crossvox.losses.agreement import symmetric_kl
-from crossvox.losses.pseudo import class_balanced_labels
+from crossvox.losses.pseudo_labels import class_balanced_labels
 
 
 def line(*p: float) -> Tensor:
@@ -41,19 +38,6 @@ def test_gives_no_gradient() -> None:
 def test_refuses_other_fractions(fraction: float) -> None:
     with pytest.raises(ValueError, match="fraction"):
         class_balanced_labels(line(0.1), fraction)
-
-
-def test_symmetric_kl_by_hand() -> None:
-    # p = (0.75, 0.25), q = (0.5, 0.5): ½ [0.25 ln 1.5 − 0.25 ln 0.5] = 0.125 ln 3.
-    a, b = line(0.25).log(), line(0.5).log()
-    assert float(symmetric_kl(a, b)) == pytest.approx(0.125 * math.log(3))
-    assert float(symmetric_kl(b, a)) == pytest.approx(0.125 * math.log(3))
-    assert float(symmetric_kl(a, a + 7)) == pytest.approx(0, abs=1e-7)
-
-
-def test_symmetric_kl_is_the_mean_over_voxels() -> None:
-    a, b = line(0.25, 0.5, 0.5).log(), line(0.5, 0.5, 0.5).log()
-    assert float(symmetric_kl(a, b)) == pytest.approx(0.125 * math.log(3) / 3)
 
 
 def test_every_class_is_labelled_however_small_the_crop() -> None:
