@@ -88,8 +88,8 @@ def plain(paired_files, tmp_path_factory):
 def tensors(batch) -> list[torch.Tensor]:
     """All tensors of a batch, in one order."""
     views = [*batch.labelled.values(), batch.unlabelled]
-    found = tree_flatten([[view.images, view.same_subject, view.label] for view in views])[0]
-    return [item for item in found if item is not None]
+    found = [[view.images, view.same_subject] for view in views]
+    return tree_flatten([found, [view.label for view in batch.labelled.values()]])[0]
 
 
 @pytest.mark.parametrize("world", [1, 2])
