@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crossvox.data.manifest.root import Places, needed_root
+from crossvox.data.manifest.paths import Places, needed_root
 from crossvox.data.manifest.rules import schema, structural_problems
 from crossvox.errors import DataError, UsageError
 from crossvox.utils.files import atomic_write
