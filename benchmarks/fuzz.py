@@ -26,7 +26,7 @@ with atheris.instrument_imports(include=["crossvox.data", "nibabel"]):
     import numpy as np
 
     from crossvox.data.formats.nifti import read_image, read_nifti
-    from crossvox.data.manifest import load_manifest, load_sound_part
+    from crossvox.data.manifest import load_manifest, load_valid_cases
     from crossvox.errors import DataError
 
 SLOWEST, MOST_MB = 20, 2048
@@ -42,7 +42,7 @@ def nifti(path: Path) -> None:
 
 def manifest(path: Path) -> None:
     """A dataset.json, as all commands and as `check` read it."""
-    for read in (load_manifest, load_sound_part):
+    for read in (load_manifest, load_valid_cases):
         with contextlib.suppress(DataError):
             read(path)
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crossvox.data.formats.nifti import read_image, read_nifti
-from crossvox.data.manifest import load_manifest, load_sound_part
+from crossvox.data.manifest import load_manifest, load_valid_cases
 from crossvox.errors import DataError
 from fixtures.data import scan
 
@@ -74,6 +74,6 @@ def test_a_damaged_header_is_read_or_refused(tmp_path, damage, packed):
 def test_any_json_is_a_manifest_or_refused(tmp_path, content):
     path = tmp_path / "dataset.json"
     path.write_text(json.dumps(content))
-    for read in (load_manifest, load_sound_part):
+    for read in (load_manifest, load_valid_cases):
         with contextlib.suppress(DataError):
             read(path)

@@ -97,13 +97,13 @@ def _look(manifest: Manifest, suite: Suite) -> None:
     _, cases = cases_of(manifest, suite.split)
     if not any(case.labels for case in cases):
         raise UsageError(
-            f"{manifest.place}: no case of split '{suite.split}' has a label to compare with"
+            f"{manifest.location}: no case of split '{suite.split}' has a label to compare with"
         )
     own = [row.labelled for row in suite.methods if row.labelled]
     for labels, draw in itertools.product((*suite.labels, *own), _draws(suite)):
         select(manifest, labels, draw)
     for case in [*manifest.split("train"), *cases]:
-        for file in (*case.images.values(), *case.labels.values()):
+        for file in case.files:
             read_header(file)
 
 

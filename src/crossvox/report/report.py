@@ -150,7 +150,7 @@ def _look(
     cases = [case for case in cases if case.labels]
     if not cases:
         raise UsageError(
-            f"{manifest.place}: no case of split '{source.split}' has a label to compare with"
+            f"{manifest.location}: no case of split '{source.split}' has a label to compare with"
         )
     same_problem(run, manifest)
     if source.show and len(run.task.classes) >= UNKNOWN:
@@ -166,7 +166,7 @@ def _look(
     if missing := wanted - {case.id for case in cases}:
         raise UsageError(
             f"{source.scores}: scores of {min(missing)}, which is no labelled case of split "
-            f"'{source.split}' of {manifest.place}; give the data that were scored"
+            f"'{source.split}' of {manifest.location}; give the data that were scored"
         )
     if wanted:
         chosen = [case for case in cases if case.id in wanted]

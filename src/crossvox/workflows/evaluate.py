@@ -100,7 +100,7 @@ def evaluate(
     cases = [limited for case in cases if (limited := given.limited(case)).labels]
     if not cases:
         raise UsageError(
-            f"{manifest.place}: no case of split '{split}' has a label to compare with"
+            f"{manifest.location}: no case of split '{split}' has a label to compare with"
         )
     used = {(case.id, modality) for case in cases for modality in case.labels}
     report_problems(check(manifest, used, splits=(split,)), echo)

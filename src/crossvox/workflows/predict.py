@@ -209,7 +209,7 @@ def cases_of(data: Manifest | Path, split: str) -> tuple[Manifest, Sequence[Case
     if not cases:
         found = {name: len(manifest.split(name)) for name in ("train", "val", "test")}
         held = ", ".join(f"{name} ({count})" for name, count in found.items() if count)
-        raise UsageError(f"{manifest.place}: no case in split '{split}'; choose from {held}")
+        raise UsageError(f"{manifest.location}: no case in split '{split}'; choose from {held}")
     return manifest, cases
 
 

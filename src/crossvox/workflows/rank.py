@@ -59,7 +59,7 @@ def rank_cases(
     for modality in manifest.modalities:
         if modality not in run.task.modalities:
             raise UsageError(
-                f"{manifest.place}: modality '{modality}' is none of this run's; "
+                f"{manifest.location}: modality '{modality}' is none of this run's; "
                 f"choose from {', '.join(run.task.modalities)}"
             )
     used = run.selection.labels
@@ -68,7 +68,7 @@ def rank_cases(
     wanted = [pair for pair in pairs if pair not in known]
     if not wanted:
         raise UsageError(
-            f"{manifest.place}: the run used the labels of all of its train scans; add others"
+            f"{manifest.location}: the run used the labels of all of its train scans; add others"
         )
     if strategy == "random":
         ranked = order([Candidate(case.id, m) for case, m in wanted], {}, strategy, seed)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from crossvox.cli.main import main
-from crossvox.data.manifest import load_manifest, load_sound_part
+from crossvox.data.manifest import load_manifest, load_valid_cases
 from crossvox.errors import DataError, UsageError
 from fixtures.data import write_dataset
 from fixtures.run import SMALL, refused, train_arguments, trained
@@ -133,7 +133,7 @@ def test_a_manifest_cannot_widen_its_root(data: Path) -> None:
 
 def test_check_goes_on_with_the_other_cases(data: Path, capsys) -> None:
     point(data, "../other/secret.nii")
-    part, problems = load_sound_part(data)
+    part, problems = load_valid_cases(data)
     assert part is not None and [c.id for c in part.cases] == [SECOND, "train2", "val0"]
     (line,) = problems
     assert FIRST in line and "--root" in line

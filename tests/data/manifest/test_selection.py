@@ -130,7 +130,7 @@ def test_more_than_there_are(mixed: Manifest) -> None:
     ("request_", "words"),
     [
         ("pet=2", "no modality 'pet'; there are ct, mr"),
-        ("ct=2", "nothing said of mr"),
+        ("ct=2", "no number for mr"),
         ("ct=2,ct=3,mr=1", "ct stands twice"),
         ("ct=2,3", "'3' is not of the form"),
         ("0", "at least one"),

@@ -15,7 +15,7 @@ from crossvox.data.checks.scans import (
     registered_placement_problems,
 )
 from crossvox.data.formats.nifti import NiftiFile, NiftiHeader, read_nifti
-from crossvox.data.manifest import SPLITS, Case, Manifest, load_sound_part
+from crossvox.data.manifest import SPLITS, Case, Manifest, load_valid_cases
 from crossvox.data.problems import Problem
 
 
@@ -62,7 +62,7 @@ def check_manifest(path: Path, root: Path | None = None) -> tuple[Manifest | Non
     Raises:
         DataError: the manifest is missing or not JSON.
     """
-    manifest, broken_rules = load_sound_part(path, root)
+    manifest, broken_rules = load_valid_cases(path, root)
     problems = [Problem.error(line, file=str(path)) for line in broken_rules]
     if manifest is None:
         return None, problems
@@ -186,7 +186,7 @@ class _DatasetCheck:
                 f"class {name} in none of the train labels in use",
                 f"some voxels of {name}",
                 fix,
-                self.manifest.place,
+                self.manifest.location,
             )
             if name not in everywhere:
                 self.problems.append(absent)

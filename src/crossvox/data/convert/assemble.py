@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from crossvox.data.convert.layout import Found, Subject
 from crossvox.data.manifest import SPLITS, Case, Manifest
-from crossvox.data.manifest.splitting import Amounts, draw_splits, scorable, shuffled
+from crossvox.data.manifest.splitting import Amounts, draw_splits, shuffle
 from crossvox.errors import UsageError
 
 
@@ -57,7 +57,7 @@ def assemble(found: Found, choice: Choice, source: str = "") -> tuple[Manifest, 
         split_of = dict(choice.listed)
         notes = _compare(split_of, cases)
     else:
-        order = [case.id for case in shuffled(cases.values(), choice.seed)]
+        order = [case.id for case in shuffle(cases.values(), choice.seed)]
         own = {s.id: s.split for s in subjects}
         split_of = _drawn(found, choice, [cases[id] for id in order], own, notes)
     chosen = [replace(cases[id], split=split) for id, split in split_of.items()]
@@ -156,7 +156,7 @@ def _paper_sizes(
                 if tuple(case.images) == group
                 and case.id not in split_of
                 and own[case.id] in ("", split)
-                and (split == "train" or scorable(case))
+                and (split == "train" or case.fully_labelled)
             ]
             wanted = found.sizes[group][split]
             if len(able) < wanted:

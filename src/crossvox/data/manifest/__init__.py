@@ -6,7 +6,7 @@ from crossvox.data.manifest.manifest import (
     Manifest,
     as_manifest,
     load_manifest,
-    load_sound_part,
+    load_valid_cases,
 )
 
-__all__ = ["SPLITS", "Case", "Manifest", "as_manifest", "load_manifest", "load_sound_part"]
+__all__ = ["SPLITS", "Case", "Manifest", "as_manifest", "load_manifest", "load_valid_cases"]

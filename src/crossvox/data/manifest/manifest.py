@@ -1,4 +1,4 @@
-"""The manifest of a data set: which scans there are, what they show, which ones are labelled."""
+"""The manifest of a data set: its scans, what they show, and which of them are labelled."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crossvox.data.manifest.paths import Places, needed_root
+from crossvox.data.manifest.paths import PathResolver, needed_root
 from crossvox.data.manifest.rules import schema, structural_problems
 from crossvox.errors import DataError, UsageError
 from crossvox.utils.files import atomic_write
@@ -23,7 +23,7 @@ class Case:
 
     Attributes:
         id: unique in the data set and usable as a file name.
-        split: "train", "val" or "test".
+        split: "train", "val" or "test"; empty while a converter has not assigned one.
         images: modality → path of the scan, at least one.
         labels: modality → path of its label map; a modality without one is unlabelled.
         annotated: names of the classes that were outlined; None = all of them.
@@ -35,21 +35,31 @@ class Case:
     labels: Mapping[str, Path] = field(default_factory=dict)
     annotated: tuple[str, ...] | None = None
 
+    @property
+    def files(self) -> list[Path]:
+        """All images and labels; a label of several modalities is listed for each."""
+        return [*self.images.values(), *self.labels.values()]
+
+    @property
+    def fully_labelled(self) -> bool:
+        """Each image has a label."""
+        return set(self.images) == set(self.labels)
+
 
 @dataclass(frozen=True)
 class Manifest:
-    """A data set; one that breaks the format's rules cannot be made (`DataError`).
+    """A data set. One that breaks the format's rules cannot be made (`DataError`).
 
     Attributes:
         name: of the data set.
         modalities: name → kind ("ct", "mr", …), in the order that the networks use.
         labels: class name → id in the label files; class index 1 is the first of them.
-        cases: all subjects, in the order in which they are labelled.
+        cases: all subjects. A run takes its labelled cases from the front.
         registered: the images of a subject agree voxel by voxel in world space.
         ignore: id of unannotated voxels in the label files.
-        background: further ids that the label files hold and that count as background, such as
-            those of classes left out.
-        source: how the manifest came to be (converter, split, seeds), for the reader only.
+        background: further ids in the label files that count as background, such as those of
+            classes left out.
+        source: how the manifest was made (converter, split, seeds), for the reader only.
         path: the file it was read from.
     """
 
@@ -68,39 +78,39 @@ class Manifest:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The foreground class names, in the order of their class indices 1..K."""
+        """Foreground class names, in the order of their class indices 1..K."""
         return tuple(self.labels)
 
     @property
-    def place(self) -> str:
-        """What messages call it: its file, or its name if it has none."""
+    def location(self) -> str:
+        """Its file, or its name if it has none, for messages."""
         return str(self.path or self.name)
 
     def split(self, name: str) -> tuple[Case, ...]:
-        """The cases of a split, in the manifest's order; raises `UsageError` if there is none such.
+        """Return the cases of a split, in the manifest's order; there may be none.
 
-        A split of the three that no case belongs to is empty, not an error.
+        Raises:
+            UsageError: there is no split of that name.
         """
         if name not in SPLITS:
             raise UsageError(f"no split {name!r}; choose one of {', '.join(SPLITS)}")
         return tuple(case for case in self.cases if case.split == name)
 
     def case(self, id: str) -> Case:
-        """The case of that id; raises `UsageError` if there is none."""
+        """Return the case of an id; raises `UsageError` if there is none."""
         for case in self.cases:
             if case.id == id:
                 return case
-        raise UsageError(f"no case {id!r} in {self.place}")
+        raise UsageError(f"no case {id!r} in {self.location}")
 
     def save(self, path: Path | str) -> None:
-        """Write the manifest as a whole or not at all, file paths relative to its folder."""
+        """Write the manifest, as a whole or not at all, with paths relative to its folder."""
         text = json.dumps(self._to_dict(Path(path).parent), indent=1, ensure_ascii=False)
         atomic_write(path, text + "\n")
 
     def needed_root(self, folder: Path) -> Path | None:
-        """The root that reading the manifest takes if it lies in `folder`; None if that will do."""
-        files = [f for case in self.cases for f in (*case.images.values(), *case.labels.values())]
-        return needed_root(files, folder)
+        """Return the `--root` that the manifest needs in `folder`; None if it needs none."""
+        return needed_root((file for case in self.cases for file in case.files), folder)
 
     def _to_dict(self, root: Path | None) -> dict[str, Any]:
         content: dict[str, Any] = {"name": self.name}
@@ -121,44 +131,48 @@ class Manifest:
 
 
 def load_manifest(path: Path | str, root: Path | str | None = None) -> Manifest:
-    """Read a manifest (format: `dataset.schema.json`); its scans are not opened.
+    """Read a manifest (format: `dataset.schema.json`) without opening its scans.
 
     Args:
         path: the file.
         root: folder below which all files that it names must lie, links followed; None = its own.
-            A relative path starts at the manifest's folder or, where that leads out of the root,
-            at the root.
+            A relative path starts at the manifest's folder or, if that leads out of the root, at
+            the root.
 
     Raises:
         DataError: the file is missing, not JSON, breaks the format's rules or names files outside
             the root; the message lists every problem.
+
+    >>> manifest = load_manifest("abdomen/dataset.json")
+    >>> [case.id for case in manifest.split("val")]
+    ['ct07', 'mr03']
     """
     path = Path(path)
     content, repeated = _read_json(path)
     _refuse(repeated + structural_problems(content), str(path))
-    places = _places(path, root)
-    outside = places.refusal(content["cases"])
+    resolver = _resolver(path, root)
+    outside = resolver.outside(content["cases"])
     _refuse([outside] if outside else [], str(path))
-    return _manifest(content, path, places)
+    return _manifest(content, path, resolver)
 
 
 def as_manifest(data: Manifest | Path | str) -> Manifest:
-    """A data set in whichever form it was given; raises as `load_manifest`."""
+    """Return a data set that was given as a manifest or as its file; raises as `load_manifest`."""
     return data if isinstance(data, Manifest) else load_manifest(data)
 
 
-def load_sound_part(
+def load_valid_cases(
     path: Path | str, root: Path | str | None = None
 ) -> tuple[Manifest | None, list[str]]:
-    """Read what of a manifest follows the format's rules, and list every rule that is broken.
+    """Read the cases of a manifest that follow the format's rules, and list every broken rule.
 
     Args:
         path: the file.
         root: as in `load_manifest`; cases with files outside it are left out.
 
     Returns:
-        The manifest with only those cases that break no rule; None if its head breaks one, or
-        no case is left. With no broken rule it is the whole manifest.
+        The manifest with the cases that break no rule; None if its head breaks a rule, or no case
+        is left. Then the broken rules; if there are none, the manifest is whole.
 
     Raises:
         DataError: the file is missing or not JSON.
@@ -170,27 +184,27 @@ def load_sound_part(
         return None, problems
     head = {key: content[key] for key in schema()["properties"] if key in content}
     cases = head.pop("cases", None)
-    sound: dict[str, Any] = {}
+    valid: dict[str, Any] = {}
     for case in cases if isinstance(cases, list) else ():
         if not problems or not structural_problems({**head, "cases": [case]}):
-            sound.setdefault(case["id"], case)
-    places = _places(path, root)
-    outside = places.refusal(sound.values())
-    inside = [case for case in sound.values() if not (outside and places.stray(case))]
-    part = _manifest({**head, "cases": inside}, path, places) if inside else None
-    return part, problems + ([outside] if outside else [])
+            valid.setdefault(case["id"], case)
+    resolver = _resolver(path, root)
+    outside = resolver.outside(valid.values())
+    inside = [case for case in valid.values() if not (outside and resolver.stray_file(case))]
+    manifest = _manifest({**head, "cases": inside}, path, resolver) if inside else None
+    return manifest, problems + ([outside] if outside else [])
 
 
-def _places(path: Path, root: Path | str | None) -> Places:
-    return Places(path.parent, None if root is None else Path(root))
+def _resolver(path: Path, root: Path | str | None) -> PathResolver:
+    return PathResolver(path.parent, None if root is None else Path(root))
 
 
-def _manifest(content: Mapping[str, Any], path: Path, places: Places) -> Manifest:
+def _manifest(content: Mapping[str, Any], path: Path, resolver: PathResolver) -> Manifest:
     return Manifest(
         name=content["name"],
         modalities={name: entry["kind"] for name, entry in content["modalities"].items()},
         labels={name: int(id) for name, id in content["labels"].items()},
-        cases=tuple(_case_from_dict(case, places) for case in content["cases"]),
+        cases=tuple(_case_from_dict(case, resolver) for case in content["cases"]),
         registered=content.get("registered", False),
         ignore=int(content["ignore"]) if "ignore" in content else None,
         background=tuple(int(id) for id in content.get("background", ())),
@@ -199,12 +213,12 @@ def _manifest(content: Mapping[str, Any], path: Path, places: Places) -> Manifes
     )
 
 
-def _case_from_dict(content: Mapping[str, Any], places: Places) -> Case:
+def _case_from_dict(content: Mapping[str, Any], resolver: PathResolver) -> Case:
     return Case(
         id=content["id"],
         split=content["split"],
-        images={m: places.find(file) for m, file in content["images"].items()},
-        labels={m: places.find(file) for m, file in content.get("labels", {}).items()},
+        images={m: resolver.resolve(file) for m, file in content["images"].items()},
+        labels={m: resolver.resolve(file) for m, file in content.get("labels", {}).items()},
         annotated=tuple(content["annotated"]) if "annotated" in content else None,
     )
 
@@ -227,7 +241,7 @@ def _relative(file: Path, root: Path | None) -> str:
         return str(file)
     try:
         return Path(os.path.relpath(file, root)).as_posix()
-    except ValueError:  # Windows: no relative path leads to another drive
+    except ValueError:  # on Windows no relative path leads to another drive
         return Path(file).absolute().as_posix()
 
 
@@ -249,9 +263,9 @@ def _read_json(path: Path) -> tuple[Any, list[str]]:
         raise DataError(f"{path}: no such file; give the path of a dataset.json") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: unreadable ({error}); expected a UTF-8 JSON file") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits among them
+    except (ValueError, RecursionError) as error:  # e.g. a number of thousands of digits
         raise DataError(f"{path}: not JSON ({error}); correct the file there") from error
-    # JSON keeps the last of two equal keys, which would lose a modality or class without a word.
+    # JSON keeps the last of two equal keys, which would silently lose a modality or class.
     return content, [f"the key {key!r} stands twice in one object; keep one" for key in repeated]
 
 

@@ -1,4 +1,4 @@
-"""What a manifest's content must fulfil before any scan is opened."""
+"""The rules of the manifest's format, checked before any scan is opened."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator, ValidationError
 
 @functools.cache
 def schema() -> dict[str, Any]:
-    """The JSON schema (draft 2020-12) of `dataset.json`."""
+    """Return the JSON schema (draft 2020-12) of `dataset.json`."""
     text = (
         resources.files("crossvox.data.manifest").joinpath("dataset.schema.json").read_text("utf-8")
     )
@@ -23,16 +23,15 @@ def schema() -> dict[str, Any]:
 
 
 def structural_problems(content: Any) -> list[str]:
-    """Every rule of the format that a manifest's JSON content breaks, one line each.
+    """List every rule of the format that a manifest's JSON content breaks, one line each.
 
-    The schema's rules come first, then those that it cannot state; either kind is looked for
-    whatever the other found.
+    The schema's rules come first, then those that a schema cannot state.
     """
     errors = sorted(
         Draft202012Validator(schema()).iter_errors(content),
         key=lambda error: [str(part).zfill(9) for part in error.absolute_path],
     )
-    # Of several absent keys each one is an error, whose line names them all.
+    # Several missing keys are several errors, but the line of each names them all.
     problems = list(dict.fromkeys(_line(content, error) for error in errors))
     if isinstance(content, Mapping):
         problems += [*_class_problems(content), *_id_problems(content), *_case_problems(content)]
@@ -158,7 +157,7 @@ def _case_problems(content: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _can_be_a_path(text: str) -> bool:
-    """Neither a NUL nor a lone surrogate, which only the manifest of a broken program has."""
+    """Return whether a text has neither a NUL nor a lone surrogate."""
     return "\0" not in text and not any("\ud800" <= sign <= "\udfff" for sign in text)
 
 

@@ -1,4 +1,4 @@
-"""Which train images a run takes as labelled, and which as unlabelled."""
+"""Select the train images that a run takes as labelled and as unlabelled."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-import numpy as np
-
 from crossvox.data.manifest import Case, Manifest
+from crossvox.data.manifest.splitting import shuffle
 from crossvox.errors import UsageError
 
 EXPECTED = "a number (2), a fraction (0.1), all, or one of these per modality"
@@ -18,7 +17,7 @@ EXPECTED = "a number (2), a fraction (0.1), all, or one of these per modality"
 
 @dataclass(frozen=True)
 class Selection:
-    """What a run may look at.
+    """The images and labels that a run may use.
 
     Attributes:
         labelled: modality → ids of the train cases whose image and label are used.
@@ -37,27 +36,29 @@ class Selection:
 def select(manifest: Manifest, labelled: str, draw: int | None = None) -> Selection:
     """Choose the labelled images; all other train images of a modality are its unlabelled pool.
 
-    A modality whose pool would be empty has its labelled images in it, without their labels.
+    If a modality's pool would be empty, it holds the labelled images, without their labels.
 
     Args:
         manifest: the data set.
         labelled: how many per modality: "2", "all", "0.1" (of the modality's train cases, rounded
             up), or one of these for each modality, "ct=4,mr=2" ("mr=0" for none at all).
-        draw: None = the first that have a label in that modality, in the manifest's order; a
-            number = as if the manifest were shuffled by that seed, so that a subject labelled in
-            several modalities is drawn for all of them and a larger draw contains the smaller.
+        draw: None = the first that have a label in that modality, in the manifest's order. A
+            number = the first after shuffling the cases by that seed: a subject labelled in
+            several modalities is drawn for all of them, and a larger draw contains the smaller.
 
     Raises:
         UsageError: the request cannot be read or met, or there are no train cases.
+
+    >>> select(load_manifest("dataset.json"), "ct=2,mr=1").labelled
+    {'ct': ('ct00', 'ct01'), 'mr': ('mr00',)}
     """
     train = manifest.split("train")
     if not train:
         raise UsageError(
-            f"{manifest.path or manifest.name}: the train split has no case; "
-            'set "split": "train" for some'
+            f'{manifest.location}: the train split has no case; set "split": "train" for some'
         )
     amounts = _amounts(labelled.strip(), list(manifest.modalities))
-    order = _shuffled(train, draw)
+    order = _order(train, draw)
     chosen = {m: _first(amount, m, train, order) for m, amount in amounts.items()}
     if not any(chosen.values()):
         raise UsageError(f"no labelled case asked for ({labelled}); ask for at least one")
@@ -89,24 +90,24 @@ def _amounts(text: str, modalities: list[str]) -> dict[str, str]:
     for modality in modalities:
         if modality not in amounts:
             raise UsageError(
-                f"labelled {text!r}: nothing said of {modality}; add {modality}=N "
+                f"labelled {text!r}: no number for {modality}; add {modality}=N "
                 f"({modality}=0 for none)"
             )
     return {modality: amounts[modality] for modality in modalities}
 
 
-def _shuffled(train: Sequence[Case], draw: int | None) -> list[Case]:
+def _order(train: Sequence[Case], draw: int | None) -> list[Case]:
     if draw is None:
         return list(train)
     if draw < 0:
         raise UsageError(f"label draw {draw}: expected a whole number from 0")
-    return [train[i] for i in np.random.default_rng(draw).permutation(len(train))]
+    return shuffle(train, draw)
 
 
 def _first(
     amount: str, modality: str, train: Sequence[Case], order: Sequence[Case]
 ) -> tuple[str, ...]:
-    """Ids of the labelled cases, in the manifest's order."""
+    """Return the ids of the labelled cases, in the manifest's order."""
     n_images = sum(modality in case.images for case in train)
     if not n_images:
         raise UsageError(f"the train split has no {modality} image; add one, or drop the modality")
@@ -130,7 +131,7 @@ def _number(amount: str, n_images: int, n_labelled: int) -> int:
     if re.fullmatch(r"[0-9]+", amount):
         return int(amount)
     if re.fullmatch(r"[0-9]+\.[0-9]*|\.[0-9]+", amount):
-        # Exact: in binary 0.07 × 100 would be a little more than 7 and rounded up to 8.
+        # A binary 0.07 × 100 would be a little more than 7 and be rounded up to 8.
         fraction = Fraction(amount)
         if fraction <= 1:
             return math.ceil(fraction * n_images)

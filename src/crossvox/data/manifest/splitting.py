@@ -1,4 +1,4 @@
-"""Train, validation and test split, or folds: drawn by seed, alike in every group of modalities."""
+"""Draw train, validation and test splits or folds by seed, alike in every group of modalities."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from crossvox.errors import UsageError
 
 @dataclass(frozen=True)
 class Amounts:
-    """How many cases a split gets: from 1 on a number of cases, below 1 a share.
+    """Sizes of the splits: a number of cases from 1 on, a share below 1.
 
-    Only a case with a label for each of its images is drawn for validation and test, since
-    others cannot be scored; a share is one of these. All other cases, the unlabelled ones among
-    them, are for training.
+    Only fully labelled cases are drawn for validation and test, because others cannot be scored;
+    a share there is a share of these cases. All others, unlabelled ones included, are for training.
 
     Attributes:
         val: for validation.
-        test: for the test; None leaves the cases that are in that split already there.
+        test: for the test; None leaves the cases in the test split that are there already.
         train: for training, the rest is left out; None takes all of them.
     """
 
@@ -40,13 +39,15 @@ class Amounts:
 
 
 def resplit(manifest: Manifest, amounts: Amounts, seed: int) -> Manifest:
-    """A data set with its cases drawn anew for train, val and test.
+    """Draw the cases of a data set anew for train, val and test.
 
-    Each group of cases with the same modalities contributes in proportion to its size. The
-    cases keep the manifest's order, and what was drawn is noted in `Manifest.source`.
+    Each group of cases with the same modalities contributes in proportion to its size. The cases
+    keep the manifest's order. `Manifest.source` notes what was drawn.
 
     Raises:
-        UsageError: there are not as many labelled cases.
+        UsageError: there are too few labelled cases.
+
+    >>> resplit(manifest, Amounts(val=4, test=0.2), seed=1).save("new.json")
     """
     fixed = [] if amounts.test is not None else manifest.split("test")
     held = {case.id for case in fixed}
@@ -64,10 +65,10 @@ def resplit(manifest: Manifest, amounts: Amounts, seed: int) -> Manifest:
 
 
 def folds(manifest: Manifest, number: int, seed: int) -> list[Manifest]:
-    """A data set for each of `number` folds, whose cases are that data set's validation.
+    """Return one data set per fold, with the fold's cases as its validation split.
 
-    The cases of the train and val splits that are labelled in each of their modalities are dealt
-    out; the others are for training in every fold, and the test split stays as it is.
+    The fully labelled cases of the train and val splits are dealt out. The others are for training
+    in every fold, and the test split stays as it is.
 
     Raises:
         UsageError: fewer than two folds, or more than there are labelled cases.
@@ -75,13 +76,13 @@ def folds(manifest: Manifest, number: int, seed: int) -> list[Manifest]:
     if number < 2:
         raise UsageError(f"{number} folds asked for; give at least 2")
     free = [case for case in manifest.cases if case.split != "test"]
-    dealt = [case.id for group in _groups(free, seed) for case in group if scorable(case)]
+    dealt = [case.id for group in _groups(free, seed) for case in group if case.fully_labelled]
     if len(dealt) < number:
         raise UsageError(
             f"{number} folds asked for, but {len(dealt)} cases are labelled in all of their "
             "modalities; ask for fewer folds"
         )
-    # Going round without a break between the groups keeps the folds equal within one case.
+    # Dealing on from group to group keeps the folds' sizes within one case of each other.
     fold_of = {id: position % number for position, id in enumerate(dealt)}
 
     def of_fold(case: Case, fold: int) -> Case:
@@ -101,9 +102,9 @@ def folds(manifest: Manifest, number: int, seed: int) -> list[Manifest]:
 
 
 def draw_splits(cases: Sequence[Case], amounts: Amounts, seed: int) -> dict[str, str]:
-    """Case id → split; a case that is left out is not in it. Raises `UsageError`."""
+    """Return case id → split, without the cases left out; raises `UsageError`."""
     groups = _groups(cases, seed)
-    able = [[case for case in group if scorable(case)] for group in groups]
+    able = [[case for case in group if case.fully_labelled] for group in groups]
     total = sum(map(len, able))
     split_of: dict[str, str] = {}
     for split, amount in (("val", amounts.val), ("test", amounts.test or 0)):
@@ -126,32 +127,27 @@ def draw_splits(cases: Sequence[Case], amounts: Amounts, seed: int) -> dict[str,
     return split_of
 
 
-def scorable(case: Case) -> bool:
-    """Whether each image of a case has a label."""
-    return set(case.images) == set(case.labels)
-
-
-def shuffled(cases: Iterable[Case], seed: int) -> list[Case]:
-    """The cases in an order drawn by seed."""
+def shuffle(cases: Iterable[Case], seed: int) -> list[Case]:
+    """Return the cases in an order drawn by seed."""
     cases = list(cases)
     return [cases[i] for i in np.random.default_rng(seed).permutation(len(cases))]
 
 
 def _groups(cases: Sequence[Case], seed: int) -> list[list[Case]]:
-    """The cases by the set of their modalities, in a drawn order."""
+    """Group the cases by their modalities, each group in a drawn order."""
     groups: dict[tuple[str, ...], list[Case]] = {}
     for case in cases:
         groups.setdefault(tuple(sorted(case.images)), []).append(case)
-    return [shuffled(groups[key], seed) for key in sorted(groups)]
+    return [shuffle(groups[key], seed) for key in sorted(groups)]
 
 
 def _number(amount: float, total: int) -> int:
-    # Half up, so that a share of 0.5 is not now less and now more than half.
+    # Half is rounded up; `round` would round a share of 0.5 up or down by the size.
     return int(amount) if amount >= 1 else math.floor(amount * total + 0.5)
 
 
 def _apportion(number: int, sizes: Sequence[int]) -> list[int]:
-    """`number` in proportion to `sizes` (largest remainder), none above its size."""
+    """Divide `number` in proportion to `sizes` by largest remainder, no part above its size."""
     exact = [number * size / max(1, sum(sizes)) for size in sizes]
     shares = [math.floor(share) for share in exact]
     by_rest = sorted(range(len(sizes)), key=lambda i: (shares[i] - exact[i], i))
