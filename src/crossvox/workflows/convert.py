@@ -1,10 +1,11 @@
-"""Describe a data set that lies in some layout, by a manifest."""
+"""Describe a data set in some layout by a manifest."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from crossvox.data.convert.assemble import Choice, assemble
-from crossvox.data.convert.copying import copied
-from crossvox.data.convert.layout import Found
+from crossvox.data.convert.assemble import ConvertOptions, assemble
+from crossvox.data.convert.copying import copy_files
+from crossvox.data.convert.raw import RawDataset
 from crossvox.data.formats.nifti import read_nifti
 from crossvox.data.geometry import Grid
 from crossvox.data.manifest import SPLITS, Case, Manifest
@@ -26,40 +27,41 @@ Grids = Mapping[str, list[Grid]]
 
 
 def convert(
-    found: Found,
-    choice: Choice,
+    raw: RawDataset,
+    options: ConvertOptions,
     out: Path,
     source: str,
     *,
     copy: bool = False,
     echo: Echo = print,
 ) -> tuple[Manifest, Table]:
-    """Write `out/dataset.json` for what a converter found; NIfTI files stay where they are.
+    """Write `out/dataset.json` for a raw data set; its NIfTI files stay where they are.
 
     Args:
-        found: the data set.
-        choice: what to take of it.
+        raw: the data set.
+        options: what to take of it.
         out: folder of the manifest.
-        source: how it is made, for the manifest.
+        source: how the manifest is made, to be noted in it.
         copy: copy the files taken to `out/images` and `out/labels`.
         echo: takes the lines for the user.
 
     Returns:
-        The manifest and a table that sums it up.
+        The manifest and a table that summarises it.
 
     Raises:
-        UsageError: the choice cannot be met.
-        DataError: a scan cannot be read; no manifest is written then.
+        UsageError: the options cannot be met.
+        DataError: a scan cannot be read; then no manifest is written.
     """
-    manifest, notes = assemble(found, choice, source)
-    if found.write is not None:
-        manifest = found.write(manifest, out, lambda cases: _tracked(cases, "writing"))
+    manifest, notes = assemble(raw, options, source)
+    if raw.write is not None:
+        manifest = raw.write(manifest, out, partial(_progress, task="writing"))
     grids: dict[str, list[Grid]] = {modality: [] for modality in manifest.modalities}
-    for case in _tracked(manifest.cases, "reading headers"):
+    for case in _progress(manifest.cases, "reading headers"):
         for modality, file in case.images.items():
+            # Scans of unusable geometry are for `crossvox check` to list, all at once.
             grids[modality].append(read_nifti(file, voxels=False).require_readable().grid)
-    if copy and found.write is None:
-        manifest = copied(manifest, out, lambda cases: _tracked(cases, "copying"))
+    if copy and raw.write is None:
+        manifest = copy_files(manifest, out, partial(_progress, task="copying"))
     manifest.save(out / "dataset.json")
     for line in [*notes, *root_note(manifest, out)]:
         echo(line)
@@ -67,7 +69,7 @@ def convert(
 
 
 def root_note(manifest: Manifest, folder: Path) -> list[str]:
-    """A line on the option that reading a manifest in `folder` will take; none if it takes none."""
+    """Return a line on the `--root` that a manifest in `folder` needs, if it needs one."""
     root = manifest.needed_root(folder)
     return (
         [f"its files lie elsewhere: name it together with --root {shlex.quote(str(root))}"]
@@ -77,13 +79,18 @@ def root_note(manifest: Manifest, folder: Path) -> list[str]:
 
 
 def require_new(path: Path, overwrite: bool) -> None:
-    """Raise `UsageError` if there is something that was not to be written over."""
+    """Raise `UsageError` if a file is there that must not be overwritten."""
     if path.exists() and not overwrite:
         raise UsageError(f"{path} exists; give another --out, or --overwrite to write there")
 
 
 def summary(manifest: Manifest, grids: Grids | None = None) -> Table:
-    """Cases and labels per modality and split, and the typical grid where `grids` are given."""
+    """Return a table of cases and labels per modality and split.
+
+    Args:
+        manifest: the data set.
+        grids: of its scans, for columns with the median spacing and size.
+    """
     table = Table(title=escape(f"{manifest.name}: {len(manifest.cases)} cases"))
     table.add_column("modality")
     for split in SPLITS:
@@ -93,7 +100,7 @@ def summary(manifest: Manifest, grids: Grids | None = None) -> Table:
     for modality, kind in manifest.modalities.items():
         cells = [_counts(manifest.split(split), modality) for split in SPLITS]
         if grids:
-            cells += _typical(grids[modality])
+            cells += _medians(grids[modality])
         table.add_row(modality if modality == kind else escape(f"{modality} ({kind})"), *cells)
     labels = ", ".join(f"{name} {id}" for name, id in manifest.labels.items())
     table.caption = escape(f"(labelled); labels: {labels}")
@@ -101,12 +108,12 @@ def summary(manifest: Manifest, grids: Grids | None = None) -> Table:
 
 
 def _counts(cases: Iterable[Case], modality: str) -> str:
-    own = [case for case in cases if modality in case.images]
-    labelled = sum(modality in case.labels for case in own)
-    return f"{len(own)} ({labelled})" if own else "0"
+    scans = [case for case in cases if modality in case.images]
+    labelled = sum(modality in case.labels for case in scans)
+    return f"{len(scans)} ({labelled})" if scans else "0"
 
 
-def _typical(grids: list[Grid]) -> list[str]:
+def _medians(grids: list[Grid]) -> list[str]:
     if not grids:
         return ["", ""]
     spacing = np.median([grid.spacing for grid in grids], axis=0)
@@ -114,5 +121,5 @@ def _typical(grids: list[Grid]) -> list[str]:
     return ["×".join(f"{x:.3g}" for x in spacing), "×".join(f"{n:.0f}" for n in shape)]
 
 
-def _tracked(cases: Iterable[Case], what: str) -> Iterable[Case]:
-    return track(list(cases), what, disable=not sys.stdout.isatty(), transient=True)
+def _progress(cases: Iterable[Case], task: str) -> Iterable[Case]:
+    return track(list(cases), task, disable=not sys.stdout.isatty(), transient=True)

@@ -8,7 +8,7 @@ import pytest
 
 from crossvox.cli.main import main
 from crossvox.data.convert.amos import LABELS
-from crossvox.data.convert.layout import natural
+from crossvox.data.convert.raw import natural
 from crossvox.data.formats.nifti import read_label
 from crossvox.data.manifest import load_manifest
 from fixtures.convert import amos, converted, ids, image, mask, mscmrseg, tiny

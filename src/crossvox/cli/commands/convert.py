@@ -14,9 +14,8 @@ from crossvox.cli.commands.split import add_amounts, add_overwrite, amounts
 from crossvox.cli.options import new_parser, parse, required
 from crossvox.cli.values import names
 from crossvox.data.convert import LAYOUTS
-from crossvox.data.convert.assemble import Choice
-from crossvox.data.convert.case_list import read_list
-from crossvox.data.convert.layout import Found
+from crossvox.data.convert.assemble import ConvertOptions, read_list
+from crossvox.data.convert.raw import RawDataset
 from crossvox.errors import UsageError
 from crossvox.utils.files import require_folder
 from crossvox.version import __version__
@@ -49,17 +48,17 @@ def convert_command(argv: list[str]) -> int:
     out: Path = values["out"]
     require_folder(out)
     require_new(out / "dataset.json", values["overwrite"])
-    choice = _choice(values)
-    found = find(values)
-    for folder in ("images", "labels") if values["copy"] or found.write else ():
+    options = _convert_options(values)
+    raw = find(values)
+    for folder in ("images", "labels") if values["copy"] or raw.write else ():
         require_new(out / folder, values["overwrite"])
-    _, table = convert(found, choice, out, _description(layout, values), copy=values["copy"])
+    _, table = convert(raw, options, out, _description(layout, values), copy=values["copy"])
     Console().print(table)
     print(out / "dataset.json")
     return 0
 
 
-def _public(layout: str) -> Callable[[dict[str, Any]], Found]:
+def _public(layout: str) -> Callable[[dict[str, Any]], RawDataset]:
     return lambda values: LAYOUTS[layout][0](values["source"])
 
 
@@ -89,18 +88,18 @@ def _add_options(parser: ArgumentParser) -> None:
     add_overwrite(parser)
 
 
-def _choice(values: dict[str, Any]) -> Choice:
+def _convert_options(values: dict[str, Any]) -> ConvertOptions:
     sizes = values.get("sizes", "all")
     if sizes not in ("paper", "all"):
         raise UsageError(f"--sizes {sizes}: expected paper or all")
     sizes_of_splits = amounts(values)
     if values["list"] is not None and sizes_of_splits is not None:
         raise UsageError("--list says which case is in which split; give no --val or --test")
-    return Choice(
+    return ConvertOptions(
         labels=names("--labels", values["labels"]),
         modalities=names("--modalities", values["modalities"]),
         listed=read_list(values["list"]) if values["list"] is not None else None,
-        paper=sizes == "paper",
+        paper_sizes=sizes == "paper",
         amounts=sizes_of_splits,
         seed=values["seed"],
     )

@@ -10,10 +10,10 @@ from jsonargparse import ArgumentParser
 from crossvox.cli.options import required
 from crossvox.cli.values import integers, pairs
 from crossvox.data.convert.folders import Patterns, find_folders
-from crossvox.data.convert.layout import Found
+from crossvox.data.convert.raw import RawDataset
 
 
-def folders_options(parser: ArgumentParser) -> Callable[[dict[str, Any]], Found]:
+def folders_options(parser: ArgumentParser) -> Callable[[dict[str, Any]], RawDataset]:
     """Add the options of `crossvox convert folders`; returns what finds the scans by them."""
     parser.add_argument(
         "--pattern",
@@ -54,7 +54,7 @@ def folders_options(parser: ArgumentParser) -> Callable[[dict[str, Any]], Found]
     return _find
 
 
-def _find(values: dict[str, Any]) -> Found:
+def _find(values: dict[str, Any]) -> RawDataset:
     required(values, "pattern", "kind", "ids")
     patterns = Patterns(
         images=values["pattern"],

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from crossvox.data.convert.layout import Found, Subject, nothing_found, require_source, volumes
+from crossvox.data.convert.raw import RawDataset, nothing_found, require_source, volumes
+from crossvox.data.manifest import Case
 
 LABELS = {
     "spleen": 1,
@@ -29,10 +30,10 @@ LAST_CT = 500
 """Scans up to this number are CT, the others MR (the data set's readme)."""
 
 
-def find_amos(source: Path) -> Found:
-    """The scans `images{Tr,Va,Ts}/amos_0001.nii.gz` with labels of the same name in `labels…`."""
+def find_amos(source: Path) -> RawDataset:
+    """Find scans `images{Tr,Va,Ts}/amos_0001.nii.gz` and labels of the same name in `labels…`."""
     source = require_source(source)
-    subjects = []
+    cases = []
     for split, part in FOLDERS.items():
         labels = volumes(source / f"labels{part}")
         for name, image in volumes(source / f"images{part}").items():
@@ -41,13 +42,13 @@ def find_amos(source: Path) -> Found:
                 continue
             modality = "ct" if int(number[1]) <= LAST_CT else "mr"
             label = {modality: labels[name]} if name in labels else {}
-            subjects.append(Subject(name, {modality: image}, label, split))
-    if not subjects:
+            cases.append(Case(name, split, {modality: image}, label))
+    if not cases:
         raise nothing_found(source, "imagesTr/amos_0001.nii.gz and the like")
-    return Found(
+    return RawDataset(
         "AMOS 2022",
         {"ct": "ct", "mr": "mr"},
         LABELS,
-        tuple(subjects),
+        tuple(cases),
         sizes={(modality,): {"train": 40, "val": 20} for modality in ("ct", "mr")},
     )

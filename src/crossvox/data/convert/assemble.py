@@ -1,25 +1,27 @@
-"""From what a converter found to a manifest: which classes, which cases, which split."""
+"""From a raw data set to a manifest: which classes, which cases, which split."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from crossvox.data.convert.layout import Found, Subject
+from crossvox.data.convert.raw import RawDataset
 from crossvox.data.manifest import SPLITS, Case, Manifest
 from crossvox.data.manifest.splitting import Amounts, draw_splits, shuffle
-from crossvox.errors import UsageError
+from crossvox.errors import DataError, UsageError
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What to take of a data set.
+class ConvertOptions:
+    """The part of a data set to take, and how to split it.
 
     Attributes:
         labels: classes to keep, None = all; the ids of the others count as background.
         modalities: to keep, None = the layout's usual ones.
         listed: case → split, in the manifest's order; None = drawn by the seed.
-        paper: draw as many cases as Zhou et al. did, where they used the set.
+        paper_sizes: draw as many cases as Zhou et al. did, if they used the data set.
         amounts: sizes of the splits to draw; None = as the paper or the data set has them.
         seed: of the draw and of the order.
     """
@@ -27,82 +29,120 @@ class Choice:
     labels: tuple[str, ...] | None = None
     modalities: tuple[str, ...] | None = None
     listed: Mapping[str, str] | None = None
-    paper: bool = True
+    paper_sizes: bool = True
     amounts: Amounts | None = None
     seed: int = 0
 
 
-def assemble(found: Found, choice: Choice, source: str = "") -> tuple[Manifest, list[str]]:
-    """The manifest of a choice, and lines on what the user might not expect.
+def assemble(
+    raw: RawDataset, options: ConvertOptions, source: str = ""
+) -> tuple[Manifest, list[str]]:
+    """Make the manifest of a data set.
 
-    Without a list, the cases stand in an order drawn by the seed, since the first N of them are
-    the labelled ones of a run.
+    Without a list, the cases stand in an order drawn by the seed, because a run takes the first N
+    of them as labelled.
 
     Args:
-        found: the data set.
-        choice: what to take.
+        raw: the data set.
+        options: what to take of it.
         source: how it was made, for `Manifest.source`.
 
+    Returns:
+        The manifest, and lines on what the user might not expect.
+
     Raises:
-        UsageError: a class, modality or case that there is not, or nothing is left.
+        UsageError: there is no such class, modality or case, or nothing is left.
     """
-    modalities = _chosen(choice.modalities or found.usual or None, found.modalities, "modality")
-    labels = _chosen(choice.labels, found.labels, "class")
-    subjects = [kept for s in found.subjects if (kept := _kept(s, modalities, labels))]
-    if not subjects:
-        raise UsageError(f"{found.name}: no case has a scan of {', '.join(modalities)}")
-    cases = {s.id: Case(s.id, "train", s.images, s.labels, s.annotated) for s in subjects}
+    modalities = _pick(options.modalities or raw.usual or None, raw.modalities, "modality")
+    labels = _pick(options.labels, raw.labels, "class")
+    restricted = [_restrict(case, modalities, labels) for case in raw.cases]
+    cases = {case.id: case for case in restricted if case.images}
+    if not cases:
+        raise UsageError(f"{raw.name}: no case has a scan of {', '.join(modalities)}")
     notes: list[str] = []
-    if choice.listed is not None:
-        split_of = dict(choice.listed)
-        notes = _compare(split_of, cases)
+    if options.listed is not None:
+        split_of = dict(options.listed)
+        notes += _compare_list(split_of, cases)
     else:
-        order = [case.id for case in shuffle(cases.values(), choice.seed)]
-        own = {s.id: s.split for s in subjects}
-        split_of = _drawn(found, choice, [cases[id] for id in order], own, notes)
+        split_of = _draw(raw, options, shuffle(cases.values(), options.seed), notes)
     chosen = [replace(cases[id], split=split) for id, split in split_of.items()]
-    notes += _without_labels(modalities, chosen)
+    notes += _missing_labels(modalities, chosen)
     manifest = Manifest(
-        name=found.name,
+        name=raw.name,
         modalities=modalities,
         labels=labels,
         cases=tuple(chosen),
-        registered=found.registered and len(modalities) > 1,
-        ignore=found.ignore,
-        background=tuple(sorted(set(found.labels.values()) - set(labels.values()))),
+        registered=raw.registered and len(modalities) > 1,
+        ignore=raw.ignore,
+        background=tuple(sorted(set(raw.labels.values()) - set(labels.values()))),
         source=source,
     )
     return manifest, notes
 
 
-def _chosen(
-    names: Sequence[str] | None, there: Mapping[str, int] | Mapping[str, str], what: str
+def read_list(path: Path) -> dict[str, str]:
+    """Read a text file with a line `case,split` (or with a tab) for each case.
+
+    A first line `case,split`, empty lines and lines that begin with # are skipped. A case without
+    a split is for training.
+
+    Returns:
+        Case id → split.
+
+    Raises:
+        DataError: the file cannot be read, or a line is wrong.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: unreadable ({error}); expected a UTF-8 text file") from error
+    split_of: dict[str, str] = {}
+    separator = "\t" if "\t" in text else ","
+    for number, row in enumerate(csv.reader(text.splitlines(), delimiter=separator), start=1):
+        cells = [cell.strip() for cell in row]
+        if not any(cells) or cells[0].startswith("#") or cells[:2] == ["case", "split"]:
+            continue
+        case, split = cells[0], (cells[1] if len(cells) > 1 else "") or "train"
+        if split not in SPLITS:
+            raise DataError(
+                f"{path}, line {number}: split {split!r}; expected case,split with one of "
+                f"{', '.join(SPLITS)}"
+            )
+        if case in split_of:
+            raise DataError(f"{path}, line {number}: case {case!r} again; name each case once")
+        split_of[case] = split
+    if not split_of:
+        raise DataError(f"{path}: names no case; expected lines such as p01,train")
+    return split_of
+
+
+def _pick(
+    names: Sequence[str] | None, there: Mapping[str, int] | Mapping[str, str], kind: str
 ) -> dict:
+    """Return the named entries in their own order; None = all."""
     if names is None:
         return dict(there)
     for name in names:
         if name not in there:
-            raise UsageError(f"no {what} {name!r}; choose from {', '.join(there)}")
+            raise UsageError(f"no {kind} {name!r}; choose from {', '.join(there)}")
     return {name: there[name] for name in there if name in names}
 
 
-def _kept(
-    subject: Subject, modalities: Mapping[str, str], labels: Mapping[str, int]
-) -> Subject | None:
-    images = {m: file for m, file in subject.images.items() if m in modalities}
-    masks = {m: file for m, file in subject.labels.items() if m in images}
-    annotated = subject.annotated
+def _restrict(case: Case, modalities: Mapping[str, str], labels: Mapping[str, int]) -> Case:
+    """Return a case with these modalities and classes alone; it may be left without images."""
+    images = {m: file for m, file in case.images.items() if m in modalities}
+    masks = {m: file for m, file in case.labels.items() if m in images}
+    annotated = case.annotated
     if annotated is not None:
         annotated = tuple(name for name in annotated if name in labels)
-        if not annotated:  # nothing of what is kept was outlined here
+        if not annotated:  # none of these classes was outlined here
             masks, annotated = {}, None
         elif len(annotated) == len(labels):
             annotated = None
-    kept = replace(subject, images=images, labels=masks, annotated=annotated)
-    return kept if images else None
+    return replace(case, images=images, labels=masks, annotated=annotated)
 
 
-def _compare(listed: Mapping[str, str], cases: Mapping[str, Case]) -> list[str]:
+def _compare_list(listed: Mapping[str, str], cases: Mapping[str, Case]) -> list[str]:
     absent = [id for id in listed if id not in cases]
     if absent:
         raise UsageError(
@@ -113,52 +153,52 @@ def _compare(listed: Mapping[str, str], cases: Mapping[str, Case]) -> list[str]:
     return [f"{left_out} of {len(cases)} cases are not in the list and left out"] * bool(left_out)
 
 
-def _without_labels(modalities: Iterable[str], cases: Sequence[Case]) -> Iterator[str]:
+def _missing_labels(modalities: Iterable[str], cases: Sequence[Case]) -> Iterator[str]:
     train = [case for case in cases if case.split == "train"]
     for modality in modalities:
         if not any(modality in case.labels for case in train):
             yield f"no train case has a {modality} label; train with --labelled …,{modality}=0"
 
 
-def _drawn(
-    found: Found, choice: Choice, cases: Sequence[Case], own: Mapping[str, str], notes: list[str]
+def _draw(
+    raw: RawDataset, options: ConvertOptions, cases: Sequence[Case], notes: list[str]
 ) -> dict[str, str]:
-    """Case id → split, train first, each split in the order of `cases`."""
-    if choice.amounts is not None:
-        kept = choice.amounts.test is None  # what the data set has for the test stays so
-        split_of = {id: "test" for id, split in own.items() if kept and split == "test"}
+    """Return case id → split, train first, each split in the order of `cases`."""
+    if options.amounts is not None:
+        # The data set's own test split stays, unless another is asked for.
+        kept = options.amounts.test is None
+        split_of = {case.id: "test" for case in cases if kept and case.split == "test"}
         free = [case for case in cases if case.id not in split_of]
-        split_of |= draw_splits(free, choice.amounts, choice.seed)
-    elif choice.paper and any(tuple(case.images) in found.sizes for case in cases):
-        split_of = _paper_sizes(found, cases, own, notes)
+        split_of |= draw_splits(free, options.amounts, options.seed)
+    elif options.paper_sizes and any(tuple(case.images) in raw.sizes for case in cases):
+        split_of = _draw_paper_sizes(raw, cases, notes)
     else:
-        split_of = {id: split for id, split in own.items() if split}
+        split_of = {case.id: case.split for case in cases if case.split}
         free = [case for case in cases if case.id not in split_of]
-        # A set that has a validation part of its own needs none drawn from its training part.
-        split_of |= draw_splits(free, Amounts(0 if "val" in own.values() else 0.2), choice.seed)
+        # A set with a validation split of its own needs none drawn from its training split.
+        amounts = Amounts(0 if "val" in split_of.values() else 0.2)
+        split_of |= draw_splits(free, amounts, options.seed)
     order = [case.id for case in cases if case.id in split_of]
     return {id: split_of[id] for split in SPLITS for id in order if split_of[id] == split}
 
 
-def _paper_sizes(
-    found: Found, cases: Sequence[Case], own: Mapping[str, str], notes: list[str]
-) -> dict[str, str]:
+def _draw_paper_sizes(raw: RawDataset, cases: Sequence[Case], notes: list[str]) -> dict[str, str]:
     split_of: dict[str, str] = {}
     for group in dict.fromkeys(tuple(case.images) for case in cases):
-        if group not in found.sizes:
+        if group not in raw.sizes:
             notes.append(f"cases with {' + '.join(group)} alone are left out, as in the paper")
             continue
-        # Validation first: it alone needs cases with all labels.
+        # Validation first, because only validation needs fully labelled cases.
         for split in ("val", "train"):
             able = [
                 case
                 for case in cases
                 if tuple(case.images) == group
                 and case.id not in split_of
-                and own[case.id] in ("", split)
+                and case.split in ("", split)
                 and (split == "train" or case.fully_labelled)
             ]
-            wanted = found.sizes[group][split]
+            wanted = raw.sizes[group][split]
             if len(able) < wanted:
                 notes.append(
                     f"{split}: {len(able)} cases of {' + '.join(group)}, the paper has {wanted}"

@@ -5,13 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from crossvox.data.convert.layout import (
-    Found,
-    Subject,
-    all_volumes,
-    nothing_found,
-    require_source,
-)
+from crossvox.data.convert.raw import RawDataset, all_volumes, nothing_found, require_source
+from crossvox.data.manifest import Case
 from crossvox.errors import UsageError
 
 SEQUENCES = {
@@ -29,11 +24,11 @@ KINDS = dict.fromkeys(("t1", "t1c", "t2", "flair"), "mr")
 _NAME = re.compile(rf"(.+)([_-])({'|'.join(SEQUENCES)}|seg)\.nii(\.gz)?", re.IGNORECASE)
 
 
-def find_brats(source: Path) -> Found:
-    """The scans `CASE_t1.nii.gz` (to 2021) or `CASE-t1n.nii.gz` (from 2023) in any folders.
+def find_brats(source: Path) -> RawDataset:
+    """Find scans `CASE_t1.nii.gz` (to 2021) or `CASE-t1n.nii.gz` (from 2023) in any folders.
 
     The one label map of a case, `…seg.nii.gz`, serves all of its sequences. The enhancing tumour
-    is label 4 in the older names and 3 in the newer.
+    has the label 4 in the older releases and 3 in the newer.
     """
     source = require_source(source)
     images: dict[str, dict[str, Path]] = {}
@@ -55,9 +50,10 @@ def find_brats(source: Path) -> Found:
             f"{source}: holds names of before and after 2023, whose label ids differ (the "
             "enhancing tumour is 4 or 3); convert one release at a time"
         )
-    subjects = tuple(
-        Subject(
+    cases = tuple(
+        Case(
             case,
+            "",
             {m: images[case][m] for m in KINDS if m in images[case]},
             dict.fromkeys(images[case], labels[case]) if case in labels else {},
         )
@@ -65,4 +61,4 @@ def find_brats(source: Path) -> Found:
     )
     enhancing = 3 if separators == {"-"} else 4
     tissues = {"necrotic core": 1, "edema": 2, "enhancing tumor": enhancing}
-    return Found("BraTS", dict(KINDS), tissues, subjects, registered=True)
+    return RawDataset("BraTS", dict(KINDS), tissues, cases, registered=True)

@@ -1,6 +1,6 @@
 """CHAOS (Kavur et al., Medical Image Analysis 2021): abdominal CT and MR of different patients.
 
-The scans are DICOM and the labels PNG slices, so that NIfTI files are written for both.
+The scans are DICOM and the labels PNG slices, so NIfTI files are written for both.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from crossvox.data.convert.layout import (
-    Found,
-    Subject,
-    Track,
+from crossvox.data.convert.raw import (
+    Progress,
+    RawDataset,
     natural,
     nothing_found,
     require_source,
@@ -32,7 +31,7 @@ GREYS = {
     "left kidney": (175, 200),
     "spleen": (240, 255),
 }
-"""The grey values of each organ in the PNG files of MR; those of CT show the liver alone."""
+"""Grey values of each organ in the PNG files of MR; those of CT show the liver alone."""
 SEQUENCES = {
     "t1in": ("T1DUAL/DICOM_anon/InPhase", "T1DUAL/Ground"),
     "t1out": ("T1DUAL/DICOM_anon/OutPhase", "T1DUAL/Ground"),
@@ -41,43 +40,47 @@ SEQUENCES = {
 SETS = {"Train_Sets": "", "Test_Sets": "test"}
 
 
-def find_chaos(source: Path) -> Found:
-    """The folders `Train_Sets/MR/1/T2SPIR/DICOM_anon`, `Train_Sets/CT/1/DICOM_anon` and so on.
+def find_chaos(source: Path) -> RawDataset:
+    """Find folders `Train_Sets/MR/1/T2SPIR/DICOM_anon`, `Train_Sets/CT/1/DICOM_anon` and so on.
 
-    The source may be the folder above `Train_Sets` and `Test_Sets` or one of them. The numbers
-    of CT and MR name different patients. On CT only the liver was outlined. A subject's images
-    and labels are folders here, of which `Found.write` makes files.
+    The source may be the folder above `Train_Sets` and `Test_Sets` or one of them. The numbers of
+    CT and MR name different patients. On CT only the liver was outlined. The images and labels of
+    a case are folders here, from which `RawDataset.write` makes files.
     """
     source = require_source(source)
-    subjects = []
+    cases = []
     for root, split in _roots(source):
         for folder in natural(root.glob("MR/*")):
             series = {m: folder / image for m, (image, _) in SEQUENCES.items()}
             images = {m: path for m, path in series.items() if path.is_dir()}
             truths = {m: folder / SEQUENCES[m][1] for m in images}
-            subjects.append(_subject("mr", folder, images, truths, split))
+            cases.append(_case("mr", folder, images, truths, split))
         for folder in natural(root.glob("CT/*")):
             image = folder / "DICOM_anon"
             images = {"ct": image} if image.is_dir() else {}
-            subject = _subject("ct", folder, images, {"ct": folder / "Ground"}, split)
-            subjects.append(replace(subject, annotated=("liver",) if subject.labels else None))
-    subjects = [subject for subject in subjects if subject.images]
-    if not subjects:
+            case = _case("ct", folder, images, {"ct": folder / "Ground"}, split)
+            cases.append(replace(case, annotated=("liver",) if case.labels else None))
+    cases = [case for case in cases if case.images]
+    if not cases:
         raise nothing_found(source, "Train_Sets/MR/1/T2SPIR/DICOM_anon and the like")
-    return Found("CHAOS", dict(KINDS), dict(LABELS), tuple(subjects), write=write_nifti)
+    return RawDataset("CHAOS", dict(KINDS), dict(LABELS), tuple(cases), write=write_nifti)
 
 
-def write_nifti(manifest: Manifest, folder: Path, track: Track) -> Manifest:
-    """Write `images/` and `labels/` for a manifest of DICOM and PNG folders; that of the files.
+def write_nifti(manifest: Manifest, folder: Path, progress: Progress) -> Manifest:
+    """Write a manifest's DICOM and PNG folders as files in `images/` and `labels/`.
+
+    Returns:
+        The manifest of these files.
 
     Raises:
         UsageError: pydicom is not installed.
         DataError: a series is no regular volume, or its PNG files do not fit it.
     """
-    return replace(manifest, cases=tuple(_written(case, folder) for case in track(manifest.cases)))
+    cases = tuple(_write_case(case, folder) for case in progress(manifest.cases))
+    return replace(manifest, cases=cases)
 
 
-def _written(case: Case, folder: Path) -> Case:
+def _write_case(case: Case, folder: Path) -> Case:
     images, labels = {}, {}
     for modality, dicom in case.images.items():
         name = f"{case.id}_{modality}.nii.gz"
@@ -85,14 +88,14 @@ def _written(case: Case, folder: Path) -> Case:
         images[modality] = folder / "images" / name
         write_volume(images[modality], stack.data, stack.grid)
         if modality in case.labels:
-            label = _truth(case.labels[modality], stack, modality)
+            label = _read_truth(case.labels[modality], stack, modality)
             labels[modality] = folder / "labels" / name
             write_volume(labels[modality], label, stack.grid)
     return replace(case, images=images, labels=labels)
 
 
 def _roots(source: Path) -> Iterator[tuple[Path, str]]:
-    """The folders with CT and MR in them, and the split that they stand for."""
+    """Yield the folders that hold CT and MR, and their split."""
     for name, split in SETS.items():
         if source.name == name:
             yield source, split
@@ -102,16 +105,16 @@ def _roots(source: Path) -> Iterator[tuple[Path, str]]:
             yield root, split
 
 
-def _subject(
+def _case(
     kind: str, folder: Path, images: dict[str, Path], truths: dict[str, Path], split: str
-) -> Subject:
+) -> Case:
     labels = {m: truths[m] for m in images if any(truths[m].glob("*.png"))}
     number = f"{int(folder.name):02d}" if folder.name.isdecimal() else folder.name
-    return Subject(f"{kind}{number}", images, labels, split)
+    return Case(f"{kind}{number}", split, images, labels)
 
 
-def _truth(folder: Path, stack: Stack, modality: str) -> np.ndarray:
-    """(X, Y, Z) label ids: the PNG files belong to the DICOM files by the order of their names."""
+def _read_truth(folder: Path, stack: Stack, modality: str) -> np.ndarray:
+    """Return (X, Y, Z) label ids; PNG and DICOM files match by the order of their names."""
     pictures = natural(folder.glob("*.png"))
     if len(pictures) != len(stack.files):
         raise DataError(
@@ -126,7 +129,7 @@ def _truth(folder: Path, stack: Stack, modality: str) -> np.ndarray:
 
 
 def _ids(picture: Path, modality: str, shape: Sequence[int]) -> np.ndarray:
-    """(columns, rows) label ids of one PNG file."""
+    """Return (columns, rows) label ids of one PNG file."""
     from PIL import Image, UnidentifiedImageError
 
     try:

@@ -1,4 +1,4 @@
-"""Copying a manifest's files beside it, for those who want the data set in one place."""
+"""Copy a manifest's files beside it, to have the data set in one place."""
 
 from __future__ import annotations
 
@@ -7,43 +7,39 @@ from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
 
-from crossvox.data.convert.layout import SUFFIXES, Track
-from crossvox.data.manifest import Case, Manifest
+from crossvox.data.convert.raw import SUFFIXES, Progress
+from crossvox.data.manifest import Manifest
 from crossvox.errors import UsageError
 from crossvox.utils.files import atomic_path
 
 
-def copied(manifest: Manifest, folder: Path, track: Track) -> Manifest:
-    """Copy all files to `images/` and `labels/` below `folder`; the manifest of the copies.
+def copy_files(manifest: Manifest, folder: Path, progress: Progress) -> Manifest:
+    """Copy all files to `images/` and `labels/` below a folder; return the copies' manifest.
 
-    A label map that serves several modalities of a case is copied once. Files are named
-    `<case>_<modality>`, copied whole or not at all, and the originals are not touched.
+    The copies are named `<case>_<modality>`. A label map that serves several modalities of a case
+    is copied once. Files are copied as a whole or not at all, and the originals are not touched.
 
     Raises:
-        UsageError: a copy would replace one of them.
+        UsageError: a copy would replace an original.
     """
-    originals = {file.resolve() for case in manifest.cases for file in _files(case)}
+    originals = {file.resolve() for case in manifest.cases for file in case.files}
     cases = []
-    for case in track(manifest.cases):
-        place: dict[Path, Path] = {}
+    for case in progress(manifest.cases):
+        copies: dict[Path, Path] = {}
         for kind, files in (("images", case.images), ("labels", case.labels)):
             for modality, file in files.items():
-                if file not in place:
+                if file not in copies:
                     suffix = next(s for s in SUFFIXES if file.name.endswith(s))
-                    place[file] = folder / kind / f"{case.id}_{modality}{suffix}"
-                    _copy(file, place[file], originals)
+                    copies[file] = folder / kind / f"{case.id}_{modality}{suffix}"
+                    _copy(file, copies[file], originals)
         cases.append(
             replace(
                 case,
-                images={m: place[file] for m, file in case.images.items()},
-                labels={m: place[file] for m, file in case.labels.items()},
+                images={m: copies[file] for m, file in case.images.items()},
+                labels={m: copies[file] for m, file in case.labels.items()},
             )
         )
     return replace(manifest, cases=tuple(cases))
-
-
-def _files(case: Case) -> list[Path]:
-    return [*case.images.values(), *case.labels.values()]
 
 
 def _copy(file: Path, target: Path, originals: Container[Path]) -> None:

@@ -1,4 +1,4 @@
-"""Any tree of NIfTI files whose paths follow a pattern."""
+"""Find scans in any tree of NIfTI files whose paths follow a pattern."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from crossvox.data.convert.layout import Found, Subject, natural, require_source
+from crossvox.data.convert.raw import RawDataset, natural, require_source
+from crossvox.data.manifest import Case
 from crossvox.errors import UsageError
 
 
@@ -16,11 +17,11 @@ class Patterns:
     """How to read a tree.
 
     Attributes:
-        images: path of a scan below the source, with `{case}` and, where there is more than one,
+        images: path of a scan below the source, with `{case}` and, for several modalities,
             `{modality}`; `*` stands for any text without a slash, `**` for any folders.
-        labels: likewise of a label map; without `{modality}`, one serves all images of a case.
         kinds: modality → kind; names that are not listed are no modality.
         ids: class name → id in the label files.
+        labels: path of a label map; without `{modality}`, one serves all images of a case.
         registered: see `Manifest`.
         unpaired: cases of one name are different subjects in each modality.
     """
@@ -33,11 +34,15 @@ class Patterns:
     unpaired: bool = False
 
 
-def find_folders(source: Path, patterns: Patterns) -> Found:
-    """The scans and label maps of a tree.
+def find_folders(source: Path, patterns: Patterns) -> RawDataset:
+    """Find the scans and label maps of a tree.
 
     Raises:
-        UsageError: a pattern cannot be read, finds nothing, or finds two files for one scan.
+        UsageError: a pattern is malformed, finds nothing, or finds two files for one scan.
+
+    >>> patterns = Patterns("{modality}/{case}.nii.gz", {"ct": "ct", "t1": "mr"}, {"liver": 1})
+    >>> len(find_folders(Path("scans"), patterns).cases)
+    20
     """
     source = require_source(source)
     labels: dict[tuple[str, str], Path] = {}
@@ -48,21 +53,22 @@ def find_folders(source: Path, patterns: Patterns) -> Found:
                 f"{source}: no file matches --labels-pattern {patterns.labels!r}; correct it, or "
                 "leave it out where nothing is labelled"
             )
-    # {case}.nii.gz fits a_seg.nii.gz, too.
+    # {case}.nii.gz fits a_seg.nii.gz, too, so label maps are left out.
     images = _matches(source, patterns.images, patterns, "--pattern", set(labels.values()))
     if not images:
         raise _nothing(source, patterns)
-    cases: dict[str, Subject] = {}
+    cases: dict[str, Case] = {}
     for (case, modality), file in images.items():
         label = labels.get((case, modality), labels.get((case, "")))
         id = f"{modality}_{case}" if patterns.unpaired else case
-        known = cases.get(id, Subject(id, {}, {}))
-        cases[id] = Subject(
+        known = cases.get(id, Case(id, "", {}))
+        cases[id] = Case(
             id,
+            "",
             {**known.images, modality: file},
             {**known.labels, modality: label} if label else known.labels,
         )
-    return Found(
+    return RawDataset(
         source.name,
         dict(patterns.kinds),
         dict(patterns.ids),
@@ -71,19 +77,18 @@ def find_folders(source: Path, patterns: Patterns) -> Found:
     )
 
 
-def _in_order(subject: Subject, patterns: Patterns) -> Subject:
-    """A subject whose modalities stand in the manifest's order, whatever the files' is."""
+def _in_order(case: Case, patterns: Patterns) -> Case:
+    """Return a case with its modalities in the manifest's order."""
     images, labels = (
-        {m: files[m] for m in patterns.kinds if m in files}
-        for files in (subject.images, subject.labels)
+        {m: files[m] for m in patterns.kinds if m in files} for files in (case.images, case.labels)
     )
-    return Subject(subject.id, images, labels)
+    return Case(case.id, "", images, labels)
 
 
 def _matches(
     source: Path, pattern: str, patterns: Patterns, option: str, without: Container[Path] = ()
 ) -> dict[tuple[str, str], Path]:
-    """(case, modality) → file, modality empty if the pattern has none and there are several."""
+    """Return (case, modality) → file; modality is empty if a label map serves several."""
     expression = re.compile(_expression(pattern, list(patterns.kinds), option))
     only = next(iter(patterns.kinds)) if len(patterns.kinds) == 1 else ""
     if not only and option == "--pattern" and "{modality}" not in pattern:
@@ -112,7 +117,7 @@ def _files(source: Path) -> Iterator[Path]:
 
 
 def _expression(pattern: str, modalities: list[str], option: str) -> str:
-    """The pattern as a regular expression."""
+    """Return the pattern as a regular expression."""
     parts = re.split(r"(\{case\}|\{modality\}|\*\*/|\*)", pattern)
     if any(re.search(r"[{}]", part) for part in parts[::2]) or "{case}" not in parts:
         raise UsageError(

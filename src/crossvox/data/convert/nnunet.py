@@ -1,4 +1,4 @@
-"""nnU-Net raw data, version 2 and 1 (Isensee et al., Nature Methods 2021), and the Decathlon's."""
+"""Raw data of nnU-Net 2 and 1 (Isensee et al., Nature Methods 2021) and of the Decathlon."""
 
 from __future__ import annotations
 
@@ -6,25 +6,26 @@ import re
 from pathlib import Path
 from typing import Any
 
-from crossvox.data.convert.layout import Found, Subject, nothing_found, require_source, volumes
+from crossvox.data.convert.raw import RawDataset, nothing_found, require_source, volumes
+from crossvox.data.manifest import Case
 from crossvox.errors import DataError, UsageError
 from crossvox.utils.documents import parse_json
 
 KINDS = {"ct": "ct", "pet": "pet", "us": "us"}
-"""Channel name → kind; every other channel is scaled by its own mean and deviation, as MR is."""
+"""Channel name → kind; all other channels count as MR, which is scaled by mean and deviation."""
 
 
-def find_nnunet(source: Path) -> Found:
-    """A folder with `dataset.json`, `imagesTr/CASE_0000.nii.gz` and `labelsTr/CASE.nii.gz`.
+def find_nnunet(source: Path) -> RawDataset:
+    """Find `dataset.json`, `imagesTr/CASE_0000.nii.gz` and `labelsTr/CASE.nii.gz` in a folder.
 
-    The files may also stand in `dataset.json`, under `dataset`. Channels become modalities, of
-    which a case may lack some here; their common grid makes the set registered. `imagesTs`
-    becomes the test split, with the labels of `labelsTs` if there are any, and the label `ignore`
-    the manifest's `ignore`.
+    `dataset.json` may also list the files, under `dataset`. Channels become modalities. They share
+    a grid, so the set is registered; a case may lack some of them here. `imagesTs` becomes the
+    test split, with labels from `labelsTs` if there are any. The label `ignore` becomes the
+    manifest's `ignore`.
 
     Raises:
-        UsageError: labels that are regions, files that are no NIfTI, no scans.
-        DataError: `dataset.json` is missing or not what nnU-Net writes.
+        UsageError: labels are regions, files are not NIfTI, or there are no scans.
+        DataError: `dataset.json` is missing or not as nnU-Net writes it.
     """
     source = require_source(source)
     file = source / "dataset.json"
@@ -38,15 +39,15 @@ def find_nnunet(source: Path) -> Found:
     except (TypeError, ValueError) as error:
         raise DataError(f"{file}: a channel or label without a whole number ({error})") from error
     if "dataset" in content:
-        subjects = _listed(source, content["dataset"], list(channels.values()), file)
+        cases = _listed_cases(source, content["dataset"], list(channels.values()), file)
     else:
-        subjects = _subjects(source, "Tr", "", channels)
-    subjects += _subjects(source, "Ts", "test", channels)
-    if not subjects:
+        cases = _cases(source, "Tr", "", channels)
+    cases += _cases(source, "Ts", "test", channels)
+    if not cases:
         raise nothing_found(source, "imagesTr/CASE_0000.nii.gz and the like")
     kinds = {name: KINDS.get(name.lower(), "mr") for name in channels.values()}
     name = str(content.get("name") or content.get("dataset_name") or source.name)
-    return Found(name, kinds, labels, tuple(subjects), len(channels) > 1, ignore)
+    return RawDataset(name, kinds, labels, tuple(cases), len(channels) > 1, ignore)
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _channels(content: dict[str, Any], file: Path) -> dict[int, str]:
-    """Number → name that may stand in file names and options; version 1 calls them modality."""
+    """Return number → name that can be part of a file name; version 1 calls them modality."""
     found = content.get("channel_names", content.get("modality"))
     if not isinstance(found, dict) or not found:
         raise DataError(f"{file}: no channel_names (version 1: modality); expected nnU-Net's file")
@@ -74,7 +75,7 @@ def _channels(content: dict[str, Any], file: Path) -> dict[int, str]:
 
 
 def _labels(content: dict[str, Any], file: Path) -> tuple[dict[str, int], int | None]:
-    """Class name → id, without background; and the id of what nobody annotated."""
+    """Return class name → id, without background, and the id of unannotated voxels."""
     found = content.get("labels")
     if not isinstance(found, dict):
         raise DataError(f"{file}: no labels; expected nnU-Net's file")
@@ -95,12 +96,13 @@ def _labels(content: dict[str, Any], file: Path) -> tuple[dict[str, int], int | 
     return labels, ignore
 
 
-def _listed(source: Path, listed: Any, channels: list[str], file: Path) -> list[Subject]:
-    """The cases whose files stand in `dataset.json` itself, with paths relative to it."""
+def _listed_cases(source: Path, listed: Any, channels: list[str], file: Path) -> list[Case]:
+    """Return the cases whose files `dataset.json` lists, with paths relative to it."""
     try:
         return [
-            Subject(
+            Case(
                 case,
+                "",
                 {m: source / name for m, name in zip(channels, entry["images"], strict=True)},
                 dict.fromkeys(channels, source / entry["label"]),
             )
@@ -112,14 +114,14 @@ def _listed(source: Path, listed: Any, channels: list[str], file: Path) -> list[
         ) from error
 
 
-def _subjects(source: Path, part: str, split: str, channels: dict[int, str]) -> list[Subject]:
+def _cases(source: Path, part: str, split: str, channels: dict[int, str]) -> list[Case]:
     labels = volumes(source / f"labels{part}")
     images: dict[str, dict[str, Path]] = {}
     for name, file in volumes(source / f"images{part}").items():
         numbered = re.fullmatch(r"(.+)_(\d{4})", name)
         if numbered and int(numbered[2]) in channels and name not in labels:
             images.setdefault(numbered[1], {})[channels[int(numbered[2])]] = file
-        elif len(channels) == 1:  # the Decathlon's files of one channel bear no number
+        elif len(channels) == 1:  # the Decathlon does not number a single channel
             images.setdefault(name, {})[next(iter(channels.values()))] = file
         else:
             raise UsageError(
@@ -127,11 +129,11 @@ def _subjects(source: Path, part: str, split: str, channels: dict[int, str]) -> 
                 f"{len(channels)} channels; split 4-D files into one file per channel"
             )
     return [
-        Subject(
+        Case(
             case,
+            split,
             {m: found[m] for m in channels.values() if m in found},
             dict.fromkeys(found, labels[case]) if case in labels else {},
-            split,
         )
         for case, found in images.items()
     ]
