@@ -75,8 +75,6 @@ class ScoreChart:
         for ax, (name, panel) in zip(axes, self.panels.items(), strict=False):
             _draw_panel(ax, panel, rows)
             ax.set(title=literal(name), xlabel=AXES[self.axis])
-            ax.label_outer(remove_inner_ticks=False)
-            ax.set_xlabel(AXES[self.axis])
             tidy(ax)
         for ax in axes[::columns]:
             ax.set_ylabel(TITLES[self.metric])

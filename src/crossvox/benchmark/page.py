@@ -76,7 +76,8 @@ def to_page(results: Results, charts: str, level: int = 1) -> str:
         parts += [to_markdown(table) for table in group.tables]
         parts.append("\n".join(f"* {_escaped(text)}" for text in group.sentences))
     parts += [f"![{chart.title}]({charts}{chart.file})" for chart in score_charts(results)]
-    parts += [f"{mark}# How these runs were made", _settings(results)]
+    settings = "\n".join(f"* {line}" for line in run_settings(results))
+    parts += [f"{mark}# How these runs were made", f"    {command_line(results)}", settings]
     return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
 
 
@@ -107,10 +108,15 @@ def _warnings(results: Results) -> str:
     return text
 
 
-def _settings(results: Results) -> str:
-    """Return command, preset, seeds, settings, cost and versions."""
-    about = results.about
+def command_line(results: Results) -> str:
+    """Return the command that runs the benchmark."""
     data = " ".join(f"--data {name}=…" for name in results.datasets)
+    return f"crossvox benchmark benchmarks/{results.about['name']}.yaml {data} --out …"
+
+
+def run_settings(results: Results) -> list[str]:
+    """Return preset, seeds, settings, cost and versions, a line of Markdown each."""
+    about = results.about
     seeds = ", ".join(str(seed) for seed in about["seeds"])
     drawn = " (which also draw the labelled cases)" if about["label_draw"] == "seed" else ""
     lines = [
@@ -130,8 +136,7 @@ def _settings(results: Results) -> str:
         hours = sum(float(cell["cpu_seconds"] or 0) for cell in done) / 3600
         mixed = "different versions: " if len(versions) > 1 else ""
         lines.append(f"{hours:.1f} core-hours in all; {mixed}{'; '.join(versions)}.")
-    bullets = "\n".join(f"* {line}" for line in lines)
-    return f"    crossvox benchmark benchmarks/{about['name']}.yaml {data} --out …\n\n{bullets}"
+    return lines
 
 
 def _nested(values: Mapping[str, Any], prefix: str = "") -> str:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from crossvox.benchmark.charts import score_charts
-from crossvox.benchmark.page import LEGEND
-from crossvox.benchmark.results import CELL_COLUMNS, read_results
+from crossvox.benchmark.page import LEGEND, command_line, run_settings
+from crossvox.benchmark.results import CELL_COLUMNS, Results
 from crossvox.benchmark.tables import table_groups
 from crossvox.evaluation.comparison import METHOD
 from crossvox.evaluation.metrics import POLICY
-from crossvox.report.page import Bullets, Charts, Section
+from crossvox.report.page import Block, Bullets, Charts, Code, Section
 from crossvox.utils.text_table import TextTable
 
 
-def benchmark_sections(folder: Path) -> list[Section]:
-    """Return the sections of a benchmark's page.
-
-    Raises:
-        UsageError: the folder lacks a file of a benchmark.
-        DataError: a file is damaged.
-    """
-    results = read_results(folder)
+def benchmark_sections(results: Results) -> list[Section]:
+    """Return the sections of a benchmark's page."""
     cells = [dict(cell) for cell in results.cells]
     unfinished = [cell for cell in cells if cell["state"] != "done"]
     sections = []
@@ -35,8 +27,10 @@ def benchmark_sections(folder: Path) -> list[Section]:
     if charts := {chart.title: chart.figure(columns=1) for chart in score_charts(results)}:
         text = "Mean of the classes ± standard deviation over seeds."
         sections.append(Section("Charts", [Charts(charts)], text))
-    how = Section("How to read the tables", [Bullets([LEGEND, POLICY, METHOD])])
-    return [*sections, how, Section("Runs", [_cell_table(cells)])]
+    sections.append(Section("How to read the tables", [Bullets([LEGEND, POLICY, METHOD])]))
+    settings = Bullets([line.replace("`", "") for line in run_settings(results)])
+    made: list[Block] = [Code("Command", command_line(results)), settings, _cell_table(cells)]
+    return [*sections, Section("How these runs were made", made)]
 
 
 def _cell_table(cells: list[dict[str, str]]) -> TextTable:

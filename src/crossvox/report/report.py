@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossvox.benchmark.results import holds_benchmark
+from crossvox.benchmark.results import holds_benchmark, read_results
 from crossvox.data.manifest import Manifest
 from crossvox.errors import UsageError
 from crossvox.evaluation.scores import summarise
@@ -97,8 +97,9 @@ def report(
     if holds_benchmark(path):
         if source.data or source.scores:
             raise UsageError(f"{path} is a benchmark; --data and --scores go with a run")
-        page = Page(f"Benchmark {path.resolve().name}", benchmark_sections(path),
-                    SUBTITLE, [NO_IMAGES, CAUTION])  # fmt: skip
+        results = read_results(path)
+        title = results.about["title"] or f"Benchmark {results.about['name']}"
+        page = Page(title, benchmark_sections(results), SUBTITLE, [NO_IMAGES, CAUTION])
     else:
         page = _run_page(Run.load(path), source, options, echo)
     text = render(page)
