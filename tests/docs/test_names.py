@@ -1,0 +1,79 @@
+"""What the documents name exists: modules, classes, files, options of a run, tables' defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import re
+
+import pytest
+
+from crossvox.config.run_config import SECTIONS
+from crossvox.methods import METHODS
+from crossvox.networks.backbone import BACKBONES
+from fixtures.docs import PAGES, ROOT, name
+
+MEASURED = {"docs/reliability.md"}
+"""Pages of measurements: their names are those of the commit that was measured."""
+PAGES_OF_TODAY = [page for page in PAGES if name(page) not in MEASURED]
+PLANNED = {"src/crossvox/methods/entropy.py"}
+"""The file that CONTRIBUTING.md has the reader write."""
+
+
+def resolve(dotted: str) -> object:
+    """Import the longest module of a dotted name and look the rest up in it."""
+    parts = dotted.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            value: object = importlib.import_module(".".join(parts[:end]))
+        except ModuleNotFoundError:
+            continue
+        for attribute in parts[end:]:
+            value = getattr(value, attribute)
+        return value
+    raise ModuleNotFoundError(dotted)
+
+
+@pytest.mark.parametrize("page", PAGES_OF_TODAY, ids=name)
+def test_every_dotted_name_resolves(page) -> None:
+    text = page.read_text(encoding="utf-8")
+    for dotted in sorted(set(re.findall(r"\bcrossvox(?:\.[A-Za-z_]\w*)+", text))):
+        resolve(dotted)
+
+
+@pytest.mark.parametrize("page", PAGES_OF_TODAY, ids=name)
+def test_every_path_exists(page) -> None:
+    text = page.read_text(encoding="utf-8")
+    found = re.findall(r"(?<![\w/.-])((?:src|tests|benchmarks|docs|\.ci|\.github)/[\w./+-]*)", text)
+    inside = [f"src/{path}" for path in re.findall(r"(?<![\w/])(crossvox/[\w/]+(?:\.py)?)", text)]
+    short = [f"src/crossvox/{p}" for p in re.findall(r"`((?:\w+/)+\w+\.py)(?::\d+)?[`\]]", text)]
+    top = ("src", "tests", "benchmarks", "docs", "crossvox")
+    short = [path for path in short if path.split("/")[2] not in top]
+    for path in {path.rstrip(".") for path in [*found, *inside, *short]} - PLANNED:
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("page", PAGES_OF_TODAY, ids=name)
+def test_every_setting_of_a_run_exists(page) -> None:
+    text = page.read_text(encoding="utf-8")
+    fields = {s: {f.name for f in dataclasses.fields(kind)} for s, kind in SECTIONS.items()}
+    for section, known in {"method": METHODS, "backbone": BACKBONES}.items():
+        parameters = (inspect.signature(kind).parameters for kind in known.values())
+        fields[section] = {"name"}.union(*parameters)
+    for section, option in re.findall(rf"(?:`|--)({'|'.join(fields)})\.(\w+)\b(?!\()", text):
+        assert option in fields[section], f"{section}.{option}"
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_the_defaults_in_the_tables_are_those_of_the_method(method: str) -> None:
+    page = ROOT / "docs" / "methods" / f"{method}.md"
+    if not page.exists():
+        pytest.skip("described beside another method")
+    parameters = inspect.signature(METHODS[method]).parameters
+    rows = re.findall(r"^\| (`method.+?) \| (\S+) \| .+ \|$", page.read_text("utf-8"), re.M)
+    for options, shown in rows:
+        for option in re.findall(r"`method\.(\w+)`", options):
+            default = parameters[option].default
+            value = {"⅔": "0.6666666666666666", "true": "True"}.get(shown, shown)
+            assert value == str(default) or float(value) == default, f"{method}: {option}"
