@@ -11,7 +11,7 @@ import pytest
 
 from crossvox.config.run_config import SECTIONS
 from crossvox.methods import METHODS
-from crossvox.networks.backbone import BACKBONES
+from crossvox.networks import BACKBONES
 from fixtures.docs import PAGES, ROOT, name
 
 MEASURED = {"docs/reliability.md"}

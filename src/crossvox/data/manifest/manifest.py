@@ -143,9 +143,10 @@ def load_manifest(path: Path | str, root: Path | str | None = None) -> Manifest:
         DataError: the file is missing, not JSON, breaks the format's rules or names files outside
             the root; the message lists every problem.
 
-    >>> manifest = load_manifest("abdomen/dataset.json")
-    >>> [case.id for case in manifest.split("val")]
-    ['ct07', 'mr03']
+    Examples:
+        >>> manifest = load_manifest("abdomen/dataset.json")
+        >>> [case.id for case in manifest.split("val")]
+        ['ct07', 'mr03']
     """
     path = Path(path)
     content, repeated = _read_json(path)
