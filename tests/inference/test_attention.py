@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from crossvox.data.geometry import Grid
-from crossvox.data.prepare.preprocess import Prepared, Preprocessing
+from crossvox.data.prepare.preprocess import PreparedScan, Preprocessing
 from crossvox.errors import UsageError
 from crossvox.inference.attention import AttentionMaps, _recorded_features, grad_cam, strength
 from crossvox.inference.model import Inference
@@ -100,7 +100,7 @@ def slide(method, values):
     grid = Grid(values.shape, affine)
     preprocessing = Preprocessing(np.eye(3), (2.0, 2.0, 4.0), {"ct": "ct", "mr": "mr"})
     attention = AttentionMaps(method, preprocessing, Inference(0.0))
-    prepared = {"ct": Prepared(values, grid, 0.0, np.array([(0, 0, 0), values.shape]))}
+    prepared = {"ct": PreparedScan(values, grid, 0.0, np.array([(0, 0, 0), values.shape]))}
     return list(assemble(attention.slabs(prepared, "ct", grid)))
 
 

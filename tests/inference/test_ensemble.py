@@ -98,7 +98,7 @@ def test_smaller_parts_go_where_the_method_or_the_user_says_so():
         kept, labels = channels(Ensemble([one]), image)
         assert np.array_equal(kept, probabilities)
         parts[keeps, asked] = int(labels.sum())
-        prepared = {"ct": one.preprocessing.image(image.data, image.grid, "ct")}
+        prepared = {"ct": one.preprocessing.prepare_image(image.data, image.grid, "ct")}
         assert np.array_equal(one.predict_prepared(prepared, {"ct": image.grid})["ct"], labels)
     both, largest = int(whole_map.sum()), 8 * 6 * SHAPE[2]
     assert both > largest
@@ -118,7 +118,9 @@ class Levels(Ramp):
         values = np.full(SHAPE, -150, dtype=np.float32)
         values[8:10, 6:8], values[:4, :6], values[14:, 10:] = 50, 200, 200
         self.image = Volume(values, Grid(SHAPE, AFFINE))
-        prepared = member(self, kind="ct").preprocessing.image(values, self.image.grid, "ct").array
+        prepared = (
+            member(self, kind="ct").preprocessing.prepare_image(values, self.image.grid, "ct").array
+        )
         low, middle, high = np.unique(prepared)
         self.first, self.second = (low + middle) / 2, (middle + high) / 2
 
@@ -141,7 +143,9 @@ def test_the_part_that_lies_as_in_the_labels_is_kept_whoever_predicts():
         assert one.postprocessing.offsets == offsets
         _, labels = channels(Ensemble([one]), method.image)
         assert (labels == 2).sum() == expected and (labels == 1).any()
-        prepared = {"ct": one.preprocessing.image(method.image.data, method.image.grid, "ct")}
+        prepared = {
+            "ct": one.preprocessing.prepare_image(method.image.data, method.image.grid, "ct")
+        }
         assert np.array_equal(
             one.predict_prepared(prepared, {"ct": method.image.grid})["ct"], labels
         )

@@ -120,7 +120,7 @@ def test_windows_at_a_time_change_nothing_where_the_norm_uses_batch_statistics(t
     before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
     grid = read_image(ct).grid
     kinds = Preprocessing(np.eye(3), (2.0, 2.0, 4.0), {"ct": "ct", "mr": "ct"})
-    scan = {"ct": kinds.image(read_image(ct).data, grid, "ct")}
+    scan = {"ct": kinds.prepare_image(read_image(ct).data, grid, "ct")}
     found = []
     for batch in (1, 3):
         made = TrainedModel(method.train(), kinds, Inference(0.25, batch))

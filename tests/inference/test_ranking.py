@@ -11,7 +11,7 @@ import torch
 from crossvox.cli.main import main
 from crossvox.data.geometry import Grid
 from crossvox.data.manifest import Manifest
-from crossvox.data.prepare.preprocess import Prepared
+from crossvox.data.prepare.preprocess import PreparedScan
 from crossvox.inference.ranking import Candidate, describe, order, uncertainty
 from crossvox.workflows.run import Run
 from fixtures.run import refused, trained
@@ -49,7 +49,9 @@ def test_a_description_tells_volume_and_place_apart() -> None:
         p[1, at : at + size, 5:9, 5:9] = 1
         p[0] = 1 - p[1]
         box = np.array([[0, 0, 0], [20, 20, 20]])
-        return describe(Prepared(array, Grid((20, 20, 20), np.diag([2.0, 2, 2, 1])), -3.0, box), p)
+        return describe(
+            PreparedScan(array, Grid((20, 20, 20), np.diag([2.0, 2, 2, 1])), -3.0, box), p
+        )
 
     small, large, moved = scan(3, 2), scan(6, 2), scan(3, 12)
     assert np.isfinite(small).all() and small.shape == large.shape

@@ -184,7 +184,7 @@ def _predicted_planes(
     model = load_model(run, Options(checkpoint=checkpoint))  # type: ignore[arg-type]
     images = {m: p for m, p in scan.case.images.items() if m in run.task.modalities}
     volumes = {m: as_volume(path) for m, path in images.items()}
-    prepared = {m: model.preprocessing.image(v.data, v.grid, m) for m, v in volumes.items()}
+    prepared = {m: model.preprocessing.prepare_image(v.data, v.grid, m) for m, v in volumes.items()}
     native = volumes[scan.modality].grid
     if kind == "attention":
         model = AttentionMaps(model.method, model.preprocessing, model.inference, model.device)

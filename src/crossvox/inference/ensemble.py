@@ -11,7 +11,7 @@ import numpy as np
 from crossvox.batch import Task
 from crossvox.data.formats.nifti import Scan, as_volume
 from crossvox.data.geometry import Grid
-from crossvox.data.prepare.preprocess import Prepared
+from crossvox.data.prepare.preprocess import PreparedScan
 from crossvox.errors import UsageError
 from crossvox.inference.model import TrainedModel
 from crossvox.inference.postprocessing import Postprocessing
@@ -118,7 +118,7 @@ class Ensemble:
         return result
 
     def _streams(
-        self, prepared: dict[str, dict[str, Prepared]], modality: str, native: Grid
+        self, prepared: dict[str, dict[str, PreparedScan]], modality: str, native: Grid
     ) -> list[Iterator[Slab]]:
         """Return each model's slabs, all in the first model's order."""
         digests = [model.preprocessing.digest for model in self.models]
@@ -130,7 +130,7 @@ class Ensemble:
 
     def _prepare(
         self, images: Mapping[str, Scan], result: Prediction
-    ) -> tuple[dict[str, dict[str, Prepared]], dict[str, Grid]]:
+    ) -> tuple[dict[str, dict[str, PreparedScan]], dict[str, Grid]]:
         """Read and prepare the scans, once for all models of equal preprocessing.
 
         Returns:
@@ -138,14 +138,16 @@ class Ensemble:
             file. What was read is not kept.
         """
         kinds = {model.preprocessing.digest: model.preprocessing for model in self.models}
-        prepared: dict[str, dict[str, Prepared]] = {digest: {} for digest in kinds}
+        prepared: dict[str, dict[str, PreparedScan]] = {digest: {} for digest in kinds}
         grids = {}
         for modality, scan in images.items():
             start = time.perf_counter()
             volume = as_volume(scan)
             start = result.add_time("read", start)
             for digest, preprocessing in kinds.items():
-                prepared[digest][modality] = preprocessing.image(volume.data, volume.grid, modality)
+                prepared[digest][modality] = preprocessing.prepare_image(
+                    volume.data, volume.grid, modality
+                )
             grids[modality] = volume.grid
             result.add_time("prepare", start)
         if len(images) > 1 and any(model.task.aligned for model in self.models):

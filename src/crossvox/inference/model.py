@@ -15,8 +15,8 @@ from torch import Tensor
 
 from crossvox.batch import Task
 from crossvox.data.geometry import Grid, resample
-from crossvox.data.prepare.align import laid_over
-from crossvox.data.prepare.preprocess import Prepared, Preprocessing
+from crossvox.data.prepare.align import align_scans
+from crossvox.data.prepare.preprocess import PreparedScan, Preprocessing
 from crossvox.errors import require
 from crossvox.inference.postprocessing import Postprocessing
 from crossvox.inference.slabs import Slab, native_slabs
@@ -87,7 +87,7 @@ class TrainedModel:
         return Postprocessing(weights, self.task.one_piece_indices, self.task.offsets)
 
     def predict_prepared(
-        self, prepared: Mapping[str, Prepared], native: Mapping[str, Grid]
+        self, prepared: Mapping[str, PreparedScan], native: Mapping[str, Grid]
     ) -> dict[str, np.ndarray]:
         """Return the label maps of one subject.
 
@@ -101,24 +101,28 @@ class TrainedModel:
         prepared = self.align(prepared)
         return {m: self.label_map(prepared, m, native[m]) for m in prepared}
 
-    def align(self, prepared: Mapping[str, Prepared]) -> Mapping[str, Prepared]:
+    def align(self, prepared: Mapping[str, PreparedScan]) -> Mapping[str, PreparedScan]:
         """Bring a subject's scans over each other, if training did and it is not done yet.
 
         Every prediction does this by itself; doing it before several predictions saves time.
         """
-        is_done = len(prepared) < 2 or all(scan.place is not None for scan in prepared.values())
+        is_done = len(prepared) < 2 or all(
+            scan.aligned_grid is not None for scan in prepared.values()
+        )
         if is_done or not self.task.aligned:
             return prepared
-        return laid_over(prepared, self.task.modalities)
+        return align_scans(prepared, self.task.modalities)
 
-    def label_map(self, prepared: Mapping[str, Prepared], output: str, native: Grid) -> np.ndarray:
+    def label_map(
+        self, prepared: Mapping[str, PreparedScan], output: str, native: Grid
+    ) -> np.ndarray:
         """Return the (X, Y, Z) int16 class indices of `output` on its file's grid `native`."""
         slabs = self.slabs(prepared, output, native)
         return self.postprocessing.label_map(slabs, native.affine)
 
     def slabs(
         self,
-        prepared: Mapping[str, Prepared],
+        prepared: Mapping[str, PreparedScan],
         output: str,
         native: Grid,
         traversal: Traversal | None = None,
@@ -151,7 +155,7 @@ class TrainedModel:
         axis = 0 if sizes[0] <= MAX_PLANE_BYTES else int(np.argmin(sizes))
         return Traversal(axis).reoriented(grid.directions, native.directions)
 
-    def probabilities(self, prepared: Mapping[str, Prepared], output: str) -> Tensor:
+    def probabilities(self, prepared: Mapping[str, PreparedScan], output: str) -> Tensor:
         """Return the (C, X, Y, Z) class probabilities on the prepared grid of `output`."""
         planes = self._planes(prepared, output, Traversal())
         return torch.stack([plane for _, plane in planes], 1)
@@ -178,7 +182,7 @@ class TrainedModel:
         return total / len(mirrorings) if axes else total
 
     def _planes(
-        self, prepared: Mapping[str, Prepared], output: str, traversal: Traversal
+        self, prepared: Mapping[str, PreparedScan], output: str, traversal: Traversal
     ) -> Iterator[tuple[int, Tensor]]:
         """Yield index and (C, …, …) probabilities of the prepared grid's planes.
 
@@ -207,10 +211,10 @@ class TrainedModel:
 
         return blend_planes(predict, sliding, self.inference.batch, self.device)
 
-    def _aligned_grids(self, prepared: Mapping[str, Prepared]) -> dict[str, Grid]:
+    def _aligned_grids(self, prepared: Mapping[str, PreparedScan]) -> dict[str, Grid]:
         """Return where each scan lies relative to the others."""
         return {
-            m: (self.task.aligned and scan.place) or scan.grid
+            m: (self.task.aligned and scan.aligned_grid) or scan.grid
             for m, scan in self.align(prepared).items()
         }
 

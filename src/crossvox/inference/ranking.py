@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from crossvox.data.prepare.preprocess import Prepared
+from crossvox.data.prepare.preprocess import PreparedScan
 
 Strategy = Literal["both", "uncertainty", "diverse", "random"]
 
@@ -70,7 +70,7 @@ def uncertainty(probabilities: Tensor) -> float:
     return float(entropy[likely].mean())
 
 
-def describe(prepared: Prepared, probabilities: Tensor) -> np.ndarray:
+def describe(prepared: PreparedScan, probabilities: Tensor) -> np.ndarray:
     """What tells scans of one modality apart, as a vector.
 
     The extent of the body in mm, the deciles of its intensities, and for each class the
@@ -80,7 +80,7 @@ def describe(prepared: Prepared, probabilities: Tensor) -> np.ndarray:
         prepared: the scan.
         probabilities: (C, X, Y, Z) on the prepared grid.
     """
-    low, high = prepared.box.astype(int)
+    low, high = prepared.body_box.astype(int)
     body = prepared.array[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
     features = [*((high - low) * prepared.grid.spacing), *np.quantile(body, DECILES)]
     index = np.stack(np.meshgrid(*map(np.arange, prepared.array.shape), indexing="ij"), -1)

@@ -104,7 +104,9 @@ def _candidates(predictor: TrainedModel, pairs: Sequence[Scan], echo: Echo) -> l
 
 def _look(predictor: TrainedModel, case: Case, modality: str) -> Candidate:
     volumes = {m: read_image(file) for m, file in case.images.items()}
-    prepared = {m: predictor.preprocessing.image(v.data, v.grid, m) for m, v in volumes.items()}
+    prepared = {
+        m: predictor.preprocessing.prepare_image(v.data, v.grid, m) for m, v in volumes.items()
+    }
     probabilities = predictor.probabilities(prepared, modality)
     return Candidate(
         case.id,

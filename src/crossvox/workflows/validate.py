@@ -10,7 +10,7 @@ import numpy as np
 from crossvox.batch import IGNORE
 from crossvox.data.formats.nifti import read_header, read_label
 from crossvox.data.manifest import Case, Manifest
-from crossvox.data.prepare.preprocess import Prepared
+from crossvox.data.prepare.preprocess import PreparedScan
 from crossvox.data.prepare.store import Store
 from crossvox.evaluation.metrics import dice
 from crossvox.inference.model import TrainedModel
@@ -75,9 +75,9 @@ class Validation:
         return {name: value for name, value in summary.items() if not math.isnan(value)}
 
 
-def _prepared(store: Store, case: Case, modality: str) -> Prepared:
+def _prepared(store: Store, case: Case, modality: str) -> PreparedScan:
     entry = store.image(case, modality)
-    return Prepared(entry.array[:].astype(np.float32), entry.grid, entry.fill, entry.box)
+    return PreparedScan(entry.array[:].astype(np.float32), entry.grid, entry.fill, entry.body_box)
 
 
 def _mean(values: list[float]) -> float:

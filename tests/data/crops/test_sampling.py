@@ -25,7 +25,7 @@ from crossvox.errors import UsageError
 @dataclass
 class Entry:
     grid: Grid
-    box: np.ndarray
+    body_box: np.ndarray
 
     @property
     def shape(self):
@@ -70,10 +70,13 @@ def test_matched_crops_show_one_normalised_position():
         position = common_position([one, two], (8, 8, 8), rng.random(3))
         a, b = (start_at(e, (8, 8, 8), position) for e in (one, two))
         np.testing.assert_allclose(position_of(one, (8, 8, 8), a), position, atol=0.04)
-        at = [(s + 4 - e.box[0]) / (e.box[1] - e.box[0]) for s, e in ((a, one), (b, two))]
+        at = [
+            (s + 4 - e.body_box[0]) / (e.body_box[1] - e.body_box[0])
+            for s, e in ((a, one), (b, two))
+        ]
         np.testing.assert_allclose(at[0], at[1], atol=0.06)
         for start, e in ((a, one), (b, two)):
-            assert (start >= e.box[0] - 1).all() and (start + 8 <= e.box[1] + 1).all()
+            assert (start >= e.body_box[0] - 1).all() and (start + 8 <= e.body_box[1] + 1).all()
 
 
 def test_shared_crops_have_their_centre_in_every_field_of_view():

@@ -23,10 +23,10 @@ from crossvox.data.manifest import load_manifest
 from crossvox.data.manifest.selection import select
 from crossvox.data.phantom import write_phantom
 from crossvox.data.prepare import align
-from crossvox.data.prepare.align import _coarse, aligned, find_shift, shifted
+from crossvox.data.prepare.align import _reduce, align_grids, find_shift, shift_grid
 from crossvox.data.prepare.fingerprint import fingerprint
 from crossvox.data.prepare.plan import Budget, make_plan
-from crossvox.data.prepare.preprocess import Prepared
+from crossvox.data.prepare.preprocess import PreparedScan
 from crossvox.data.prepare.store import Store
 from crossvox.inference.model import Inference, TrainedModel
 from crossvox.workflows.messages import describe_shifts
@@ -58,7 +58,7 @@ def scans(registered, plan):
     found = []
     for case in registered.cases:
         volumes = {m: read_image(path) for m, path in case.images.items()}
-        prepare = plan.preprocessing.image
+        prepare = plan.preprocessing.prepare_image
         found.append({m: prepare(v.data, v.grid, m) for m, v in volumes.items()})
     return found
 
@@ -67,15 +67,15 @@ def scans(registered, plan):
 def test_a_wrong_header_is_found_out_by_what_the_scans_show(scans, shift):
     for pair in scans:
         ct, mr = pair["ct"], pair["mr"]
-        there = find_shift(ct.array, ct.grid, mr.array, shifted(mr.grid, np.array(shift, float)))
+        there = find_shift(ct.array, ct.grid, mr.array, shift_grid(mr.grid, np.array(shift, float)))
         assert np.linalg.norm(there + shift) < ERROR
-        back = find_shift(mr.array, shifted(mr.grid, np.array(shift, float)), ct.array, ct.grid)
+        back = find_shift(mr.array, shift_grid(mr.grid, np.array(shift, float)), ct.array, ct.grid)
         assert np.linalg.norm(back - shift) < ERROR
 
 
 def test_headers_that_are_right_are_believed(scans):
     for pair in scans:
-        places = aligned(pair, ("ct", "mr"))
+        places = align_grids(pair, ("ct", "mr"))
         assert places["ct"] is pair["ct"].grid and places["mr"] is pair["mr"].grid
 
 
@@ -83,7 +83,7 @@ def test_scans_that_tell_nothing_about_each_other_stay_where_they_are():
     rng = np.random.default_rng(0)
     for shape in ((30, 30, 12), (6, 5, 4), (40, 1, 40)):
         grid = Grid(shape, np.diag([4.0, 4.0, 8.0, 1.0]))
-        far = shifted(grid, np.array([5000.0, 0, 0]))
+        far = shift_grid(grid, np.array([5000.0, 0, 0]))
         noise = rng.normal(size=(2, *shape)).astype(np.float32)
         for of in (grid, far):
             assert not find_shift(noise[0], grid, noise[1], of).any()
@@ -99,9 +99,9 @@ def test_stacks_of_two_or_three_slices_are_brought_over_the_others(scans, slices
     affine = scan.grid.affine.copy()
     affine[:3, 3] += affine[:3, 2] * middle
     array = scan.array[..., middle : middle + slices]
-    pair[thin] = Prepared(array, Grid(array.shape, affine), scan.fill, scan.box)
+    pair[thin] = PreparedScan(array, Grid(array.shape, affine), scan.fill, scan.body_box)
     ct, mr = pair["ct"], pair["mr"]
-    there = find_shift(ct.array, ct.grid, mr.array, shifted(mr.grid, shift))
+    there = find_shift(ct.array, ct.grid, mr.array, shift_grid(mr.grid, shift))
     assert np.linalg.norm(there + shift) < ERROR
     assert not find_shift(ct.array, ct.grid, mr.array, mr.grid).any()
 
@@ -110,20 +110,20 @@ def test_scans_that_headers_put_apart_stay_apart(scans):
     """They may show different parts of the body; `crossvox check` says that they do not meet."""
     for pair in scans:
         ct, mr = pair["ct"], pair["mr"]
-        far = shifted(mr.grid, np.array([0.0, 0, 600]))
+        far = shift_grid(mr.grid, np.array([0.0, 0, 600]))
         assert not find_shift(ct.array, ct.grid, mr.array, far).any()
 
 
 def test_a_little_in_common_is_enough_to_be_found(scans):
     ct, mr = scans[0]["ct"], scans[0]["mr"]
     far = np.array([180.0, 120, 0])
-    there = find_shift(ct.array, ct.grid, mr.array, shifted(mr.grid, far))
+    there = find_shift(ct.array, ct.grid, mr.array, shift_grid(mr.grid, far))
     assert np.linalg.norm(there + far) < ERROR
 
 
 def test_the_number_of_threads_has_no_say(scans):
     ct, mr = scans[2]["ct"], scans[2]["mr"]
-    of, before = shifted(mr.grid, np.array([30.0, 0, 0])), sitk.ProcessObject
+    of, before = shift_grid(mr.grid, np.array([30.0, 0, 0])), sitk.ProcessObject
     threads = before.GetGlobalDefaultNumberOfThreads()
     try:
         found = []
@@ -140,10 +140,10 @@ def test_of_three_scans_two_come_to_the_first(scans):
     pair = scans[0]
     shifts = {"mr": np.array([40.0, 0, 0]), "late": np.array([0.0, -45, 0])}
     three = {"ct": pair["ct"]} | {
-        m: dataclasses.replace(pair["mr"], grid=shifted(pair["mr"].grid, shift))
+        m: dataclasses.replace(pair["mr"], grid=shift_grid(pair["mr"].grid, shift))
         for m, shift in shifts.items()
     }
-    places = aligned(three, ("ct", "late", "mr"))
+    places = align_grids(three, ("ct", "late", "mr"))
     assert places["ct"] is pair["ct"].grid
     for m, shift in shifts.items():
         moved = (places[m].affine - three[m].grid.affine)[:3, 3]
@@ -153,14 +153,14 @@ def test_of_three_scans_two_come_to_the_first(scans):
 def test_the_first_scan_in_the_given_order_stays(scans):
     shift = np.array([0.0, 40, 0])
     ct, mr = scans[0]["ct"], scans[0]["mr"]
-    pair = {"ct": dataclasses.replace(ct, grid=shifted(ct.grid, shift)), "mr": mr}
+    pair = {"ct": dataclasses.replace(ct, grid=shift_grid(ct.grid, shift)), "mr": mr}
     for first, other, sign in (("ct", "mr", 1), ("mr", "ct", -1)):
-        places = aligned(pair, (first, "none", other))
+        places = align_grids(pair, (first, "none", other))
         assert places[first] is pair[first].grid
         moved = (places[other].affine - pair[other].grid.affine)[:3, 3]
         assert np.linalg.norm(moved - sign * shift) < ERROR
         np.testing.assert_array_equal(places[other].affine[:3, :3], pair[other].grid.affine[:3, :3])
-    assert aligned({"mr": mr}, ("ct", "mr")) == {"mr": mr.grid}
+    assert align_grids({"mr": mr}, ("ct", "mr")) == {"mr": mr.grid}
 
 
 @pytest.mark.parametrize("spacing", [(1, 1, 1), (0.7, 0.7, 5), (9, 2, 2)])
@@ -173,7 +173,7 @@ def test_coarse_blocks_lie_where_their_voxels_do(spacing):
     index = np.stack(np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij"), -1)
     for axis in range(3):
         world = (index @ affine[:3, :3].T + affine[:3, 3])[..., axis]
-        coarse, at = _coarse(world, grid)
+        coarse, at = _reduce(world, grid)
         assert 5_000 < coarse.size <= 50_000 and coarse.shape == at.shape
         for corner in ((0, 0, 0), tuple(n - 1 for n in coarse.shape)):
             expected = (at.affine @ [*corner, 1])[axis]
@@ -266,7 +266,7 @@ class Companion(nn.Module):
 def test_a_prediction_sees_the_other_scan_where_it_shows_the_same(scans, plan, output):
     shift = np.array([40.0, -25, 0])
     pair = scans[1]
-    moved = {**pair, "mr": dataclasses.replace(pair["mr"], grid=shifted(pair["mr"].grid, shift))}
+    moved = {**pair, "mr": dataclasses.replace(pair["mr"], grid=shift_grid(pair["mr"].grid, shift))}
 
     def label(prepared, aligned):
         task = dataclasses.replace(plan.task, aligned=aligned)
@@ -287,9 +287,9 @@ def test_windows_beyond_the_other_scan_do_without_it_where_it_truly_ends(scans, 
     pair, other = scans[1], "mr" if output == "ct" else "ct"
     scan = pair[other]
     half = scan.array[..., : scan.array.shape[2] // 2]
-    short = Prepared(half, Grid(half.shape, scan.grid.affine), scan.fill, scan.box)
+    short = PreparedScan(half, Grid(half.shape, scan.grid.affine), scan.fill, scan.body_box)
     shift = np.array([120.0, 90, 0])
-    moved = dataclasses.replace(short, grid=shifted(short.grid, shift))
+    moved = dataclasses.replace(short, grid=shift_grid(short.grid, shift))
 
     def shown(companion, aligned):
         patch = (16, 16, 4)
@@ -305,7 +305,7 @@ def test_windows_beyond_the_other_scan_do_without_it_where_it_truly_ends(scans, 
 
 def test_a_subject_is_brought_together_once_for_all_outputs(scans, plan, monkeypatch):
     pair, asked = scans[0], []
-    monkeypatch.setattr(align, "aligned", lambda *a: asked.append(a) or aligned(*a))
+    monkeypatch.setattr(align, "align_grids", lambda *a: asked.append(a) or align_grids(*a))
     member = TrainedModel(Companion(plan.task), plan.preprocessing, Inference(0.25))
     found = member.predict_prepared(pair, {m: scan.grid for m, scan in pair.items()})
     assert len(asked) == 1 and set(found) == {"ct", "mr"}
@@ -364,6 +364,6 @@ def test_a_run_from_before_scans_were_aligned_does_as_it_did(scans, plan):
     del values["aligned"]
     task = Task.from_dict(values)
     assert not task.aligned
-    wrong = shifted(scans[0]["mr"].grid, np.array([45.0, 0, 0]))
+    wrong = shift_grid(scans[0]["mr"].grid, np.array([45.0, 0, 0]))
     pair = scans[0] | {"mr": dataclasses.replace(scans[0]["mr"], grid=wrong)}
     assert TrainedModel(Companion(task), plan.preprocessing, Inference()).align(pair) is pair

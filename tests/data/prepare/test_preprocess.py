@@ -27,7 +27,7 @@ def body(value, air, rng):
 def test_ct_keeps_its_physical_scale():
     scan = body(40, -1000, np.random.default_rng(0))
     scan[10:14, 10:14, 3:5] = 140
-    got = pre().image(scan, GRID, "ct").array
+    got = pre().prepare_image(scan, GRID, "ct").array
     assert got[5, 7, 2] == pytest.approx(0, abs=1e-3)
     assert got[12, 12, 4] == pytest.approx(1, abs=1e-3)
     assert got.min() == -2
@@ -37,24 +37,24 @@ def test_ct_keeps_its_physical_scale():
 def test_mr_does_not_depend_on_the_scanners_scale(scale, shift):
     rng = np.random.default_rng(0)
     scan = body(100, 0, rng) + rng.normal(0, 10, GRID.shape).astype(np.float32)
-    one = pre().image(scan, GRID, "mr").array
-    other = pre().image(scan * scale + shift, GRID, "mr").array
+    one = pre().prepare_image(scan, GRID, "mr").array
+    other = pre().prepare_image(scan * scale + shift, GRID, "mr").array
     np.testing.assert_allclose(one, other, atol=2e-3)
-    assert pre().image(scan, GRID, "pet").array.std() == pytest.approx(one.std())
+    assert pre().prepare_image(scan, GRID, "pet").array.std() == pytest.approx(one.std())
 
 
 def test_the_body_box_finds_the_body():
-    prepared = pre().image(body(100, 0, np.random.default_rng(0)), GRID, "mr")
-    np.testing.assert_array_equal(prepared.box, [[4, 6, 1], [20, 18, 7]])
+    prepared = pre().prepare_image(body(100, 0, np.random.default_rng(0)), GRID, "mr")
+    np.testing.assert_array_equal(prepared.body_box, [[4, 6, 1], [20, 18, 7]])
     assert prepared.fill == prepared.array.min()
 
 
 def test_a_single_bright_voxel_does_not_crush_the_rest():
     scan = body(100, 0, np.random.default_rng(0))
     scan[8:12, 8:12, 3] += 50
-    plain = pre().image(scan, GRID, "mr").array
+    plain = pre().prepare_image(scan, GRID, "mr").array
     scan[10, 10, 3] = 1e5
-    hit = pre().image(scan, GRID, "mr").array
+    hit = pre().prepare_image(scan, GRID, "mr").array
     assert hit.max() < plain.max() + 1
 
 
@@ -62,7 +62,7 @@ def test_labels_keep_their_share_when_made_coarser():
     indices = np.zeros(GRID.shape, np.int16)
     indices[3:17, 4:16, 2:6] = 1
     indices[9:17, 4:16, 2:6] = 2
-    coarse = pre((4.0, 4.0, 6.0)).label(indices, GRID)
+    coarse = pre((4.0, 4.0, 6.0)).prepare_label(indices, GRID)
     for value in (1, 2):
         before = (indices == value).sum() * 24
         after = (coarse == value).sum() * 96
@@ -75,14 +75,14 @@ def test_image_and_label_land_on_the_same_voxels():
     indices[6:18, 4:16, 2:6] = 1
     turned = Grid((24, 24, 8), np.diag([-2.0, 2.0, 6.0, 1.0]))
     p = pre((3.0, 3.0, 6.0))
-    image = p.image(indices.astype(np.float32) * 100, turned, "ct").array > 0
-    assert (image == (p.label(indices, turned) == 1)).mean() > 0.97
+    image = p.prepare_image(indices.astype(np.float32) * 100, turned, "ct").array > 0
+    assert (image == (p.prepare_label(indices, turned) == 1)).mean() > 0.97
 
 
 def test_ignored_voxels_survive():
     indices = np.zeros(GRID.shape, np.int16)
     indices[:12] = -1
-    assert set(np.unique(pre((4.0, 4.0, 6.0)).label(indices, GRID))) == {-1, 0}
+    assert set(np.unique(pre((4.0, 4.0, 6.0)).prepare_label(indices, GRID))) == {-1, 0}
 
 
 def test_json_round_trip_and_digest():

@@ -65,13 +65,13 @@ def test_patches_are_what_preprocessing_gives(manifest, preprocessing, tmp_path)
     case = manifest.case("ct0")
     entry = Store(tmp_path / "store", preprocessing).image(case, "ct")
     volume = read_image(case.images["ct"])
-    direct = preprocessing.image(volume.data, volume.grid, "ct")
+    direct = preprocessing.prepare_image(volume.data, volume.grid, "ct")
     low, high = np.array([1, 2, 0]), np.array([9, 7, 3])
     np.testing.assert_allclose(
         entry.read(low, high), direct.array[1:9, 2:7, 0:3], atol=2e-3, rtol=1e-3
     )
     assert entry.shape == direct.grid.shape and entry.fill == pytest.approx(direct.fill)
-    np.testing.assert_array_equal(entry.box, direct.box)
+    np.testing.assert_array_equal(entry.body_box, direct.body_box)
 
 
 def test_an_entry_is_made_once(manifest, preprocessing, tmp_path):

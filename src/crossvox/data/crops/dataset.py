@@ -26,7 +26,7 @@ from crossvox.data.crops.sampling import (
 from crossvox.data.geometry import Grid, sample, voxel_map
 from crossvox.data.manifest import Case, Manifest
 from crossvox.data.manifest.selection import Selection
-from crossvox.data.prepare.align import aligned
+from crossvox.data.prepare.align import align_grids
 from crossvox.data.prepare.store import Store, StoredArray
 from crossvox.errors import UsageError
 
@@ -228,7 +228,7 @@ class CropDataset(Dataset[Batch]):
         found = {}
         for case in self.cases.values():
             scans = {m: self._as_given(case, m) for m in self.task.modalities if m in case.images}
-            for m, place in aligned(scans, self.task.modalities).items():
+            for m, place in align_grids(scans, self.task.modalities).items():
                 if place is not scans[m].grid:
                     found[case.id, m] = place
         return found

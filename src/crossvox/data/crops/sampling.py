@@ -79,20 +79,20 @@ def common_position(entries: Sequence[StoredArray], patch: Triple, u: np.ndarray
         (3,) in [0, 1]: `u`, squeezed by the largest margin that a box needs.
     """
     size = np.array(patch)
-    sizes = [np.minimum(size / (high - low), 1) for low, high in (e.box for e in entries)]
+    sizes = [np.minimum(size / (high - low), 1) for low, high in (e.body_box for e in entries)]
     margin = np.max(sizes, axis=0) / 2
     return margin + u * (1 - 2 * margin)
 
 
 def start_at(entry: StoredArray, patch: Triple, position: np.ndarray) -> np.ndarray:
     """First voxel of the crop about a normalised position of the body's box."""
-    low, high = entry.box
+    low, high = entry.body_box
     return clamped(low + position * (high - low) - np.array(patch) / 2, entry.shape, patch)
 
 
 def position_of(entry: StoredArray, patch: Triple, start: np.ndarray) -> np.ndarray:
     """The normalised position of the body's box about which a crop lies."""
-    low, high = entry.box
+    low, high = entry.body_box
     return (start + np.array(patch) / 2 - low) / (high - low)
 
 

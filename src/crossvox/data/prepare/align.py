@@ -1,4 +1,4 @@
-"""How far the headers of a subject's scans are from laying them over each other."""
+"""Alignment of a subject's scans by a shift, since headers give the position only roughly."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 - as its own documentation has it
+import SimpleITK as sitk  # noqa: N813 - the name in its own documentation
 
 from crossvox.data.geometry import Grid, coverage
-from crossvox.data.prepare.preprocess import Prepared
+from crossvox.data.prepare.preprocess import PreparedScan
 
-COARSE = 50_000
-"""Voxels of a scan that are compared, at most; a shift needs no more."""
+MAX_VOXELS = 50_000
+"""Scans are averaged down to this number of voxels, which is enough to find a shift."""
 BINS = 24
-"""Grey values that are told apart."""
-GAIN = 1.1
-"""Headers are believed unless the scans tell this many times as much about each other elsewhere."""
-STEPS = (4.0, 0.2)
-"""First and last step of the search in mm: for bodies of human size."""
-SHARED = 0.5
-"""Part of the smaller field of view that lies in the other after a shift, at least."""
+"""Bins per axis of the joint histogram of grey values."""
+MIN_GAIN = 1.1
+"""The header is kept unless a shift raises the mutual information at least by this factor."""
+FIRST_STEP, LAST_STEP = 4.0, 0.2
+"""Step lengths of the search in mm, for bodies of human size."""
+MIN_OVERLAP = 0.5
+"""Share of one field of view that must lie in the other after a shift."""
 
 
-class Scan(Protocol):
-    """A prepared scan, in memory or stored."""
+class _Scan(Protocol):
+    """A prepared scan, in memory or in a store."""
 
     @property
     def array(self) -> Any:
@@ -33,124 +33,134 @@ class Scan(Protocol):
 
     @property
     def grid(self) -> Grid:
-        """Where its header puts them."""
+        """The grid that its header gives."""
 
 
-def laid_over(scans: Mapping[str, Prepared], order: Sequence[str]) -> dict[str, Prepared]:
-    """The scans of a subject with their `place`; arguments as of `aligned`."""
-    places = aligned(scans, order)
-    return {m: replace(scan, place=places[m]) for m, scan in scans.items()}
+def align_scans(scans: Mapping[str, PreparedScan], order: Sequence[str]) -> dict[str, PreparedScan]:
+    """Return a subject's scans with their `aligned_grid`; for the arguments see `align_grids`."""
+    grids = align_grids(scans, order)
+    return {m: replace(scan, aligned_grid=grids[m]) for m, scan in scans.items()}
 
 
-def aligned(scans: Mapping[str, Scan], order: Sequence[str]) -> dict[str, Grid]:
-    """Where a subject's scans lie once they are brought over each other.
+def align_grids(scans: Mapping[str, _Scan], order: Sequence[str]) -> dict[str, Grid]:
+    """Return the grids on which a subject's scans lie over each other.
 
     Args:
         scans: modality → scan.
-        order: of the modalities; the first that the subject has stays where it is.
+        order: of the modalities; the first one that the subject has stays where it is.
 
     Returns:
-        Modality → grid, the scan's own but for a shift; see `find_shift`.
+        Modality → the scan's own grid, shifted as `find_shift` says.
+
+    >>> align_grids({"ct": ct, "mr": mr}, ("ct", "mr"))["ct"] is ct.grid
+    True
     """
     first, *others = sorted(scans, key=list(order).index)
-    at = scans[first]
-    places = {first: at.grid}
+    fixed = scans[first]
+    grids = {first: fixed.grid}
     for m in others:
-        of = scans[m].grid
-        shift = find_shift(at.array[:], at.grid, scans[m].array[:], of)
-        places[m] = shifted(of, shift) if shift.any() else of
-    return places
+        moving = scans[m]
+        shift = find_shift(fixed.array[:], fixed.grid, moving.array[:], moving.grid)
+        grids[m] = shift_grid(moving.grid, shift) if shift.any() else moving.grid
+    return grids
 
 
-def find_shift(fixed: np.ndarray, at: Grid, moving: np.ndarray, of: Grid) -> np.ndarray:
-    """How far a scan must be moved so that it shows the body where another scan shows it.
+def find_shift(
+    fixed: np.ndarray, fixed_grid: Grid, moving: np.ndarray, moving_grid: Grid
+) -> np.ndarray:
+    """Find the shift that brings a scan over another scan of the same subject.
 
-    Patients move between two sequences, and headers may be off by centimetres. The shift is where
-    the grey values of one scan tell most about those of the other (Mattes et al., Medical Imaging
-    2001); neither needs to be of the other's modality.
+    Patients move between two sequences, and headers may be off by centimetres. The shift
+    maximises the mutual information of the grey values (Mattes et al., Medical Imaging 2001), so
+    the scans may be of different modalities.
 
     Args:
-        fixed: (X, Y, Z), a scan of a subject.
-        at: its grid.
-        moving: (X', Y', Z'), another scan of the subject.
-        of: its grid.
+        fixed: (X, Y, Z) scan that stays.
+        fixed_grid: its grid.
+        moving: (X', Y', Z') scan to be shifted.
+        moving_grid: its grid.
 
     Returns:
-        (3,) mm in world space (RAS+) to be added to where `moving` lies; 0 where nothing clearly
-        better than the header is found, and where headers put the two entirely apart, as scans
-        of different parts of the body are.
+        (3,) mm in world space (RAS+), to be added to the position of `moving`. It is 0 if no
+        shift is clearly better than the header, and if the headers put the scans entirely apart,
+        as for scans of different parts of the body.
     """
     best = np.zeros(3)
-    if not _share(at, of):
+    if not _overlap(fixed_grid, moving_grid):
         return best
-    first, second = _image(*_coarse(fixed, at)), _image(*_coarse(moving, of))
-    # Scans that have nothing in common seem to tell half of this about each other.
+    first = _itk_image(*_reduce(fixed, fixed_grid))
+    second = _itk_image(*_reduce(moving, moving_grid))
+    # Chance alone gives unrelated scans about half of this information.
     chance = BINS**2 / min(first.GetNumberOfPixels(), second.GetNumberOfPixels())
-    told = max(_information(first, second), 0)
-    least = max(GAIN * told, told + chance)
-    for start in _starts(at, of):
-        told, shift = _climb(first, second, start)
-        if told > least and _share(at, shifted(of, shift)) >= SHARED:
-            best, least = shift, told
+    information = max(_information(first, second), 0)
+    required = max(MIN_GAIN * information, information + chance)
+    for start in _starts(fixed_grid, moving_grid):
+        information, shift = _climb(first, second, start)
+        overlaps = _overlap(fixed_grid, shift_grid(moving_grid, shift)) >= MIN_OVERLAP
+        if overlaps and information > required:
+            best, required = shift, information
     return best
 
 
-def shifted(grid: Grid, shift: np.ndarray) -> Grid:
-    """The same grid, `shift` (3,) mm further in world space."""
+def shift_grid(grid: Grid, shift: np.ndarray) -> Grid:
+    """Return a grid moved by `shift`, (3,) mm in world space."""
     affine = grid.affine.copy()
     affine[:3, 3] += shift
     return Grid(grid.shape, affine)
 
 
-def _starts(at: Grid, of: Grid) -> Iterator[np.ndarray]:
-    """Shifts to begin with: none, and centre over centre, without and with the slices' axis."""
+def _starts(fixed: Grid, moving: Grid) -> Iterator[np.ndarray]:
+    """Yield the shifts to start from: none, then centre on centre, within the slices and fully."""
     yield np.zeros(3)
-    apart = at.centre - of.centre
-    normal = at.directions[:, int(np.argmax(at.spacing))]
+    apart = fixed.centre - moving.centre
+    normal = fixed.directions[:, int(np.argmax(fixed.spacing))]
     yield apart - normal * (normal @ apart)
     yield apart
 
 
-def _climb(first: sitk.Image, second: sitk.Image, start: np.ndarray) -> tuple[float, np.ndarray]:
-    """The mutual information at the best shift of `second` near `start`, and that shift."""
-    search, shift = _comparison(second, start)
-    search.SetOptimizerAsRegularStepGradientDescent(*STEPS, 50, relaxationFactor=0.6)
-    search.SetOptimizerScales([1.0, 1.0, 1.0])
+def _climb(fixed: sitk.Image, moving: sitk.Image, start: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return the largest mutual information near the shift `start`, and the shift that gives it."""
+    registration, transform = _registration(moving, start)
+    registration.SetOptimizerAsRegularStepGradientDescent(
+        FIRST_STEP, LAST_STEP, 50, relaxationFactor=0.6
+    )
+    registration.SetOptimizerScales([1.0, 1.0, 1.0])
     try:
-        search.Execute(first, second)
+        registration.Execute(fixed, moving)
     except RuntimeError:  # the scans hardly overlap there
         return -np.inf, start
-    return -search.GetMetricValue(), -np.array(shift.GetParameters())
+    return -registration.GetMetricValue(), -np.array(transform.GetParameters())
 
 
-def _information(first: sitk.Image, second: sitk.Image) -> float:
-    """What the scans tell about each other where they are."""
+def _information(fixed: sitk.Image, moving: sitk.Image) -> float:
+    """Return the mutual information of two scans where their headers put them."""
     try:
-        return -_comparison(second, np.zeros(3))[0].MetricEvaluate(first, second)
+        return -_registration(moving, np.zeros(3))[0].MetricEvaluate(fixed, moving)
     except RuntimeError:  # as in `_climb`
         return -np.inf
 
 
-def _comparison(
-    second: sitk.Image, start: np.ndarray
+def _registration(
+    moving: sitk.Image, shift: np.ndarray
 ) -> tuple[sitk.ImageRegistrationMethod, sitk.Transform]:
-    """What compares scans with `second`, and the transform that it compares them under."""
-    search = sitk.ImageRegistrationMethod()
-    search.SetNumberOfWorkUnits(1)  # sums in another order would end elsewhere
-    search.SetMetricAsMattesMutualInformation(BINS)
-    search.SetInterpolator(sitk.sitkLinear)
-    # Smoothed gradients need four voxels along each axis; without, differences are taken.
-    search.SetMetricUseMovingImageGradientFilter(min(second.GetSize()) >= 4)
-    # It maps positions in the fixed scan to those in the moving one: the other way round.
-    transform = sitk.TranslationTransform(3, (-start).tolist())
-    search.SetInitialTransform(transform, inPlace=True)
-    return search, transform
+    """Return a registration that compares scans under a shift of `moving`, and its transform."""
+    registration = sitk.ImageRegistrationMethod()
+    # The order of sums depends on the number of threads, and so would the result.
+    registration.SetNumberOfWorkUnits(1)
+    registration.SetMetricAsMattesMutualInformation(BINS)
+    registration.SetInterpolator(sitk.sitkLinear)
+    # Smoothed gradients need four voxels along each axis. Otherwise ITK takes differences.
+    registration.SetMetricUseMovingImageGradientFilter(min(moving.GetSize()) >= 4)
+    # ITK maps positions in the fixed scan to positions in the moving one, hence the sign.
+    transform = sitk.TranslationTransform(3, (-shift).tolist())
+    registration.SetInitialTransform(transform, inPlace=True)
+    return registration, transform
 
 
-def _coarse(array: np.ndarray, grid: Grid) -> tuple[np.ndarray, Grid]:
-    """Means of blocks, `COARSE` at most; blocks are as near to cubes as whole voxels allow."""
+def _reduce(array: np.ndarray, grid: Grid) -> tuple[np.ndarray, Grid]:
+    """Average blocks of voxels, nearly cubic in mm, until at most `MAX_VOXELS` are left."""
     size, edge = np.ones(3, dtype=int), float(grid.spacing.min())
-    while np.prod(np.array(grid.shape) // size) > COARSE:
+    while np.prod(np.array(grid.shape) // size) > MAX_VOXELS:
         edge *= 1.05
         size = np.clip((edge / grid.spacing).astype(int), 1, grid.shape)
     for axis, n in enumerate(size):
@@ -164,8 +174,8 @@ def _coarse(array: np.ndarray, grid: Grid) -> tuple[np.ndarray, Grid]:
     return array, Grid(array.shape, grid.affine @ inner)
 
 
-def _image(array: np.ndarray, grid: Grid) -> sitk.Image:
-    """With RAS+ called ITK's LPS+: all that is asked for is where scans lie to each other."""
+def _itk_image(array: np.ndarray, grid: Grid) -> sitk.Image:
+    """Return an ITK image. RAS+ is passed as ITK's LPS+, as only the scans' relation matters."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(array.T, dtype=np.float32))
     image.SetSpacing(grid.spacing.tolist())
     image.SetDirection(grid.directions.ravel().tolist())
@@ -173,6 +183,6 @@ def _image(array: np.ndarray, grid: Grid) -> sitk.Image:
     return image
 
 
-def _share(first: Grid, second: Grid) -> float:
-    """Part of one field of view that lies in the other, of the two that of which more does."""
+def _overlap(first: Grid, second: Grid) -> float:
+    """Return the larger of the two overlap fractions of the fields of view."""
     return max(coverage(first, second), coverage(second, first))

@@ -1,4 +1,4 @@
-"""From the fingerprint and a budget to the grid, the crop and the network's strides."""
+"""The plan of a run: spacing, crop size and network strides, from fingerprint and budget."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from crossvox.data.prepare.fingerprint import Fingerprint
 from crossvox.data.prepare.preprocess import Preprocessing
 from crossvox.errors import UsageError, require
 
-SMALLEST = 4
-"""Voxels that an axis keeps at least in the deepest feature map."""
+MIN_AXIS = 4
+"""Smallest number of voxels along an axis of the deepest feature map."""
 
-THIN = 20
-"""An axis of no more voxels than this is shown whole: thick slices are few, and cheap."""
+THIN_AXIS = 20
+"""Crops show an axis of at most this number of voxels whole: thick slices are few."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Budget:
 
     Attributes:
         patch_voxels: voxels of a crop; time and memory of a step grow with it.
-        coverage: part of the median field of view, along every axis that has more than a few
-            voxels, that a crop shows at least; the spacing is coarsened until it does.
-        levels: resolution levels of the network at most.
+        coverage: share of the median field of view that a crop must show along each axis of more
+            than a few voxels, 0 to 1; the spacing is coarsened until it does.
+        levels: largest number of resolution levels of the network.
         patch: crop size in voxels, instead of the planned one.
         spacing: voxel size in mm, instead of the planned one.
     """
@@ -42,17 +42,17 @@ class Budget:
     spacing: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
-        require("budget.patch_voxels", self.patch_voxels, SMALLEST**3)
+        require("budget.patch_voxels", self.patch_voxels, MIN_AXIS**3)
         require("budget.coverage", self.coverage, 0, 1)
         require("budget.levels", self.levels, 1)
-        for name, least in (("patch", SMALLEST), ("spacing", 0.01)):
+        for name, least in (("patch", MIN_AXIS), ("spacing", 0.01)):
             for value in getattr(self, name) or ():
                 require(f"budget.{name}", value, least)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done with a data set: the task, and how its images are prepared."""
+    """The task of a network on a data set, and the preprocessing of the scans."""
 
     task: Task
     preprocessing: Preprocessing
@@ -61,33 +61,36 @@ class Plan:
 def make_plan(
     fingerprint: Fingerprint, manifest: Manifest, budget: Budget, rule: CropRule | None = None
 ) -> Plan:
-    """Choose spacing, crop, strides and kernels (see `Budget`).
+    """Choose spacing, crop size, strides and kernels.
 
-    All modalities share one spacing: the median over modalities of their own medians, coarsened
-    from the finest axis on until a crop of the budget covers what it must.
+    All modalities share one spacing: the median of the modalities' median spacings. It is
+    coarsened, the finest axis first, until a crop of the budget covers enough of the anatomy.
 
     Args:
         fingerprint: of the training images.
         manifest: the data set.
-        budget: what the plan may spend.
-        rule: the crops that the network takes, if it has strides of its own; the task then has a
-            single level.
+        budget: limits of the plan.
+        rule: the crop sizes that the network accepts if its strides are fixed; the task then has
+            a single level.
 
     Raises:
-        UsageError: a given crop is too small, or one that the network does not take.
+        UsageError: the budget's crop is too small, or of a size that the network does not accept.
+
+    >>> make_plan(fingerprint(manifest), manifest, Budget(60_000)).task.patch
+    (48, 48, 24)
     """
     native = np.median(list(fingerprint.spacing.values()), axis=0)
     extent = np.median(list(fingerprint.extent.values()), axis=0)
-    spacing = _spacing(native, extent, budget)
-    patch = budget.patch or _patch(spacing, extent, budget)
+    spacing = _choose_spacing(native, extent, budget)
+    patch = budget.patch or _choose_patch(spacing, extent, budget)
     if rule is None:
-        strides, kernels = _levels(patch, spacing, budget.levels)
-        patch = _fitting(patch, np.prod(strides, axis=0), budget)
+        strides, kernels = _choose_levels(patch, spacing, budget.levels)
+        patch = _round_to_strides(patch, np.prod(strides, axis=0), budget)
     else:
         strides, kernels = ((1, 1, 1),), ((3, 3, 3),)
-        patch = _allowed(patch, rule, budget)
-        # The crop may have another shape than the scans: finer voxels fill what would be empty.
-        spacing = _spacing(native, extent, dataclasses.replace(budget, patch=patch))
+        patch = _round_to_rule(patch, rule, budget)
+        # The crop's shape may differ from the scans'. Finer voxels then fill what would be empty.
+        spacing = _choose_spacing(native, extent, dataclasses.replace(budget, patch=patch))
     task = Task(
         modalities=tuple(manifest.modalities),
         classes=tuple(manifest.labels),
@@ -97,17 +100,17 @@ def make_plan(
         kernels=kernels,
         paired=fingerprint.paired,
         registered=manifest.registered,
-        flips=_flips(fingerprint.frame, tuple(manifest.labels)),
+        flips=_mirror_axes(fingerprint.frame, tuple(manifest.labels)),
     )
     preprocessing = Preprocessing(fingerprint.frame, task.spacing, dict(manifest.modalities))
     return Plan(task, preprocessing)
 
 
-def _fitting(patch: Triple, total: np.ndarray, budget: Budget) -> Triple:
-    """The nearest multiple of the strides' product; a crop that was given must be one."""
+def _round_to_strides(patch: Triple, total: np.ndarray, budget: Budget) -> Triple:
+    """Return the nearest multiple of the strides' product; a crop of the budget must be one."""
     nearest = _triple(np.maximum(np.round(np.array(patch) / total), 1) * total)
     given = budget.patch is not None
-    if given and ((np.array(patch) % total).any() or min(patch) < SMALLEST):
+    if given and ((np.array(patch) % total).any() or min(patch) < MIN_AXIS):
         raise UsageError(
             f"budget.patch {patch}: must be a multiple of the network's strides {_triple(total)}; "
             f"nearest is {nearest}"
@@ -115,8 +118,8 @@ def _fitting(patch: Triple, total: np.ndarray, budget: Budget) -> Triple:
     return nearest
 
 
-def _allowed(patch: Triple, rule: CropRule, budget: Budget) -> Triple:
-    """The nearest crop that the network takes; one that was given must be such a crop."""
+def _round_to_rule(patch: Triple, rule: CropRule, budget: Budget) -> Triple:
+    """Return the nearest size that the network accepts; a crop of the budget must be one."""
     if budget.patch is not None:
         try:
             rule.check(patch, "budget.patch: the backbone")
@@ -125,66 +128,67 @@ def _allowed(patch: Triple, rule: CropRule, budget: Budget) -> Triple:
     return rule.nearest(patch)
 
 
-def _spacing(native: np.ndarray, extent: np.ndarray, budget: Budget) -> np.ndarray:
+def _choose_spacing(native: np.ndarray, extent: np.ndarray, budget: Budget) -> np.ndarray:
     if budget.spacing is not None:
         return np.array(budget.spacing, dtype=float)
     if budget.patch is not None:
-        # A crop that would reach far beyond the scan is filled by finer voxels instead.
+        # Finer voxels keep the crop from reaching far beyond the scan.
         patch = np.array(budget.patch)
         fitting = np.maximum(extent / patch, native.min())
         return np.minimum(np.maximum(native, budget.coverage * extent / patch), fitting)
     spacing = native.copy()
-
-    # Finest axes first: resolution that only one axis has cannot be used by the network.
-    while _part(extent / spacing, budget) < budget.coverage:
+    # The finest axes first, because the network cannot use a resolution that only one axis has.
+    while _shown_share(extent / spacing, budget) < budget.coverage:
         spacing = np.where(spacing <= spacing.min() * 1.02, spacing * 1.01, spacing)
     return np.round(spacing, 2)
 
 
-def _part(size: np.ndarray, budget: Budget) -> float:
-    """The part of every axis that is not thin which a crop of the budget can show."""
-    thick = size > THIN
+def _shown_share(size: np.ndarray, budget: Budget) -> float:
+    """Return the share of each axis, thin ones apart, that a crop of the budget can show."""
+    thick = size > THIN_AXIS
     room = budget.patch_voxels / np.prod(size[~thick])
     return float((room / np.prod(size[thick])) ** (1 / max(1, thick.sum())))
 
 
-def _patch(spacing: np.ndarray, extent: np.ndarray, budget: Budget) -> Triple:
-    """The crop of the budget's size: thin axes whole, the same part of every other."""
+def _choose_patch(spacing: np.ndarray, extent: np.ndarray, budget: Budget) -> Triple:
+    """Return the crop of the budget's size: thin axes whole, the same share of the others."""
     size = extent / spacing
-    shown = np.where(size > THIN, min(1.0, _part(size, budget)) * size, size)
-    return _triple(np.maximum(np.round(shown), SMALLEST))
+    shown = np.where(size > THIN_AXIS, min(1.0, _shown_share(size, budget)) * size, size)
+    return _triple(np.maximum(np.round(shown), MIN_AXIS))
 
 
-def _levels(
+def _choose_levels(
     patch: Sequence[int], spacing: np.ndarray, levels: int
 ) -> tuple[tuple[Triple, ...], tuple[Triple, ...]]:
-    """Strides and kernels per level.
+    """Return strides and kernel sizes per level.
 
-    An axis is halved while it keeps `SMALLEST` voxels and is not much coarser than the finest;
-    it is convolved over once it is less than twice as coarse as the finest.
+    An axis is halved while it keeps `MIN_AXIS` voxels and is less than twice as coarse as the
+    finest. Kernels extend along an axis from the level on where it is at most twice as coarse.
     """
     size, current = np.array(patch, dtype=float), spacing.copy()
     strides: list[Triple] = [(1, 1, 1)]
-    kernels: list[Triple] = [_kernel(current)]
+    kernels: list[Triple] = [_kernel_size(current)]
     while len(strides) < levels:
-        possible = size / 2 >= SMALLEST
+        possible = size / 2 >= MIN_AXIS
         if not possible.any():
             break
         halved = possible & (current < 2 * current[possible].min())
         step = np.where(halved, 2, 1)
         size, current = size / step, current * step
         strides.append(_triple(step))
-        kernels.append(_triple(np.maximum(kernels[-1], _kernel(current))))
+        kernels.append(_triple(np.maximum(kernels[-1], _kernel_size(current))))
     return tuple(strides), tuple(kernels)
 
 
-def _kernel(spacing: np.ndarray) -> Triple:
+def _kernel_size(spacing: np.ndarray) -> Triple:
     return _triple(np.where(spacing > 2 * spacing.min(), 1, 3))
 
 
-def _flips(frame: np.ndarray, classes: tuple[str, ...]) -> tuple[int, ...]:
-    """Array axes that may be mirrored: all, or with left/right classes those without a
-    left-right component."""
+def _mirror_axes(frame: np.ndarray, classes: tuple[str, ...]) -> tuple[int, ...]:
+    """Return the array axes that may be mirrored.
+
+    All may, unless there are left/right classes; then those without a left-right component.
+    """
 
     def mirrored(name: str) -> str:
         swap = {"left": "right", "right": "left", "l": "r", "r": "l"}

@@ -1,4 +1,4 @@
-"""The one description of how a scan becomes network input; stored with every run."""
+"""Preprocessing of scans and label maps: orientation, spacing, normalised intensities."""
 
 from __future__ import annotations
 
@@ -14,41 +14,44 @@ from crossvox.data.geometry import Grid, antialias, orient, resample, respace
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A scan on its target grid.
+class PreparedScan:
+    """A scan as the network takes it.
 
     Attributes:
-        array: (X, Y, Z) float32, normalised.
-        grid: its grid.
-        fill: what stands outside the field of view (the darkest prepared value).
-        box: (2, 3) voxel indices of the body's bounding box, first and one past the last.
-        place: where it lies over the subject's other scans (`data.prepare.align`); None until
-            that is looked for.
+        array: (X, Y, Z) float32 normalised intensities.
+        grid: its grid, as the header gives it.
+        fill: value outside the field of view: the smallest of the array.
+        body_box: (2, 3) bounding box of the body in voxels, first and one past the last.
+        aligned_grid: the grid on which it lies over the subject's other scans
+            (`data.prepare.align`); None before alignment.
     """
 
     array: np.ndarray
     grid: Grid
     fill: float
-    box: np.ndarray
-    place: Grid | None = None
+    body_box: np.ndarray
+    aligned_grid: Grid | None = None
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Orientation, spacing and intensity normalisation.
+    """Orientation, spacing and normalisation of a data set's scans; stored with each run.
 
     Attributes:
         frame: (3, 3) common orientation (`geometry.dataset_frame`).
         spacing: voxel size in mm along the frame's axes, the same for all modalities.
         kinds: modality → kind (`ct`, `mr`, …), which decides the normalisation.
+
+    >>> scan = read_image(Path("ct.nii.gz"))
+    >>> Preprocessing(np.eye(3), (2, 2, 2), {"ct": "ct"}).prepare_image(scan.data, scan.grid, "ct")
     """
 
     frame: np.ndarray
     spacing: tuple[float, float, float]
     kinds: dict[str, str]
 
-    def image(self, data: np.ndarray, grid: Grid, modality: str) -> Prepared:
-        """Orient, resample and normalise a scan ((X, Y, Z) on `grid`)."""
+    def prepare_image(self, data: np.ndarray, grid: Grid, modality: str) -> PreparedScan:
+        """Orient, resample and normalise a scan, (X, Y, Z) on `grid`."""
         array, oriented = orient(data, grid, self.frame)
         target = respace(oriented, self.spacing)
         array = antialias(array.astype(np.float32, copy=False), target.spacing / oriented.spacing)
@@ -56,10 +59,16 @@ class Preprocessing:
         body = _body(array)
         normalise = NORMALISERS.get(self.kinds[modality], _z_score)
         array = normalise(array, body)
-        return Prepared(array, target, float(array.min()), _bounding_box(body))
+        return PreparedScan(array, target, float(array.min()), _bounding_box(body))
 
-    def label(self, indices: np.ndarray, grid: Grid) -> np.ndarray:
-        """Orient and resample class indices: per voxel the class with the largest share."""
+    def prepare_label(self, indices: np.ndarray, grid: Grid) -> np.ndarray:
+        """Orient and resample a label map of class indices, (X, Y, Z) on `grid`.
+
+        Each voxel gets the class with the largest share of it.
+
+        Returns:
+            (X', Y', Z') int16 class indices.
+        """
         array, oriented = orient(indices, grid, self.frame)
         target = respace(oriented, self.spacing)
         factors = target.spacing / oriented.spacing
@@ -73,7 +82,7 @@ class Preprocessing:
         return result
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """Return plain values, ready for JSON."""
         return {
             "frame": self.frame.tolist(),
             "spacing": list(self.spacing),
@@ -83,26 +92,26 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
-        """The inverse of `to_dict`."""
+        """Invert `to_dict`."""
         x, y, z = values["spacing"]
         return cls(np.array(values["frame"]), (x, y, z), dict(values["kinds"]))
 
     @property
     def digest(self) -> str:
-        """Short hash: arrays prepared under equal digests are equal."""
+        """Short hash; equal digests prepare equal arrays."""
         text = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _body(array: np.ndarray) -> np.ndarray:
-    """Voxels that are not air: a tenth of the way from the darkest to the brightest percent."""
+    """Return the mask of the body: above a tenth of the range from the 1st to 99th percentile."""
     low, high = np.percentile(array, [1, 99])
     body = array > low + 0.1 * (high - low)
     return body if body.any() else np.ones_like(body)
 
 
 def _bounding_box(body: np.ndarray) -> np.ndarray:
-    """Box of the body without the outermost percent, so that tables and noise do not count."""
+    """Return the (2, 3) box of the body without its outermost percent: table and noise."""
     bounds = []
     for axis in range(3):
         profile = body.sum(axis=tuple(k for k in range(3) if k != axis)).cumsum() / body.sum()
@@ -111,7 +120,7 @@ def _bounding_box(body: np.ndarray) -> np.ndarray:
 
 
 def _soft_tissue_window(array: np.ndarray, body: np.ndarray) -> np.ndarray:
-    """CT: −160 … 240 HU onto −2 … 2; air, fat, soft tissue and bone stay where they are."""
+    """Map the soft-tissue window of CT, −160 … 240 HU, onto −2 … 2, in place."""
     np.clip(array, -160, 240, out=array)
     array -= 40
     array /= 100
@@ -119,7 +128,7 @@ def _soft_tissue_window(array: np.ndarray, body: np.ndarray) -> np.ndarray:
 
 
 def _z_score(array: np.ndarray, body: np.ndarray) -> np.ndarray:
-    """Scans of arbitrary scale: mean 0, deviation 1 over the body, the brightest 0.5 % clipped."""
+    """Scale to mean 0 and deviation 1 over the body, its brightest 0.5 % clipped, in place."""
     np.minimum(array, np.percentile(array[body], 99.5), out=array)
     inside = array[body]
     array -= inside.mean()
@@ -130,4 +139,4 @@ def _z_score(array: np.ndarray, body: np.ndarray) -> np.ndarray:
 NORMALISERS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "ct": _soft_tissue_window,
 }
-"""Kind → normalisation, in place, of an array with its body; other kinds are z-scored."""
+"""Kind of modality → normalisation of (array, body mask); other kinds get their z-score."""

@@ -56,7 +56,7 @@ class StoredArray:
         return float(self.meta["fill"])
 
     @cached_property
-    def box(self) -> np.ndarray:
+    def body_box(self) -> np.ndarray:
         """(2, 3) first voxel of the body, and one past its last."""
         return np.array(self.meta["box"])
 
@@ -175,13 +175,14 @@ class Store:
         }
         if coding is None:
             volume = as_image(source)
-            prepared = self.preprocessing.image(volume.data, volume.grid, modality)
+            prepared = self.preprocessing.prepare_image(volume.data, volume.grid, modality)
             array = prepared.array.astype(np.float16)
-            meta.update(grid=prepared.grid.to_dict(), fill=prepared.fill, box=prepared.box.tolist())
+            box = prepared.body_box.tolist()
+            meta.update(grid=prepared.grid.to_dict(), fill=prepared.fill, box=box)
         else:
             grid = Grid.from_dict(coding["grid"]) if "grid" in coding else header.grid
             indices = label_indices(source, coding["ids"], coding["ignore"], grid)
-            array = self.preprocessing.label(indices, grid)
+            array = self.preprocessing.prepare_label(indices, grid)
         description = self.path / "preprocessing.json"
         if not description.exists():
             atomic_write(description, json.dumps(self.preprocessing.to_dict(), indent=1))
