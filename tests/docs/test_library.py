@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 import shutil
 import subprocess
@@ -73,6 +75,19 @@ def test_every_public_name_is_there_and_documented():
     }
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = crossvox.nonsense
+
+
+def test_type_checkers_see_every_public_name():
+    tree = ast.parse(Path(crossvox.__file__).read_text(encoding="utf-8"))
+    (block,) = [
+        n for n in tree.body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"
+    ]
+    shown = {
+        alias.asname: getattr(importlib.import_module(node.module), alias.name)
+        for node in block.body
+        for alias in node.names
+    }
+    assert shown == {n: getattr(crossvox, n) for n in crossvox.__all__ if n != "__version__"}
 
 
 def test_a_case_is_shown_as_a_picture_without_widgets(unpaired_files, no_widgets):
