@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from crossvox.networks.sam.attention import Attention, join_windows, split_windows
-from crossvox.networks.sam.image_encoder import SamMed3DEncoder, ViTSize
+from crossvox.networks.sam.attention import WindowAttention, join_windows, split_windows
+from crossvox.networks.sam.image_encoder import SamMed3DEncoder, ViTConfig
 
 
-def padded(attention: Attention, x: Tensor) -> Tensor:
-    """What `Attention.forward` gives, by way of whole windows."""
+def padded(attention: WindowAttention, x: Tensor) -> Tensor:
+    """What `WindowAttention.forward` gives, by way of whole windows."""
     d, h, w = x.shape[1:4]
     side = attention.window
     high = [-n % side for n in (d, h, w)]
@@ -43,7 +43,7 @@ def measure(form: str, size: int, threads: int, backward: bool) -> dict[str, flo
     """Seconds of the fastest of three runs, this process' peak memory in GB, the output's sum."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    encoder = SamMed3DEncoder(ViTSize())
+    encoder = SamMed3DEncoder(ViTConfig())
     for block in encoder.blocks:
         for table in (block.attn.rel_pos_d, block.attn.rel_pos_h, block.attn.rel_pos_w):
             torch.nn.init.normal_(table, std=0.1)

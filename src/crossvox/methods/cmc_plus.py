@@ -18,8 +18,8 @@ from crossvox.methods.base import Method
 from crossvox.methods.bcp import paste, random_box
 from crossvox.methods.cmc import CMC
 from crossvox.methods.cmc.mia import MIAForm
+from crossvox.methods.mean_teacher import Teacher
 from crossvox.networks.backbone import Backbone
-from crossvox.networks.teacher import Teacher
 
 
 class CMCPlus(Method):

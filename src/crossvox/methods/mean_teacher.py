@@ -1,23 +1,87 @@
-"""The base of mean-teacher methods: one network per modality, each with a moving average."""
+"""Mean teachers: moving averages of networks (Tarvainen & Valpola, NeurIPS 2017)."""
 
 from __future__ import annotations
 
+import copy
 from typing import cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from crossvox.batch import Task
 from crossvox.errors import require
 from crossvox.methods.sup import Sup
 from crossvox.networks.backbone import Backbone
-from crossvox.networks.teacher import Teacher
+
+
+class Teacher(nn.Module):
+    """Exponential moving average of a student's weights; never trained itself.
+
+    After step t (from 0) the teacher is d·teacher + (1 − d)·student with
+    d = min(1 − 1/(t + 1), decay). At first that is the mean of all students so far, which forgets
+    the random initial weights. Buffers are copied.
+
+    ```python
+    teacher = Teacher(network, decay=0.99)
+    probabilities = teacher(images)  # (B, K + 1, X, Y, Z), without gradient
+    teacher.update(network)  # after each optimiser step
+    ```
+
+    Args:
+        student: the network to average; it is copied.
+        decay: d in the long run, the share of the teacher that stays at each step.
+    """
+
+    steps: Tensor
+
+    def __init__(self, student: nn.Module, decay: float = 0.99) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(student).requires_grad_(False)
+        self.decay = decay
+        # A buffer, so that a resumed run continues with the same average.
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def update(self, student: nn.Module) -> None:
+        """Move towards the student."""
+        decay = min(1 - 1 / (int(self.steps) + 1), self.decay)
+        # By name: students may share frozen parameters between networks, teachers do not.
+        own = dict(self.model.named_parameters(remove_duplicate=False))
+        for name, other in student.named_parameters(remove_duplicate=False):
+            own[name].lerp_(other.detach(), 1 - decay)
+        for copied, buffer in zip(self.model.buffers(), student.buffers(), strict=True):
+            copied.copy_(buffer)
+        self.steps += 1
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Return probabilities (B, K + 1, X, Y, Z) of images (B, 1, X, Y, Z)."""
+        return self.model(images).float().softmax(dim=1)
+
+    @torch.no_grad()
+    def mean(self, images: Tensor, passes: int, noise: float = 0.1) -> Tensor:
+        """Return the mean of the probabilities over several passes with different noise.
+
+        Args:
+            images: (B, 1, X, Y, Z).
+            passes: number of passes, at least one.
+            noise: standard deviation of the Gaussian noise, which is clipped at twice that.
+
+        Raises:
+            ValueError: there is no pass.
+        """
+        if passes < 1:
+            raise ValueError(f"passes is {passes}; must be at least 1")
+        total: Tensor | None = None
+        for _ in range(passes):
+            noisy = images + (noise * torch.randn_like(images)).clamp(-2 * noise, 2 * noise)
+            p = self(noisy)
+            total = p if total is None else total + p
+        return cast(Tensor, total) / passes
 
 
 class MeanTeacher(Sup):
-    """One student and one teacher per modality; the students predict.
-
-    Source: Tarvainen & Valpola, Mean teachers are better role models, NeurIPS 2017.
-    """
+    """Base of methods with a student and a teacher per modality; the students predict."""
 
     def __init__(self, task: Task, backbone: Backbone, *, balance: float, decay: float) -> None:
         super().__init__(task, backbone, balance=balance)

@@ -1,4 +1,4 @@
-"""The few layers that every network part is built from."""
+"""The layers that all networks are built from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class InstanceNorm(nn.Module):
     """Instance normalisation with a learnt scale and shift: (B, C, X, Y, Z) → the same shape.
 
     Raises:
-        ValueError: if there is only one voxel, whose deviation from its own mean is always 0.
+        ValueError: the input is a single voxel, whose deviation from its own mean is always 0.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
@@ -27,7 +27,7 @@ class InstanceNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise every channel of every row over space."""
+        """Normalise each channel of each row over space."""
         if x[0, 0].numel() == 1:
             raise ValueError(
                 "instance normalisation of a single voxel is always 0; "
@@ -35,46 +35,14 @@ class InstanceNorm(nn.Module):
             )
         if x.device.type != "cpu":
             return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
-        # CPU convolutions run up to twice as fast in the channels-last layout, which some of
-        # them leave for a single small row, and F.instance_norm always; the batch norm of a
-        # single row is the same thing and keeps it.
+        # CPU convolutions run up to twice as fast in the channels-last layout. Some of them leave
+        # it for a single small row, and F.instance_norm always does. Batch norm of a single row
+        # is the same function and keeps the layout.
         rows = [
             F.batch_norm(row, None, None, self.weight, self.bias, training=True, eps=self.eps)
             for row in x.contiguous(memory_format=torch.channels_last_3d).split(1)
         ]
         return torch.cat(rows) if len(rows) > 1 else rows[0]
-
-
-def full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """A block without autocast on the tensor's device; "meta" (sizes without values) has none."""
-    if x.device.type == "meta":
-        return nullcontext()
-    return torch.autocast(x.device.type, enabled=False)
-
-
-def fast_layout(x: Tensor) -> Tensor:
-    """An image (B, 1, X, Y, Z) in the memory layout that convolutions on its device like best."""
-    if x.device.type != "cpu":
-        return x
-    # With a single channel the two layouts hold the same numbers in the same order, and
-    # `contiguous(memory_format=…)` returns x as it is; only these strides say channels-last.
-    return x[:, 0].contiguous().unsqueeze(-1).movedim(-1, 1)
-
-
-def conv(inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> nn.Conv3d:
-    """A convolution that keeps the size (up to its stride), for odd kernels."""
-    padding = tuple(k // 2 for k in kernel)
-    return nn.Conv3d(inputs, outputs, kernel, stride, padding)  # type: ignore[arg-type]
-
-
-def conv_norm_act(
-    inputs: int, outputs: int, kernel: Triple = (3, 3, 3), stride: Triple = (1, 1, 1)
-) -> nn.Sequential:
-    """Convolution → instance norm → leaky ReLU."""
-    convolution = conv(inputs, outputs, kernel, stride)
-    # The norm subtracts any bias again, so one here would never get a gradient.
-    convolution.register_parameter("bias", None)
-    return nn.Sequential(convolution, InstanceNorm(outputs), nn.LeakyReLU(SLOPE, inplace=True))
 
 
 class Pointwise(nn.Conv3d):
@@ -93,8 +61,43 @@ class Pointwise(nn.Conv3d):
 
 
 def zero_pointwise(inputs: int, outputs: int) -> Pointwise:
-    """A 1×1×1 convolution that starts at zero, so that what it closes starts as nothing."""
+    """Build a 1×1×1 convolution with all weights zero, so that its branch starts as nothing."""
     layer = Pointwise(inputs, outputs)
     for p in layer.parameters():
         nn.init.zeros_(p)
     return layer
+
+
+def conv(inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> nn.Conv3d:
+    """Build a convolution that keeps the size (up to its stride), for odd kernels."""
+    padding = tuple(k // 2 for k in kernel)
+    return nn.Conv3d(inputs, outputs, kernel, stride, padding)  # type: ignore[arg-type]
+
+
+def conv_norm_act(
+    inputs: int, outputs: int, kernel: Triple = (3, 3, 3), stride: Triple = (1, 1, 1)
+) -> nn.Sequential:
+    """Build convolution → instance norm → leaky ReLU."""
+    convolution = conv(inputs, outputs, kernel, stride)
+    # The norm subtracts any bias again, so one here would never get a gradient.
+    convolution.register_parameter("bias", None)
+    return nn.Sequential(convolution, InstanceNorm(outputs), nn.LeakyReLU(SLOPE, inplace=True))
+
+
+def fast_layout(x: Tensor) -> Tensor:
+    """Return an image (B, 1, X, Y, Z) in the layout that is fastest for convolutions on its device.
+
+    On a CPU that is channels-last.
+    """
+    if x.device.type != "cpu":
+        return x
+    # With a single channel both layouts hold the same numbers in the same order, and
+    # `contiguous(memory_format=…)` would return x unchanged; only these strides say channels-last.
+    return x[:, 0].contiguous().unsqueeze(-1).movedim(-1, 1)
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """Return a context without autocast on x's device; the device "meta" has no autocast."""
+    if x.device.type == "meta":
+        return nullcontext()
+    return torch.autocast(x.device.type, enabled=False)

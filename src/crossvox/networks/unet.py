@@ -1,4 +1,4 @@
-"""A plain, residual-free U-Net whose strides and kernels may differ per axis and level."""
+"""A plain U-Net without residuals, whose strides and kernels may differ per axis and level."""
 
 from __future__ import annotations
 
@@ -7,26 +7,32 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crossvox.batch import Task, Triple
+from crossvox.networks.backbone import check_size, total_stride
 from crossvox.networks.blocks import Pointwise, conv_norm_act, fast_layout
-from crossvox.networks.strides import check_size, total_stride
 
 
 class UNetBackbone:
-    """Builds the encoders and decoders of a U-Net that follows the task's strides and kernels.
+    """A U-Net with the task's strides and kernels.
 
-    Level i works with min(width · 2^i, max_width) channels. Every convolution is followed by
-    instance norm and a leaky ReLU; levels are entered by a strided convolution and left by a
-    transposed one whose result is concatenated with the skip.
+    Level i has min(width · 2^i, max_width) channels. Each convolution is followed by instance norm
+    and leaky ReLU. Strided convolutions lead down; transposed ones lead up, whose result is
+    concatenated with the skip.
+
+    ```python
+    backbone = UNetBackbone(task, width=16)
+    encoder, decoder = backbone.encoder(), backbone.decoder(task.n_classes)
+    logits = decoder(encoder(images))  # (B, 1, X, Y, Z) → (B, K + 1, X, Y, Z)
+    ```
 
     Args:
         task: gives patch, strides and kernels.
         width: channels of the top level; multiples of 8 run fastest.
-        convs: convolutions per level, in the encoder and in the decoder alike; levels past the
-            end take the last number.
-        max_width: the most channels a level may have.
+        convs: convolutions per level, in encoder and decoder alike; further levels take the last
+            number.
+        max_width: largest number of channels of a level.
 
     Raises:
-        ValueError: if the patch is no multiple of the strides, or is one voxel at the bottom.
+        ValueError: an option is out of range, or the patch does not fit the strides.
     """
 
     def __init__(
@@ -54,11 +60,11 @@ class UNetBackbone:
         check_size(task.patch, total_stride(task.strides))
 
     def encoder(self) -> UNetEncoder:
-        """A new encoder with its own random weights."""
+        """Return a new encoder with random weights."""
         return UNetEncoder(self.channels, self.strides, self.kernels, self.convs)
 
     def decoder(self, n_classes: int) -> UNetDecoder:
-        """A new decoder to `n_classes` logits (background included), own random weights."""
+        """Return a new decoder to `n_classes` logits, background included, with random weights."""
         return UNetDecoder(self.channels, self.strides, self.kernels, self.convs, n_classes)
 
 
@@ -66,7 +72,7 @@ class UNetEncoder(nn.Module):
     """(B, 1, X, Y, Z) → features per level, shallow to deep, level i of `channels[i]` channels.
 
     Raises:
-        ValueError: if the size is no multiple of the strides, or is one voxel at the bottom.
+        ValueError: the size does not fit the strides.
     """
 
     def __init__(
@@ -86,7 +92,7 @@ class UNetEncoder(nn.Module):
             inputs = outputs
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Features of every level."""
+        """Return the features of all levels."""
         check_size(x.shape[2:], self.factor)
         x = fast_layout(x)
         features = []
@@ -97,7 +103,7 @@ class UNetEncoder(nn.Module):
 
 
 class UNetDecoder(nn.Module):
-    """Features as the encoder gives them → logits (B, n_classes, X, Y, Z) at the input's size."""
+    """The encoder's features → logits (B, n_classes, X, Y, Z) at the input's size."""
 
     def __init__(
         self,
@@ -120,11 +126,11 @@ class UNetDecoder(nn.Module):
         self.head = Pointwise(channels[0], n_classes)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Logits at the input's size."""
+        """Return the logits."""
         x = features[-1]
         for up, level, skip in zip(self.ups, self.levels, reversed(features[:-1]), strict=True):
             x = level(torch.cat([up(x), skip], dim=1))
-        # Few channels, read class by class from here on: back to the usual layout.
+        # Few channels, from here on read class by class: back to the channels-first layout.
         logits = self.head(x).contiguous()
         if self.stem == (1, 1, 1):
             return logits

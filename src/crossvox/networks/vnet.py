@@ -1,15 +1,15 @@
-"""The original V-Net: convolutions of 5³, residual blocks, no normalisation."""
+"""The original V-Net (Milletari et al., 3DV 2016): 5³ convolutions, residual blocks, no norm."""
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from crossvox.batch import CropRule, Task
-from crossvox.errors import require
+from crossvox.errors import check_choice, require
 from crossvox.networks.blocks import InstanceNorm, Pointwise, conv, fast_layout
 
 Counts = Literal["prototxt", "figure"]
@@ -19,28 +19,28 @@ COUNTS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "prototxt": ((1, 1, 2, 3, 3), (1, 1, 2, 3)),
     "figure": ((1, 2, 3, 3, 3), (1, 2, 3, 3)),
 }
-"""Convolutions per block on the way down and on the way up, both from the image's size on."""
+"""Convolutions per block on the way down and on the way up, both beginning at the image's size."""
 
 CROP = CropRule(multiple=16)
 KERNEL = (5, 5, 5)
 
 
 class VNetBackbone:
-    """The original V-Net (62 million parameters at 2 classes); an encoder and decoder of it.
+    """The original V-Net, 62 million parameters at 2 classes.
 
-    Five levels of `width` · 2^i channels. A block's input is added to what its convolutions make
-    of it, then PReLU; 2³ convolutions lead down and up, and the skip is concatenated. Source:
-    Milletari et al., V-Net, 3DV 2016, and its released network definition.
+    Five levels of `width` · 2^i channels. A block's input is added to the output of its
+    convolutions, followed by PReLU. 2³ convolutions lead down and up; skips are concatenated.
+    Source: Milletari et al., V-Net, 3DV 2016, and its released network definition.
 
     Args:
         task: gives the patch.
-        width: channels at the image's size, 16 in the publication.
+        width: channels at the image's size; 16 in the publication.
         counts: convolutions per block as in the released definition ("prototxt") or as in the
             paper's "figure" (65 million parameters).
         norm: "none" as published, or "instance" after every convolution of a block.
 
     Raises:
-        ValueError: the patch is no multiple of 16 or a single voxel at the bottom.
+        ValueError: an option is unknown, or the patch does not fit the strides.
     """
 
     def __init__(
@@ -52,10 +52,8 @@ class VNetBackbone:
         norm: VNetNorm = "none",
     ) -> None:
         require("backbone.width", width, 1)
-        for option, value, choices in (("counts", counts, Counts), ("norm", norm, VNetNorm)):
-            if value not in get_args(choices):
-                names = ", ".join(get_args(choices))
-                raise ValueError(f"{option} is {value!r}; choose one of {names}")
+        check_choice("counts", counts, Counts)
+        check_choice("norm", norm, VNetNorm)
         CROP.check(task.patch, "vnet")
         self.widths = [width * 2**i for i in range(5)]
         self.down, self.up = COUNTS[counts]
@@ -63,15 +61,15 @@ class VNetBackbone:
 
     @staticmethod
     def crop(**options: object) -> CropRule:
-        """Any multiples of 16; no option changes that."""
+        """Return the rule: multiples of 16, whatever the options."""
         return CROP
 
     def encoder(self) -> VNetEncoder:
-        """A new way down with its own random weights."""
+        """Return a new encoder with random weights."""
         return VNetEncoder(self.widths, self.down, self.norm)
 
     def decoder(self, n_classes: int) -> VNetDecoder:
-        """A new way up to `n_classes` logits (background included), own random weights."""
+        """Return a new decoder to `n_classes` logits, background included, with random weights."""
         return VNetDecoder(self.widths, self.up, self.norm, n_classes)
 
 
@@ -84,7 +82,7 @@ class VNetEncoder(nn.Module):
         norm: whether instance norm follows them.
 
     Raises:
-        ValueError: a size is no multiple of 16 or a single voxel at the bottom.
+        ValueError: the size does not fit the strides.
     """
 
     def __init__(self, widths: list[int], counts: tuple[int, ...], norm: bool) -> None:
@@ -101,7 +99,7 @@ class VNetEncoder(nn.Module):
         self.apply(_msra)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Features of every level."""
+        """Return the features of all levels."""
         CROP.check(x.shape[2:], "vnet")
         features = [self.blocks[0](fast_layout(x))]
         for down, block in zip(self.downs, self.blocks[1:], strict=True):
@@ -113,7 +111,7 @@ class VNetDecoder(nn.Module):
     """The encoder's features → logits (B, n_classes, X, Y, Z) at the input's size.
 
     Args:
-        widths: channels per level of the encoder; each block here has twice as many.
+        widths: channels per level of the encoder; the blocks here have twice as many.
         counts: convolutions per level.
         norm: whether instance norm follows them.
         n_classes: logits per voxel.
@@ -138,7 +136,7 @@ class VNetDecoder(nn.Module):
         self.apply(_msra)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Logits at the input's size."""
+        """Return the logits."""
         x = features[-1]
         for up, block, skip in zip(self.ups, self.blocks, reversed(features[:-1]), strict=True):
             x = block(torch.cat([up(x), skip], dim=1))
@@ -146,7 +144,7 @@ class VNetDecoder(nn.Module):
 
 
 class _Block(nn.Module):
-    """PReLU(x + conv(… PReLU(conv(x)))); a single input channel is added to every output."""
+    """PReLU(x + conv(… PReLU(conv(x)))); a single input channel is added to all outputs."""
 
     def __init__(self, inputs: int, outputs: int, n: int, norm: bool) -> None:
         super().__init__()
@@ -167,7 +165,7 @@ class _Block(nn.Module):
 
 
 def _msra(module: nn.Module) -> None:
-    """The original's first weights (He et al., ICCV 2015)."""
+    """Initialise as the original does (He et al., ICCV 2015)."""
     if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
         nn.init.kaiming_normal_(module.weight)
         if module.bias is not None:

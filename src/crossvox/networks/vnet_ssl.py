@@ -1,4 +1,4 @@
-"""What the semi-supervised literature calls V-Net: a plain U-Net whose skips are added."""
+"""The "V-Net" of the semi-supervised literature: a plain U-Net whose skips are added."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ NormForm = Literal["instance", "batch"]
 CROP = CropRule(multiple=16)
 DOWN = (1, 2, 3, 3, 3)
 UP = (1, 2, 3, 3)
-"""Convolutions per level, both from the image's size on."""
+"""Convolutions per level, both beginning at the image's size."""
 
 
 class VNetSSLBackbone:
-    """UA-MT's V-Net (9.4 million parameters), on which its heirs report their numbers.
+    """The V-Net of UA-MT and of the works that follow it, 9.4 million parameters.
 
-    Five levels of `width` · 2^i channels, convolutions of 3³, norm and ReLU after each, also
-    after the 2³ ones that lead down and up; no residuals. Source: Yu et al., UA-MT, MICCAI
-    2019, and its released code.
+    Five levels of `width` · 2^i channels without residuals. Each 3³ convolution, and each 2³ one
+    that leads down or up, is followed by norm and ReLU. Source: Yu et al., UA-MT, MICCAI 2019,
+    and its released code.
 
     Args:
         task: gives the patch.
-        width: channels at the image's size, 16 in the publication.
-        norm: "instance", or "batch" as published, with running statistics at inference: from few
-            crops a step these are poor, and a network that modalities share mixes theirs.
+        width: channels at the image's size; 16 in the publication.
+        norm: "instance", or "batch" as published, with running statistics at inference. With few
+            crops per step these are poor, and a network that modalities share mixes theirs.
         dropout: probability of dropping a channel of the deepest feature and before the head;
             0.5 in the publication where a method asks for it.
 
     Raises:
-        ValueError: the patch is no multiple of 16 or a single voxel at the bottom.
+        ValueError: an option is unknown, or the patch does not fit the strides.
     """
 
     def __init__(
@@ -55,15 +55,15 @@ class VNetSSLBackbone:
 
     @staticmethod
     def crop(**options: object) -> CropRule:
-        """Any multiples of 16; no option changes that."""
+        """Return the rule: multiples of 16, whatever the options."""
         return CROP
 
     def encoder(self) -> VNetSSLEncoder:
-        """A new way down with its own random weights."""
+        """Return a new encoder with random weights."""
         return VNetSSLEncoder(self.widths, self.norm, self.dropout)
 
     def decoder(self, n_classes: int) -> VNetSSLDecoder:
-        """A new way up to `n_classes` logits (background included), own random weights."""
+        """Return a new decoder to `n_classes` logits, background included, with random weights."""
         return VNetSSLDecoder(self.widths, self.norm, self.dropout, n_classes)
 
 
@@ -73,10 +73,10 @@ class VNetSSLEncoder(nn.Module):
     Args:
         widths: channels per level.
         norm: see `VNetSSLBackbone`.
-        dropout: of the deepest feature's channels.
+        dropout: probability of dropping a channel of the deepest feature.
 
     Raises:
-        ValueError: a size is no multiple of 16 or a single voxel at the bottom.
+        ValueError: the size does not fit the strides.
     """
 
     def __init__(self, widths: list[int], norm: NormForm, dropout: float) -> None:
@@ -93,7 +93,7 @@ class VNetSSLEncoder(nn.Module):
         self.dropout = nn.Dropout3d(dropout)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Features of every level."""
+        """Return the features of all levels."""
         CROP.check(x.shape[2:], "vnet_ssl")
         features = [self.blocks[0](fast_layout(x))]
         for down, block in zip(self.downs, self.blocks[1:], strict=True):
@@ -107,7 +107,7 @@ class VNetSSLDecoder(nn.Module):
     Args:
         widths: channels per level.
         norm: see `VNetSSLBackbone`.
-        dropout: of the last feature's channels.
+        dropout: probability of dropping a channel before the head.
         n_classes: logits per voxel.
     """
 
@@ -123,7 +123,7 @@ class VNetSSLDecoder(nn.Module):
         self.head = Pointwise(widths[0], n_classes)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Logits at the input's size."""
+        """Return the logits."""
         x = features[-1]
         for up, block, skip in zip(self.ups, self.blocks, reversed(features[:-1]), strict=True):
             x = block(up(x) + skip)
@@ -138,7 +138,7 @@ def _block(inputs: int, outputs: int, n: int, norm: NormForm) -> nn.Sequential:
 
 
 def _unit(layer: nn.Conv3d | nn.ConvTranspose3d, norm: NormForm) -> nn.Sequential:
-    """A convolution, without the bias that the norm would subtract again, → norm → ReLU."""
+    """Build convolution → norm → ReLU; the norm would subtract a bias of the layer again."""
     channels = layer.out_channels
     made = InstanceNorm(channels) if norm == "instance" else nn.BatchNorm3d(channels)
     return nn.Sequential(layer, made, nn.ReLU(inplace=True))

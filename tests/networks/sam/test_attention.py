@@ -4,8 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from crossvox.networks.sam.attention import Attention, join_windows, split_windows
-from crossvox.networks.sam.relative_position import relative_rows
+from crossvox.networks.sam.attention import (
+    WindowAttention,
+    join_windows,
+    relative_rows,
+    split_windows,
+)
 from fixtures.attention import padded_attention, windows
 
 
@@ -18,11 +22,11 @@ def randomise(module: nn.Module) -> None:
         p.data = 0.5 * noise(*p.shape, seed=i)
 
 
-def attention(window: int, grid: int = 3, **options) -> Attention:
+def attention(window: int, grid: int = 3, **options) -> WindowAttention:
     """Of 6 channels and 2 heads, all of whose parameters matter."""
     relative = options.pop("relative", True)
     side = window or grid
-    module = Attention(6, 2, (side,) * 3 if relative else None, window=window, **options)
+    module = WindowAttention(6, 2, (side,) * 3 if relative else None, window=window, **options)
     randomise(module)
     return module
 

@@ -45,13 +45,13 @@ def test_crops_need_be_no_cube_with_the_textbooks_positions():
 def test_the_defaults_are_the_published_model_with_taps_after_every_third_block():
     backbone = SamMed3DBackbone(dataclasses.replace(CUBE, patch=(96, 96, 96)), pretrained=True)
     assert backbone.taps == (3, 6, 9, 12)
-    assert backbone.size == type(backbone.size)()
+    assert backbone.config == type(backbone.config)()
     assert backbone.widths == [16, 32, 64, 128, 256]
 
 
 def test_tables_are_made_for_the_crop_unless_weights_are_loaded():
-    assert tiny().size.image == 16
-    assert tiny(pretrained=True).size.image == 128
+    assert tiny().config.image == 16
+    assert tiny(pretrained=True).config.image == 128
     assert tiny(pretrained=True, image_size=32).encoder().pos_embed.shape[1] == 8
 
 

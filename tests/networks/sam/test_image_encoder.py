@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from crossvox.networks.sam.image_encoder import SamMed3DEncoder, ViTSize
+from crossvox.networks.sam.image_encoder import SamMed3DEncoder, ViTConfig
 from fixtures.attention import padded_attention, windows
 from fixtures.golden import Golden, golden, rule_input, rule_state
 
@@ -49,13 +49,13 @@ def close(found: Tensor, expected: Tensor, tolerance: float) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
 
 
-def size_of(fixture: Golden) -> ViTSize:
+def size_of(fixture: Golden) -> ViTConfig:
     """From a configuration in JSON, or in words as the published size's."""
     text = fixture.facts["config"]
     if not text.startswith("{"):
         return published_size(text)
     values = {NAMES[key]: value for key, value in fixture.config.items()}
-    return ViTSize(**values | {"global_blocks": tuple(values["global_blocks"])})
+    return ViTConfig(**values | {"global_blocks": tuple(values["global_blocks"])})
 
 
 def loaded(fixture: Golden) -> SamMed3DEncoder:
@@ -122,11 +122,11 @@ def test_the_original_attention_comes_out_window_by_window(fixture):
     close(every, rows, SMALL)
 
 
-def published_size(text: str) -> ViTSize:
+def published_size(text: str) -> ViTConfig:
     """From `img_size=128 patch=16 … global=[2,5,8,11] rel_pos abs_pos qkv_bias … LN eps=1e-6`."""
     words = text.split()
     given = dict(word.split("=", 1) for word in words if "=" in word)
-    return ViTSize(
+    return ViTConfig(
         image=int(given["img_size"]),
         patch=int(given["patch"]),
         embed=int(given["embed"]),
@@ -151,7 +151,7 @@ def test_the_published_size_gives_the_original_numbers(fixture):
         *_, output = encoder(image_of(fixture))
         grid = encoder._positions(seen["patch_embed"].shape[1:4])
     stages = [n.removeprefix("probe.") for n in expected if n.startswith("probe.")]
-    assert len(stages) == 1 + encoder.size.depth
+    assert len(stages) == 1 + encoder.config.depth
     for name in stages:
         close(seen[name][0, 1, 2, 3, :48], expected[f"probe.{name}"], PUBLISHED)
         close(summary(seen[name]), expected[f"stat.{name}"], PUBLISHED)
@@ -168,12 +168,12 @@ def summary(x: Tensor) -> Tensor:
     return torch.stack([x.mean(), x.std(correction=0), x.min(), x.max()]).double()
 
 
-SIZE = ViTSize(
+SIZE = ViTConfig(
     image=16, patch=4, embed=12, depth=3, heads=2, window=3, global_blocks=(2,), channels_out=8
 )
 
 
-def tiny(size: ViTSize = SIZE, *, reduction: int = 0, seed: int = 0) -> SamMed3DEncoder:
+def tiny(size: ViTConfig = SIZE, *, reduction: int = 0, seed: int = 0) -> SamMed3DEncoder:
     """All of whose parameters matter, the adapters' apart."""
     encoder = SamMed3DEncoder(size, (1, 3), reduction)
     generator = torch.Generator().manual_seed(seed)
@@ -190,7 +190,7 @@ def image(*size: int) -> Tensor:
 
 def test_has_the_published_parameters():
     with torch.device("meta"):
-        encoder, adapted = SamMed3DEncoder(ViTSize()), SamMed3DEncoder(ViTSize(), (), 16)
+        encoder, adapted = SamMed3DEncoder(ViTConfig()), SamMed3DEncoder(ViTConfig(), (), 16)
     state = encoder.state_dict()
     assert len(state) == 189
     assert sum(t.numel() for t in state.values()) == 92_924_928

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crossvox.batch import Task, Triple
+from crossvox.networks.backbone import check_size, total_stride
 from crossvox.networks.blocks import InstanceNorm, Pointwise, conv, fast_layout
-from crossvox.networks.strides import check_size, total_stride
 
 SLOPE = 0.2
 POINT: Triple = (1, 1, 1)

@@ -1,1 +1,1 @@
-"""SAM-Med3D: image encoder, prompt encoder and mask decoder."""
+"""SAM-Med3D (Wang et al., 2023): image encoder with adapters, two decoders."""

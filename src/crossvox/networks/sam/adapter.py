@@ -1,4 +1,4 @@
-"""The adapter of a transformer block: what is trained where the published weights stay frozen."""
+"""The adapter of a transformer block (CMC, Zhou et al., MICCAI 2024, § 2.1 and figure 1 b)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch.nn import functional as F
 
 
 class Adapter(nn.Module):
-    """x + Up(GELU(Down(s·x))) on tokens (B, D, H, W, C) → the same shape.
+    """Residual bottleneck on tokens (B, D, H, W, C): x + Up(GELU(Down(s·x))).
 
-    A bottleneck of two convolutions, Down 1³ from C to C / reduction and Up 3³ back; Up starts at
-    zero, so that the adapter starts as the identity, and the scale s is learnt from 1. Source: Zhou
-    et al., MICCAI 2024, figure 1 (b), which draws scaling and adapter after the block's last sum
-    and prints no formula; the inner sum is from 3DSAM-adapter (Gong et al., 2023).
+    Down is a 1³ convolution from C to C / reduction channels, Up a 3³ convolution back. Up starts
+    at zero, so that the adapter starts as the identity; the scale s is learnt from 1. Figure 1 (b)
+    draws scaling and adapter after the block's last sum, without a formula. The inner sum is from
+    3DSAM-adapter (Gong et al., 2023).
 
     Args:
         channels: C.
@@ -30,6 +30,6 @@ class Adapter(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add what the bottleneck makes of each token and its neighbours."""
+        """Add the bottleneck's output to the tokens."""
         inner = F.gelu(self.down(self.scale * x))
         return x + self.up(inner.movedim(-1, 1)).movedim(1, -1)

@@ -1,4 +1,4 @@
-"""The backbone of SAM-Med3D: its image encoder with adapters, and a decoder of either kind."""
+"""The SAM-Med3D backbone: the image encoder with adapters, and one of two decoders."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from torch import nn
 
 from crossvox.batch import CropRule, Task
 from crossvox.errors import check_choice, require
-from crossvox.networks.sam.image_encoder import FreezeForm, SamMed3DEncoder, ViTSize
+from crossvox.networks.sam.image_encoder import FreezeForm, SamMed3DEncoder, ViTConfig
 from crossvox.networks.sam.mask_decoder import CHANNELS_STEP, ClassMaskDecoder
-from crossvox.networks.sam.pyramid import PyramidDecoder
+from crossvox.networks.sam.pyramid_decoder import PyramidDecoder
 
 Freeze = Literal["auto", "paper", "all_but_adapter", "none"]
 Decoder = Literal["pyramid", "mask"]
 
 
 class SamMed3DBackbone:
-    """SAM-Med3D's image encoder with adapters (93 million parameters); takes its published weights.
+    """SAM-Med3D's image encoder with adapters, 93 million parameters; takes the published weights.
 
     The defaults are the published ViT-B. Smaller ones (say patch_size 8, embed 96, depth 4,
-    heads 4) train from scratch on a CPU. The pyramid decoder takes skips from blocks: resolutions
-    halve from the image to the tokens, one skip each, at patch size 16 and depth 12 from the blocks
-    3, 6, 9 and 12. The mask decoder, SAM-Med3D's own with a mask token per class, takes none.
+    heads 4) train from scratch on a CPU. The pyramid decoder takes skips from evenly spaced
+    blocks, one per halving of the resolution from the image to the tokens: with patch size 16 and
+    depth 12 from blocks 3, 6, 9 and 12. The mask decoder, SAM-Med3D's own with a mask token per
+    class, takes no skips.
 
     Raises:
-        ValueError: if the task's crop does not fit, or sizes do not fit together.
-        UsageError: if a size is out of bounds.
+        ValueError: the task's crop does not fit, or sizes do not fit together.
+        UsageError: a size is out of bounds.
     """
 
     published = "sam_med3d"
@@ -54,7 +55,7 @@ class SamMed3DBackbone:
         width: int = 16,
         pretrained: bool = False,
     ) -> None:
-        """Check the options and fix the sizes.
+        """Check the options and derive the configuration.
 
         Args:
             task: gives the crop.
@@ -64,20 +65,22 @@ class SamMed3DBackbone:
             heads: attention heads.
             mlp_ratio: hidden channels of a block's perceptron, as a multiple of `embed`.
             window: side of the attention windows in tokens; 0 makes all blocks global.
-            global_every: every n-th block attends to all tokens; 0 is none.
-            out_channels: of the deepest feature; a multiple of 48 for the mask decoder.
-            image_size: side of the crop that position grid and tables are made for, resampled for
-                other crops; 0 is the published 128 with published weights, else the task's crop.
-            textbook_rel_pos: relative positions as in the textbook and for crops of any shape, not
-                SAM-Med3D's own, which the published weights need.
-            adapter_reduction: divides the channels inside adapters; 0 is no adapters.
-            freeze: what stays as it was loaded: "paper" (patch embedding, position grid,
-                attention), "all_but_adapter" (of the encoder), "none", or "auto" ("paper" with
-                published weights, else "none").
-            decoder: "pyramid", from the image and blocks to fine borders, or "mask", SAM-Med3D's
-                mask decoder without a prompt, whose borders are a quarter of a patch fine.
-            width: the pyramid's channels at the image's size, doubled with every halving of it.
-            pretrained: published weights will be loaded.
+            global_every: every n-th block attends to all tokens; 0 means none does.
+            out_channels: channels of the deepest feature; a multiple of 48 for the mask decoder.
+            image_size: side of the crop that position grid and tables are made for; they are
+                resampled for other crops. 0 is the published 128 with published weights, else the
+                task's crop.
+            textbook_rel_pos: relative positions as in the textbook, for crops of any shape,
+                instead of SAM-Med3D's, which the published weights need.
+            adapter_reduction: divides the channels inside adapters; 0 means no adapters.
+            freeze: what is not trained: "paper" (patch embedding, position grid, attention),
+                "all_but_adapter" (of the encoder), "none", or "auto" ("paper" with published
+                weights, else "none").
+            decoder: "pyramid", which uses the image and skips and gives fine borders, or "mask",
+                SAM-Med3D's mask decoder without a prompt, whose borders are as fine as a quarter
+                of a patch.
+            width: the pyramid's channels at the image's size, doubled at each halving.
+            pretrained: whether published weights will be loaded.
         """
         _check(patch_size, embed, heads)
         least = {"depth": (depth, 1), "window": (window, 0), "global_every": (global_every, 0),
@@ -94,8 +97,8 @@ class SamMed3DBackbone:
                 f"out_channels {out_channels} is no multiple of {CHANNELS_STEP}, as decoder mask "
                 f"needs; nearest is {near}"
             )
-        self.size = ViTSize(
-            image=image_size or (ViTSize.image if pretrained else max(task.patch)),
+        self.config = ViTConfig(
+            image=image_size or (ViTConfig.image if pretrained else max(task.patch)),
             patch=patch_size,
             embed=embed,
             depth=depth,
@@ -106,8 +109,8 @@ class SamMed3DBackbone:
             channels_out=out_channels,
             textbook_rel_pos=textbook_rel_pos,
         )
-        self.size.crop.check(task.patch, self.size.title)
-        if self.size.image % patch_size:
+        self.config.crop.check(task.patch, self.config.title)
+        if self.config.image % patch_size:
             raise ValueError(f"image_size {image_size} is no multiple of patch_size {patch_size}")
         halvings = patch_size.bit_length() - 1
         taps = tuple(ceil(depth * i / halvings) for i in range(1, halvings + 1))
@@ -120,35 +123,35 @@ class SamMed3DBackbone:
 
     @staticmethod
     def crop(**options: Any) -> CropRule:
-        """The crops that it takes with these options, the others at their defaults.
+        """Return the accepted crop sizes with these options, the others at their defaults.
 
         Raises:
-            ValueError, UsageError: tokens cannot be made with these options.
+            ValueError, UsageError: the options do not fit together.
         """
         signature = inspect.signature(SamMed3DBackbone).parameters
         chosen = {name: p.default for name, p in signature.items()} | options
         _check(chosen["patch_size"], chosen["embed"], chosen["heads"])
-        size = ViTSize(
+        config = ViTConfig(
             patch=chosen["patch_size"],
             depth=chosen["depth"],
             window=chosen["window"],
             global_blocks=_global_blocks(chosen["depth"], chosen["global_every"]),
             textbook_rel_pos=chosen["textbook_rel_pos"],
         )
-        return size.crop
+        return config.crop
 
     def encoder(self) -> SamMed3DEncoder:
-        """A new encoder with its own random weights, frozen as chosen."""
-        encoder = SamMed3DEncoder(self.size, self.taps, self.reduction)
+        """Return a new encoder with random weights, frozen as chosen."""
+        encoder = SamMed3DEncoder(self.config, self.taps, self.reduction)
         encoder.freeze(self.freeze)
         return encoder
 
     def decoder(self, n_classes: int) -> nn.Module:
-        """A new decoder to `n_classes` logits (background included), own random weights."""
+        """Return a new decoder to `n_classes` logits, background included, with random weights."""
         if self.form == "mask":
-            return ClassMaskDecoder(self.size.channels_out, n_classes)
-        tokens = [self.size.embed] * len(self.taps)
-        channels = [self.size.channels_in, *tokens, self.size.channels_out]
+            return ClassMaskDecoder(self.config.channels_out, n_classes)
+        tokens = [self.config.embed] * len(self.taps)
+        channels = [self.config.channels_in, *tokens, self.config.channels_out]
         return PyramidDecoder(channels, self.widths, n_classes)
 
 
@@ -157,7 +160,7 @@ def _global_blocks(depth: int, every: int) -> tuple[int, ...]:
 
 
 def _check(patch_size: int, embed: int, heads: int) -> None:
-    """Raise if tokens cannot be made in this size."""
+    """Raise if these sizes do not fit together."""
     for name, value in (("patch_size", patch_size), ("embed", embed), ("heads", heads)):
         require(f"backbone.{name}", value, 1)
     if patch_size == 1 or patch_size & (patch_size - 1):

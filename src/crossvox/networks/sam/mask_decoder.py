@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from crossvox.networks.sam.image_encoder import ChannelNorm
-from crossvox.networks.sam.prompt_encoder import NoPrompt
+from crossvox.networks.sam.blocks import MLP, LayerNorm3d, MLPBlock
+from crossvox.networks.sam.prompt_encoder import PromptlessEncoder
 
 HEADS = 8
 CHANNELS_STEP = 48
-"""Channels are a multiple: a third for position codes, half of them in heads, an eighth at last."""
+"""Channels must be a multiple: divided by 3 in position encodings, by 2 and 8 heads, and by 8."""
 
 
 class MaskDecoder(nn.Module):
-    """Image embedding and prompt → one mask per mask token, and how good each is.
+    """Image embedding and prompt → one mask per mask token, with a score each.
 
-    Parameters have the published names, less `mask_decoder.`. Sources: Kirillov et al., Segment
+    Parameters have the published names, without `mask_decoder.`. Sources: Kirillov et al., Segment
     Anything, ICCV 2023; Wang et al., SAM-Med3D, 2023.
 
     Args:
-        channels: C, of the embeddings, a multiple of 48; published are 384.
-        masks: number of mask tokens; published are 4, the first for a single answer.
-        rated: whether masks get scores.
+        channels: C of the embeddings, a multiple of 48; 384 in the publication.
+        masks: number of mask tokens; 4 in the publication, the first for a single answer.
+        rated: whether masks get scores (predicted IoU).
     """
 
     def __init__(self, channels: int, masks: int = 4, *, rated: bool = True) -> None:
@@ -35,28 +33,31 @@ class MaskDecoder(nn.Module):
         self.transformer = TwoWayTransformer(channels)
         self.output_upscaling = nn.Sequential(
             nn.ConvTranspose3d(channels, channels // 4, 2, stride=2),
-            ChannelNorm(channels // 4),
+            LayerNorm3d(channels // 4),
             nn.GELU(),
             nn.ConvTranspose3d(channels // 4, channels // 8, 2, stride=2),
             nn.GELU(),
         )
         self.output_hypernetworks_mlps = nn.ModuleList(
-            Perceptron([channels, channels, channels, channels // 8]) for _ in range(masks)
+            MLP([channels, channels, channels, channels // 8]) for _ in range(masks)
         )
         if rated:
             hidden = 2 * channels // 3
-            self.iou_prediction_head = Perceptron([channels, hidden, hidden, masks])
+            self.iou_prediction_head = MLP([channels, hidden, hidden, masks])
 
     def forward(
         self, image: Tensor, positions: Tensor, dense: Tensor, sparse: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Logits (B, masks, *4 G) and scores (B, masks), None unless rated.
+        """Decode masks.
 
         Args:
-            image: embedding (B, C, *G).
-            positions: codes (1, C, *G) of its cells.
+            image: image embedding (B, C, *G).
+            positions: position encodings (1, C, *G) of its cells.
             dense: embedding of a mask prompt, or of none; added to the image's.
             sparse: embeddings (B, N, C) of points; None = no point.
+
+        Returns:
+            Logits (B, masks, *4 G), and scores (B, masks), None unless rated.
         """
         tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens = tokens.expand(len(image), -1, -1)
@@ -74,26 +75,26 @@ class MaskDecoder(nn.Module):
 class ClassMaskDecoder(nn.Module):
     """[image, …, deepest] → logits (B, n_classes, X, Y, Z): a mask token per class, no prompt.
 
-    It reads the deepest feature alone, (B, C, *G); logits of size 4 G are resampled to the image's
+    Only the deepest feature (B, C, *G) is used. Logits of size 4 G are resampled to the image's
     size, so that borders are as fine as a quarter of a patch. State-dict names are the published
-    ones with `prompt_encoder.` and `mask_decoder.`.
+    ones, with `prompt_encoder.` and `mask_decoder.`.
 
     Args:
-        channels: C, of the deepest feature, a multiple of 48.
-        n_classes: of the logits, background included.
+        channels: C of the deepest feature, a multiple of 48.
+        n_classes: number of logits, background included.
     """
 
     def __init__(self, channels: int, n_classes: int) -> None:
         super().__init__()
-        self.prompt_encoder = NoPrompt(channels)
+        self.prompt_encoder = PromptlessEncoder(channels)
         self.mask_decoder = MaskDecoder(channels, n_classes, rated=False)
         for module in self.modules():
             if isinstance(module, CrossAttention):
-                # It moves all logits of a query alike, which softmax takes away again.
+                # It shifts all logits of a query alike, which softmax cancels.
                 module.k_proj.bias.requires_grad_(False)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Logits at the image's size."""
+        """Return the logits."""
         image, deepest = features[0], features[-1]
         x, y, z = deepest.shape[2:]
         positions = self.prompt_encoder.positions((x, y, z))
@@ -101,13 +102,13 @@ class ClassMaskDecoder(nn.Module):
         return F.interpolate(logits, image.shape[2:], mode="trilinear")
 
     def published_names(self) -> list[str]:
-        """What SAM-Med3D's files have too: all that does not stand for one class."""
+        """Return the names that SAM-Med3D's files have too: all but those of single classes."""
         own = ("mask_decoder.mask_tokens.", "mask_decoder.output_hypernetworks_mlps.")
         return [name for name in self.state_dict() if not name.startswith(own)]
 
 
 class TwoWayTransformer(nn.Module):
-    """Tokens (B, T, C) and image cells (B, N, C) attend to each other: both, changed.
+    """Tokens (B, T, C) and image cells (B, N, C) attend to each other; both are returned.
 
     Args:
         channels: C.
@@ -121,7 +122,7 @@ class TwoWayTransformer(nn.Module):
         self.norm_final_attn = nn.LayerNorm(channels)
 
     def forward(self, tokens: Tensor, cells: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """`positions` (1, N, C) are the cells' codes; the tokens' are the tokens given."""
+        """Transform both; `positions` (1, N, C) encode the cells, the input tokens themselves."""
         given = tokens
         for layer in self.layers:
             tokens, cells = layer(tokens, cells, given, positions)
@@ -133,8 +134,9 @@ class TwoWayBlock(nn.Module):
     """Tokens attend to tokens, then to the image; a perceptron; the image attends to the tokens.
 
     Args:
-        channels: of tokens and cells.
-        first: of a transformer's blocks; its tokens are replaced by what they attend to.
+        channels: channels of tokens and cells.
+        first: whether it is a transformer's first block, which replaces the tokens instead of
+            adding to them.
     """
 
     def __init__(self, channels: int, *, first: bool) -> None:
@@ -144,7 +146,7 @@ class TwoWayBlock(nn.Module):
         self.norm1 = nn.LayerNorm(channels)
         self.cross_attn_token_to_image = CrossAttention(channels, channels // 2)
         self.norm2 = nn.LayerNorm(channels)
-        self.mlp = TokenPerceptron(channels, 16 * channels // 3)
+        self.mlp = MLPBlock(channels, 16 * channels // 3, F.relu)
         self.norm3 = nn.LayerNorm(channels)
         self.cross_attn_image_to_token = CrossAttention(channels, channels // 2)
         self.norm4 = nn.LayerNorm(channels)
@@ -152,7 +154,7 @@ class TwoWayBlock(nn.Module):
     def forward(
         self, tokens: Tensor, cells: Tensor, given: Tensor, positions: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """`given` and `positions` are added to queries and keys, never to values."""
+        """Transform both; `given` and `positions` are added to queries and keys, not to values."""
         if self.first:
             tokens = self.self_attn(tokens, tokens, tokens)
         else:
@@ -182,7 +184,7 @@ class CrossAttention(nn.Module):
         self.out_proj = nn.Linear(inner, channels)
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Attend."""
+        """Let the queries attend to the keys."""
         q, k, v = (
             projection(x).unflatten(-1, (HEADS, -1)).transpose(1, 2)
             for projection, x in (
@@ -191,34 +193,5 @@ class CrossAttention(nn.Module):
                 (self.v_proj, values),
             )
         )
-        found = F.scaled_dot_product_attention(q, k, v)
-        return self.out_proj(found.transpose(1, 2).flatten(2))
-
-
-class TokenPerceptron(nn.Module):
-    """Two linear layers with a ReLU between."""
-
-    def __init__(self, channels: int, hidden: int) -> None:
-        super().__init__()
-        self.lin1 = nn.Linear(channels, hidden)
-        self.lin2 = nn.Linear(hidden, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(…, C) → (…, C)."""
-        return self.lin2(F.relu(self.lin1(x)))
-
-
-class Perceptron(nn.Module):
-    """Linear layers with ReLUs between: (…, widths[0]) → (…, widths[-1])."""
-
-    def __init__(self, widths: list[int]) -> None:
-        super().__init__()
-        steps = pairwise(widths)
-        self.layers = nn.ModuleList(nn.Linear(below, above) for below, above in steps)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply them."""
-        *hidden, last = self.layers
-        for layer in hidden:
-            x = F.relu(layer(x))
-        return last(x)
+        out = F.scaled_dot_product_attention(q, k, v)
+        return self.out_proj(out.transpose(1, 2).flatten(2))

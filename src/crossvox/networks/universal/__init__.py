@@ -1,1 +1,1 @@
-"""The networks of the CLIP-Driven Universal Model."""
+"""The two networks of the CLIP-Driven Universal Model (Liu et al., ICCV 2023)."""

@@ -1,4 +1,4 @@
-"""The SwinUNETR of the CLIP-Driven Universal Model, whose published weights it takes."""
+"""The SwinUNETR of the CLIP-Driven Universal Model (Liu et al., ICCV 2023)."""
 
 from __future__ import annotations
 
@@ -13,29 +13,28 @@ from crossvox.networks.blocks import Pointwise
 SUB_GRIDS = (
     (0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 0), (0, 0, 1), (1, 1, 1),
 )  # fmt: skip
-"""Offsets of the eight sub-grids that a merging of patches concatenates, in the original's order.
+"""Offsets of the eight sub-grids that patch merging concatenates, in the original's order.
 
-Two come twice and two are missing, which MONAI has put right since; the published weights were
-trained with this.
+Two are repeated and two are missing. MONAI has corrected this since, but the published weights were
+trained with it.
 """
 
 
 class UniversalSwinUNETRBackbone:
-    """The Universal Model's SwinUNETR (62 million parameters); takes its published weights.
+    """The Universal Model's SwinUNETR, 62 million parameters; takes the published weights.
 
-    MONAI's SwinUNETR but for the order in which it merges patches, with a head of our own.
+    MONAI's SwinUNETR with another order in patch merging and a head of our own.
     Sources: Hatamizadeh et al., Swin UNETR, BrainLes 2021; Liu et al., CLIP-Driven Universal
     Model, ICCV 2023.
 
     Args:
         task: gives the patch.
-        feature_size: channels at the image's size, a multiple of 12: 48 in the publication; less
-            for small machines, without its weights.
-        pretrained: published weights will be loaded; changes nothing here.
+        feature_size: channels at the image's size, a multiple of 12; 48 in the publication,
+            smaller sizes cannot take its weights.
+        pretrained: whether published weights will be loaded; changes nothing here.
 
     Raises:
-        ValueError: the patch is no multiple of 32 or a single voxel at the bottom, or
-            `feature_size` is no multiple of 12.
+        ValueError: the patch does not fit the strides, or `feature_size` is no multiple of 12.
     """
 
     published = "universal_swinunetr"
@@ -49,35 +48,35 @@ class UniversalSwinUNETRBackbone:
 
     @staticmethod
     def crop(**options: object) -> CropRule:
-        """Any multiples of 32; no option changes that."""
+        """Return the rule: multiples of 32, whatever the options."""
         return CropRule(multiple=32)
 
     def encoder(self) -> SwinEncoder:
-        """A new encoder with its own random weights."""
+        """Return a new encoder with random weights."""
         return SwinEncoder(self.feature_size)
 
     def decoder(self, n_classes: int) -> SwinDecoder:
-        """A new up path to `n_classes` logits (background included), own random weights."""
+        """Return a new up path to `n_classes` logits, background included, with random weights."""
         return SwinDecoder(self.feature_size, n_classes)
 
 
 class SwinEncoder(nn.Module):
-    """(B, 1, X, Y, Z) → features of f, f, 2f, 4f, 8f and 16f channels, each half as fine.
+    """(B, 1, X, Y, Z) → features of f, f, 2f, 4f, 8f and 16f channels at halving resolutions.
 
-    All but the fifth have passed through a block of convolutions.
+    All but the fifth pass through a block of convolutions.
 
     Args:
         feature_size: f.
 
     Raises:
-        ValueError: a size is no multiple of 32 or a single voxel at the bottom.
+        ValueError: the size does not fit the strides.
     """
 
     def __init__(self, feature_size: int) -> None:
         super().__init__()
         f = feature_size
         self.channels = [f, f, 2 * f, 4 * f, 8 * f, 16 * f]
-        # It reads numbers from a tensor to set itself up, so that it cannot be made without any.
+        # Its constructor reads values of a tensor, which the device "meta" does not have.
         with torch.device("cpu"):
             self.swinViT = SwinTransformer(
                 in_chans=1,
@@ -97,7 +96,7 @@ class SwinEncoder(nn.Module):
         self.encoder10 = _block(16 * f, 16 * f)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Features of every level."""
+        """Return the features of all levels."""
         UniversalSwinUNETRBackbone.crop().check(x.shape[2:], "universal_swinunetr")
         hidden = self.swinViT(x, normalize=True)
         return [
@@ -110,7 +109,7 @@ class SwinEncoder(nn.Module):
         ]
 
     def published_names(self) -> list[str]:
-        """All parameters; the buffers are numbers of table rows, which the window fixes."""
+        """Return all parameters' names; the buffers are row numbers that follow from the window."""
         return [name for name, _ in self.named_parameters()]
 
 
@@ -119,7 +118,7 @@ class SwinDecoder(nn.Module):
 
     Args:
         feature_size: the encoder's.
-        n_classes: logits per voxel; the head is ours, the rest published.
+        n_classes: logits per voxel; only the head is not published.
     """
 
     def __init__(self, feature_size: int, n_classes: int) -> None:
@@ -133,7 +132,7 @@ class SwinDecoder(nn.Module):
         self.head = Pointwise(f, n_classes)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Logits at the input's size."""
+        """Return the logits."""
         x = features[-1]
         ups = (self.decoder5, self.decoder4, self.decoder3, self.decoder2, self.decoder1)
         for up, skip in zip(ups, features[-2::-1], strict=True):
@@ -141,7 +140,7 @@ class SwinDecoder(nn.Module):
         return self.head(x).contiguous()
 
     def published_names(self) -> list[str]:
-        """All but the head."""
+        """Return all names but the head's."""
         return [name for name in self.state_dict() if not name.startswith("head.")]
 
 
@@ -149,7 +148,7 @@ class _Merging(PatchMerging):
     """Tokens (B, D, H, W, C), even sizes → (B, D/2, H/2, W/2, 2C)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """The original's sub-grids side by side, normed and mixed."""
+        """Concatenate the original's sub-grids, normalise and project them."""
         parts = [x[:, i::2, j::2, k::2] for i, j, k in SUB_GRIDS]
         return self.reduction(self.norm(torch.cat(parts, dim=-1)))
 

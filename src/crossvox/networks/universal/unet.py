@@ -1,4 +1,4 @@
-"""The U-Net of the CLIP-Driven Universal Model, whose published weights it takes."""
+"""The U-Net of the CLIP-Driven Universal Model (Liu et al., ICCV 2023)."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ NormForm = Literal["batch", "instance", "running"]
 
 
 class UniversalUNetBackbone:
-    """The Universal Model's U-Net (19 million parameters); takes its published weights.
+    """The Universal Model's U-Net, 19 million parameters; takes the published weights.
 
-    Four levels with 2, 4, 8 and 16 times `width` channels, two convolutions each; the skips are
-    taken before the max-pooling. Source: Liu et al., CLIP-Driven Universal Model, ICCV 2023.
+    Four levels of 2, 4, 8 and 16 times `width` channels, with two convolutions each. Skips are
+    taken before max-pooling. Source: Liu et al., CLIP-Driven Universal Model, ICCV 2023.
 
     Args:
         task: gives the patch.
-        width: 32 in the publication; less for small machines, without its weights.
-        norm: "batch" (statistics of the crops at hand, also at inference, as published), "running"
+        width: 32 in the publication; smaller widths cannot take its weights.
+        norm: "batch" (statistics of the given crops, also at inference, as published), "running"
             (batch norm with running statistics at inference), "instance", or "auto": "batch" with
             published weights, "instance" without.
-        pretrained: published weights will be loaded.
+        pretrained: whether published weights will be loaded.
 
     Raises:
-        ValueError: the patch is no multiple of 8 or a single voxel at the bottom.
+        ValueError: an option is unknown, or the patch does not fit the strides.
     """
 
     published = "universal_unet"
@@ -54,15 +54,15 @@ class UniversalUNetBackbone:
 
     @staticmethod
     def crop(**options: object) -> CropRule:
-        """Any multiples of 8; no option changes that."""
+        """Return the rule: multiples of 8, whatever the options."""
         return CropRule(multiple=8)
 
     def encoder(self) -> UniversalEncoder:
-        """A new down path with its own random weights."""
+        """Return a new down path with random weights."""
         return UniversalEncoder(self.width, self.norm)
 
     def decoder(self, n_classes: int) -> UniversalDecoder:
-        """A new up path to `n_classes` logits (background included), own random weights."""
+        """Return a new up path to `n_classes` logits, background included, with random weights."""
         return UniversalDecoder(self.width, self.norm, n_classes)
 
 
@@ -74,7 +74,7 @@ class UniversalEncoder(nn.Module):
         norm: see `UniversalUNetBackbone`.
 
     Raises:
-        ValueError: a size is no multiple of 8 or a single voxel at the bottom.
+        ValueError: the size does not fit the strides.
     """
 
     def __init__(self, width: int, norm: NormForm) -> None:
@@ -86,7 +86,7 @@ class UniversalEncoder(nn.Module):
         self.down_tr512 = _Stage(8 * width, 8 * width, 16 * width, norm)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Features of every level."""
+        """Return the features of all levels."""
         UniversalUNetBackbone.crop().check(x.shape[2:], "universal_unet")
         features = [self.down_tr64(fast_layout(x))]
         for stage in (self.down_tr128, self.down_tr256, self.down_tr512):
@@ -94,7 +94,7 @@ class UniversalEncoder(nn.Module):
         return features
 
     def published_names(self) -> list[str]:
-        """All of it is published."""
+        """Return all names: all of it is published."""
         return list(self.state_dict())
 
 
@@ -104,7 +104,7 @@ class UniversalDecoder(nn.Module):
     Args:
         width: the encoder's.
         norm: see `UniversalUNetBackbone`.
-        n_classes: logits per voxel; the head is ours, the rest published.
+        n_classes: logits per voxel; only the head is not published.
     """
 
     def __init__(self, width: int, norm: NormForm, n_classes: int) -> None:
@@ -115,7 +115,7 @@ class UniversalDecoder(nn.Module):
         self.head = Pointwise(2 * width, n_classes)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Logits at the input's size."""
+        """Return the logits."""
         x = features[-1]
         for up, skip in zip(
             (self.up_tr256, self.up_tr128, self.up_tr64), features[-2::-1], strict=True
@@ -124,7 +124,7 @@ class UniversalDecoder(nn.Module):
         return self.head(x).contiguous()
 
     def published_names(self) -> list[str]:
-        """All but the head."""
+        """Return all names but the head's."""
         return [name for name in self.state_dict() if not name.startswith("head.")]
 
 
@@ -136,7 +136,7 @@ class _Stage(nn.Module):
         self.ops = nn.Sequential(_Unit(inputs, between, norm), _Unit(between, outputs, norm))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Both units."""
+        """Apply both units."""
         return self.ops(x)
 
 
@@ -161,8 +161,8 @@ class _Unit(nn.Module):
     def __init__(self, inputs: int, outputs: int, norm: NormForm) -> None:
         super().__init__()
         self.conv1 = nn.Conv3d(inputs, outputs, 3, padding=1)
-        # The norm subtracts the bias again; what reached it would be the gradient's rounding
-        # errors, which Adam blows up to whole steps. It only shifts the published running means.
+        # The norm subtracts the bias again. Its gradient would be rounding errors, which Adam
+        # blows up to whole steps. The published bias only shifts the running means.
         assert self.conv1.bias is not None
         nn.init.zeros_(self.conv1.bias).requires_grad_(False)
         self.bn1 = _Norm(outputs, norm)
@@ -175,11 +175,11 @@ class _Unit(nn.Module):
 class _Norm(nn.BatchNorm3d):
     """Batch norm in three forms; (B, C, X, Y, Z) → the same shape.
 
-    The published networks normalise by the statistics of what they are given, in evaluation too,
-    so that a prediction depends on what else is in the batch, and every forward pass moves the
-    running statistics. "batch" does the first in training; in evaluation each row is normalised
-    by itself, as if it were given alone, and no statistics move: no prediction depends on another
-    subject, and none changes the model.
+    The published networks use the statistics of the given batch, in evaluation too. Their
+    predictions depend on the rest of the batch, and each forward pass moves the running
+    statistics. "batch" uses the batch's statistics in training only. In evaluation it normalises
+    each row by itself and moves no statistics, so that a prediction neither depends on another
+    subject nor changes the model.
     """
 
     def __init__(self, channels: int, form: NormForm) -> None:
@@ -187,13 +187,13 @@ class _Norm(nn.BatchNorm3d):
         self.form = form
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise as the form and the mode say."""
+        """Normalise according to form and mode."""
         if self.form == "running":
             return super().forward(input)
         if self.form == "batch" and self.training:
             return F.batch_norm(
                 input, self.running_mean, self.running_var, self.weight, self.bias, training=True
-            )  # the count of batches stands still, as published
+            )  # as published, the number of batches is not counted
         rows = [
             F.batch_norm(row, None, None, self.weight, self.bias, training=True)
             for row in input.split(1)

@@ -12,15 +12,15 @@ class PyramidDecoder(nn.Module):
     """[image, tap 1, …, tap n, deepest] → logits (B, n_classes, X, Y, Z) at the image's size.
 
     Taps and the deepest feature lie on a grid that is 2ⁿ times coarser than the image. Transposed
-    convolutions bring tap i to half the resolution of tap i − 1, so that the last stays where it
-    is and the first ends at half the image's; these are the skips of a U-Net, whose topmost one is
-    the image after a convolution: tokens of a patch know little of the border that runs through
-    it. The idea is UNETR's (Hatamizadeh et al., WACV 2022).
+    convolutions bring the first tap to half the image's resolution, each further tap to half of
+    the one before; the last stays where it is. These are the skips of a U-Net. The topmost skip
+    is the image after a convolution, since the tokens of a patch know little of the border that
+    runs through it. The idea is UNETR's (Hatamizadeh et al., WACV 2022).
 
     Args:
         channels: of the features.
-        widths: channels per resolution, n + 1 of them, the image's first. At the image's own
-            size a few suffice, and each costs much memory.
+        widths: channels per resolution, n + 1 of them, the image's first. At the image's own size
+            a few suffice, and each takes much memory.
         n_classes: of the logits.
     """
 
@@ -40,19 +40,19 @@ class PyramidDecoder(nn.Module):
         self.head = Pointwise(widths[0], n_classes)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Logits at the image's size."""
+        """Return the logits."""
         image, *taps, deepest = features
         skips = [self.stem(fast_layout(image))]
         skips += [lift(tap) for lift, tap in zip(self.lifts, taps, strict=True)]
         x = self.bottom(torch.cat([deepest, skips.pop()], dim=1))
         for up, level in zip(self.ups, self.levels, strict=True):
             x = level(torch.cat([up(x), skips.pop()], dim=1))
-        # Few channels, read class by class from here on: back to the usual layout.
+        # Few channels, from here on read class by class: back to the channels-first layout.
         return self.head(x).contiguous()
 
 
 def _lift(inputs: int, widths: list[int]) -> nn.Sequential:
-    """From the coarsest resolution to that of widths[0], doubling it for every further width."""
+    """Build the way from the coarsest resolution to that of widths[0], doubling at each step."""
     *above, coarsest = widths
     if not above:
         return conv_norm_act(inputs, coarsest, (1, 1, 1))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from crossvox.errors import UsageError
 from crossvox.methods import Method
-from crossvox.networks.teacher import Teacher
+from crossvox.methods.mean_teacher import Teacher
 from fixtures.methods import crops, make_batch, make_method, make_task
 
 TAUGHT = ("bcp", "cml", "uamt")
@@ -95,7 +95,7 @@ def test_mean_is_over_passes_whose_noise_is_cut() -> None:
     often = teacher.mean(images, passes=16)[:, 1]
     assert float(often.std()) == pytest.approx(float(once.std()) / 4, rel=0.1)
     assert torch.allclose(teacher.mean(images, 3, noise=0.0), teacher(images))
-    with pytest.raises(ValueError, match="needs a pass"):
+    with pytest.raises(ValueError, match="passes is 0"):
         teacher.mean(images, passes=0)
 
 

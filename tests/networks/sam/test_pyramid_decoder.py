@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from crossvox.networks.sam.pyramid import PyramidDecoder
+from crossvox.networks.sam.pyramid_decoder import PyramidDecoder
 
 
 def features(rows: int = 2, grid: tuple[int, int, int] = (2, 3, 1), halvings: int = 2):
