@@ -1,4 +1,4 @@
-"""Synthetic two-modality scans, for trying things out."""
+"""Synthetic two-modality scans of an abdomen-like phantom, for trying things out."""
 
 from crossvox.data.phantom.writer import LABELS, write_phantom
 

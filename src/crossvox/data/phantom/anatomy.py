@@ -1,8 +1,8 @@
-"""An abdomen as a function of space: which tissue lies where in one synthetic subject.
+"""A synthetic abdomen as a function of space: which tissue lies at a point.
 
-Everything is analytic (ellipsoids, tubes, thresholds of smooth random fields), so a scan of any
-grid, orientation and slice thickness can be taken of the same subject. Coordinates are RAS mm.
-The shapes are invented and only resemble an abdomen.
+Everything is analytic (ellipsoids, tubes, thresholds of smooth random fields), so one subject can
+be scanned on any grid, at any orientation and slice thickness. Coordinates are RAS mm. The shapes
+are invented and only resemble an abdomen.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Points = np.ndarray
 
 
 class Tissue(IntEnum):
-    """What a point can be made of; labels are made from the last five."""
+    """Tissue at a point; the last five make up the labelled organs."""
 
     AIR = 0
     FAT = 1
@@ -44,7 +44,7 @@ class Tissue(IntEnum):
 class SmoothField:
     """A stationary random function of space: a sum of plane waves with random phases.
 
-    Values have mean 0 and variance 1; `length` (mm) is the distance over which they change.
+    Values have mean 0 and variance 1. `length` (mm) is the distance over which they change.
     """
 
     def __init__(self, rng: np.random.Generator, length: float, waves: int = 10) -> None:
@@ -52,7 +52,7 @@ class SmoothField:
         self.phases = rng.uniform(0, 2 * np.pi, waves).astype(np.float32)
 
     def __call__(self, points: Points) -> np.ndarray:
-        """Values (N,) float32 at `points`."""
+        """Return the values (N,) float32 at `points`."""
         total = np.zeros(points.shape[1], np.float32)
         for wave, phase in zip(self.waves, self.phases, strict=True):
             total += np.cos(wave @ points + phase)
@@ -60,7 +60,7 @@ class SmoothField:
 
 
 def rotation(degrees: Sequence[float] | np.ndarray) -> np.ndarray:
-    """3×3 rotation about x, then y, then z."""
+    """Return the (3, 3) rotation about x, then y, then z."""
     matrix = np.eye(3)
     for axis, angle in enumerate(np.radians(degrees)):
         i, j = (axis + 1) % 3, (axis + 2) % 3
@@ -72,7 +72,7 @@ def rotation(degrees: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 class Organ:
-    """An ellipsoid with its subject's own place, size and tilt; `level` is 1 on its surface."""
+    """An ellipsoid of random position, size and tilt; `level` is 1 on its surface."""
 
     def __init__(
         self,
@@ -90,24 +90,24 @@ class Organ:
         self.axes = rotation(np.asarray(tilt) + rng.normal(0, 5, 3))
 
     def level(self, points: Points, offset: Sequence[float] = (0, 0, 0)) -> np.ndarray:
-        """Distance from the centre (moved by `offset` mm) in units of the radii, (N,)."""
+        """Return the distance from the centre (moved by `offset` mm) in radii, (N,)."""
         matrix = (self.axes.T / self.radii[:, None]).astype(np.float32)
         centre = (self.centre + offset).astype(np.float32)
         return np.linalg.norm(matrix @ (points - centre[:, None]), axis=0)
 
 
 def _tube(points: Points, x: float, y: float, rx: float, ry: float) -> np.ndarray:
-    """Level of an elliptic cylinder along z, (N,); 1 on its surface."""
+    """Return the level of an elliptic cylinder along z, (N,); 1 on its surface."""
     return np.hypot((points[0] - x) / rx, (points[1] - y) / ry)
 
 
 def _merge(a: np.ndarray, b: np.ndarray, sharpness: float = 8.0) -> np.ndarray:
-    """Smooth union of two levels."""
+    """Return the smooth union of two levels."""
     return -np.logaddexp(-sharpness * a, -sharpness * b) / sharpness
 
 
-class Subject:
-    """One synthetic person, drawn from `rng`: size, fat, pose, organs, deformation."""
+class Abdomen:
+    """The abdomen of one synthetic person: random size, fat, pose, organs and deformation."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.size = np.exp(rng.normal(0, 0.045, 3))
@@ -125,11 +125,11 @@ class Subject:
         self.organs = _draw_organs(rng)
 
     def tissues(self, world: Points) -> np.ndarray:
-        """`Tissue` of every point of `world` (RAS mm relative to the subject), (N,) uint8."""
+        """Return the `Tissue` of every point (RAS mm relative to the subject), (N,) uint8."""
         points = self._canonical(world)
         cavity = (np.abs(points[0]) / 115) ** 2.4 + (np.abs(points[1]) / 76) ** 2.4
         cavity = cavity ** np.float32(1 / 2.4)
-        # The wall is thicker in front for some subjects, as a belly is.
+        # Some subjects have a belly: the wall is thicker in front.
         front = self.belly * np.clip(points[1] / 76, 0, 1)
         outside = (cavity - 1) * 92 - front
         tissue = np.zeros(points.shape[1], np.uint8)
@@ -144,7 +144,7 @@ class Subject:
         return points + np.float32(self.bend_mm) * bend
 
     def _inside(self, points: Points, cavity: np.ndarray, outside: np.ndarray) -> np.ndarray:
-        """Paint from the back to the front: later structures hide earlier ones."""
+        """Paint tissue by tissue; later ones cover earlier ones."""
         tissue = np.full(points.shape[1], Tissue.FAT, np.uint8)
         tissue[(outside > 0) & (outside < 9)] = Tissue.MUSCLE
         tissue[outside > 7 + self.fat] = Tissue.MUSCLE  # skin
@@ -225,7 +225,7 @@ class Subject:
         spine = (_tube(points, 0, -83, 4, 12) < 1) & (phase > 14)
         tissue[(arch < 1) | wing | spine] = Tissue.BONE
         tissue[arch < 0.62] = Tissue.CSF
-        # Ribs fall towards the front, and there is none below the costal margin.
+        # Ribs slope down towards the front, and end at the costal margin.
         height = z + 0.45 * y
         rib = (np.mod(height + self.rib, 30) < 11) & (height > -35) & (np.abs(x) > 25)
         shell = np.abs(outside - 4.5)

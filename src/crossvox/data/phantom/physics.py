@@ -1,8 +1,8 @@
-"""How a CT and an MR scanner see the tissues of the synthetic subject.
+"""Intensities, noise and artefacts of a CT and an MR scan of the synthetic abdomen.
 
-The two tables are no monotone maps of each other: in CT all soft tissue is nearly alike and bone
-is bright, in MR (a fat-suppressed T2 look) bone and flowing blood are dark, spleen, kidneys and
-fluids bright. Values vary from scan to scan, so that no fixed threshold finds an organ.
+No monotone map leads from one modality to the other. In CT all soft tissue is nearly alike and
+bone is bright. In MR (a fat-suppressed T2 look) bone and flowing blood are dark; spleen, kidneys
+and fluids are bright. Values vary from scan to scan, so no fixed threshold finds an organ.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ HOUNSFIELD: dict[Tissue, tuple[float, float]] = {
     Tissue.SPLEEN: (104, 13),
     Tissue.LEFT_KIDNEY: (118, 16),
 }
-"""Mean and spread between scans, in HU."""
+"""Mean and standard deviation between scans, in HU."""
 
 SIGNAL: dict[Tissue, tuple[float, float]] = {
     Tissue.AIR: (0.0, 0),
@@ -54,18 +54,18 @@ SIGNAL: dict[Tissue, tuple[float, float]] = {
     Tissue.SPLEEN: (0.70, 0.18),
     Tissue.LEFT_KIDNEY: (0.62, 0.15),
 }
-"""Relative signal, and the spread of its logarithm between scans."""
+"""Relative signal, and the standard deviation of its logarithm between scans."""
 
-_ALIKE = {Tissue.RIGHT_KIDNEY: Tissue.LEFT_KIDNEY, Tissue.LIVER_VEIN: Tissue.VEIN}
+_SAME_VALUE = {Tissue.RIGHT_KIDNEY: Tissue.LEFT_KIDNEY, Tissue.LIVER_VEIN: Tissue.VEIN}
 
 
 def ct_image(tissue: np.ndarray, world: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Hounsfield units (X, Y, Z) float32 with correlated noise and streaks.
+    """Return Hounsfield units (X, Y, Z) float32 with correlated noise and streaks.
 
     Args:
         tissue: `Tissue` codes (X, Y, Z, S); the last axis samples the slice's thickness.
         world: (3, X, Y, Z) RAS mm of the voxel centres.
-        rng: the scan's own source of chance.
+        rng: random generator of this scan.
     """
     draws = {t: mean + spread * rng.standard_normal() for t, (mean, spread) in HOUNSFIELD.items()}
     image = _render(tissue, draws)
@@ -79,12 +79,12 @@ def ct_image(tissue: np.ndarray, world: np.ndarray, rng: np.random.Generator) ->
 
 
 def mr_image(tissue: np.ndarray, world: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Magnitude signal (X, Y, Z) float32 ≥ 0: scan-wise scale, bias field, Rician noise.
+    """Return the magnitude signal (X, Y, Z) float32 ≥ 0: random scale, bias field, Rician noise.
 
     Args:
         tissue: `Tissue` codes (X, Y, Z, S); the last axis samples the slice's thickness.
         world: (3, X, Y, Z) RAS mm of the voxel centres.
-        rng: the scan's own source of chance.
+        rng: random generator of this scan.
     """
     draws = {t: mean * np.exp(rng.normal(0, spread)) for t, (mean, spread) in SIGNAL.items()}
     image = _render(tissue, draws)
@@ -99,17 +99,17 @@ def mr_image(tissue: np.ndarray, world: np.ndarray, rng: np.random.Generator) ->
 
 
 def _render(tissue: np.ndarray, values: dict[Tissue, float]) -> np.ndarray:
-    """Mean value over the samples of each voxel."""
+    """Return the mean value over the samples of each voxel."""
     table = np.zeros(len(Tissue))
     for code, value in values.items():
         table[code] = value
-    for code, same in _ALIKE.items():
+    for code, same in _SAME_VALUE.items():
         table[code] = table[same]
     return table[tissue].mean(axis=-1)
 
 
 def _streaks(world: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Straight faint lines across the axial plane, strongest near the spine."""
+    """Return faint straight lines across the axial plane, strongest near the spine."""
     x, y, z = world
     x, y = x - x.mean(), y - y.mean()
     total = np.zeros(x.shape)

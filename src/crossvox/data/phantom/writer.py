@@ -1,8 +1,8 @@
-"""Synthetic two-modality scans of an abdomen-like phantom, with labels and a manifest.
+"""Write a synthetic data set: CT and MR scans of phantoms, labels and a manifest.
 
-They are for trying things out: no patient is in them and no score on them says anything about
-patients. Each subject has its own size, pose, organs and smooth deformation, each scan its own
-grid, orientation, contrast and noise; see `phantom_anatomy` and `phantom_physics`.
+It is for trying things out: it shows no patient, and no score on it says anything about patients.
+Each subject has its own size, pose, organs and smooth deformation (`anatomy`), each scan its own
+grid, orientation, contrast and noise (`physics`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 
 from crossvox.data.manifest import Case, Manifest
-from crossvox.data.phantom.anatomy import Subject, Tissue, rotation
+from crossvox.data.phantom.anatomy import Abdomen, Tissue, rotation
 from crossvox.data.phantom.physics import ct_image, mr_image
 from crossvox.errors import UsageError
 from crossvox.utils.files import atomic_path
@@ -39,10 +39,10 @@ class Scanner:
     Attributes:
         render: (tissue (X, Y, Z, S), world (3, X, Y, Z), rng) → image (X, Y, Z).
         view: mean extent of the field of view in mm, left-right × front-back × head-feet.
-        slices: number of slices, relative to the asked shape's last axis.
+        slices: number of slices, relative to the last axis of the shape asked for.
         samples: points per voxel through the slice (odd: the middle one gives the label).
-        tilt: spread of the scan plane's rotation in degrees.
-        codes: the axis codes that files of this scanner have.
+        tilt: standard deviation of the scan plane's rotation, in degrees.
+        codes: axis codes of this scanner's files.
     """
 
     render: Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
@@ -70,24 +70,27 @@ def write_phantom(
     seed: int = 0,
     shape: tuple[int, int, int] = (72, 56, 30),
 ) -> Path:
-    """Write images, labels and `dataset.json` under `out`; return the manifest's path.
+    """Write images, labels and `dataset.json` below a folder; return the manifest's path.
 
-    Subject number i looks the same whatever the counts are. Files that exist are replaced.
+    Subject number i looks the same whatever the counts are. Existing files are replaced.
 
     Args:
         out: folder, made if missing.
         train: subjects of the train split; per modality, unless `paired`.
-        val: the same for the val split.
-        test: the same for the test split.
-        paired: every subject has both modalities, each on its own grid and, because the
-            subject moved in between, displaced by some millimetres and degrees.
-        registered: no such displacement; only with `paired`.
-        seed: another seed, other subjects.
-        shape: voxels of a CT (left-right, front-back, slices); the field of view stays the
-            same, so fewer voxels are larger ones.
+        val: subjects of the val split.
+        test: subjects of the test split.
+        paired: every subject has both modalities, each on its own grid. The subject moves between
+            the scans by some millimetres and degrees.
+        registered: the subject does not move; only with `paired`.
+        seed: other seeds give other subjects.
+        shape: voxels of a CT (left-right, front-back, slices). The field of view is fixed, so
+            fewer voxels are larger ones.
 
     Raises:
         UsageError: `registered` without `paired`.
+
+    >>> write_phantom("phantom", train=4, val=1, test=1, paired=True)
+    PosixPath('/…/phantom/dataset.json')
     """
     if registered and not paired:
         raise UsageError("a phantom can only be registered if it is paired; add paired")
@@ -114,9 +117,16 @@ def write_phantom(
 def _scan(
     modality: str, key: tuple[int, int, int], moved: bool, shape: tuple[int, int, int]
 ) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
-    """Image and label of the subject that `key` (seed, number, population) stands for."""
+    """Return image and label of one subject.
+
+    Args:
+        modality: of the scanner.
+        key: seed, number of the subject, and population (0 for paired subjects).
+        moved: the subject has moved since its first scan.
+        shape: see `write_phantom`.
+    """
     person = np.random.default_rng(key)
-    subject = Subject(person)
+    subject = Abdomen(person)
     table = np.array([*person.uniform(-30, 30, 2), person.uniform(-500, 500)])
     rng = np.random.default_rng((*key, 1 + list(SCANNERS).index(modality)))
     displacement = rotation(rng.normal(0, 3, 3)), rng.choice([-1, 1], 3) * rng.uniform(2, 8, 3)
@@ -144,7 +154,7 @@ def _grid(
     shape: tuple[int, int, int],
     rng: np.random.Generator,
 ) -> tuple[tuple[int, int, int], np.ndarray]:
-    """A scan's shape and affine: own field of view, offset, tilt and orientation."""
+    """Return shape and affine of a scan: random field of view, offset, tilt and orientation."""
     size = (shape[0], shape[1], round(shape[2] * scanner.slices))
     zoom = np.exp(rng.normal(0, 0.03))
     spacing = np.array(scanner.view) * [zoom, zoom, 1] / size
@@ -159,7 +169,7 @@ def _grid(
 
 
 def _points(size: tuple[int, int, int], affine: np.ndarray, offset: float = 0.0) -> np.ndarray:
-    """World coordinates (3, N) of the voxels, moved by `offset` voxels along the last axis."""
+    """Return world coordinates (3, N) of voxels moved by `offset` along the last axis."""
     voxels = np.indices(size, np.float32).reshape(3, -1)
     voxels[2] += offset
     matrix = affine.astype(np.float32)
