@@ -16,7 +16,6 @@ from crossvox.inference.postprocessing import (
     keep_one_component,
 )
 from crossvox.inference.slabs import Slab, assemble, mean_slabs
-from crossvox.utils.connected_components import CHUNK, class_boxes, class_centres, find_parts
 
 SHAPE = (9, 12, 7)
 
@@ -206,22 +205,6 @@ def test_classes_of_several_parts_stay_and_count_by_all_of_these():
     assert math.log(3) - (150 - 70) / DECAY_MM > math.log(2) - (70 - 5) / DECAY_MM
     assert math.log(3) - (150 - 60) / DECAY_MM < math.log(2) - (60 - 5) / DECAY_MM
     assert kept(row, offsets, classes=(2,)) == ".....1.1......222"
-
-
-def test_parts_and_centres_are_those_of_the_whole_volume():
-    noise = np.random.default_rng(3).normal(size=(40, 90, 80))  # of several chunks
-    label = np.digitize(ndimage.gaussian_filter(noise, 1.5), [0.02, 0.08]).astype(np.int16)
-    assert label.size > CHUNK
-    found = class_centres(label, [1, 2, 7])
-    assert list(found) == [1, 2]
-    assert [index for index, _ in class_boxes(label, [2, 1, 7])] == [2, 1]
-    for index, box in class_boxes(label, [1, 2]):
-        parts, own = find_parts(label, index, box), label == index
-        numbers, n = ndimage.label(own)
-        centres = ndimage.center_of_mass(own, numbers, range(1, n + 1))
-        np.testing.assert_allclose(parts.centres(), centres)
-        np.testing.assert_array_equal(parts.sizes, np.bincount(numbers.ravel())[1:])
-        np.testing.assert_allclose(found[index], ndimage.center_of_mass(own))
 
 
 @pytest.mark.parametrize("offsets", [(), along_x((None, 9), (9, None))])

@@ -29,7 +29,7 @@ from crossvox.data.prepare.fingerprint import fingerprint
 from crossvox.data.prepare.plan import make_plan
 from crossvox.errors import CrossvoxError, UsageError
 from crossvox.training.record import ELSEWHERE, read_config, read_facts
-from crossvox.utils.files import naming, real_path, sha256, sha256_once
+from crossvox.utils.files import naming_errors, real_path, sha256, sha256_once
 from crossvox.workflows.evaluate import Given, cases_of
 from crossvox.workflows.run import require_version
 from crossvox.workflows.train import store_path
@@ -146,7 +146,7 @@ def _tests(variants: Variants, manifest: Manifest) -> dict[str, Given]:
 def _parsed(values: dict[str, Any], parse: Parse, where: str) -> RunConfig:
     with tempfile.TemporaryDirectory(prefix="crossvox-benchmark-") as folder:
         file = Path(folder) / "settings.yaml"
-        with naming(file):
+        with naming_errors(file):
             file.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
         try:
             return parse(file)

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from crossvox.benchmark.cell import Cell
 from crossvox.errors import UsageError, require
-from crossvox.utils.files import atomic_write, naming
+from crossvox.utils.files import atomic_write, naming_errors
 from crossvox.utils.locks import Lock
 from crossvox.workflows.messages import Echo
 
@@ -57,7 +57,7 @@ class Launcher:
         command = [str(Path(sys.executable).with_name("crossvox")), *arguments]
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
         environment = os.environ | dict.fromkeys(names, str(self.threads))
-        with naming(log), open(log, "a", encoding="utf-8") as file:
+        with naming_errors(log), open(log, "a", encoding="utf-8") as file:
             print(f"$ crossvox {' '.join(arguments)}", file=file, flush=True)
             began = time.perf_counter()
             process = subprocess.Popen(

@@ -10,11 +10,11 @@ import numpy as np
 from crossvox.batch import Offset, Offsets
 from crossvox.inference.slabs import Slab, SlabCallback
 from crossvox.utils.connected_components import (
-    Parts,
+    Components,
     class_boxes,
     class_centres,
-    drop_smaller_parts,
-    find_parts,
+    find_components,
+    keep_largest_components,
 )
 
 MIN_KEPT = 0.7
@@ -101,10 +101,10 @@ def keep_one_component(
         offsets: `Task.offsets`.
     """
     if not offsets:
-        drop_smaller_parts(label, classes)
+        keep_largest_components(label, classes)
         return
     boxes = dict(class_boxes(label, classes))
-    found = {k: _sizes_and_centres(find_parts(label, k, box)) for k, box in boxes.items()}
+    found = {k: _sizes_and_centres(find_components(label, k, box)) for k, box in boxes.items()}
     centres = class_centres(label, set(range(1, len(offsets) + 1)) - set(classes))
     centres |= {k: own[sizes.argmax()] for k, (sizes, own) in found.items()}
     for index, (sizes, own) in found.items():
@@ -113,7 +113,7 @@ def keep_one_component(
         centres[index] = own[kept]
         if len(sizes) > 1:
             # Searched once more: the components of all classes at once take too much memory.
-            find_parts(label, index, boxes[index]).keep(kept)
+            find_components(label, index, boxes[index]).keep_only(kept)
 
 
 def _restore_lost(weighted: np.ndarray, plain: np.ndarray) -> np.ndarray:
@@ -142,9 +142,9 @@ def _mean_offsets(models: Sequence[Offsets]) -> Offsets:
     )
 
 
-def _sizes_and_centres(parts: Parts) -> tuple[np.ndarray, np.ndarray]:
+def _sizes_and_centres(components: Components) -> tuple[np.ndarray, np.ndarray]:
     # A function, so that these components are freed before the next class's are found.
-    return parts.sizes, parts.centres()
+    return components.sizes, components.centres()
 
 
 def _distance_to_expected(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from crossvox.batch import IGNORE
-from crossvox.utils.connected_components import drop_smaller_parts
+from crossvox.utils.connected_components import keep_largest_components
 
 
 def class_balanced_labels(p: Tensor, fraction: float) -> Tensor:
@@ -56,7 +56,7 @@ def largest_components(label: Tensor, classes: Collection[int]) -> Tensor:
     """
     kept = label.to("cpu", copy=True)
     for row in kept.numpy():
-        drop_smaller_parts(row, classes)
+        keep_largest_components(row, classes)
     return kept.to(label.device)
 
 

@@ -24,7 +24,7 @@ import yaml
 from crossvox.errors import DataError, UsageError
 from crossvox.training.progress import timed
 from crossvox.utils.documents import parse_json, read_yaml
-from crossvox.utils.files import atomic_write, naming
+from crossvox.utils.files import atomic_write, naming_errors
 from crossvox.utils.locks import Lock
 from crossvox.version import __version__
 
@@ -155,7 +155,7 @@ class RunRecord:
             (step, name, format(value, ".9g")) for name, value in values.items()
         )
         path = self.out / "metrics.csv"
-        with naming(path), open(path, "a", encoding="utf-8", newline="") as file:
+        with naming_errors(path), open(path, "a", encoding="utf-8", newline="") as file:
             file.write(text.getvalue())
         if TENSORBOARD:
             self._log_to_tensorboard(step, values)
@@ -206,7 +206,7 @@ class RunRecord:
 
     def _log_to_tensorboard(self, step: int, values: Mapping[str, float]) -> None:
         folder = self.out / "tensorboard"
-        with naming(folder):
+        with naming_errors(folder):
             if self._tensorboard is None:
                 # Imported here: this takes a second, which only commands that train should wait.
                 from lightning_fabric.loggers import TensorBoardLogger

@@ -1,1 +1,1 @@
-"""Files, documents, locks and colours that every layer shares."""
+"""Small tools that know nothing of the field: files, locks, documents, colours, components."""

@@ -1,4 +1,4 @@
-"""Connected parts of label maps."""
+"""Connected components of label maps."""
 
 from __future__ import annotations
 
@@ -9,54 +9,83 @@ import numpy as np
 from scipy import ndimage
 
 CHUNK = 2**18
-"""Voxels that are counted at a time, or as many as there are parts: counting makes some 50 bytes
-of each."""
+"""Voxels that are counted at a time, or as many as there are components. Counting takes about 50
+bytes for each."""
 
 Box = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The connected parts of one class, the voxels of each of which share faces.
+class Components:
+    """The connected components of one class; voxels of a component share faces.
 
-    With what `find_parts` and `keep` make it takes 7 bytes per voxel of the class's box, and some
-    100 per part.
+    Finding them and `keep_only` take 7 bytes per voxel of the class's box, and about 100 per
+    component.
 
     Attributes:
-        inside: view of the label map, of the class's box.
+        view: of the label map, inside the class's box.
         corner: (3,) voxel of the label map where the box begins.
-        numbers: of the box's shape: per voxel its part, from 1 up; 0 where another class is.
-        sizes: (n,) voxels of each part.
+        numbers: of the box's shape; per voxel the number of its component, from 1, or 0 where
+            another class is.
+        sizes: (n,) voxels of each component.
     """
 
-    inside: np.ndarray
+    view: np.ndarray
     corner: np.ndarray
     numbers: np.ndarray
     sizes: np.ndarray
 
     def centres(self) -> np.ndarray:
-        """(n, 3) mean voxel of each part, in the label map."""
+        """Return the (n, 3) mean voxel of each component, in the label map."""
         n = len(self.sizes)
         total = np.zeros((n, 3))
         for start, chunk in _chunks(self.numbers, n):
             own = np.flatnonzero(chunk)
-            for axis, places in enumerate(np.unravel_index(start + own, self.numbers.shape)):
-                total[:, axis] += np.bincount(chunk[own], places, n + 1)[1:]
+            for axis, index in enumerate(np.unravel_index(start + own, self.numbers.shape)):
+                total[:, axis] += np.bincount(chunk[own], index, n + 1)[1:]
         return total / self.sizes[:, None] + self.corner
 
-    def keep(self, part: int) -> int:
-        """Set to 0 all but one part, counted from 0; returns how many voxels these were."""
+    def keep_only(self, component: int) -> int:
+        """Set all but one component, counted from 0, to 0; return the number of these voxels."""
         if len(self.sizes) > 1:
-            self.inside[(self.numbers > 0) & (self.numbers != part + 1)] = 0
-        return int(self.sizes.sum() - self.sizes[part])
+            self.view[(self.numbers > 0) & (self.numbers != component + 1)] = 0
+        return int(self.sizes.sum() - self.sizes[component])
+
+
+def find_components(label: np.ndarray, index: int, box: Box) -> Components:
+    """Find the components of a class inside a box of a label map."""
+    numbers, n = ndimage.label(label[box] == index)
+    sizes = np.zeros(n, dtype=np.int64)
+    for _, chunk in _chunks(numbers, n):
+        sizes += np.bincount(chunk, minlength=n + 1)[1:]
+    return Components(label[box], np.array([along.start for along in box]), numbers, sizes)
+
+
+def keep_largest_components(label: np.ndarray, classes: Iterable[int]) -> np.ndarray:
+    """Set all but the largest component of each class to 0; of equal ones the first is kept.
+
+    Args:
+        label: (X, Y, Z) class indices, 0 background; changed in place.
+        classes: indices of the classes to treat; others stay as they are.
+
+    Returns:
+        Number of voxels set to 0, per class index up to the largest in `label`.
+
+    >>> keep_largest_components(np.array([[[1, 1, 0, 1]]]), [1])
+    array([0, 1])
+    """
+    dropped = np.zeros(max(0, int(label.max(initial=0))) + 1, dtype=np.int64)
+    for index, box in class_boxes(label, classes):
+        dropped[index] = _keep_largest(find_components(label, index, box))
+    return dropped
 
 
 def class_boxes(label: np.ndarray, classes: Iterable[int]) -> Iterator[tuple[int, Box]]:
-    """The smallest box that holds all of a class, of those classes that a label map has.
+    """Yield the class index and the smallest box of each class that a label map has.
 
     Args:
         label: (X, Y, Z) class indices, 0 background.
-        classes: those to look at.
+        classes: indices of the classes to look for.
     """
     boxes = ndimage.find_objects(label)
     for index in classes:
@@ -64,37 +93,12 @@ def class_boxes(label: np.ndarray, classes: Iterable[int]) -> Iterator[tuple[int
             yield index, boxes[index - 1]
 
 
-def find_parts(label: np.ndarray, index: int, box: Box) -> Parts:
-    """The parts of a class that a box of a label map holds."""
-    numbers, n = ndimage.label(label[box] == index)
-    sizes = np.zeros(n, dtype=np.int64)
-    for _, chunk in _chunks(numbers, n):
-        sizes += np.bincount(chunk, minlength=n + 1)[1:]
-    return Parts(label[box], np.array([along.start for along in box]), numbers, sizes)
-
-
-def drop_smaller_parts(label: np.ndarray, classes: Iterable[int]) -> np.ndarray:
-    """Set to 0 all but the largest part of each class, the first of equals.
-
-    Args:
-        label: (X, Y, Z) class indices, 0 background; changed in place.
-        classes: those to look at; others stay as they are.
-
-    Returns:
-        Per class index up to the largest in `label`, how many voxels were set to 0.
-    """
-    dropped = np.zeros(max(0, int(label.max(initial=0))) + 1, dtype=np.int64)
-    for index, box in class_boxes(label, classes):
-        dropped[index] = _drop_smaller(find_parts(label, index, box))
-    return dropped
-
-
 def class_centres(label: np.ndarray, classes: Iterable[int]) -> dict[int, np.ndarray]:
-    """Class index → (3,) mean voxel of all its parts, of those that a label map has.
+    """Return class index → (3,) mean voxel of each class that a label map has.
 
     Args:
         label: (X, Y, Z) class indices, 0 background.
-        classes: those to look at.
+        classes: indices of the classes to look for.
     """
     centres = {}
     for index, box in class_boxes(label, classes):
@@ -105,14 +109,13 @@ def class_centres(label: np.ndarray, classes: Iterable[int]) -> dict[int, np.nda
     return centres
 
 
-def _drop_smaller(parts: Parts) -> int:
-    # A function, so that nothing holds these parts while the next class's are found.
-    return parts.keep(int(parts.sizes.argmax()))
+def _keep_largest(components: Components) -> int:
+    # A function, so that these components are freed before the next class's are found.
+    return components.keep_only(int(components.sizes.argmax()))
 
 
 def _chunks(numbers: np.ndarray, n: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Some voxels at a time, each with the place of its first among all."""
-    # Of as many as there are parts at least: what is counted has that length.
+    """Yield chunks of at least `n` voxels, each with the flat index of its first voxel."""
     flat, step = numbers.reshape(-1), max(CHUNK, n)
     for start in range(0, flat.size, step):
         yield start, flat[start : start + step]

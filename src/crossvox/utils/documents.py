@@ -1,4 +1,4 @@
-"""YAML and JSON from wherever they come: plain values only, and never more than they look like."""
+"""Read YAML and JSON of any origin: plain values only, and no more of them than it seems."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import yaml
 
 from crossvox.errors import UsageError
 
-MOST_VALUES = 100_000
-"""In a YAML file, its aliases written out."""
+MAX_VALUES = 100_000
+"""Largest number of values in a YAML file with its aliases written out."""
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
-    """The mapping in a YAML file, empty for an empty one.
+    """Read the mapping in a YAML file; an empty file gives an empty mapping.
 
     Raises:
-        UsageError: it is unreadable, no mapping, or what `parse_yaml` refuses.
+        UsageError: the file is unreadable, no mapping, or refused by `parse_yaml`.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -35,11 +35,11 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """The value that a YAML text stands for; no tag makes anything but plain values of it.
+    """Parse a YAML text into plain values; tags make no other objects.
 
     Raises:
-        UsageError: it is no YAML, nested too deeply, or its aliases stand for too many values;
-            the message begins with `where`.
+        UsageError: the text is no YAML, nested too deeply, or its aliases stand for too many
+            values; the message begins with `where`.
     """
     try:
         value = yaml.safe_load(text)
@@ -47,31 +47,31 @@ def parse_yaml(text: str, where: str) -> Any:
         raise UsageError(f"{where}: nested too deeply; write it flat") from None
     except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"{where}: not a YAML file ({' '.join(str(error).split())})") from None
-    if _spelt_out(value) > MOST_VALUES:
+    if _expanded_size(value) > MAX_VALUES:
         raise UsageError(
-            f"{where}: its aliases (*name) stand for more than {MOST_VALUES} values; write them out"
+            f"{where}: its aliases (*name) stand for more than {MAX_VALUES} values; write them out"
         )
     return value
 
 
 def parse_json(text: str) -> Any:
-    """The value that a JSON text stands for; whatever is wrong with it is a `ValueError`."""
+    """Parse a JSON text; raises `ValueError` whatever is wrong with it."""
     try:
         return json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
 
-def _spelt_out(value: Any, known: dict[int, int] | None = None) -> int:
-    """How many values a YAML document has with each alias written out; endless if it holds itself.
+def _expanded_size(value: Any, known: dict[int, int] | None = None) -> int:
+    """Return the number of values with each alias written out; too many if a value holds itself.
 
-    A file of a few lines can stand for billions of them, which whoever walks through it pays for.
+    A file of a few lines can stand for billions of values, which would take hours to walk through.
     """
     known = {} if known is None else known
     if not isinstance(value, dict | list):
         return 1
     if id(value) not in known:
-        known[id(value)] = MOST_VALUES + 1  # what it is until its end is reached: itself within
+        known[id(value)] = MAX_VALUES + 1  # until it is counted, in case it holds itself
         parts = value.values() if isinstance(value, dict) else value
-        known[id(value)] = 1 + sum(_spelt_out(part, known) for part in parts)
+        known[id(value)] = 1 + sum(_expanded_size(part, known) for part in parts)
     return known[id(value)]

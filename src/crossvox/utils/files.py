@@ -1,4 +1,4 @@
-"""Writing files so that a half-written one is never taken for a whole one."""
+"""Write files as a whole or not at all, and check folders before any work."""
 
 from __future__ import annotations
 
@@ -19,19 +19,22 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 TEMPORARY = ".tmp-"
-"""How the name of a file begins that is not whole yet."""
+"""Prefix of files that are still being written."""
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path that becomes `path` when the block succeeds and vanishes if not.
+    """Yield a temporary path that becomes `path` if the block succeeds, and is removed if not.
 
-    The temporary file lies in the same folder (so that the final rename is atomic) and ends as
-    `path` does (so that writers that look at the suffix still work). What a killed process left
-    of the same `path` is removed.
+    The temporary file lies in the same folder, so that the final rename is atomic, and has the
+    suffix of `path`, because writers look at it. Remains of a killed process that was writing the
+    same `path` are removed.
+
+    >>> with atomic_path("scan.nii.gz") as temporary:
+    ...     nib.save(image, temporary)
     """
     path = Path(path)
-    with naming(path):
+    with naming_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         prefix = f"{TEMPORARY}{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]}-"
         for left in path.parent.glob(prefix + "*"):
@@ -50,10 +53,10 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def naming(path: Path | str) -> Iterator[None]:
-    """Let an error of the system while `path` is written name it.
+def naming_errors(path: Path | str) -> Iterator[None]:
+    """Make errors of the system in the block name `path`.
 
-    A full disk, for one, is reported without a name, or with the temporary file's.
+    Some, such as a full disk, come without a name, or with that of a temporary file.
     """
     try:
         yield
@@ -71,11 +74,11 @@ def atomic_write(path: Path | str, data: bytes | str) -> None:
 
 
 def require_folder(path: Path | str) -> None:
-    """Look before any work whether results can be written to a folder, which need not exist yet.
+    """Check before any work that results can be written to a folder, which need not exist yet.
 
     Raises:
-        UsageError: a file stands there.
-        OSError: it cannot be written, or made.
+        UsageError: there is a file of that name.
+        OSError: the folder cannot be written to, or made.
     """
     if Path(path).exists() and not Path(path).is_dir():
         raise UsageError(f"{path} is a file; --out must name a folder")
@@ -83,7 +86,7 @@ def require_folder(path: Path | str) -> None:
 
 
 def require_writable(path: Path | str) -> None:
-    """Raise `OSError` if a folder cannot be written, or made where there is none."""
+    """Raise `OSError` if a folder cannot be written to, or made if there is none."""
     place = Path(path).absolute()
     there = next(folder for folder in (place, *place.parents) if folder.exists())
     if not os.access(there, os.W_OK | os.X_OK):
@@ -93,15 +96,15 @@ def require_writable(path: Path | str) -> None:
 
 
 def real_path(path: Path | str) -> Path:
-    """The absolute path with links followed.
+    """Return the absolute path with links followed.
 
-    Unlike `Path.resolve`, it takes links that lead in a circle, which whoever opens them tells of.
+    Unlike `Path.resolve` it accepts links in a circle; opening such a file raises the error.
     """
     return Path(os.path.realpath(path))
 
 
 def sha256(path: Path | str) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
+    """Return the hexadecimal SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -110,7 +113,7 @@ def sha256(path: Path | str) -> str:
 
 
 def sha256_once(path: Path | str) -> str:
-    """`sha256`, read again only when the file's size or time has changed."""
+    """Return `sha256`, computed anew only if the file's size or time has changed."""
     status = os.stat(path)
     return _sha256_of(str(path), status.st_size, status.st_mtime_ns)
 
@@ -121,20 +124,20 @@ def _sha256_of(path: str, size: int, mtime_ns: int) -> str:
 
 
 def _begin(path: Path, prefix: str) -> tuple[int | None, Path]:
-    """A new file beside `path`, and the lock by which others know that it is being written."""
+    """Create a file beside `path`; return its lock, by which others see the writer, and its path."""
     suffix = "".join(path.suffixes)
     while True:
         handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=path.parent)
         if fcntl is None:
             os.close(handle)
             return None, Path(name)
-        # Not a `Lock`, which counts as held where a file system has none: there, leftovers must
-        # stay, as nobody can tell them from a file that is being written.
+        # Not a `Lock`, which counts as held on a file system without locks. There remains must
+        # stay, because they cannot be told from a file that is being written.
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if Path(name).exists():
             return handle, Path(name)
-        os.close(handle)  # removed by another before it was locked
+        os.close(handle)  # another process removed it before it was locked
 
 
 def _remove_if_abandoned(temporary: Path) -> None:

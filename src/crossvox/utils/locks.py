@@ -1,4 +1,4 @@
-"""Locks between processes; the system lets go of them when their holder ends, however it ends."""
+"""Locks between processes, which the system releases when their holder ends, however it ends."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ else:
 
 
 class Lock:
-    """An empty file, made if need be, of which at most one process at a time is the holder.
+    """A lock that at most one process holds at a time.
 
-    On a file system that knows no locks everybody may hold it: no protection, but no failure.
+    It is an empty file, created if missing. On a file system without locks every process may hold
+    it: no protection, but no failure.
 
     Args:
         path: the file; it stays when the lock is released.
 
     Attributes:
-        handle: the open file's descriptor. On POSIX, a child process that keeps it open keeps
+        handle: descriptor of the open file. On POSIX, a child process that keeps it open keeps
             the lock beyond this process's end.
+
+    >>> with Lock("run/lock") as lock:
+    ...     lock.acquire()
+    True
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -29,7 +34,7 @@ class Lock:
         self.handle = self._file.fileno()
 
     def acquire(self) -> bool:
-        """Become the holder, without waiting; False if another is."""
+        """Take the lock without waiting; return False if another process holds it."""
         try:
             if sys.platform == "win32":
                 self._file.seek(0)
@@ -39,11 +44,11 @@ class Lock:
         except (BlockingIOError, PermissionError):
             return False
         except OSError:
-            pass  # as of a cluster's file system that was mounted without locks
+            pass  # a file system without locks, as on some clusters
         return True
 
     def release(self) -> None:
-        """Let others have it."""
+        """Release the lock."""
         self._file.close()
 
     def __enter__(self) -> Lock:

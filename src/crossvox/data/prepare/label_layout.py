@@ -14,7 +14,7 @@ from crossvox.batch import Offset, Offsets
 from crossvox.data.formats.nifti import NiftiFile, label_indices, read_nifti
 from crossvox.data.manifest import Case, Manifest
 from crossvox.data.manifest.selection import Selection
-from crossvox.utils.connected_components import class_centres, drop_smaller_parts
+from crossvox.utils.connected_components import class_centres, keep_largest_components
 
 MAX_STRAY = 0.05
 """Largest share of a class's voxels outside the largest connected parts of its scans."""
@@ -69,7 +69,7 @@ def find_label_layout(
                 offsets[first, second].append(affine @ (a - b))
             counts = np.bincount(label[label > 0], minlength=len(names) + 1)
             total[outlined] += counts[outlined]
-            dropped = drop_smaller_parts(label, outlined)
+            dropped = keep_largest_components(label, outlined)
             stray[: len(dropped)] += dropped
         shown.update(np.flatnonzero(total).tolist())
         scattered.update(np.flatnonzero(stray > MAX_STRAY * total).tolist())
