@@ -124,7 +124,7 @@ def _sha256_of(path: str, size: int, mtime_ns: int) -> str:
 
 
 def _begin(path: Path, prefix: str) -> tuple[int | None, Path]:
-    """Create a file beside `path`; return its lock, by which others see the writer, and its path."""
+    """Create a file beside `path`; return the lock that shows it is in use, and its path."""
     suffix = "".join(path.suffixes)
     while True:
         handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=path.parent)
