@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from pathlib import Path
 
 from crossvox.cli.options import add_root, new_parser, parse, pick, required
 from crossvox.config.presets import load_preset, merge, presets
 from crossvox.config.registry import crop_rule
 from crossvox.config.run_config import section
-from crossvox.data.checks import check_manifest, format_problems, has_errors
+from crossvox.data.checks import format_problems, has_errors
+from crossvox.data.checks.overlap import describe_overlaps
 from crossvox.data.manifest import load_manifest
 from crossvox.data.prepare.plan import Budget
 from crossvox.networks import BACKBONES
 from crossvox.utils.files import atomic_write
-from crossvox.workflows.check import broken, draw, overlap_lines, overlap_problems, overlaps
+from crossvox.workflows.check import check_dataset, draw_cases
 from crossvox.workflows.prepare import prepare
 
 
@@ -31,21 +30,13 @@ def check_command(argv: list[str]) -> int:
         help="also draw every case with its labels, as CASE.png in this folder",
     )
     values = parse(parser, argv)
-    manifest, problems = check_manifest(values["dataset"], values["root"])
-    faulty = broken(problems)
-    shared = overlaps(manifest, faulty) if manifest else []
-    problems += overlap_problems(shared)
+    result = check_dataset(values["dataset"], values["root"])
     if values["json"] is not None:
-        content = {
-            "problems": [dataclasses.asdict(problem) for problem in problems],
-            "overlaps": [dataclasses.asdict(pair) for pair in shared],
-        }
-        text = json.dumps(content, indent=1, ensure_ascii=False)
-        atomic_write(values["json"], text + "\n")
-    print("\n".join([*overlap_lines(shared), format_problems(problems)]))
-    if manifest and values["overlay"] is not None:
-        draw(manifest, values["overlay"], faulty)
-    return int(has_errors(problems))
+        atomic_write(values["json"], result.to_json())
+    print("\n".join([*describe_overlaps(result.overlaps), format_problems(result.problems)]))
+    if result.manifest and values["overlay"] is not None:
+        draw_cases(result.manifest, values["overlay"], result.faulty)
+    return int(has_errors(result.problems))
 
 
 def prepare_command(argv: list[str]) -> int:
