@@ -28,7 +28,7 @@ def command(suite, data, out, *more):
     [
         ({"methods": ["cmcc"]}, ["unknown method 'cmcc'", *METHODS]),
         ({"methods": []}, ["methods"]),
-        ({"methods": ["cmc", "cmc"]}, ["'cmc' stands twice"]),
+        ({"methods": ["cmc", "cmc"]}, ["'cmc' is named twice"]),
         ({"methods": [{"label": "x"}]}, ["method: NAME"]),
         ({"methods": [{"method": "cmc", "option": {}}]}, ["'option'", "options"]),
         ({"methods": [{"method": "sup", "options": {"cac": "none"}}]}, ["row 'sup'", "cac"]),

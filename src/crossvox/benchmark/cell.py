@@ -76,19 +76,19 @@ class Cell:
 
     @property
     def failure(self) -> Path:
-        """Exists if the last attempt failed."""
+        """File that exists if the last attempt failed."""
         return self.folder / "failed.json"
 
     @property
-    def trained(self) -> Path:
-        """Exists when the run is trained; holds the cost."""
+    def training_cost(self) -> Path:
+        """File that exists when the run is trained; holds its cost."""
         return self.folder / "trained.json"
 
     def scores(self, variant: str) -> Path:
         """Return the folder of a test's scores."""
         return self.folder / "scores" / (slug(variant) or "plain")
 
-    def spent(self, variant: str) -> Path:
+    def test_cost(self, variant: str) -> Path:
         """Return the file that exists when a test was made; holds its cost and hashes."""
         return self.scores(variant) / "spent.json"
 
@@ -99,38 +99,38 @@ class Cell:
     @property
     def is_trained(self) -> bool:
         """Whether the run is finished."""
-        return self.trained.exists() and self.begun
+        return self.training_cost.exists() and self.is_begun
 
     @property
-    def begun(self) -> bool:
+    def is_begun(self) -> bool:
         """Whether the run has been started."""
         return (self.run / "config.yaml").exists()
 
-    def done(self, variant: str) -> bool:
+    def is_done(self, variant: str) -> bool:
         """Return whether a test was made with the settings and files of now."""
         folder = self.scores(variant)
         if not self.is_trained:
             return False
         try:
             made = parse_json((folder / "summary.json").read_text(encoding="utf-8"))["run"]
-            spent = parse_json(self.spent(variant).read_text(encoding="utf-8"))
+            cost = parse_json(self.test_cost(variant).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError, KeyError, TypeError):  # damaged: test again
             return False
-        if "files" in spent and spent["files"] != self.hashes():
+        if "files" in cost and cost["files"] != self.hashes():
             return False
         asked = {"given": None, "misalign": None, **self.scored, **self.tests[variant].facts()}
         return all(made.get(key) == value for key, value in asked.items())
 
     def forget_tests(self) -> None:
         """Remove the results of an earlier training."""
-        self.trained.unlink(missing_ok=True)
+        self.training_cost.unlink(missing_ok=True)
         for name in ("scores", "pictures"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     @property
     def state(self) -> str:
         """ "done", "failed" or "open"."""
-        if all(self.done(variant) for variant in self.tests):
+        if all(self.is_done(variant) for variant in self.tests):
             return "done"
         return "failed" if self.failure.exists() else "open"
 
@@ -138,13 +138,11 @@ class Cell:
         """Yield what is still to run: ("trained" or a variant, arguments of `crossvox`)."""
         root = ["--root", str(self.config.root)] if self.config.root else []
         if not self.is_trained:
+            resumed = ["--resume", str(self.run), *root]
             fresh = ["--config", str(self.folder / "settings.yaml")]
-            yield (
-                "trained",
-                ["train", *(["--resume", str(self.run), *root] if self.begun else fresh)],
-            )
+            yield "trained", ["train", *(resumed if self.is_begun else fresh)]
         for variant, given in self.tests.items():
-            if not self.done(variant):
+            if not self.is_done(variant):
                 yield variant, [
                     "evaluate", str(self.run), "--data", str(self.config.data),
                     "--split", self.scored["split"], "--checkpoint", self.scored["checkpoint"],

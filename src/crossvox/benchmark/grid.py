@@ -1,4 +1,4 @@
-"""The cells of a benchmark's grid: one run each, fully configured and checked before the first."""
+"""The grid of a benchmark: every run of a suite, configured and checked before the first starts."""
 
 from __future__ import annotations
 
@@ -12,13 +12,7 @@ from typing import Any
 import yaml
 
 from crossvox.benchmark.cell import PLAIN, Cell, MethodInfo
-from crossvox.benchmark.suite import (
-    Suite,
-    Variants,
-    settings,
-    slug,
-    table_backbone,
-)
+from crossvox.benchmark.suite import Suite, Variants, settings, slug, table_backbone
 from crossvox.config.registry import build_method, crop_rule
 from crossvox.config.run_config import RunConfig
 from crossvox.data.crops.misalign import Misalign
@@ -39,31 +33,31 @@ Parse = Callable[[Path], RunConfig]
 
 
 def grid(suite: Suite, out: Path, parse: Parse) -> list[Cell]:
-    """All cells of a suite, those of the first seed first.
+    """Return all cells of a suite, those of the first seed first.
 
-    Every setting of every cell is parsed, every network built once, and the data looked at: what
-    is wrong with any of them is said before the first cell is run.
+    Parses every setting of every cell, builds every network once and reads the headers of the data,
+    so that an error is reported before the first cell runs.
 
     Args:
-        suite: with its data sets.
+        suite: a suite with its data sets.
         out: folder of the benchmark; nothing is written there.
         parse: reads a run's YAML file.
 
     Raises:
-        UsageError: a setting, label count, split or modality cannot be meant, or `out` holds
-            runs of other settings.
+        UsageError: a setting, label count, split or modality does not exist, or `out` holds runs of
+            other settings.
         DataError: a file is missing or unreadable.
     """
     cells = []
     for name, path in suite.data.items():
         manifest = load_manifest(path, suite.root)
-        _look(manifest, suite)
+        _check_data(manifest, suite)
         backbones: Sequence[Mapping[str, Any] | None] = suite.backbones or (None,)
         for row, backbone in itertools.product(suite.methods, backbones):
             where = f"{suite.name}, row '{row.label}'"
             base = _parsed(settings(suite, row, backbone), parse, where)
             own = _only(manifest, row.only, out / "data", where)
-            # A row's own manifest lies in `out` and names the files of the one it is made from.
+            # A row's own manifest lies in `out`; its files lie where the full manifest's do.
             root = suite.root or (path.parent if row.only else None)
             config, info = _planned(dataclasses.replace(base, root=root), own, out, where)
             draft = Cell(
@@ -85,15 +79,15 @@ def grid(suite: Suite, out: Path, parse: Parse) -> list[Cell]:
                 _cell(draft, labels, seed, suite)
                 for labels, seed in itertools.product(suite.labels, suite.seeds)
             ]
-    # So that what is done when time runs out is complete for the first seeds.
+    # If time runs out, the first seeds are complete.
     cells.sort(key=lambda cell: suite.seeds.index(cell.seed))
     for cell in cells:
-        _refuse_other(cell)
+        _refuse_changed(cell)
     return cells
 
 
-def _look(manifest: Manifest, suite: Suite) -> None:
-    """What a cheap look at the data can find: every header, and what the suite asks of it."""
+def _check_data(manifest: Manifest, suite: Suite) -> None:
+    """Check split, label counts and every header; reads no voxel."""
     _, cases = cases_of(manifest, suite.split)
     if not any(case.labels for case in cases):
         raise UsageError(
@@ -112,7 +106,7 @@ def _draws(suite: Suite) -> Sequence[int | None]:
 
 
 def _files(manifest: Manifest, split: str) -> dict[str, Path]:
-    """The images and labels that the scores of a split are of."""
+    """Return name → path of the images and labels that scoring a split reads."""
     return {
         f"{case.id}/{modality}/{kind}": path
         for case in manifest.split(split)
@@ -123,7 +117,7 @@ def _files(manifest: Manifest, split: str) -> dict[str, Path]:
 
 
 def _tests(variants: Variants, manifest: Manifest) -> dict[str, Given]:
-    """Variant → what is given; its name says so too, but for which modality is moved."""
+    """Return variant → what the method is given at test."""
     modalities = list(manifest.modalities)
     if variants.modality and variants.modality not in modalities:
         raise UsageError(
@@ -155,7 +149,7 @@ def _parsed(values: dict[str, Any], parse: Parse, where: str) -> RunConfig:
 
 
 def _only(manifest: Manifest, which: str, folder: Path, where: str) -> Manifest:
-    """The data set with one modality's scans alone, to lie in `folder`; all of it for ""."""
+    """Return the data set with one modality's scans, to be written to `folder`; "" keeps all."""
     if not which:
         return manifest
     names = list(manifest.modalities)
@@ -176,7 +170,7 @@ def _only(manifest: Manifest, which: str, folder: Path, where: str) -> Manifest:
 def _planned(
     config: RunConfig, manifest: Manifest, out: Path, where: str
 ) -> tuple[RunConfig, MethodInfo]:
-    """The settings with their data set and the store that all cells like it share."""
+    """Return the settings with data set and shared store, and the method's properties."""
     try:
         rule = crop_rule(config.backbone)
         plan = make_plan(fingerprint(manifest), manifest, config.budget, rule)
@@ -186,17 +180,13 @@ def _planned(
     assert manifest.path is not None
     config = dataclasses.replace(config, data=manifest.path, out=out / "cells").absolute()
     config = dataclasses.replace(config, store=store_path(config, manifest, plan))
-    return config, MethodInfo(
-        method.n_parameters,
-        method.uses_unlabelled,
-        method.adaptation,
-    )
+    return config, MethodInfo(method.n_parameters, method.uses_unlabelled, method.adaptation)
 
 
 def _cell(draft: Cell, labels: str, seed: int, suite: Suite) -> Cell:
-    """The cell of a label count and a seed."""
+    """Return the draft with a label count and a seed."""
     own = draft.config.backbone["name"]
-    # A row that keeps its own is run for the table of each backbone.
+    # A row with a backbone of its own runs once for the table of each of the suite's backbones.
     backbone = f"{own}-{draft.backbone}" if suite.backbones and own != draft.backbone else own
     parts = [draft.dataset, draft.row.label, backbone, f"labels-{labels}", f"seed-{seed}"]
     name = "_".join(slug(part) for part in parts)
@@ -213,9 +203,9 @@ def _cell(draft: Cell, labels: str, seed: int, suite: Suite) -> Cell:
     )
 
 
-def _refuse_other(cell: Cell) -> None:
+def _refuse_changed(cell: Cell) -> None:
     """Raise `UsageError` if the folder holds a run of other settings or other data."""
-    if not cell.begun:
+    if not cell.is_begun:
         return
     try:
         require_version(cell.run)
@@ -225,7 +215,7 @@ def _refuse_other(cell: Cell) -> None:
             f"{cell.folder}: {error}; remove that folder, or give another --out"
         ) from error
     now = cell.config.to_dict()
-    changed = [name for key in now if key not in ELSEWHERE for name in _other(key, before, now)]
+    changed = [name for key in now if key not in ELSEWHERE for name in _changes(key, before, now)]
     if _data_changed(cell):
         changed.append("data set")
     if changed:
@@ -235,18 +225,18 @@ def _refuse_other(cell: Cell) -> None:
         )
 
 
-def _other(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The settings below a key that differ, `fit.steps`; the key itself where it has none below."""
+def _changes(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the names of the settings at or below a key that differ, such as `fit.steps`."""
     one, two = before.get(key), now[key]
     if not (isinstance(one, dict) and isinstance(two, dict)):
         return [key] if one != two else []
     if one.get("name") != two.get("name"):
-        return [f"{key}.name"]  # two methods' options have nothing to do with each other
+        return [f"{key}.name"]  # options of two methods are not comparable
     return [f"{key}.{k}" for k in one | two if one.get(k) != two.get(k)]
 
 
 def _data_changed(cell: Cell) -> bool:
-    """Whether the manifest, or a file that the run looked at, is another than when it began."""
+    """Return whether the manifest or a file of the run has changed since the run began."""
     path, began = cell.config.data, read_facts(cell.run).get("data", {})
     if cell.derived is not None:
         before = load_manifest(path, cell.config.root) if path.exists() else cell.derived
@@ -264,7 +254,7 @@ def _data_changed(cell: Cell) -> bool:
 
 
 def _resolved(manifest: Manifest) -> Manifest:
-    """The same with each path in one form: a file that is written has them relative to itself."""
+    """Return the manifest with real paths, to compare one in memory with one that was written."""
     cases = (
         dataclasses.replace(
             case,

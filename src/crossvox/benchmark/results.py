@@ -125,8 +125,9 @@ def _case_lines(suite: Suite, cell: Cell) -> Iterable[Line]:
 
 def _cell_line(suite: Suite, cell: Cell, out: Path) -> Line:
     facts = read_facts(cell.run)
-    trained = _read_cost(cell.trained)
-    costs = [cost for cost in (trained, *(_read_cost(cell.spent(v)) for v in cell.tests)) if cost]
+    trained = _read_cost(cell.training_cost)
+    tested = (_read_cost(cell.test_cost(variant)) for variant in cell.tests)
+    costs = [cost for cost in (trained, *tested) if cost]
     weights = (facts.get("weights") or {}).values()
     versions, git = facts.get("versions", {}), facts.get("git") or {}
     done = cell.state == "done"

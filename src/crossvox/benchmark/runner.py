@@ -1,4 +1,4 @@
-"""Running the cells of a benchmark: side by side, each in processes of its own, and again."""
+"""Running the cells of a benchmark side by side, each in its own processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,8 @@ from crossvox.utils.files import atomic_write, naming_errors
 from crossvox.utils.locks import Lock
 from crossvox.workflows.messages import Echo
 
-Spent = dict[str, float]
-"""Wall and CPU seconds, and the most memory in MB, that a command took."""
+Cost = dict[str, float]
+"""Cost of a command: wall and CPU seconds, and peak memory in MB."""
 
 
 class CommandError(Exception):
@@ -40,19 +40,19 @@ class CommandError(Exception):
 
 @dataclass
 class Launcher:
-    """Runs `crossvox` commands as processes, and ends them if the benchmark ends.
+    """Run `crossvox` commands as processes, and stop them if the benchmark stops.
 
     Attributes:
-        threads: CPU threads of each.
+        threads: CPU threads of each process.
     """
 
     threads: int
     _running: set[int] = field(default_factory=set)
 
-    def __call__(self, arguments: Sequence[str], log: Path, lock: int) -> Spent:
-        """Run one command; its output is added to `log`.
+    def __call__(self, arguments: Sequence[str], log: Path, lock: int) -> Cost:
+        """Run one command, append its output to `log` and return its cost.
 
-        The process keeps `lock` open too: should it outlive the benchmark, its cell stays taken.
+        The process keeps `lock` open too. If it outlives the benchmark, its cell stays locked.
         """
         command = [str(Path(sys.executable).with_name("crossvox")), *arguments]
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -77,22 +77,23 @@ class Launcher:
         }
 
     def stop(self) -> None:
-        """Ask every command under way to save what it has and end."""
+        """Ask every running command to save its state and end."""
         for pid in list(self._running):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
 
 
-Launch = Callable[[Sequence[str], Path, int], Spent]
+Launch = Callable[[Sequence[str], Path, int], Cost]
+"""Runs a command as `Launcher` does."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """Which cells to run, and how many at once.
+    """The cells to run on this machine, and how many at once.
 
     Attributes:
-        jobs: cells side by side.
-        index, total: this machine's part of the grid, from 1.
+        jobs: cells that run at once.
+        index, total: this machine's share of the grid, counted from 1.
     """
 
     jobs: int = 1
@@ -112,7 +113,7 @@ class Share:
         return max(1, len(os.sched_getaffinity(0)) // self.jobs)
 
     def of(self, cells: Sequence[Cell]) -> list[Cell]:
-        """Every n-th cell, from the i-th."""
+        """Return every `total`-th cell, beginning with the `index`-th."""
         return list(cells[self.index - 1 :: self.total])
 
 
@@ -123,14 +124,14 @@ def run_cells(
     echo: Echo = print,
     console: Console | None = None,
 ) -> None:
-    """Run what is missing of the cells; a failure stops its cell alone, and is noted there.
+    """Run the cells that are not done. A failure stops only its cell and is noted in its folder.
 
     Args:
-        cells: of this share; done ones are passed over, begun ones go on.
-        share: how many at once.
-        launch: runs a command; None = as a process.
+        cells: the cells of this share; done ones are skipped, begun ones continue.
+        share: how many run at once.
+        launch: runs a command; None runs it as a process.
         echo: takes a line for each failure.
-        console: for the progress, shown on a terminal only; None = standard error.
+        console: shows the progress, on a terminal only; None means standard error.
     """
     launcher = Launcher(share.threads)
     console = console or Console(file=sys.stderr, highlight=False)
@@ -138,26 +139,28 @@ def run_cells(
     bar = _bar(console, len(cells), len(cells) - len(todo))
     with _terminable(), bar as finished:
         pool = ThreadPoolExecutor(share.jobs)
-        waiting = {pool.submit(_work, cell, share, launch or launcher): cell for cell in todo}
+        waiting = {pool.submit(_run_cell, cell, share, launch or launcher) for cell in todo}
         try:
             while waiting:
                 done, _ = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in done:
-                    _tell(waiting.pop(future), future, echo)
+                    waiting.remove(future)
+                    if not future.cancelled() and (message := future.result()):
+                        echo(message)
                     finished()
         finally:
-            # After Ctrl-C: begin no further cell, and let those under way save what they have.
+            # After Ctrl-C: start no further cell, and let the running ones save their state.
             pool.shutdown(wait=False, cancel_futures=True)
             launcher.stop()
             pool.shutdown(wait=True)
 
 
-def _work(cell: Cell, share: Share, launch: Launch) -> str:
-    """Do what is missing of a cell; returns why it failed or was left alone, or nothing."""
+def _run_cell(cell: Cell, share: Share, launch: Launch) -> str:
+    """Run the missing commands of a cell; return why it failed or was skipped, or ""."""
     cell.folder.mkdir(parents=True, exist_ok=True)
     with Lock(cell.folder / "lock") as lock:
         if not lock.acquire():
-            return f"{cell.name}: left to another process that is at it"
+            return f"{cell.name}: left to another process that runs it"
         cell.failure.unlink(missing_ok=True)
         if not cell.is_trained:
             cell.forget_tests()
@@ -167,28 +170,23 @@ def _work(cell: Cell, share: Share, launch: Launch) -> str:
             cell.derived.save(cell.config.data)
         for what, arguments in cell.commands():
             try:
-                spent = launch(arguments, cell.log, lock.handle)
+                cost = launch(arguments, cell.log, lock.handle)
             except CommandError as error:
                 note = {"what": str(error), "code": error.code, "says": _last_line(cell.log)}
-                # One that was stopped is none that failed: it goes on next time.
+                # A stopped cell has not failed; it continues next time.
                 if error.code not in (130, -signal.SIGTERM, -signal.SIGINT):
                     atomic_write(cell.failure, json.dumps(note, ensure_ascii=False))
                 return f"{cell.name}: {note['says']} ({note['what']}); see {cell.log}"
-            place = cell.trained if what == "trained" else cell.spent(what)
+            place = cell.training_cost if what == "trained" else cell.test_cost(what)
             extra: dict[str, Any] = {"jobs": share.jobs, "threads": share.threads}
             if what != "trained":
                 extra["files"] = cell.hashes()
-            atomic_write(place, json.dumps(spent | extra))
+            atomic_write(place, json.dumps(cost | extra))
     return ""
 
 
-def _tell(cell: Cell, future: Future[str], echo: Echo) -> None:
-    if not future.cancelled() and (said := future.result()):
-        echo(said)
-
-
 def _last_line(log: Path) -> str:
-    """The last thing that a cell's command said."""
+    """Return the last line of output of a cell's command."""
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
     said = [line.strip() for line in lines if line.strip() and not line.startswith("$ ")]
     return said[-1] if said else "no message"
@@ -196,7 +194,7 @@ def _last_line(log: Path) -> str:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM, as at a cluster's time limit, ends the block as Ctrl-C does."""
+    """Let SIGTERM, which a cluster sends at the time limit, end the block as Ctrl-C does."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -213,7 +211,7 @@ def _terminable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _bar(console: Console, total: int, done: int) -> Iterator[Callable[[], None]]:
-    """A bar with the time left, from the mean time of the cells so far; nothing off a terminal."""
+    """Show a bar with the time left, estimated from the finished cells; nothing off a terminal."""
     if not console.is_terminal:
         yield lambda: None
         return

@@ -1,11 +1,11 @@
-"""What a benchmark compares: the YAML file of a suite."""
+"""The suite of a benchmark: data sets, label counts, methods and seeds to compare, from YAML."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from crossvox.errors import UsageError
 from crossvox.utils.documents import read_yaml
 
 GRID = ("data", "root", "out", "store", "method", "labelled", "label_draw", "seed", "preset")
-"""Settings of a run that the grid decides on, so that no `set` may."""
+"""Settings of a run that the grid decides on; `set` must not name them."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,14 @@ class MethodRow:
     """A row of the tables: a method with its options.
 
     Attributes:
-        label: what the tables call it.
-        method: its name.
-        options: the method's own options.
-        set: further settings of the run, over the suite's.
-        only: train and test on this modality's scans alone; "first" and "last" are those of the
-            data set.
-        labelled: label count of this row in every table, such as "all" for a bound; empty = the
-            table's.
+        label: name of the row in the tables.
+        method: name of the method.
+        options: options of the method.
+        set: further settings of the run; they replace the suite's.
+        only: modality whose scans alone are used in training and test; "first" and "last" mean
+            the data set's first and last modality. Empty uses all.
+        labelled: label count of this row in every table, such as "all" for an upper bound; empty
+            takes the table's.
     """
 
     label: str
@@ -44,13 +44,13 @@ class MethodRow:
 
 @dataclass(frozen=True)
 class Variants:
-    """Tests of the same trained run beside the plain one.
+    """Tests of a trained run in addition to the plain one.
 
     Attributes:
-        subsets: show the method every subset of the modalities.
-        shift_mm: shifts of one modality's scans.
-        rotate_deg: rotations of one modality's scans.
-        modality: which one is moved; empty = the data set's last.
+        subsets: give the method every subset of the modalities.
+        shift_mm: shifts to impose on one modality's scans.
+        rotate_deg: rotations to impose on one modality's scans.
+        modality: the modality to move; empty means the data set's last.
     """
 
     subsets: bool = False
@@ -61,12 +61,12 @@ class Variants:
 
 @dataclass(frozen=True)
 class Pictures:
-    """What is drawn of the trained runs of the first seed.
+    """Pictures to draw of the trained runs of the first seed.
 
     Attributes:
         cases: ids of cases whose predictions are drawn side by side.
-        attention: draw feature maps and Grad-CAM too, of these cases or, without any, of each
-            modality's first.
+        attention: also draw feature maps and Grad-CAM, of these cases or, if there are none, of
+            each modality's first case.
     """
 
     cases: tuple[str, ...] = ()
@@ -78,21 +78,22 @@ class Suite:
     """A grid of runs: data sets × label counts × backbones × methods × seeds.
 
     Attributes:
-        name: of the suite.
-        title: one line for the report.
-        data: name → dataset.json; empty = whatever the command names.
-        root: folder below which the files of all data sets must lie; None = each manifest's own.
+        name: name of the suite.
         methods: the rows of the tables.
+        title: one line for the report.
+        data: name → dataset.json; empty takes those that the command names.
+        root: folder below which the files of all data sets must lie; None takes each manifest's
+            folder.
         labels: label counts, as `crossvox train --labelled` takes them.
-        seeds: of the runs.
-        label_draw: "first" takes the first labelled cases; "seed" draws others with each seed.
-        backbones: `{name, options …}` each; empty = the preset's.
+        seeds: seeds of the runs.
+        label_draw: "first" takes the first labelled cases, "seed" draws others with each seed.
+        backbones: `{name, options …}` each; empty takes the preset's.
         preset: starting values of every run.
-        set: settings of every run, over the preset's.
-        split: scored.
-        checkpoint: scored: "last" or "best".
+        set: settings of every run; they replace the preset's.
+        split: the split to score.
+        checkpoint: the checkpoint to score, "last" or "best".
         variants: further tests of every run.
-        pictures: what is drawn of some cases.
+        pictures: what to draw.
         reference: label of the row that the others are compared with.
     """
 
@@ -123,7 +124,7 @@ class Suite:
         )
         for what, names in named:
             if twice := [name for name in names if names.count(name) > 1]:
-                raise UsageError(f"{self.name}: {what} '{twice[0]}' stands twice; name it once")
+                raise UsageError(f"{self.name}: {what} '{twice[0]}' is named twice; name it once")
         if not (self.methods and self.labels and self.seeds):
             raise UsageError(f"{self.name}: needs a method, a label count and a seed at least")
         _choice(self.name, "label_draw", self.label_draw, ("first", "seed"))
@@ -132,10 +133,10 @@ class Suite:
         load_preset(self.preset)
 
     def with_data(self, given: Mapping[str, Path]) -> Suite:
-        """The suite on these data sets, or with these paths in place of its own.
+        """Return the suite on these data sets, or with these paths instead of its own.
 
         Raises:
-            UsageError: a name that the suite does not know, or no data set at all.
+            UsageError: the suite does not know a name, or there is no data set.
         """
         for name in given:
             if self.data and name not in self.data:
@@ -146,10 +147,7 @@ class Suite:
         data = {**self.data, **given}
         if not data:
             raise UsageError(f"{self.name} names no data set; give --data NAME=DATASET.json")
-        return self._replaced(data=data)
-
-    def _replaced(self, **changes: Any) -> Suite:
-        return type(self)(**{**self.__dict__, **changes})
+        return replace(self, data=data)
 
 
 def load_suite(path: Path, over: Mapping[str, Any] | None = None) -> Suite:
@@ -157,11 +155,13 @@ def load_suite(path: Path, over: Mapping[str, Any] | None = None) -> Suite:
 
     Args:
         path: the file; paths of data sets in it are relative to its folder.
-        over: keys of the file with other values, as from the command line.
+        over: values that replace those of the file, as from the command line.
 
     Raises:
-        UsageError: an unknown key, method, backbone or preset, with the names to choose from, or
-            a value that is not of the kind expected.
+        UsageError: a key, method, backbone or preset is unknown, or a value has the wrong type.
+
+    Example:
+        suite = load_suite(Path("benchmarks/quick.yaml")).with_data({"heart": Path("dataset.json")})
     """
     values = {"name": path.stem, **read_yaml(path), **(over or {})}
     where = str(path)
@@ -199,12 +199,12 @@ def load_suite(path: Path, over: Mapping[str, Any] | None = None) -> Suite:
 
 
 def slug(label: str) -> str:
-    """A label as a part of a folder's name."""
+    """Return a label in a form that suits a folder's name."""
     return re.sub(r"[^\w.+-]+", "-", label).strip("-")
 
 
 def settings(suite: Suite, row: MethodRow, backbone: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What `--config` of `crossvox train` is given for a row, but for what varies by cell."""
+    """Return a row's settings for `crossvox train`, without data, label count and seed."""
     given = merge(suite.set, row.set)
     given = merge(given, {"method": {"name": row.method, **row.options}, "preset": suite.preset})
     if backbone is None or _names_backbone(row.set):
@@ -213,7 +213,7 @@ def settings(suite: Suite, row: MethodRow, backbone: Mapping[str, Any] | None) -
 
 
 def table_backbone(suite: Suite, backbone: Mapping[str, Any] | None) -> str:
-    """The backbone that a table is of: a row that names one of its own stands beside the others."""
+    """Return the backbone that a table is named after, also if a row has another one."""
     if backbone is not None:
         return backbone["name"]
     shared = merge(load_preset(suite.preset), suite.set).get("backbone", {})
