@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch.utils._pytree import tree_flatten
 
-from crossvox.data.crops.augment import Augment
-from crossvox.data.crops.dataset import CropDataset
+from crossvox.data.crops.dataset import CropDataset, CropSettings
 from crossvox.data.crops.sampling import Sampling
 from crossvox.data.manifest.selection import select
 from crossvox.data.prepare.fingerprint import fingerprint
@@ -74,10 +73,8 @@ def plain(paired_files, tmp_path_factory):
             Store(folder, plan.preprocessing),
             plan.task,
             select(paired_files, "2"),
-            sampling=Sampling(partner_drop=0),
-            augment=Augment(),
+            CropSettings(Sampling(partner_drop=0), seed=5),
             needs=frozenset({"unlabelled", "companion"}),
-            seed=5,
             rank=rank,
             world=world,
         )

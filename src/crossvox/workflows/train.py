@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from crossvox.config.registry import build_method, crop_rule, is_aligned
 from crossvox.config.run_config import RunConfig
 from crossvox.data.checks import check
-from crossvox.data.crops.dataset import CropDataset
+from crossvox.data.crops.dataset import CropDataset, CropSettings
 from crossvox.data.manifest import Manifest, load_manifest
 from crossvox.data.manifest.selection import Selection, select
 from crossvox.data.prepare.fingerprint import Fingerprint, fingerprint
@@ -150,19 +150,10 @@ def crop_dataset(
     run: Run, manifest: Manifest, store: Store, rank: int = 0, world: int = 1
 ) -> CropDataset:
     """Return the batches that a run trains on, or one process's share of them."""
-    return CropDataset(
-        manifest,
-        store,
-        run.task,
-        run.selection,
-        sampling=run.config.sampling,
-        augment=run.config.augment,
-        seed=run.config.seed,
-        needs=METHODS[run.config.method["name"]].needs,
-        misalign=run.config.misalign,
-        rank=rank,
-        world=world,
-    )
+    config = run.config
+    settings = CropSettings(config.sampling, config.augment, config.misalign, config.seed)
+    needs = METHODS[config.method["name"]].needs
+    return CropDataset(manifest, store, run.task, run.selection, settings, needs, rank, world)
 
 
 def store_path(config: RunConfig, manifest: Manifest, plan: Plan) -> Path:

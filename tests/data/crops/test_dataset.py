@@ -11,7 +11,7 @@ import torch
 
 from crossvox.batch import IGNORE, Batch, LabelledView
 from crossvox.data.crops.augment import Augment
-from crossvox.data.crops.dataset import CropDataset
+from crossvox.data.crops.dataset import CropDataset, CropSettings
 from crossvox.data.crops.sampling import Sampling
 from crossvox.data.manifest import load_manifest
 from crossvox.data.manifest.selection import select
@@ -41,9 +41,7 @@ def dataset(
         store,
         plan.task,
         select(manifest, "2"),
-        sampling=sampling or Sampling(),
-        augment=augment or Augment(),
-        seed=seed,
+        CropSettings(sampling or Sampling(), augment or Augment(), seed=seed),
         needs=needs,
         **ranks,
     )

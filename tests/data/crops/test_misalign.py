@@ -7,7 +7,7 @@ import pytest
 
 from crossvox.cli.main import main
 from crossvox.data.crops.augment import Augment
-from crossvox.data.crops.dataset import CropDataset
+from crossvox.data.crops.dataset import CropDataset, CropSettings
 from crossvox.data.crops.misalign import Misalign
 from crossvox.data.crops.sampling import Sampling
 from crossvox.data.geometry import Grid
@@ -99,15 +99,14 @@ def test_training_sees_the_moved_scan_of_the_other_modality(paired_files, tmp_pa
     store = Store(tmp_path, plan.preprocessing)
 
     def views(misalign):
-        dataset = CropDataset(
-            paired_files, store, plan.task, select(paired_files, "2"),
-            sampling=Sampling(partner_drop=0), augment=Augment(rotate=0, scale=0, probability=0),
-            seed=0, needs=frozenset({"companion"}), misalign=misalign,
-        )  # fmt: skip
+        plain = Augment(rotate=0, scale=0, probability=0)
+        settings = CropSettings(Sampling(partner_drop=0), plain, misalign)
+        selection, needs = select(paired_files, "2"), frozenset({"companion"})
+        dataset = CropDataset(paired_files, store, plan.task, selection, settings, needs)
         return [dataset[step].labelled["ct"] for step in range(4)]
 
     moved = 0
-    for plain, other in zip(views(None), views(Misalign("mr", shift=8)), strict=True):
+    for plain, other in zip(views(Misalign()), views(Misalign("mr", shift=8)), strict=True):
         np.testing.assert_array_equal(plain.images["ct"], other.images["ct"])
         np.testing.assert_array_equal(plain.label, other.label)
         both = plain.same_subject.get("mr"), other.same_subject.get("mr")

@@ -9,13 +9,13 @@ import pytest
 
 from crossvox.data.crops.sampling import (
     Sampling,
-    clamped,
+    clamp_start,
     common_position,
+    contains_centre,
+    draw_case,
     labelled_start,
     overlapping_start,
-    pick,
     position_of,
-    shows,
     start_at,
 )
 from crossvox.data.geometry import Grid
@@ -40,18 +40,18 @@ def entry(shape, box=None, origin=(0, 0, 0)):
 
 def test_every_pass_shows_every_case_once_in_a_new_order():
     pool = list("abcdefg")
-    passes = [tuple(pick(pool, 7 * turn + k, [3]) for k in range(7)) for turn in range(5)]
+    passes = [tuple(draw_case(pool, 7 * turn + k, [3]) for k in range(7)) for turn in range(5)]
     assert all(sorted(one) == pool for one in passes)
     assert len(set(passes)) > 1
-    assert passes[0] == tuple(pick(pool, k, [3]) for k in range(7))
-    assert [pick(pool, k, [4]) for k in range(7)] != list(passes[0])
+    assert passes[0] == tuple(draw_case(pool, k, [3]) for k in range(7))
+    assert [draw_case(pool, k, [4]) for k in range(7)] != list(passes[0])
 
 
 def test_a_crop_stays_inside_or_is_centred():
     np.testing.assert_array_equal(
-        clamped(np.array([-5, 3.4, 99]), (20, 20, 20), (8, 8, 8)), [0, 3, 12]
+        clamp_start(np.array([-5, 3.4, 99]), (20, 20, 20), (8, 8, 8)), [0, 3, 12]
     )
-    np.testing.assert_array_equal(clamped(np.zeros(3), (4, 20, 20), (10, 8, 8))[0], -3)
+    np.testing.assert_array_equal(clamp_start(np.zeros(3), (4, 20, 20), (10, 8, 8))[0], -3)
 
 
 def test_a_wanted_voxel_is_in_the_middle_of_its_crop():
@@ -91,7 +91,9 @@ def test_shared_crops_have_their_centre_in_every_field_of_view():
 def test_without_any_overlap_the_crop_is_central(shape):
     far = entry(shape, origin=(500, 0, 0))
     start = overlapping_start(entry(shape), [far], (10, 10, 10), np.random.default_rng(0))
-    np.testing.assert_array_equal(start, clamped((np.array(shape) - 10) / 2, shape, (10, 10, 10)))
+    np.testing.assert_array_equal(
+        start, clamp_start((np.array(shape) - 10) / 2, shape, (10, 10, 10))
+    )
 
 
 @pytest.mark.parametrize(
@@ -148,8 +150,8 @@ def test_a_scan_shows_a_crop_if_it_holds_its_centre(axis, start, seen):
     """The centre of 10 voxels lies 4.5 after the first; a scan of 20 reaches from −0.5 to 19.5."""
     first = np.full(3, 5.0)
     first[axis] = start
-    assert shows(entry((20, 20, 20)), np.eye(4), first, (10, 10, 10)) is seen
+    assert contains_centre(entry((20, 20, 20)), np.eye(4), first, (10, 10, 10)) is seen
     moved = np.eye(4)
     moved[:3, 3] = 100
-    assert not shows(entry((20, 20, 20)), moved, first, (10, 10, 10))
-    assert shows(entry((20, 20, 20)), moved, first - 100, (10, 10, 10)) is seen
+    assert not contains_centre(entry((20, 20, 20)), moved, first, (10, 10, 10))
+    assert contains_centre(entry((20, 20, 20)), moved, first - 100, (10, 10, 10)) is seen

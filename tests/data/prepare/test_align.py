@@ -14,7 +14,7 @@ from torch import nn
 from crossvox.batch import Task
 from crossvox.cli.main import main
 from crossvox.data.crops.augment import Augment
-from crossvox.data.crops.dataset import CropDataset
+from crossvox.data.crops.dataset import CropDataset, CropSettings
 from crossvox.data.crops.misalign import Misalign
 from crossvox.data.crops.sampling import Sampling
 from crossvox.data.formats.nifti import read_image
@@ -186,11 +186,12 @@ def crops(manifest, plan, folder, *, aligned, misalign=None):
         Store(folder, plan.preprocessing),
         dataclasses.replace(plan.task, aligned=aligned),
         select(manifest, "2"),
-        sampling=Sampling(partner_drop=0.0),
-        augment=Augment(rotate=0, scale=0, flip=0, probability=0),
-        seed=0,
+        CropSettings(
+            Sampling(partner_drop=0.0),
+            Augment(rotate=0, scale=0, flip=0, probability=0),
+            misalign or Misalign(),
+        ),
         needs=frozenset({"unlabelled", "companion"}),
-        misalign=misalign,
     )
 
 

@@ -1,1 +1,1 @@
-"""From prepared arrays to the batches of a step."""
+"""Crops of prepared scans: where they lie, how they are augmented, and the batch of each step."""

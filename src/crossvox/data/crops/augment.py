@@ -1,4 +1,4 @@
-"""Random changes of pose and of appearance, per crop."""
+"""Augmentation of crops: random pose (rotation, scale, mirroring) and random intensities."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from crossvox.errors import require
 
 @dataclass(frozen=True)
 class Augment:
-    """How strongly crops are varied; 0 switches a variation off.
+    """Strength of the augmentation; 0 switches a change off.
 
     Attributes:
-        rotate: largest rotation in degrees; about the through-plane axis only where slices are
-            thick, about all axes otherwise.
+        rotate: largest rotation in degrees, about all axes; with thick slices about the
+            through-plane axis only.
         scale: largest relative change of size.
-        flip: probability of mirroring an axis, on axes where that swaps no left/right classes.
+        flip: probability of mirroring each axis along which this swaps no left/right classes.
         brightness: largest shift of normalised intensities.
         contrast: largest relative change of intensities.
-        gamma: largest exponent of a gamma curve (its inverse is the smallest).
+        gamma: largest exponent of the gamma curve; the smallest is its inverse.
         noise: largest standard deviation of added Gaussian noise.
-        blur: largest Gaussian blur in voxels.
-        probability: of each of the changes of appearance.
+        blur: largest standard deviation of the Gaussian blur in voxels.
+        probability: of each change of the intensities.
     """
 
     rotate: float = 15.0
@@ -58,9 +58,9 @@ class Augment:
 
 
 def random_pose(augment: Augment, task: Task, rng: np.random.Generator) -> np.ndarray:
-    """A random linear map of crop voxels about the crop's centre, (3, 3).
+    """Draw the (3, 3) map from crop voxels to scan voxels, both relative to the crop's centre.
 
-    Rotations act in mm, so that anatomy is not sheared where voxels are not cubes.
+    The rotation acts in mm. Otherwise it would shear the anatomy where voxels are not cubes.
     """
     spacing = np.array(task.spacing)
     thick = spacing[2] > 2 * spacing[:2].max()
@@ -80,8 +80,13 @@ def random_pose(augment: Augment, task: Task, rng: np.random.Generator) -> np.nd
     return np.diag(1 / spacing) @ rotation @ np.diag(spacing * mirror / size)
 
 
-class Appearance:
-    """MONAI's random intensity transforms, for one (1, X, Y, Z) crop at a time."""
+class IntensityAugmentation:
+    """MONAI's random intensity transforms with the strengths of an `Augment`.
+
+    >>> augment = IntensityAugmentation(Augment(noise=0.2))
+    >>> torch.equal(augment(crop, seed=3), augment(crop, seed=3))
+    True
+    """
 
     def __init__(self, augment: Augment) -> None:
         p = augment.probability
@@ -101,10 +106,11 @@ class Appearance:
         self.transforms = transforms
 
     def __call__(self, crop: Tensor, seed: int) -> Tensor:
-        """The crop, changed as `seed` decides."""
-        # One generator for all: Compose would set up one for each, which takes longer than they.
+        """Return a (1, X, Y, Z) crop with intensities changed at random."""
+        # One generator for all transforms. `Compose` would set up one for each, which takes longer
+        # than the transforms themselves.
         state = np.random.RandomState(seed)
-        # Without metadata to carry along, MONAI's transforms take half the time.
+        # Without metadata MONAI's transforms take half the time.
         tracked = get_track_meta()
         set_track_meta(False)
         try:

@@ -1,9 +1,14 @@
-"""From a prepared store to the batch of a step."""
+"""The training data set: step → batch of crops, cut from prepared scans.
+
+In TorchIO's terms, `CropDataset` is subjects data set, sampler and `Queue` in one. Every crop is a
+pure function of seed, step and row. So resumed runs, any number of loader workers and any number
+of processes see the same batches.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -11,16 +16,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from crossvox.batch import IGNORE, Batch, LabelledView, Task, View
-from crossvox.data.crops.augment import Appearance, Augment, random_pose
+from crossvox.data.crops.augment import Augment, IntensityAugmentation, random_pose
 from crossvox.data.crops.misalign import Misalign
 from crossvox.data.crops.sampling import (
     Sampling,
     common_position,
+    contains_centre,
+    draw_case,
     labelled_start,
     overlapping_start,
-    pick,
     position_of,
-    shows,
     start_at,
 )
 from crossvox.data.geometry import Grid, sample, voxel_map
@@ -31,91 +36,110 @@ from crossvox.data.prepare.store import Store, StoredArray
 from crossvox.errors import UsageError
 
 VOXELS_PER_CLASS = 5000
+"""Voxels of each class that a labelled crop may be drawn to show, per scan."""
 
 
 @dataclass(frozen=True)
-class LabelledCase:
-    """A labelled image: what may be looked at, and where its classes are."""
+class CropSettings:
+    """Options of the crops.
+
+    Attributes:
+        sampling: number and position of the crops.
+        augment: strength of the augmentation.
+        misalign: motion imposed on one modality's scans.
+        seed: of everything random in a batch.
+    """
+
+    sampling: Sampling = field(default_factory=Sampling)
+    augment: Augment = field(default_factory=Augment)
+    misalign: Misalign = field(default_factory=Misalign)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class LabelledScan:
+    """A prepared scan with its label.
+
+    Attributes:
+        image: the scan.
+        label: class indices on the same voxels.
+        class_voxels: (N, 3) voxels of each class that the label shows.
+        annotated: whether each class, the background first, was outlined in the case.
+    """
 
     image: StoredArray
     label: StoredArray
-    voxels: tuple[np.ndarray, ...]
+    class_voxels: tuple[np.ndarray, ...]
     annotated: tuple[bool, ...]
 
 
 @dataclass
 class Row:
-    """One row of a view before it is stacked."""
+    """One row of a view: an anchor crop and the crops that go with it.
+
+    Attributes:
+        images: modality → (1, X, Y, Z).
+        same_subject: see `View`.
+        name: case and modality of the anchor, for messages.
+        label: (X, Y, Z) class indices of the anchor; None without a label.
+        annotated: see `LabelledScan`.
+    """
 
     images: dict[str, Tensor]
-    same: dict[str, bool]
-    label: Tensor | None
-    annotated: tuple[bool, ...]
+    same_subject: dict[str, bool]
     name: str
+    label: Tensor | None = None
+    annotated: tuple[bool, ...] = ()
 
 
 class CropDataset(Dataset[Batch]):
-    """Step → `Batch`; the same batch whatever the number of workers, and after any restart.
+    """Map a step to its `Batch`.
 
-    Rank r of w processes gets rows r, r + w, …; all ranks together see what one process would.
-    Labels exist here for the labelled cases alone.
+    Rank r of w processes gets the rows r, r + w, …; together they see what one process would.
+    Only the labels of the labelled scans are read.
+
+    >>> dataset = CropDataset(manifest, store, task, selection, CropSettings(), needs=frozenset())
+    >>> dataset[0].labelled["ct"].images["ct"].shape
+    torch.Size([2, 1, 48, 48, 24])
     """
 
-    def __init__(  # noqa: PLR0913 - each argument is one independent part of what a batch is
+    def __init__(
         self,
         manifest: Manifest,
         store: Store,
         task: Task,
         selection: Selection,
-        *,
-        sampling: Sampling,
-        augment: Augment,
-        seed: int,
+        settings: CropSettings,
         needs: frozenset[str],
-        misalign: Misalign | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        """Open (and where missing, prepare) what the run looks at.
+        """Open the scans of the train split, preparing those that the store lacks.
 
         Args:
             manifest: the data set.
-            store: prepared arrays.
-            task: modalities, classes and crop.
-            selection: which images are labelled and which form the unlabelled pool.
-            sampling: numbers of crops.
-            augment: strength of the variations.
-            seed: of everything random here.
-            needs: `unlabelled` and / or `companion`, as the method declares.
-            misalign: a motion imposed on one modality's scans.
+            store: prepared scans.
+            task: modalities, classes and crop size.
+            selection: the labelled scans and the unlabelled pool.
+            settings: options of the crops.
+            needs: what the method uses apart from labelled crops: "unlabelled", "companion".
             rank: of this process.
             world: number of processes.
 
         Raises:
-            UsageError: the rows of a view cannot be shared out evenly.
+            UsageError: the processes cannot share the crops evenly, or no such modality can be
+                misaligned.
         """
-        for name in ("labelled", "unlabelled"):
-            rows = getattr(sampling, name)
-            if rows % world:
-                fewer, more = rows // world * world, (rows // world + 1) * world
-                raise UsageError(
-                    f"sampling.{name} is {rows}, which {world} processes cannot share evenly; "
-                    f"make it {f'{fewer} or {more}' if fewer else more}"
-                )
-        self.task, self.selection, self.sampling = task, selection, sampling
-        self.augment, self.seed, self.needs = augment, seed, needs
-        self.misalign = misalign = misalign or Misalign()
-        self.misaligned = (misalign.modality or task.modalities[-1]) if misalign else None
-        if self.misaligned not in (None, *task.modalities):
-            raise UsageError(
-                f"misalign.modality: no modality '{self.misaligned}'; "
-                f"choose from {', '.join(task.modalities)}"
-            )
+        _require_even_shares(settings.sampling, world)
+        self.task, self.selection, self.needs = task, selection, needs
+        self.sampling, self.augment, self.seed = settings.sampling, settings.augment, settings.seed
+        self.misalign = settings.misalign
+        self.misaligned = settings.misalign.moved_modality(task.modalities)
         self.rank, self.world = rank, world
-        self._appearance = Appearance(augment)
+        self._augment_intensities = IntensityAugmentation(settings.augment)
         self.cases = {case.id: case for case in manifest.split("train")}
         self.store = store
-        self.places = self._align() if task.aligned else {}
+        self.aligned_grids = self._align() if task.aligned else {}
         self.labelled = {
             (m, c): self._open_labelled(manifest, self.cases[c], m)
             for m, cases in selection.labelled.items()
@@ -123,150 +147,154 @@ class CropDataset(Dataset[Batch]):
         }
 
     def __getitem__(self, step: int) -> Batch:
-        """The batch of `step`."""
-        rows = {
-            m: [self._labelled_row(m, step, k) for k in self._rows(self.sampling.labelled)]
+        """Return the batch of a step."""
+        labelled = {
+            m: [self._labelled_row(m, step, k) for k in self._own_rows(self.sampling.labelled)]
             for m in self.task.modalities
             if self.selection.labelled.get(m)
         }
         unlabelled = []
         if "unlabelled" in self.needs:
-            unlabelled = [
-                self._unlabelled_row(step, k) for k in self._rows(self.sampling.unlabelled)
-            ]
-        everything = [*unlabelled, *(row for group in rows.values() for row in group)]
+            numbers = self._own_rows(self.sampling.unlabelled)
+            unlabelled = [self._unlabelled_row(step, k) for k in numbers]
+        rows = [*unlabelled, *(row for group in labelled.values() for row in group)]
         return Batch(
             step=step,
-            labelled={m: self._labelled_view(group) for m, group in rows.items()},
+            labelled={m: self._labelled_view(group) for m, group in labelled.items()},
             unlabelled=self._view(unlabelled) if unlabelled else None,
-            names=tuple(row.name for row in everything),
+            names=tuple(row.name for row in rows),
         )
 
     @property
     def shifts(self) -> dict[tuple[str, str], np.ndarray]:
-        """(Case, modality) → (3,) mm (RAS+) that scans were moved to lie over the subject's first.
-
-        Only scans that were.
-        """
+        """(Case, modality) → (3,) mm (RAS+) by which alignment moved a scan; only those moved."""
         return {
-            (c, m): (place.affine - self._as_given(self.cases[c], m).grid.affine)[:3, 3]
-            for (c, m), place in self.places.items()
+            (c, m): (grid.affine - self._unaligned(self.cases[c], m).grid.affine)[:3, 3]
+            for (c, m), grid in self.aligned_grids.items()
         }
 
-    def _rows(self, total: int) -> range:
+    def _own_rows(self, total: int) -> range:
+        """Return this process's share of the rows."""
         return range(self.rank, total, self.world)
 
     def _labelled_row(self, modality: str, step: int, k: int) -> Row:
+        """Draw a labelled crop, and crops of the subject's other modalities at the same place."""
         stream = self.task.modalities.index(modality)
         rng = np.random.default_rng([self.seed, step, stream, k])
         number = step * self.sampling.labelled + k
-        name = pick(self.selection.labelled[modality], number, [self.seed, stream])
-        case = self.labelled[modality, name]
+        name = draw_case(self.selection.labelled[modality], number, [self.seed, stream])
+        case, scan = self.cases[name], self.labelled[modality, name]
         voxel = None
-        if rng.random() < self.sampling.foreground and case.voxels:
-            voxels = case.voxels[rng.integers(len(case.voxels))]
+        if rng.random() < self.sampling.foreground and scan.class_voxels:
+            voxels = scan.class_voxels[rng.integers(len(scan.class_voxels))]
             voxel = voxels[rng.integers(len(voxels))]
-        start = labelled_start(case.image.shape, self.task.patch, voxel, rng)
-        matrix = self._about_centre(start, random_pose(self.augment, self.task, rng))
-        dropped = rng.random() < self.sampling.partner_drop
-        images = {modality: self._image(case.image, matrix, rng)}
-        same = {modality: True}
-        if "companion" in self.needs and not dropped:
-            for other in self._others(self.cases[name], modality):
-                entry = self._scan(self.cases[name], other)
-                to_other = voxel_map(entry.grid, case.image.grid) @ matrix
-                if shows(entry, to_other, np.zeros(3), self.task.patch):
-                    images[other], same[other] = self._image(entry, to_other, rng), True
-        label = _crop(case.label, matrix, self.task.patch, nearest=True, fill=IGNORE)
-        return Row(images, same, label.long(), case.annotated, f"{name}/{modality}")
+        start = labelled_start(scan.image.shape, self.task.patch, voxel, rng)
+        to_scan = self._crop_to_scan(start, random_pose(self.augment, self.task, rng))
+        alone = rng.random() < self.sampling.partner_drop
+        images = {modality: self._image(scan.image, to_scan, rng)}
+        if "companion" in self.needs and not alone:
+            for other in self._other_modalities(case, modality):
+                companion = self._scan(case, other)
+                to_companion = voxel_map(companion.grid, scan.image.grid) @ to_scan
+                if contains_centre(companion, to_companion, np.zeros(3), self.task.patch):
+                    images[other] = self._image(companion, to_companion, rng)
+        label = _crop(scan.label, to_scan, self.task.patch, nearest=True, fill=IGNORE).long()
+        same_subject = dict.fromkeys(images, True)
+        return Row(images, same_subject, f"{name}/{modality}", label, scan.annotated)
 
     def _unlabelled_row(self, step: int, k: int) -> Row:
-        """One crop of every modality: of the same subject where it has them, else matched."""
+        """Draw a crop of every modality.
+
+        The anchor's modality takes turns. The other crops show the anchor's subject at the same
+        place where it has these modalities, else another subject at the same body position.
+        """
         modalities, stream = self.task.modalities, len(self.task.modalities)
         rng = np.random.default_rng([self.seed, step, stream, k])
         number = step * self.sampling.unlabelled + k
         anchor = modalities[number % len(modalities)]
 
-        def drawn(modality: str) -> Case:
+        def draw(modality: str) -> Case:
             key = [self.seed, stream + 1 + modalities.index(modality)]
-            return self.cases[pick(self.selection.unlabelled[modality], number, key)]
+            return self.cases[draw_case(self.selection.unlabelled[modality], number, key)]
 
-        case, patch = drawn(anchor), self.task.patch
-        own = {m: self._scan(case, m) for m in [anchor, *self._others(case, anchor)]}
+        case, patch = draw(anchor), self.task.patch
+        own = {m: self._scan(case, m) for m in [anchor, *self._other_modalities(case, anchor)]}
         if len(own) > 1:
-            partners = [own[m] for m in own if m != anchor]
-            start = overlapping_start(own[anchor], partners, patch, rng)
+            companions = [own[m] for m in own if m != anchor]
+            start = overlapping_start(own[anchor], companions, patch, rng)
             position = position_of(own[anchor], patch, start)
         else:
-            strangers = {m: self._scan(drawn(m), m) for m in modalities if m != anchor}
-            position = common_position([own[anchor], *strangers.values()], patch, rng.random(3))
+            strangers = [self._scan(draw(m), m) for m in modalities if m != anchor]
+            position = common_position([own[anchor], *strangers], patch, rng.random(3))
             start = start_at(own[anchor], patch, position)
         pose = random_pose(self.augment, self.task, rng)
-        matrix = self._about_centre(start, pose)
-        images, same = {}, {}
+        to_anchor = self._crop_to_scan(start, pose)
+        images, same_subject = {}, {}
         for m in modalities:
-            entry = own.get(m) or self._scan(drawn(m), m)
-            at = voxel_map(entry.grid, own[anchor].grid) @ matrix
-            same[m] = m in own and shows(entry, at, np.zeros(3), patch)
-            if not same[m]:
-                at = self._about_centre(start_at(entry, patch, position), pose)
-            images[m] = self._image(entry, at, rng)
-        return Row(images, same, None, (), f"{case.id}/{anchor}")
+            scan = own.get(m) or self._scan(draw(m), m)
+            to_scan = voxel_map(scan.grid, own[anchor].grid) @ to_anchor
+            same_subject[m] = m in own and contains_centre(scan, to_scan, np.zeros(3), patch)
+            if not same_subject[m]:
+                to_scan = self._crop_to_scan(start_at(scan, patch, position), pose)
+            images[m] = self._image(scan, to_scan, rng)
+        return Row(images, same_subject, f"{case.id}/{anchor}")
 
     def _scan(self, case: Case, modality: str) -> StoredArray:
-        entry = self._as_given(case, modality)
-        place = self.places.get((case.id, modality))
-        return entry if place is None else entry.at(place)
+        """Return a prepared scan on its aligned grid."""
+        scan = self._unaligned(case, modality)
+        grid = self.aligned_grids.get((case.id, modality))
+        return scan if grid is None else scan.at(grid)
 
-    def _as_given(self, case: Case, modality: str) -> StoredArray:
-        """The scan where its header puts it, or where a motion was imposed to put it."""
-        entry = self.store.image(case, modality)
-        return self.misalign.stored(case.id, entry) if modality == self.misaligned else entry
+    def _unaligned(self, case: Case, modality: str) -> StoredArray:
+        """Return a prepared scan where its header, or the imposed motion, puts it."""
+        scan = self.store.image(case, modality)
+        return self.misalign.move(case.id, scan) if modality == self.misaligned else scan
 
     def _align(self) -> dict[tuple[str, str], Grid]:
-        """(Case, modality) → where scans lie that are not where their header puts them."""
-        found = {}
+        """Return (case, modality) → aligned grid of the scans that alignment moves."""
+        moved = {}
         for case in self.cases.values():
-            scans = {m: self._as_given(case, m) for m in self.task.modalities if m in case.images}
-            for m, place in align_grids(scans, self.task.modalities).items():
-                if place is not scans[m].grid:
-                    found[case.id, m] = place
-        return found
+            scans = {m: self._unaligned(case, m) for m in self.task.modalities if m in case.images}
+            for m, grid in align_grids(scans, self.task.modalities).items():
+                if grid is not scans[m].grid:
+                    moved[case.id, m] = grid
+        return moved
 
-    def _others(self, case: Case, modality: str) -> list[str]:
+    def _other_modalities(self, case: Case, modality: str) -> list[str]:
         return [m for m in self.task.modalities if m in case.images and m != modality]
 
-    def _about_centre(self, start: np.ndarray, pose: np.ndarray) -> np.ndarray:
-        """Crop voxel → volume voxel: `pose` about the centre of the crop that begins at start."""
-        middle = (np.array(self.task.patch) - 1) / 2
+    def _crop_to_scan(self, start: np.ndarray, pose: np.ndarray) -> np.ndarray:
+        """Return the (4, 4) map from crop voxels to scan voxels, `pose` about the crop's centre."""
+        centre = (np.array(self.task.patch) - 1) / 2
         matrix = np.eye(4)
         matrix[:3, :3] = pose
-        matrix[:3, 3] = start + middle - pose @ middle
+        matrix[:3, 3] = start + centre - pose @ centre
         return matrix
 
-    def _image(self, entry: StoredArray, matrix: np.ndarray, rng: np.random.Generator) -> Tensor:
-        crop = _crop(entry, matrix, self.task.patch, nearest=False, fill=entry.fill)
-        return self._appearance(crop[None], int(rng.integers(2**31)))
+    def _image(self, scan: StoredArray, matrix: np.ndarray, rng: np.random.Generator) -> Tensor:
+        """Cut a crop and augment its intensities."""
+        crop = _crop(scan, matrix, self.task.patch, nearest=False, fill=scan.fill)
+        return self._augment_intensities(crop[None], int(rng.integers(2**31)))
 
-    def _open_labelled(self, manifest: Manifest, case: Case, modality: str) -> LabelledCase:
+    def _open_labelled(self, manifest: Manifest, case: Case, modality: str) -> LabelledScan:
         label = self.store.label(case, modality, manifest.labels, manifest.ignore)
         indices = label.array[:]
         rng = np.random.default_rng(0)
-        voxels = []
+        class_voxels = []
         for index in range(1, self.task.n_classes):
-            found = np.argwhere(indices == index)
-            if len(found):
-                voxels.append(rng.permutation(found)[:VOXELS_PER_CLASS])
+            voxels = np.argwhere(indices == index)
+            if len(voxels):
+                class_voxels.append(rng.permutation(voxels)[:VOXELS_PER_CLASS])
         annotated = case.annotated if case.annotated is not None else self.task.classes
         flags = (True, *(name in annotated for name in self.task.classes))
-        return LabelledCase(self._scan(case, modality), label, tuple(voxels), flags)
+        return LabelledScan(self._scan(case, modality), label, tuple(class_voxels), flags)
 
     def _view(self, rows: Sequence[Row]) -> View:
         modalities = [m for m in self.task.modalities if any(m in row.images for row in rows)]
         empty = torch.zeros(1, *self.task.patch)
         return View(
             {m: torch.stack([r.images.get(m, empty) for r in rows]) for m in modalities},
-            {m: torch.tensor([r.same.get(m, False) for r in rows]) for m in modalities},
+            {m: torch.tensor([r.same_subject.get(m, False) for r in rows]) for m in modalities},
         )
 
     def _labelled_view(self, rows: Sequence[Row]) -> LabelledView:
@@ -277,21 +305,37 @@ class CropDataset(Dataset[Batch]):
         return LabelledView(view.images, view.same_subject, torch.stack(labels), annotated)
 
 
-def _corners(matrix: np.ndarray, patch: Sequence[int]) -> np.ndarray:
-    ends = np.stack(np.meshgrid(*[(0, n - 1) for n in patch]), -1).reshape(-1, 3)
-    return ends @ matrix[:3, :3].T + matrix[:3, 3]
+def _require_even_shares(sampling: Sampling, world: int) -> None:
+    for name in ("labelled", "unlabelled"):
+        rows = getattr(sampling, name)
+        if rows % world:
+            fewer, more = rows // world * world, (rows // world + 1) * world
+            raise UsageError(
+                f"sampling.{name} is {rows}, which {world} processes cannot share evenly; "
+                f"make it {f'{fewer} or {more}' if fewer else more}"
+            )
 
 
 def _crop(
-    entry: StoredArray, matrix: np.ndarray, patch: Sequence[int], *, nearest: bool, fill: float
+    scan: StoredArray, matrix: np.ndarray, patch: Sequence[int], *, nearest: bool, fill: float
 ) -> Tensor:
-    """Sample a crop, reading only the part of the stored array that it shows."""
-    corners = _corners(matrix, patch)
+    """Resample a crop from the part of the stored array that it shows.
+
+    Args:
+        scan: image or label.
+        matrix: (4, 4) map from crop voxels to scan voxels.
+        patch: size of the crop.
+        nearest: take the nearest voxel instead of interpolating.
+        fill: value outside the scan.
+    """
+    corners = np.stack(np.meshgrid(*[(0, n - 1) for n in patch]), -1).reshape(-1, 3)
+    corners = corners @ matrix[:3, :3].T + matrix[:3, 3]
+    # A margin of a voxel on each side for the interpolation.
     low = np.maximum(np.floor(corners.min(0)) - 1, 0).astype(int)
-    high = np.minimum(np.ceil(corners.max(0)) + 2, entry.shape).astype(int)
+    high = np.minimum(np.ceil(corners.max(0)) + 2, scan.shape).astype(int)
     if (low >= high).any():
         return torch.full(tuple(patch), float(fill))
-    region = torch.from_numpy(np.ascontiguousarray(entry.read(low, high), dtype=np.float32))
-    shifted = matrix.copy()
-    shifted[:3, 3] -= low
-    return sample(region, shifted, patch, "nearest" if nearest else "linear", fill)
+    region = torch.from_numpy(np.ascontiguousarray(scan.read(low, high), dtype=np.float32))
+    to_region = matrix.copy()
+    to_region[:3, 3] -= low
+    return sample(region, to_region, patch, "nearest" if nearest else "linear", fill)

@@ -1,29 +1,30 @@
-"""A known misalignment of one modality, imposed on scans to see what it does to a method."""
+"""A known misalignment of one modality, to measure how robust a method is."""
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from crossvox.data.geometry import Grid
 from crossvox.data.prepare.store import StoredArray
-from crossvox.errors import require
+from crossvox.errors import UsageError, require
 
 
 @dataclass(frozen=True)
 class Misalign:
-    """A rigid motion of one modality's scans, fixed for each case; 0 and 0 leave all in place.
+    """A rigid motion of one modality's scans, fixed for each case; the default is none.
 
-    Only the scans' place in world space changes: what a scan shows, and its label, stay as they
-    are, but the subject's other scans no longer lie over it.
+    It changes the grid of a scan, not its voxels, and the label moves with the scan. The
+    subject's other scans no longer lie over it.
 
     Attributes:
-        modality: whose scans are moved; empty = the data set's last one.
-        shift: mm, in a direction of its own for each case.
-        rotate: degrees about the scan's centre, about an axis of its own for each case.
-        seed: another seed, other directions and axes.
+        modality: of the scans to move; empty = the data set's last one.
+        shift: mm, in a random direction for each case.
+        rotate: degrees about the scan's centre, around a random axis for each case.
+        seed: of the directions and axes.
     """
 
     modality: str = ""
@@ -40,8 +41,8 @@ class Misalign:
         return bool(self.shift or self.rotate)
 
     def motion(self, case: str, grid: Grid) -> np.ndarray:
-        """(4, 4) rigid map of world space, in mm, for the scan of a case that lies on `grid`."""
-        # Not Python's hash of a text, which differs from process to process.
+        """Return the (4, 4) rigid map of world space in mm for a case's scan on `grid`."""
+        # Python's own hash of a string differs from process to process.
         rng = np.random.default_rng([self.seed, zlib.crc32(case.encode())])
         direction, axis = (v / np.linalg.norm(v) for v in rng.normal(size=(2, 3)))
         turn = _rotation(axis, np.radians(self.rotate))
@@ -50,13 +51,24 @@ class Misalign:
         motion[:3, 3] = grid.centre - turn @ grid.centre + self.shift * direction
         return motion
 
-    def stored(self, case: str, entry: StoredArray) -> StoredArray:
-        """A prepared scan of the moved modality, at its new place."""
-        return entry.at(Grid(entry.shape, self.motion(case, entry.grid) @ entry.grid.affine))
+    def moved_modality(self, modalities: Sequence[str]) -> str | None:
+        """Return the modality to move; None without a motion, `UsageError` if there is no such."""
+        moved = self.modality or modalities[-1]
+        if not self:
+            return None
+        if moved not in modalities:
+            raise UsageError(
+                f"misalign.modality: no modality '{moved}'; choose from {', '.join(modalities)}"
+            )
+        return moved
+
+    def move(self, case: str, scan: StoredArray) -> StoredArray:
+        """Return a case's prepared scan on its moved grid."""
+        return scan.at(Grid(scan.shape, self.motion(case, scan.grid) @ scan.grid.affine))
 
 
 def _rotation(axis: np.ndarray, angle: float) -> np.ndarray:
-    """(3, 3) rotation about a unit vector (Rodrigues' formula)."""
+    """Return the (3, 3) rotation about a unit vector, by Rodrigues' formula."""
     x, y, z = axis
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
