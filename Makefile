@@ -55,7 +55,7 @@ audit: venv ## look the pinned versions up among known vulnerabilities (needs th
 
 reliability: venv ## measure docs/reliability.md anew where it is not measured yet (hours)
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,mutation]'
-	$(BIN)/python benchmarks/reliability.py --page docs/reliability.md
+	$(BIN)/python benchmarks/reliability --page docs/reliability.md
 
 format: venv ## bring the code into shape
 	$(BIN)/ruff check --fix .

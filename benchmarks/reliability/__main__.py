@@ -1,13 +1,13 @@
-"""Measure what docs/reliability.md promises, and write that page from the measurements.
+"""Measure the promises of docs/reliability.md, and write that page from the measurements.
 
-    python benchmarks/reliability.py --page docs/reliability.md
-    python benchmarks/reliability.py --only mutation --sample 40
-    python benchmarks/reliability.py --only versions --environment oldest=.venv-oldest/bin/python
+    python benchmarks/reliability --page docs/reliability.md
+    python benchmarks/reliability --only mutation --sample 40
+    python benchmarks/reliability --only versions --environment oldest=.venv-oldest/bin/python
 
-Each section of reliability/sections.yaml becomes a JSON file in --out as soon as it is measured,
-hours in all; sections that have theirs are left alone (--again measures them anew), so a run that
-was stopped goes on. The page is made of these files only and says of each section when, at which
-commit and on which machine it was measured.
+All sections together take hours. Each section of sections.yaml becomes a JSON file in --out as
+soon as it is measured. A section that has its file is skipped, unless --again is given, so a
+stopped run can be resumed. The page is made of these files only. It says when, at which commit and
+on which machine each section was measured.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import reliability_measure as measure
+import measure
 import yaml
 from mutation import measure as measure_mutants
-from reliability_page import page
+from page import page
 
 from crossvox.utils.files import atomic_write
 
-SECTIONS = Path(__file__).with_suffix("") / "sections.yaml"
+SECTIONS = Path(__file__).with_name("sections.yaml")
 
 
 def load_sections() -> dict[str, dict[str, Any]]:
-    """Title, promise and tests or tool of each section, by name, in the page's order."""
+    """Return section name → title, promise and tests or tool, in the page's order."""
     return yaml.safe_load(SECTIONS.read_text(encoding="utf-8"))
 
 
@@ -46,7 +46,7 @@ def main(words: list[str] | None = None) -> None:
             continue
         record = _record(name, sections[name], options)
         if record is None:
-            print(f"{name}: nothing here to measure it with")
+            print(f"{name}: no test file matches")
             continue
         text = json.dumps(record, indent=1, ensure_ascii=False)
         atomic_write(file, text + "\n")
@@ -61,7 +61,7 @@ def main(words: list[str] | None = None) -> None:
 def _record(
     name: str, section: dict[str, Any], options: argparse.Namespace
 ) -> dict[str, Any] | None:
-    """Measure one section; None if it has no test here."""
+    """Measure one section. Return None if no test file matches."""
     began = time.monotonic()
     work = options.out / name
     work.mkdir(parents=True, exist_ok=True)
@@ -97,9 +97,9 @@ def _parser(sections: dict[str, Any]) -> argparse.ArgumentParser:
         "--only", nargs="*", choices=list(sections), metavar="SECTION",
         help=f"measure only these of {', '.join(sections)}; none at all: only write the page",
     )  # fmt: skip
-    parser.add_argument("--again", action="store_true", help="measure what has been measured too")
+    parser.add_argument("--again", action="store_true", help="also measure those that have a file")
     parser.add_argument("--sample", type=int, default=400, help="mutants to test")
-    parser.add_argument("--seed", type=int, default=0, help="of the mutants' draw")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sample of mutants")
     parser.add_argument("--jobs", type=int, default=1, help="processes that test mutants")
     parser.add_argument(
         "--environment", type=_environment, action="append", default=[], metavar="NAME=PYTHON",

@@ -1,6 +1,6 @@
 """Damage files for a time, led by what the readers' code does with them (atheris, libFuzzer).
 
-    python benchmarks/fuzz.py nifti --seconds 60
+    python benchmarks/reliability/fuzz.py nifti --seconds 60
 
 Each input is read as the commands read it; whatever it holds, it is read or refused by a
 `DataError`. Anything else, and one that takes 20 s or 2 GB, ends the fuzzing with a traceback and

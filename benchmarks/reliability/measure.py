@@ -1,4 +1,4 @@
-"""Run tests and tools, and read from what they write how far each promise was tried."""
+"""Run tests and tools, and read their figures from the files that they write."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SHOWN = ("torch", "monai", "numpy", "scipy", "nibabel")
 """Packages whose versions a measurement names."""
 RAN = (0, 1)
@@ -22,7 +22,7 @@ Found = dict[str, Any]
 
 
 def tests(work: Path, patterns: list[str]) -> Found | None:
-    """Run test files, the slow tests among them, and collect the figures that they report.
+    """Run test files, slow tests included, and collect the figures that they report.
 
     Args:
         work: folder for the results of the run.
@@ -40,7 +40,7 @@ def tests(work: Path, patterns: list[str]) -> Found | None:
 
 
 def coverage(work: Path) -> Found:
-    """Run the quick tests under coverage; lines and branches of `src` that they reach."""
+    """Run the quick tests under coverage. Return the share of lines and branches of `src`."""
     junit, report = work / "junit.xml", work / "coverage.json"
     tool = [sys.executable, "-m", "coverage"]
     data = {"COVERAGE_FILE": str((work / ".coverage").resolve())}
@@ -57,7 +57,7 @@ def coverage(work: Path) -> Found:
 
 
 def versions(work: Path, pythons: dict[str, str]) -> Found:
-    """Run the quick tests with this interpreter and with others, in their environments."""
+    """Run the quick tests with this interpreter and with those of other environments."""
     figures, failures = {}, []
     for name, python in {"pinned": sys.executable, **pythons}.items():
         junit = work / f"{name}.xml"
@@ -75,9 +75,9 @@ def versions(work: Path, pythons: dict[str, str]) -> Found:
 
 
 def read_junit(path: Path) -> Found:
-    """Passed, failed and skipped tests of a JUnit file, names of the failed, and the figures.
+    """Read the outcomes, the names of failed tests and the figures from a JUnit file.
 
-    Where several tests report a figure of one name, it is the largest: that of the widest try.
+    If several tests report a figure of one name, the largest is kept.
     """
     cases = list(ElementTree.parse(path).getroot().iter("testcase"))
     failed = [c for c in cases if c.find("failure") is not None or c.find("error") is not None]
@@ -99,7 +99,7 @@ def read_junit(path: Path) -> Found:
 
 
 def read_coverage(report: dict[str, Any]) -> dict[str, Any]:
-    """What the report of `coverage json` says of all files together, and the worst of them."""
+    """Read the totals and the least covered files from a report of `coverage json`."""
     total = report["totals"]
 
     def share(of: str, all_of: str) -> float:
@@ -118,7 +118,7 @@ def read_coverage(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def surroundings() -> dict[str, Any]:
-    """Commit, machine and versions, for the record of a measurement."""
+    """Return commit, machine and versions, for the record of a measurement."""
     return {
         "commit": _git("rev-parse", "--short", "HEAD"),
         "changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
@@ -138,7 +138,7 @@ def _pytest(
 
 
 def _environment() -> dict[str, str]:
-    """This tree's sources, whatever is installed, and one thread for each process."""
+    """Return an environment with the sources of this tree and one thread per process."""
     return os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
 
 

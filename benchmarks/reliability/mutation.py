@@ -1,11 +1,11 @@
-"""How many small faults put into losses, metrics, sampling and geometry the tests notice.
+"""Count how many small faults in losses, metrics, sampling and geometry the tests notice.
 
-    python benchmarks/mutation.py --sample 400
+    python benchmarks/reliability/mutation.py --sample 400
 
-mutmut writes the mutants (folder mutants/) and runs the tests that reach each of them, as
-`[tool.mutmut]` in pyproject.toml says. A seeded sample is tested; a run that was stopped goes on
-where it was. Survivors are printed with what was changed. Mutants that behave as the original
-does are named in reliability/equivalent_mutants.yaml, with the reason, and do not count.
+mutmut writes the mutants (folder mutants/) and runs the tests that reach each of them
+(`[tool.mutmut]` in pyproject.toml). A seeded sample is tested. A stopped run can be resumed.
+Survivors are printed with their change. Mutants that behave like the original are listed in
+equivalent_mutants.yaml with the reason, and do not count.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MUTANTS = ROOT / "mutants"
-EQUIVALENT = ROOT / "benchmarks" / "reliability" / "equivalent_mutants.yaml"
+EQUIVALENT = Path(__file__).with_name("equivalent_mutants.yaml")
 KILLED = (1, 3)
 TIMEOUTS = (-24, 24, 36, 152, 255)
 GENERATE = "crossvox.losses.ramps*"
-"""A few mutants whose test makes mutmut write all others too."""
+"""A few mutants. To test them, mutmut first writes all mutants."""
 
 
 def measure(sample: int, seed: int = 0, jobs: int = 1) -> dict[str, Any]:
-    """Test `sample` mutants drawn with `seed`, those that were tested before excepted.
+    """Test `sample` mutants drawn with `seed`; those tested before are not tested again.
 
     Returns:
         Figures, and the changes that survived or are equivalent.
@@ -53,7 +53,7 @@ def summary(
     change_of: Callable[[str], str],
     equivalent: dict[str, str],
 ) -> dict[str, Any]:
-    """Count what became of each mutant.
+    """Count killed, surviving and equivalent mutants.
 
     Args:
         codes: pytest's exit code for each mutant, as mutmut keeps them; None = not tested.
@@ -83,7 +83,7 @@ def summary(
 
 
 def change(diff: str) -> str:
-    """What a unified diff of one function removes and adds, in one line."""
+    """Return the removed and the added text of a function's unified diff, in one line."""
     lines = [line for line in diff.splitlines() if not line.startswith(("---", "+++"))]
     before, after = (
         " ".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+"
@@ -92,7 +92,7 @@ def change(diff: str) -> str:
 
 
 def _mutmut(jobs: int, *names: str) -> None:
-    """Run mutmut in a process of its own, whose tests import the mutants and not the sources."""
+    """Run mutmut in a process whose tests import the mutants instead of the sources."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
     command = ["mutmut", "run", "--max-children", str(jobs), *names]
@@ -122,7 +122,7 @@ def _equivalent() -> dict[str, str]:
 
 
 def main() -> None:
-    """Measure and print, survivors last."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--sample", type=int, default=400, help="mutants to test")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")

@@ -1,6 +1,6 @@
 """Time and memory of the backbones at their published size: encoder and decoder, one crop.
 
-    python benchmarks/backbones.py --backbone universal_unet --size 96
+    python benchmarks/timing/backbones.py --backbone universal_unet --size 96
 
 The process measures itself, so that one run is one backbone. On a card, its peak memory too.
 """

@@ -1,6 +1,6 @@
 """Time and size of a report of twenty large scans, predicted and scored, or scored before.
 
-    python benchmarks/report.py --out /tmp/report
+    python benchmarks/timing/report.py --out /tmp/report
 
 The scans are phantoms of 256 × 256 × 100 voxels. The run is a tiny network on a coarse grid, so
 that what is measured is the report's own work; a network's time per scan comes on top.

@@ -1,6 +1,6 @@
 """How much is gained by not building the padding of attention windows: ViT-B, forward.
 
-    python benchmarks/vit_attention.py --size 96
+    python benchmarks/timing/vit_attention.py --size 96
 
 Each form runs in processes of its own, for its own peak memory, and the two take turns. On a busy
 machine threads wait for each other, and the short form with its many small steps most: take one

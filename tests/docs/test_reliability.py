@@ -1,15 +1,20 @@
-"""benchmarks/reliability.py, and the page that it writes from measurements."""
+"""benchmarks/reliability: its sections, and the page that it writes from measurements."""
 
 from __future__ import annotations
 
 import ast
+import importlib
+import importlib.util
 import json
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fixtures.paths import ROOT
+
+FOLDER = ROOT / "benchmarks" / "reliability"
 
 JUNIT = """\
 <testsuites><testsuite>
@@ -27,10 +32,19 @@ JUNIT = """\
 
 @pytest.fixture(autouse=True)
 def _scripts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.syspath_prepend(str(FOLDER))
     yield
-    for name in ("reliability", "reliability_measure", "reliability_page", "mutation"):
+    for name in ("measure", "page", "mutation"):
         sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def program(_scripts):
+    """The program as a module."""
+    spec = importlib.util.spec_from_file_location("reliability", FOLDER / "__main__.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def record(**fields) -> dict:
@@ -58,10 +72,8 @@ def sections() -> dict[str, dict[str, str]]:
     }
 
 
-def test_every_test_that_reports_a_figure_belongs_to_a_section() -> None:
-    import reliability
-
-    patterns = [p for s in reliability.load_sections().values() for p in s.get("tests", ())]
+def test_every_test_that_reports_a_figure_belongs_to_a_section(program) -> None:
+    patterns = [p for s in program.load_sections().values() for p in s.get("tests", ())]
     placed = {path for pattern in patterns for path in ROOT.glob(pattern)}
     assert [pattern for pattern in patterns if not any(ROOT.glob(pattern))] == []
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
@@ -74,19 +86,28 @@ def test_every_test_that_reports_a_figure_belongs_to_a_section() -> None:
             )
 
 
-def test_the_page_has_the_words_of_today() -> None:
+def test_the_page_has_the_words_of_today(program) -> None:
     """Title and promise of every section, whichever commit its figures were measured at."""
-    import reliability
-    from reliability_page import HEAD
+    from page import HEAD
 
     text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
     assert text.startswith(HEAD)
-    for section in reliability.load_sections().values():
+    for section in program.load_sections().values():
         assert f"\n## {section['title']}\n\n{section['promise']}\n\n" in text
 
 
+def test_every_equivalent_mutant_is_of_a_function_that_exists() -> None:
+    keys = yaml.safe_load((FOLDER / "equivalent_mutants.yaml").read_text(encoding="utf-8"))
+    for key in keys:
+        module, mangled = key.split(": ")[0].rsplit(".x", 1)  # as mutmut mangles names
+        value = importlib.import_module(module)
+        for part in mangled.strip("ǁ").split("ǁ") if "ǁ" in mangled else [mangled[1:]]:
+            assert hasattr(value, part), key
+            value = getattr(value, part)
+
+
 def test_figures_and_outcomes_are_read_from_what_pytest_writes(tmp_path) -> None:
-    from reliability_measure import read_junit
+    from measure import read_junit
 
     file = tmp_path / "junit.xml"
     file.write_text(JUNIT, encoding="utf-8")
@@ -100,7 +121,7 @@ def test_figures_and_outcomes_are_read_from_what_pytest_writes(tmp_path) -> None
 
 
 def test_a_section_runs_its_tests_slow_ones_too(tmp_path, monkeypatch) -> None:
-    import reliability_measure as measure
+    import measure
 
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -m 'not slow'\nmarkers = slow\n")
     (tmp_path / "test_promise.py").write_text(
@@ -118,7 +139,7 @@ def test_a_section_runs_its_tests_slow_ones_too(tmp_path, monkeypatch) -> None:
 
 
 def test_branches_are_reported_apart_from_statements() -> None:
-    from reliability_measure import read_coverage
+    from measure import read_coverage
 
     total = {
         "num_statements": 200,
@@ -133,7 +154,7 @@ def test_branches_are_reported_apart_from_statements() -> None:
 
 
 def test_the_page_shows_figures_and_says_what_is_missing() -> None:
-    from reliability_page import page
+    from page import page
 
     text = page(sections(), {"kills": record(changed=True)})
     kills, memory = text.split("## ")[1:]
@@ -144,7 +165,7 @@ def test_the_page_shows_figures_and_says_what_is_missing() -> None:
 
 
 def test_the_page_names_failed_tests_and_equivalent_mutants() -> None:
-    from reliability_page import page
+    from page import page
 
     failures = [f"tests.test_a.test_{k}" for k in range(12)]
     found = record(failures=failures, equivalent={"f: a → b": "same on every input"})
@@ -153,36 +174,34 @@ def test_the_page_names_failed_tests_and_equivalent_mutants() -> None:
     assert "- `f: a → b`: same on every input" in text
 
 
-def test_what_was_measured_is_kept_until_asked_for_again(tmp_path, monkeypatch, capsys) -> None:
-    import reliability
-
+def test_a_measurement_is_kept_until_asked_for_again(
+    program, tmp_path, monkeypatch, capsys
+) -> None:
     calls = []
 
     def tests(work, patterns):
         calls.append(patterns)
         return {"passed": 1, "failed": 0, "skipped": 0, "failures": [], "figures": {"n": 1}}
 
-    monkeypatch.setattr(reliability.measure, "tests", tests)
+    monkeypatch.setattr(program.measure, "tests", tests)
     out, file = tmp_path / "out", tmp_path / "page.md"
     words = ["--out", str(out), "--page", str(file), "--only", "numbers"]
-    reliability.main(words)
-    reliability.main(words)
+    program.main(words)
+    program.main(words)
     assert len(calls) == 1 and "measured before" in capsys.readouterr().out
-    reliability.main([*words, "--again"])
+    program.main([*words, "--again"])
     assert len(calls) == 2
     assert json.loads((out / "numbers.json").read_text(encoding="utf-8"))["figures"] == {"n": 1}
     text = file.read_text(encoding="utf-8")
     assert (
         "| n | 1 |" in text
-        and text.count("*Not measured yet.*") == len(reliability.load_sections()) - 1
+        and text.count("*Not measured yet.*") == len(program.load_sections()) - 1
     )
 
 
-def test_an_interpreter_that_is_not_there_is_refused(tmp_path, capsys) -> None:
-    import reliability
-
+def test_an_interpreter_that_is_not_there_is_refused(program, tmp_path, capsys) -> None:
     with pytest.raises(SystemExit):
-        reliability.main(["--out", str(tmp_path), "--environment", "oldest=/none/python"])
+        program.main(["--out", str(tmp_path), "--environment", "oldest=/none/python"])
     assert "give NAME=PATH" in capsys.readouterr().err
 
 
