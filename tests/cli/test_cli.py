@@ -8,7 +8,7 @@ from importlib import metadata
 import pytest
 import yaml
 
-from crossvox.cli.commands import info
+from crossvox.cli.commands import list as info
 from crossvox.cli.commands.train import add_train_options
 from crossvox.cli.main import COMMANDS, main
 from crossvox.cli.run_options import parse_run, run_config

@@ -9,7 +9,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from crossvox.cli.options import check_keys, flatten, new_parser, parse, pick, to_json
+from crossvox.cli.parsing import check_keys, flatten, new_parser, parse, pick, to_json
 from crossvox.config.presets import COMPONENTS, load_preset, merge, presets
 from crossvox.config.registry import CLASSES, NOT_OPTIONS, find_class
 from crossvox.config.run_config import SECTIONS, RunConfig

@@ -12,7 +12,7 @@ from crossvox.benchmark.page import write_page, write_tables
 from crossvox.benchmark.runner import Share
 from crossvox.benchmark.suite import load_suite
 from crossvox.cli.commands.train import add_train_options
-from crossvox.cli.options import add_root, new_parser, parse, required
+from crossvox.cli.parsing import add_root, new_parser, parse, required
 from crossvox.cli.run_options import parse_run, run_config
 from crossvox.cli.values import names
 from crossvox.config.presets import merge

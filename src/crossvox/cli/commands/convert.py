@@ -11,7 +11,7 @@ from rich.console import Console
 
 from crossvox.cli.commands.folders import folders_options
 from crossvox.cli.commands.split import add_amounts, add_overwrite, amounts
-from crossvox.cli.options import new_parser, parse, required
+from crossvox.cli.parsing import new_parser, parse, required
 from crossvox.cli.values import names
 from crossvox.data.convert import LAYOUTS
 from crossvox.data.convert.assemble import ConvertOptions, read_list

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from crossvox.cli.options import new_parser, parse, required
+from crossvox.cli.parsing import new_parser, parse, required
 from crossvox.workflows.demo import Demo, demo
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from crossvox.cli.options import new_parser, parse
+from crossvox.cli.parsing import new_parser, parse
 from crossvox.errors import UsageError
 from crossvox.workflows.predict import Checkpoint
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from crossvox.cli.options import required
+from crossvox.cli.parsing import required
 from crossvox.cli.values import integers, pairs
 from crossvox.data.convert.folders import Patterns, find_folders
 from crossvox.data.convert.raw import RawDataset

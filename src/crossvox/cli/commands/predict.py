@@ -8,7 +8,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from crossvox.cli.options import add_root, flag, new_parser, parse, required
+from crossvox.cli.parsing import add_root, flag, new_parser, parse, required
 from crossvox.cli.values import names
 from crossvox.data.crops.misalign import Misalign
 from crossvox.data.manifest import SPLITS, load_manifest

@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser
 
 from crossvox.cli.commands.predict import add_run_options, image_files, run_options
 from crossvox.cli.commands.train import add_label_options, add_weights_option
-from crossvox.cli.options import add_root, new_parser, parse
+from crossvox.cli.parsing import add_root, new_parser, parse
 from crossvox.cli.run_options import parse_run, run_config
 from crossvox.errors import UsageError
 from crossvox.workflows.profile import Figures, bench_config, bench_load, bench_predict, bench_train

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from crossvox.benchmark.results import holds_benchmark
 from crossvox.cli.commands.predict import add_run_options, run_options
-from crossvox.cli.options import add_root, new_parser, parse, required
+from crossvox.cli.parsing import add_root, new_parser, parse, required
 from crossvox.data.manifest import SPLITS, load_manifest
 from crossvox.report.report import ReportData, report
 

@@ -8,7 +8,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from crossvox.cli.options import add_root, new_parser, parse, required
+from crossvox.cli.parsing import add_root, new_parser, parse, required
 from crossvox.data.manifest import load_manifest
 from crossvox.data.manifest.splitting import Amounts, folds, resplit
 from crossvox.errors import UsageError

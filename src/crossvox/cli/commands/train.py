@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from crossvox.cli.options import add_root, pick, required
+from crossvox.cli.parsing import add_root, pick, required
 from crossvox.cli.run_options import parse_run, run_config
 from crossvox.errors import UsageError
 from crossvox.training.distributed import explain_lost_processes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from crossvox.cli.options import new_parser, parse
+from crossvox.cli.parsing import new_parser, parse
 from crossvox.config.presets import presets
 from crossvox.errors import UsageError
 

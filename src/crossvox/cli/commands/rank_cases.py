@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from crossvox.cli.options import add_root, new_parser, parse, required
+from crossvox.cli.parsing import add_root, new_parser, parse, required
 from crossvox.data.manifest import load_manifest
 from crossvox.errors import UsageError
 from crossvox.inference.ranking import Strategy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from crossvox.cli.options import add_root, new_parser, parse, pick, required
+from crossvox.cli.parsing import add_root, new_parser, parse, pick, required
 from crossvox.config.presets import load_preset, merge, presets
 from crossvox.config.registry import crop_rule
 from crossvox.config.run_config import section
