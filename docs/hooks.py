@@ -46,7 +46,7 @@ def expand(nav: list[Any], pages: list[str]) -> list[Any]:
 def commands_page() -> str:
     """Every command with what its parser says of it."""
     lines = ["# Commands", "", "What `crossvox COMMAND --help` prints.", ""]
-    for command, (_, text) in COMMANDS.items():
+    for command, text in COMMANDS.items():
         lines += [f"## crossvox {command}", "", f"{text[0].upper()}{text[1:]}.", ""]
         lines += _help_block(command)
         for part in PARTS.get(command, ()):

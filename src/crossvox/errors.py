@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import math
+from collections.abc import Iterable
 from typing import Any, get_args
 
 _SPACE = "free some space there, or choose another folder; then give the command again"
@@ -54,3 +56,19 @@ def check_choice(option: str, value: str, choices: Any) -> None:
     """Raise `ValueError` unless the option's value is one of a `Literal`'s."""
     if value not in get_args(choices):
         raise ValueError(f"{option} is {value!r}; choose one of {', '.join(get_args(choices))}")
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return "choose from …" with the known names that an unknown one may have meant.
+
+    These are the names of its group, else those spelled alike, else all groups.
+
+    >>> suggest("fit.stpes", ["fit.steps", "fit.lr", "seed"])
+    'choose from fit.steps, fit.lr'
+    """
+    known = list(known)
+    head, dot, _ = name.partition(".")
+    near = [other for other in known if dot and other.startswith(f"{name.rpartition('.')[0]}.")]
+    near = near or difflib.get_close_matches(name, known, n=4)
+    near = near or difflib.get_close_matches(head, known, n=4)
+    return f"choose from {', '.join(near or dict.fromkeys(k.split('.')[0] for k in known))}"

@@ -8,7 +8,6 @@ import pytest
 
 from crossvox.benchmark.grid import grid
 from crossvox.benchmark.suite import load_suite, settings, slug
-from crossvox.cli.commands.benchmark import _settings
 from crossvox.cli.main import main
 from crossvox.methods import METHODS
 from crossvox.networks import BACKBONES
@@ -107,7 +106,7 @@ def test_a_rows_settings_go_over_the_suites(tmp_path):
 def test_the_shipped_suites_are_sound(file, paired_files, tmp_path):
     """Each of their cells is fully parsed, and its network built, on a data set of this size."""
     suite = load_suite(file, {"split": "val"}).with_data({"tiny": paired_files.path})
-    cells = grid(suite, tmp_path, _settings)
+    cells = grid(suite, tmp_path)
     assert len(cells) == len(suite.methods) * len(suite.labels) * len(suite.seeds)
     assert len({cell.name for cell in cells}) == len(cells)
     assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
@@ -116,7 +115,7 @@ def test_the_shipped_suites_are_sound(file, paired_files, tmp_path):
 def test_table_2_adds_one_part_after_the_other(paired_files, tmp_path):
     (file,) = [path for path in SHIPPED if path.stem == "table2"]
     suite = load_suite(file, {"split": "val", "seeds": [0]})
-    cells = grid(suite.with_data({"t": paired_files.path}), tmp_path, _settings)
+    cells = grid(suite.with_data({"t": paired_files.path}), tmp_path)
     parts = [cell.config.method for cell in cells]
     assert [p["shared_encoder"] for p in parts] == [True, False, False, False]
     assert [p["joint"] for p in parts] == [0, 0, 0, 0]
@@ -134,7 +133,7 @@ def test_a_row_keeps_the_backbone_it_names_and_stands_beside_the_others(
     own = {"label": "own", "method": "sup", "set": {"backbone": {"name": "universal_unet"}}}
     file = write_suite(tmp_path / "s.yaml", methods=["sup", own], backbones=backbones, set={})
     suite = load_suite(file).with_data({"t": paired_files.path})
-    cells = grid(suite, tmp_path, _settings)
+    cells = grid(suite, tmp_path)
     assert [c.backbone for c in cells if c.row.label == "own"] == tables
     assert [c.config.backbone["name"] for c in cells if c.row.label == "sup"] == tables
     assert {c.config.backbone["name"] for c in cells if c.row.label == "own"} == {"universal_unet"}
@@ -144,7 +143,7 @@ def test_a_row_keeps_the_backbone_it_names_and_stands_beside_the_others(
 def test_a_rows_own_label_count_stands_in_every_table(paired_files, tmp_path):
     bound = {"label": "bound", "method": "sup", "labelled": "all"}
     file = write_suite(tmp_path / "s.yaml", methods=["sup", bound], labels=[1, 2], reference="sup")
-    cells = grid(load_suite(file).with_data({"t": paired_files.path}), tmp_path, _settings)
+    cells = grid(load_suite(file).with_data({"t": paired_files.path}), tmp_path)
     counts = {(c.row.label, c.labels): c.config.labelled for c in cells}
     assert counts == {
         ("sup", "1"): "1", ("sup", "2"): "2", ("bound", "1"): "all", ("bound", "2"): "all"

@@ -8,11 +8,12 @@ from importlib import metadata
 import pytest
 import yaml
 
-from crossvox.cli.commands import list as info
-from crossvox.cli.commands.train import add_train_options
+from crossvox.cli.commands import doctor
 from crossvox.cli.main import COMMANDS, main
-from crossvox.cli.run_options import parse_run, run_config
+from crossvox.cli.run_options import read_run_options
 from crossvox.config.presets import presets
+from crossvox.config.run_config import RunConfig
+from crossvox.config.settings import parse_settings
 from crossvox.errors import DataError
 from crossvox.methods import METHODS
 from crossvox.networks import BACKBONES
@@ -20,12 +21,8 @@ from fixtures.run import refused
 
 
 def parsed(*argv: str):
-    return run_config({"data": "d", "out": "o"} | given(*argv))
-
-
-def given(*argv: str):
-    values = parse_run("train", "", list(argv), add_train_options)
-    return {key: value for key, value in values.items() if key not in ("data", "out")}
+    given, _ = read_run_options("train", "", list(argv), lambda parser: None)
+    return RunConfig.from_dict(parse_settings(*given) | {"data": "d", "out": "o"})
 
 
 def test_without_arguments_it_lists_all_commands(capsys):
@@ -42,7 +39,7 @@ def test_the_overview_and_wrong_commands_do_not_wait_for_torch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "bench train", "bench load", "bench predict"])
+@pytest.mark.parametrize("command", [*COMMANDS, "profile train", "profile load", "profile predict"])
 def test_help_of_every_command_succeeds(command, capsys):
     assert main([*command.split(), "--help"]) == 0
     assert "usage: crossvox" in capsys.readouterr().out
@@ -51,7 +48,7 @@ def test_help_of_every_command_succeeds(command, capsys):
 def test_help_shows_the_presets_defaults_and_docstrings(capsys):
     main(["train", "--preset", "paper", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    words = "base learning rate, which `schedule` and `warmup` scale."
+    words = "base learning rate, scaled by `schedule` and `warmup`."
     assert f"--fit.lr LR {words} (type: float, default: 0.0001)" in text
     assert "weight of CSC at the end of training" in text
 
@@ -79,7 +76,7 @@ def test_help_shows_the_presets_defaults_and_docstrings(capsys):
         (["predict", "run", "--out", "o"], ["--image", "--data"]),
         (["evaluate", "run", "--data", "d", "--out", "o"], ["--split is missing"]),
         (["predict", "run", "--out", "o", "--checkpoint", "x"], ["'best'", "'last'"]),
-        (["bench", "sleep"], ["train", "load", "predict"]),
+        (["profile", "sleep"], ["train", "load", "predict"]),
         (["demo"], ["--out is missing"]),
     ],
 )  # fmt: skip
@@ -186,12 +183,12 @@ def test_failures_interruptions_and_defects_have_their_own_ends(monkeypatch, cap
 
         return run
 
-    monkeypatch.setattr(info, "doctor_command", command(DataError("a.nii: broken; mend it")))
+    monkeypatch.setattr(doctor, "doctor_command", command(DataError("a.nii: broken; mend it")))
     assert main(["doctor"]) == 1
     assert capsys.readouterr().err == "crossvox: error: a.nii: broken; mend it\n"
-    monkeypatch.setattr(info, "doctor_command", command(KeyboardInterrupt()))
+    monkeypatch.setattr(doctor, "doctor_command", command(KeyboardInterrupt()))
     assert main(["doctor"]) == 130
-    monkeypatch.setattr(info, "doctor_command", command(ZeroDivisionError()))
+    monkeypatch.setattr(doctor, "doctor_command", command(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
         main(["doctor"])
 

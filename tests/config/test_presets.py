@@ -1,28 +1,31 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from crossvox.cli.run_options import parse_run, run_config
 from crossvox.config.presets import load_preset, merge, presets
 from crossvox.config.registry import crop_rule
+from crossvox.config.run_config import RunConfig
+from crossvox.config.settings import Settings, parse_settings
 from crossvox.errors import UsageError
 
 
-def config(*argv: str):
-    values = parse_run("train", "", list(argv), lambda parser: None)
-    return run_config({"data": "d", "out": "o", **values})
+def config(preset: str, **values: Any) -> RunConfig:
+    settings = Settings({"preset": preset, "data": "d", "out": "o", **values})
+    return RunConfig.from_dict(parse_settings(settings))
 
 
 @pytest.mark.parametrize("name", presets())
 @pytest.mark.parametrize("method", ["cmc", "sup", "sup_joint"])
 def test_every_shipped_preset_parses_with_every_method(name, method):
-    made = config("--preset", name, "--method", method)
+    made = config(name, method=method)
     assert made.preset == name and made.method["name"] == method
 
 
 @pytest.mark.parametrize("name", presets())
 def test_every_value_of_a_preset_arrives(name):
-    made = config("--preset", name).to_dict()
+    made = config(name).to_dict()
     for key, value in load_preset(name).items():
         if isinstance(value, dict):
             assert {k: made[key][k] for k in value} == value
@@ -31,7 +34,7 @@ def test_every_value_of_a_preset_arrives(name):
 
 
 def test_the_papers_settings():
-    made = config("--preset", "paper")
+    made = config("paper")
     assert made.budget.patch == (96, 96, 96)
     assert (made.sampling.labelled, made.sampling.unlabelled) == (2, 2)
     assert (made.fit.optimizer, made.fit.schedule, made.fit.lr) == ("adam", "constant", 1e-4)
@@ -44,7 +47,7 @@ def test_the_papers_settings():
     [("paper-unet", "universal_unet", 1), ("paper-sam", "sam_med3d", 2)],
 )
 def test_the_papers_settings_on_published_backbones(name, backbone, devices):
-    made, paper = config("--preset", name), config("--preset", "paper")
+    made, paper = config(name), config("paper")
     assert (made.backbone["name"], made.compute.devices) == (backbone, devices)
     assert (made.fit.optimizer, made.fit.schedule, made.fit.lr) == ("adam", "constant", 1e-5)
     assert made.fit.warmup == 0
@@ -61,18 +64,18 @@ def test_the_papers_settings_on_published_backbones(name, backbone, devices):
 
 @pytest.mark.parametrize("name", ["cpu", "gpu"])
 def test_the_rate_rises_from_scratch(name):
-    assert config("--preset", name).fit.warmup == 0.1
+    assert config(name).fit.warmup == 0.1
 
 
 @pytest.mark.parametrize("name", presets())
 def test_the_paper_takes_headers_and_weights_as_they_are(name):
-    made = config("--preset", name)
+    made = config(name)
     assert made.sampling.align is not name.startswith("paper")
     assert made.method.get("cac_lasts", False) is not name.startswith("paper")
 
 
 def test_the_cpu_preset_stays_small():
-    made = config("--preset", "cpu")
+    made = config("cpu")
     assert made.budget.patch_voxels <= 80_000 and made.compute.accelerator == "cpu"
 
 

@@ -18,7 +18,7 @@ import crossvox
 from crossvox.cli.main import COMMANDS, main
 from fixtures.docs import PAGES, ROOT, blocks, command_lines, links, name, spoken_commands
 
-SUBCOMMANDS = ("convert", "weights", "bench")
+SUBCOMMANDS = ("convert", "weights", "profile")
 CHOSEN = ("--method", "--backbone", "--preset")
 """Options whose value decides which other options there are."""
 

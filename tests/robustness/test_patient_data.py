@@ -70,7 +70,7 @@ def test_no_output_names_the_patient(run, series, tmp_path, capfd, caplog, recor
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         assert main([*words, "--save-probabilities", "--save-uncertainty", "--tta"]) == 0
-        assert main(["bench", "predict", str(run), "--image", f"ct={series}"]) in (0, 1)
+        assert main(["profile", "predict", str(run), "--image", f"ct={series}"]) in (0, 1)
     said = capfd.readouterr()
     text = said.out + said.err + caplog.text + "".join(str(w.message) for w in warned)
     assert not [value for value in values if value in text]

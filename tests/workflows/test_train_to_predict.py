@@ -323,7 +323,7 @@ def test_label_maps_are_made_as_asked_and_the_scores_say_how(run, tmp_path, pair
         labels = np.asarray(nib.load(path).dataobj)
         assert all(ndimage.label(labels == k)[1] <= 1 for k in np.unique(labels[labels > 0]))
     line = refused(capsys, *argv, "--out", tmp_path / "x", "--largest", "perhaps")
-    assert "expected one of 'auto', 'always', 'never'; got perhaps" in line
+    assert all(word in line for word in ("--largest", "perhaps", "auto", "always", "never"))
 
 
 def test_the_largest_part_is_refused_where_no_class_is_one_piece(
@@ -366,12 +366,12 @@ def test_splits_and_classes_that_do_not_fit_are_refused(run, tmp_path, paired_fi
 
 def test_bench_prints_what_was_measured(run, paired_files, capsys):
     argv = ["--data", str(paired_files.path), "--steps", "2", *SMALL]
-    assert main(["bench", "train", *argv]) == 0
+    assert main(["profile", "train", *argv]) == 0
     text = capsys.readouterr().out
     for words in ("steps/s", "voxels/s", "waiting for data", "peak resident", "csc, part of"):
         assert words in text
-    assert main(["bench", "load", *argv]) == 0
+    assert main(["profile", "load", *argv]) == 0
     assert "batches/s" in capsys.readouterr().out
     scan = paired_files.case("s6").images["ct"]
-    assert main(["bench", "predict", str(run), "--image", f"ct={scan}"]) == 0
+    assert main(["profile", "predict", str(run), "--image", f"ct={scan}"]) == 0
     assert "voxels/s" in capsys.readouterr().out

@@ -11,9 +11,9 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from crossvox.cli.commands.train import add_train_options
 from crossvox.cli.main import main
-from crossvox.cli.run_options import parse_run, run_config
+from crossvox.cli.run_options import read_run_options
+from crossvox.config.settings import parse_settings
 from crossvox.evaluation.scores import read_cases
 from crossvox.networks.pretrained.loading import read_weights
 from fixtures.golden import rule_tensor
@@ -87,11 +87,13 @@ def test_frozen_tensors_stay_as_published_and_are_stored_once(places, vit, paire
         aliases = json.loads(file.metadata()["crossvox"])["aliases"]
     found = weights(out)
     name = "blocks.0.attn.qkv.weight"
-    expected = rule_tensor("s", f"image_encoder.{name}", found[f"model/encoders.0.{name}"].shape)
-    assert torch.equal(found[f"model/encoders.0.{name}"], expected)
-    assert aliases[f"model/encoders.1.{name}"] == f"model/encoders.0.{name}"
-    assert f"model/encoders.1.{name}" not in found
-    trained = [found[f"model/encoders.{i}.blocks.0.mlp.lin1.weight"] for i in range(2)]
+    expected = rule_tensor(
+        "s", f"image_encoder.{name}", found[f"model/networks.encoders.0.{name}"].shape
+    )
+    assert torch.equal(found[f"model/networks.encoders.0.{name}"], expected)
+    assert aliases[f"model/networks.encoders.1.{name}"] == f"model/networks.encoders.0.{name}"
+    assert f"model/networks.encoders.1.{name}" not in found
+    trained = [found[f"model/networks.encoders.{i}.blocks.0.mlp.lin1.weight"] for i in range(2)]
     mlp = rule_tensor("s", "image_encoder.blocks.0.mlp.lin1.weight", trained[0].shape)
     assert not torch.equal(*trained) and not torch.equal(trained[0], mlp)
 
@@ -105,7 +107,7 @@ def test_every_modality_may_have_a_file_of_its_own(places, unet, unpaired_files,
         assert main(arguments(unpaired_files.path, out, *words, *frozen, "--method", method)) == 0
         name = "down_tr64.ops.0.conv1.weight"
         for i, salt in enumerate(("s", "t")):
-            key = f"encoders.{i}.{name}" if method == "cmc" else f"nets.{i}.0.{name}"
+            key = f"networks.encoders.{i}.{name}" if method == "cmc" else f"nets.{i}.0.{name}"
             found = weights(out)[f"model/{key}"]
             assert torch.equal(found, rule_tensor(salt, f"backbone.{name}", found.shape))
     saved = yaml.safe_load((tmp_path / "cmc" / "config.yaml").read_text(encoding="utf-8"))
@@ -127,7 +129,9 @@ def test_modalities_start_alike_from_one_file_in_what_is_new_too(unet, unpaired_
     found = weights(out)
     found |= {name: found[first] for name, first in aliases.items()}
     for part in ("encoders", "decoders"):
-        first = [n for n in found if n.startswith(f"model/{part}.0.") and "running" not in n]
+        first = [
+            n for n in found if n.startswith(f"model/networks.{part}.0.") and "running" not in n
+        ]
         assert first
         for name in first:
             assert torch.equal(found[name], found[name.replace(f"{part}.0.", f"{part}.1.")]), name
@@ -159,7 +163,7 @@ def test_a_run_that_came_to_no_checkpoint_needs_the_same_file_again(
         (["--weights", "{vit}", *UNET], 2, ["'universal_unet'", "--backbone sam_med3d"]),
         (["--weights.pet", "{unet}", *UNET], 2, ["no modality 'pet'", "ct, mr"]),
         (["--weights.ct", "{unet}", *UNET], 2, ["--weights.mr is missing", "--weights FILE"]),
-        (["--weights.ct", "--seed", "1"], 2, ["--weights.ct is without a file"]),
+        (["--weights.ct", "--seed", "1"], 2, ["--weights", "expected one argument"]),
         (["--weights.ct=a", "--weights", "b"], 2, ["either --weights FILE"]),
         (["--weights", "{unet}", "--backbone", "universal_unet", "--backbone.width", "3"], 1,
          ["mis-shaped", "found 2", "expected 3"]),
@@ -213,8 +217,8 @@ def test_modalities_with_a_file_each_start_apart(method, form, unet, tmp_path):
 
 def joint(words: list[str]) -> float:
     """What `crossvox train` with these options takes for `method.joint`."""
-    values = parse_run("train", "", words, add_train_options)
-    return run_config(values).method["joint"]
+    given, _ = read_run_options("train", "", words, lambda parser: None)
+    return parse_settings(*given)["method"]["joint"]
 
 
 def test_a_yaml_file_may_name_the_weights(unet, unpaired_files, tmp_path, capsys):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from crossvox.benchmark.grid import Parse, grid
+from crossvox.benchmark.grid import grid
 from crossvox.benchmark.page import write_tables
 from crossvox.benchmark.pictures import draw_pictures, pictured_scans
 from crossvox.benchmark.results import write_results
@@ -22,7 +22,6 @@ def benchmark(
     suite: Suite,
     out: Path,
     share: Share,
-    parse: Parse,
     *,
     launch: Launch | None = None,
     echo: Echo = print,
@@ -34,7 +33,6 @@ def benchmark(
         suite: a suite with its data sets.
         out: folder for everything; a second call continues where the first one ended.
         share: which part of the grid, and how many cells at once.
-        parse: reads a run's YAML file.
         launch: runs a command; None runs it as a process.
         echo: takes the lines for the user.
         console: shows the progress.
@@ -44,7 +42,7 @@ def benchmark(
         CrossvoxError: cells of this share failed; all others are done and in the tables.
     """
     require_folder(out)
-    cells = grid(suite, out, parse)
+    cells = grid(suite, out)
     scans = pictured_scans(suite)
     own = share.of(cells)
     try:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from crossvox.benchmark.cell import PLAIN, Cell, MethodInfo
 from crossvox.benchmark.suite import Suite, Variants, settings, slug, table_backbone
 from crossvox.config.registry import build_method, crop_rule
 from crossvox.config.run_config import RunConfig
+from crossvox.config.settings import Settings, parse_settings
 from crossvox.data.crops.misalign import Misalign
 from crossvox.data.formats.nifti import read_header
 from crossvox.data.manifest import Manifest, load_manifest
@@ -23,16 +21,13 @@ from crossvox.data.prepare.fingerprint import fingerprint
 from crossvox.data.prepare.plan import make_plan
 from crossvox.errors import CrossvoxError, UsageError
 from crossvox.training.record import ELSEWHERE, read_config, read_facts
-from crossvox.utils.files import naming_errors, real_path, sha256, sha256_once
+from crossvox.utils.files import real_path, sha256, sha256_once
 from crossvox.workflows.evaluate import Given, cases_of
 from crossvox.workflows.run import require_version
 from crossvox.workflows.train import store_path
 
-Parse = Callable[[Path], RunConfig]
-"""Reads the YAML file of a run as `crossvox train --config` does, with types and names checked."""
 
-
-def grid(suite: Suite, out: Path, parse: Parse) -> list[Cell]:
+def grid(suite: Suite, out: Path) -> list[Cell]:
     """Return all cells of a suite, those of the first seed first.
 
     Parses every setting of every cell, builds every network once and reads the headers of the data,
@@ -41,7 +36,6 @@ def grid(suite: Suite, out: Path, parse: Parse) -> list[Cell]:
     Args:
         suite: a suite with its data sets.
         out: folder of the benchmark; nothing is written there.
-        parse: reads a run's YAML file.
 
     Raises:
         UsageError: a setting, label count, split or modality does not exist, or `out` holds runs of
@@ -55,7 +49,7 @@ def grid(suite: Suite, out: Path, parse: Parse) -> list[Cell]:
         backbones: Sequence[Mapping[str, Any] | None] = suite.backbones or (None,)
         for row, backbone in itertools.product(suite.methods, backbones):
             where = f"{suite.name}, row '{row.label}'"
-            base = _parsed(settings(suite, row, backbone), parse, where)
+            base = _parse(settings(suite, row, backbone), where)
             own = _only(manifest, row.only, out / "data", where)
             # A row's own manifest lies in `out`; its files lie where the full manifest's do.
             root = suite.root or (path.parent if row.only else None)
@@ -137,15 +131,14 @@ def _tests(variants: Variants, manifest: Manifest) -> dict[str, Given]:
     return tests
 
 
-def _parsed(values: dict[str, Any], parse: Parse, where: str) -> RunConfig:
-    with tempfile.TemporaryDirectory(prefix="crossvox-benchmark-") as folder:
-        file = Path(folder) / "settings.yaml"
-        with naming_errors(file):
-            file.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
-        try:
-            return parse(file)
-        except UsageError as error:
-            raise UsageError(f"{where}: {str(error).removeprefix(f'{file}: ')}") from None
+def _parse(values: dict[str, Any], where: str) -> RunConfig:
+    """Return the checked configuration of a row, its data set and its folder still empty."""
+    try:
+        places = {"data": "", "out": ""}
+        return RunConfig.from_dict(parse_settings(Settings(values, where)) | places)
+    except UsageError as error:
+        prefix = "" if str(error).startswith(where) else f"{where}: "
+        raise UsageError(f"{prefix}{error}") from None
 
 
 def _only(manifest: Manifest, which: str, folder: Path, where: str) -> Manifest:

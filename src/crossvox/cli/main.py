@@ -1,4 +1,4 @@
-"""`crossvox COMMAND …`: finds the command, turns errors into one line and an exit code."""
+"""The program `crossvox`: find the command, turn errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from collections.abc import Sequence
 from crossvox.errors import CrossvoxError, UsageError, failed_file
 from crossvox.version import __version__
 
-COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("demo", "train, predict and score on synthetic scans, in minutes"),
-    "convert": ("convert", "describe a data set, public or your own, by a dataset.json"),
-    "split": ("split", "draw train, val and test anew, or k folds"),
-    "check": ("check", "report every problem of a data set"),
-    "prepare": ("check", "orient, resample and normalise a data set's volumes"),
-    "train": ("train", "train a method on a data set, or resume a run"),
-    "predict": ("predict", "segment scans with a trained run"),
-    "evaluate": ("predict", "score a trained run on a split of a data set"),
-    "report": ("report", "write one HTML file to look at a run or a benchmark"),
-    "weights": ("weights", "show what a file of published weights is, or convert it"),
-    "export": ("export", "write a trained run as a MONAI bundle or as ONNX files"),
-    "rank-cases": ("rank_cases", "order a data set's scans by how much labelling them helps"),
-    "list": ("list", "list methods, backbones or presets"),
-    "doctor": ("list", "show versions, devices and what is missing"),
-    "benchmark": ("benchmark", "compare methods on data sets, with tables and figures"),
-    "bench": ("profile", "measure speed and memory of train, predict or load"),
+COMMANDS = {
+    "demo": "train, predict and score on synthetic scans, in minutes",
+    "convert": "describe a data set, public or your own, by a dataset.json",
+    "split": "draw train, val and test anew, or k folds",
+    "check": "report every problem of a data set",
+    "prepare": "orient, resample and normalise a data set's volumes",
+    "train": "train a method on a data set, or resume a run",
+    "predict": "segment scans with a trained run",
+    "evaluate": "score a trained run on a split of a data set",
+    "report": "write one HTML file to look at a run or a benchmark",
+    "weights": "show what a file of published weights is, or convert it",
+    "export": "write a trained run as a MONAI bundle or as ONNX files",
+    "rank-cases": "order a data set's scans by how much labelling them helps",
+    "list": "list methods, backbones or presets",
+    "doctor": "show versions, devices and what is missing",
+    "benchmark": "compare methods on data sets, with tables and figures",
+    "profile": "measure speed and memory of train, predict or load",
 }
-"""Command → (module of `crossvox.cli.commands` that has a function of that name, one-line help)."""
+"""Command → one-line help. Its code is `crossvox.cli.commands.<command>.<command>_command`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,9 +67,10 @@ def _run(name: str, arguments: list[str]) -> int:
     if name not in COMMANDS:
         raise UsageError(f"unknown command '{name}'; choose from {', '.join(COMMANDS)}")
     # Imported only now: most of these need torch, `crossvox --help` does not.
-    module = importlib.import_module(f"crossvox.cli.commands.{COMMANDS[name][0]}")
+    module = name.replace("-", "_")
+    commands = importlib.import_module(f"crossvox.cli.commands.{module}")
     try:
-        return getattr(module, f"{name.replace('-', '_')}_command")(arguments)
+        return getattr(commands, f"{module}_command")(arguments)
     except SystemExit as done:  # how argparse ends after --help
         return int(done.code or 0)
 
@@ -80,7 +81,7 @@ def _overview() -> str:
         "",
         "usage: crossvox COMMAND …        crossvox COMMAND --help for its options",
         "",
-        *(f"  {name:<12}{text}" for name, (_, text) in COMMANDS.items()),
+        *(f"  {name:<12}{text}" for name, text in COMMANDS.items()),
         "",
         "exit codes: 0 success, 1 failure, 2 wrong usage. Not for clinical use.",
     ]

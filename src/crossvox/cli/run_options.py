@@ -1,151 +1,93 @@
-"""The options of a whole run: preset, then YAML files, then the command line; typed throughout."""
+"""Read the settings of a run from the command line and from the YAML files that it names."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from pathlib import Path
+import re
+from collections.abc import Callable, Collection
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentParser
 
-from crossvox.cli.parsing import check_keys, flatten, new_parser, parse, pick, to_json
-from crossvox.config.presets import COMPONENTS, load_preset, merge, presets
-from crossvox.config.registry import CLASSES, NOT_OPTIONS, find_class
-from crossvox.config.run_config import SECTIONS, RunConfig
+from crossvox.cli.parser import add_flag, new_parser, parse
+from crossvox.config.presets import COMPONENTS
+from crossvox.config.run_config import SECTIONS, plain
+from crossvox.config.settings import (
+    FIELDS,
+    Settings,
+    add_settings,
+    combine,
+    parse_settings,
+    read_settings,
+)
 from crossvox.errors import UsageError
-from crossvox.utils.documents import read_yaml
 
-AddOptions = Callable[[ArgumentParser], None]
+HOLDS_KEYS = (*COMPONENTS, *SECTIONS, "weights")
+NESTED = str | dict[str, str | list | dict | None]
+"""The type of what holds keys, with their values as plain text."""
 
 
-def parse_run(
+def read_run_options(
     command: str,
-    description: str,
+    description: str | None,
     argv: list[str],
-    add_options: AddOptions,
-    overrides: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Parse the options of a command that configures a run.
+    add_own: Callable[[ArgumentParser], None],
+    fields: Collection[str] = FIELDS,
+) -> tuple[list[Settings], dict[str, Any]]:
+    """Read the command line of a command that configures a run.
+
+    It is read as plain text here, and once more with types by `parse_settings`: which options a
+    method has is known only when all files that may name the method are read.
 
     Args:
-        command: its name, for the messages.
+        command: its name, for messages.
         description: for `--help`.
-        argv: what follows the command.
-        add_options: adds the command's own options to the parser.
-        overrides: values that this command puts over the preset's.
+        argv: the words after the command.
+        add_own: adds the command's own options.
+        fields: those of `RunConfig` that the command takes.
 
     Returns:
-        Nested dictionaries: the fields of `RunConfig` and the command's own options.
+        The settings of each file and of the command line, for `parse_settings`; and the values of
+        the command's own options.
 
     Raises:
-        UsageError: an unknown name, key or type, with the valid choices.
+        UsageError: an option is unknown or wrong, in one line.
+        SystemExit: after `--help` and `--print_config`.
     """
-    flags = {name: (f"--{name}", f"--{name}.name") for name in COMPONENTS}
-    argv = _gather_weights(argv)
-    found, rest = pick(argv, config=("--config",), preset=("--preset",), **flags)
-    files = [(Path(name), _read(Path(name))) for name in found["config"]]
-    given: dict[str, Any] = {}
-    for _, values in files:
-        given = merge(given, values)
-    preset = [given.get("preset") or "cpu", *found["preset"]][-1]
-    shipped = merge(load_preset(preset), overrides or {})
-    chosen = merge(merge(shipped, given), {name: {} for name in COMPONENTS})
-    for name in COMPONENTS:
-        if found[name]:
-            chosen = merge(chosen, {name: {"name": found[name][-1]}})
-        find_class(name, chosen[name].get("name"))
-    chosen["preset"] = preset
-    names = {name: chosen[name]["name"] for name in COMPONENTS}
-    parser = _run_parser(command, description, add_options, names)
-    for path, values in files:
-        check_keys(_own_keys(values, names), parser, path)
-    parser.set_defaults(flatten(merge(shipped, {n: {"name": names[n]} for n in COMPONENTS})))
-    values = parse(parser, ["--config", to_json(chosen), *rest])
-    if isinstance(values.get("weights"), dict) and "joint" in values["method"]:
-        # Modalities that start from a file each do not start in one network, unless asked to.
-        asked = _own_keys(given, names).get("method", {})
-        chosen["method"] = {**chosen["method"], "joint": asked.get("joint", 0)}
-        values = parse(parser, ["--config", to_json(chosen), *rest])
-    values.pop("config", None)
-    return values
+
+    def add_options(parser: ArgumentParser) -> dict[str, Any]:
+        parser.add_argument("--config", action="append", default=[], metavar="FILE",
+                            help="YAML file of settings; later ones win")  # fmt: skip
+        add_flag(parser, "print_config", "print all settings as a YAML file, and end")
+        add_own(parser)
+        return parser.get_defaults().as_dict()
+
+    reader = new_parser(command, description, add_help=False, print_config=None)
+    own = add_options(reader)
+    reader.add_argument("-h", "--help", action="store_true")
+    for name in fields:
+        spellings = dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}"))
+        reader.add_argument(*spellings, type=NESTED if name in HOLDS_KEYS else str)
+    _refuse_two_kinds_of_weights(argv)
+    # `--method NAME` is short for `--method.name NAME`.
+    words = [re.sub(r"^--(method|backbone)(?==|$)", r"--\1.name", word) for word in argv]
+    values = parse(reader, words, defaults=False)
+    own |= {name: values.pop(name) for name in list(values) if name in own}
+    given = [*map(read_settings, own.pop("config")), Settings(values)]
+    if values.pop("help", False):
+        parser = new_parser(command, description, print_config=None)
+        add_options(parser)
+        add_settings(parser, combine(given), fields)
+        parser.print_help()
+        raise SystemExit(0)
+    if own.pop("print_config"):
+        text = yaml.safe_dump(plain(parse_settings(*given)), sort_keys=False, allow_unicode=True)
+        print(text, end="")
+        raise SystemExit(0)
+    return given, own
 
 
-def run_config(values: dict[str, Any]) -> RunConfig:
-    """The `RunConfig` among the parsed values of `parse_run`."""
-    return RunConfig.from_dict({k: v for k, v in values.items() if k in _FIELDS})
-
-
-def _run_parser(
-    command: str, description: str, add_options: AddOptions, names: dict[str, str]
-) -> ArgumentParser:
-    parser = new_parser(command, description)
-    parser.add_argument("--config", action="config", help="YAML file with any of these options")
-    parser.add_argument("--preset", type=str, help=f"starting values: {', '.join(presets())}")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, crops and augmentation")
-    add_options(parser)
-    for name, registry in CLASSES.items():
-        kind = registry[names[name]]
-        group = parser.add_argument_group(f"{name} {names[name]}: {_first_line(kind)}")
-        group.add_argument(f"--{name}.name", type=str, metavar="NAME",
-                           help=f"short: --{name}; one of {', '.join(registry)}")  # fmt: skip
-        group.add_class_arguments(
-            kind, name, skip=set(NOT_OPTIONS), as_group=False, fail_untyped=False
-        )
-    for name, kind in SECTIONS.items():
-        group = parser.add_argument_group(f"{name}: {_first_line(kind)}")
-        group.add_class_arguments(kind, name, as_group=False)
-    return parser
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A YAML file whose sections are mappings, a plugin's short form `method: cmc` written out."""
-    values = read_yaml(path)
-    for key in (*COMPONENTS, *SECTIONS):
-        section = values.get(key)
-        if key in COMPONENTS and isinstance(section, str):
-            values[key] = {"name": section}
-        elif key in values and not isinstance(section, dict):
-            raise UsageError(
-                f"{path}: '{key}' is {section!r}; expected `key: value` lines below it"
-            )
-    return values
-
-
-def _gather_weights(argv: list[str]) -> list[str]:
-    """`--weights.MODALITY FILE` options as one `--weights`: the parser knows no modalities."""
-    rest: list[str] = []
-    files: dict[str, str] = {}
-    words = iter(argv)
-    for word in words:
-        option, equals, value = word.partition("=")
-        if not option.startswith("--weights."):
-            rest.append(word)
-            continue
-        value = value if equals else next(words, "")
-        if not value or value.startswith("--"):
-            raise UsageError(f"{option} is without a file; expected {option} FILE")
-        files[option.removeprefix("--weights.")] = value
-    if files and any(word.split("=", 1)[0] == "--weights" for word in rest):
+def _refuse_two_kinds_of_weights(argv: list[str]) -> None:
+    names = {word.partition("=")[0] for word in argv}
+    if "--weights" in names and any(name.startswith("--weights.") for name in names):
         raise UsageError("give either --weights FILE for all modalities or one for each of them")
-    return [*rest, "--weights", json.dumps(files)] if files else rest
-
-
-def _own_keys(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    """A file's values without the options of a method that the command line replaced.
-
-    Nor the names of modalities below `weights`, which the data set and no option decides on.
-    """
-    own = {}
-    for key, value in values.items():
-        if key in COMPONENTS:
-            value = value if value.get("name", names[key]) == names[key] else {}
-        own[key] = None if key == "weights" else value
-    return own
-
-
-def _first_line(kind: type) -> str:
-    return (kind.__doc__ or "").strip().split("\n")[0].rstrip(".")
-
-
-_FIELDS = set(RunConfig.__dataclass_fields__)

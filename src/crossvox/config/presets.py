@@ -1,7 +1,8 @@
-"""The shipped presets, and how one set of values is put over another."""
+"""Read the shipped presets, and merge settings."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
@@ -10,11 +11,11 @@ import yaml
 from crossvox.errors import UsageError
 
 COMPONENTS = ("method", "backbone")
-"""The parts of a configuration that name a class (`name`) and hold that class's own options."""
+"""Parts of a configuration that name a class (`name`) and hold that class's own options."""
 
 
 def presets() -> dict[str, str]:
-    """Name → one-line summary (the file's first comment) of every shipped preset."""
+    """Return name → one-line summary, the file's first comment, of every shipped preset."""
     folder = resources.files("crossvox.config") / "presets"
     files = {f.name.removesuffix(".yaml"): f for f in folder.iterdir() if f.name.endswith(".yaml")}
     return {
@@ -24,8 +25,8 @@ def presets() -> dict[str, str]:
 
 
 def load_preset(name: str) -> dict[str, Any]:
-    """The values of a shipped preset; raises `UsageError` with the valid names."""
-    if name not in presets():
+    """Return the values of a shipped preset; raise `UsageError` with the valid names."""
+    if str(name) not in presets():
         raise UsageError(f"unknown preset '{name}'; choose from {', '.join(presets())}")
     text = (resources.files("crossvox.config") / "presets" / f"{name}.yaml").read_text(
         encoding="utf-8"
@@ -33,11 +34,14 @@ def load_preset(name: str) -> dict[str, Any]:
     return {"preset": name, **yaml.safe_load(text)}
 
 
-def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`base` overridden by `over`, section by section.
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` overridden by `over`, section by section.
 
-    Where `over` names another method or backbone, the options of the old one are dropped: options
-    that happen to share a name mean something else there.
+    Where `over` names another method or backbone, the options of the former one are dropped, since
+    an option of the same name may mean something else there.
+
+    >>> merge({"fit": {"lr": 1, "steps": 5}}, {"fit": {"lr": 2}})
+    {'fit': {'lr': 2, 'steps': 5}}
     """
     merged = dict(base)
     for key, value in over.items():

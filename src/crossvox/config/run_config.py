@@ -27,7 +27,7 @@ SECTIONS: dict[str, type] = {
     "inference": Inference,
     "compute": Compute,
 }
-"""The parts of a configuration that are dataclasses of the layers below."""
+"""Part of a configuration → its dataclass."""
 
 _PATHS = ("data", "root", "out", "store")
 
@@ -36,19 +36,23 @@ _PATHS = ("data", "root", "out", "store")
 class RunConfig:
     """Everything that decides what a run computes.
 
+    >>> RunConfig(Path("dataset.json"), Path("runs/sup"), method={"name": "sup"}).backbone["name"]
+    'unet'
+
     Attributes:
         data: the dataset.json.
-        root: folder below which its files must lie; None = its own.
         out: the run directory.
-        labelled: how many labelled cases each modality may use ("2", "ct=4,mr=2", "all", "0.1").
-        label_draw: seed of another draw of the labelled cases; None = the first ones.
-        preset: the preset that the other values started from; kept for the record.
-        weights: published weights to start from, one file for all modalities or one for each.
+        labelled: labelled cases per modality: 2, ct=4,mr=2, all, or 0.1 of the train cases.
+        label_draw: seed that draws other labelled cases; None = the first ones of the manifest.
+        preset: starting values of all other settings; `crossvox list presets` shows them.
         seed: of the initial weights, the crops and the augmentation.
-        store: folder of the prepared volumes; None = one beside the run, shared by its neighbours.
+        root: folder below which the files of the data set must lie; None = the dataset.json's.
+        store: folder of the prepared volumes; None = prepared/… beside the run directory.
+        weights: published weights to start from: one file, or one per modality
+            (--weights.MODALITY FILE).
         method: `name` and the method's own options; those not given take their defaults.
         backbone: `name` and the backbone's own options; likewise.
-        budget: what the planning may spend.
+        budget: limits for planning the crop and the spacing.
         sampling: the crops of one step.
         augment: the random changes made to crops.
         misalign: a motion imposed on one modality's training scans.
@@ -82,12 +86,12 @@ class RunConfig:
             object.__setattr__(self, part, complete(part, getattr(self, part)))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for YAML."""
+        """Return plain values, ready for YAML."""
         return plain(dataclasses.asdict(self))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunConfig:
-        """The inverse of `to_dict`; what is absent takes its default."""
+        """Return the configuration in plain values; absent ones take their defaults."""
         known = {f.name for f in dataclasses.fields(cls)}
         _refuse_unknown(values, known, "the configuration")
         parts: dict[str, Any] = {}
@@ -105,7 +109,7 @@ class RunConfig:
         return cls(**parts)
 
     def absolute(self) -> RunConfig:
-        """The same with absolute paths, so that the saved file works from any folder."""
+        """Return a copy with absolute paths, so that the saved file works from any folder."""
         changes = {key: getattr(self, key) for key in (*_PATHS, "weights")}
         return dataclasses.replace(self, **{key: _absolute(p) for key, p in changes.items()})
 
@@ -123,7 +127,7 @@ def _absolute(value: Any) -> Any:
 
 
 def section(name: str, values: dict[str, Any]) -> Any:
-    """The dataclass of one of the `SECTIONS`; raises `UsageError` for an unknown key."""
+    """Return the dataclass of one of the `SECTIONS`; raise `UsageError` for an unknown key."""
     kind = SECTIONS[name]
     if not isinstance(values, dict):
         raise UsageError(f"'{name}' is {values!r} in the configuration; expected its options")
@@ -132,7 +136,7 @@ def section(name: str, values: dict[str, Any]) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """`value` with tuples as lists and paths as text, as YAML and JSON store them."""
+    """Return `value` with tuples as lists and paths as text, as YAML and JSON store them."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

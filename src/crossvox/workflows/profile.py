@@ -1,4 +1,4 @@
-"""How fast training, loading and predicting are here, and how much memory they take."""
+"""Measure the speed and the memory of training, loading and predicting."""
 
 from __future__ import annotations
 
@@ -36,22 +36,27 @@ from crossvox.workflows.run import Run
 from crossvox.workflows.train import crop_dataset, store_path, train
 
 WARM_UP = 3
-"""Steps that are made but not counted: the first ones also allocate and tune."""
+"""Steps that are made but not counted, since the first ones also allocate and tune."""
 
 Figures = dict[str, str]
-"""What was measured → value with its unit."""
+"""Name of a measurement → its value with the unit."""
 
 
 @contextmanager
-def bench_config(config: RunConfig, data: Path | None) -> Iterator[RunConfig]:
-    """The configuration with a run directory, and if need be data, that vanish afterwards."""
-    with tempfile.TemporaryDirectory(prefix="crossvox-bench-") as name:
+def temporary_run(settings: Mapping[str, Any]) -> Iterator[RunConfig]:
+    """Configure a run in a folder that vanishes afterwards.
+
+    Args:
+        settings: as from `parse_settings`; without `data`, synthetic scans are written.
+    """
+    with tempfile.TemporaryDirectory(prefix="crossvox-profile-") as name:
         folder = Path(name)
-        data = data or write_phantom(folder / "data", train=4, val=0, test=0)
-        yield dataclasses.replace(config, data=data, out=folder / "run").absolute()
+        data = settings["data"] or write_phantom(folder / "data", train=4, val=0, test=0)
+        places = {"data": data, "out": folder / "run"}
+        yield RunConfig.from_dict({**settings, **places}).absolute()
 
 
-def bench_train(config: RunConfig, steps: int, echo: Echo = print) -> Figures:
+def profile_train(config: RunConfig, steps: int, echo: Echo = print) -> Figures:
     """Train for `steps` steps after a warm-up, by the very loop that `crossvox train` uses."""
     total = steps + WARM_UP
     fit = dataclasses.replace(config.fit, steps=total, validations=0, log_every=1, save_every=total)
@@ -74,7 +79,7 @@ def bench_train(config: RunConfig, steps: int, echo: Echo = print) -> Figures:
     }
 
 
-def bench_load(config: RunConfig, steps: int) -> Figures:
+def profile_load(config: RunConfig, steps: int) -> Figures:
     """Make `steps` batches in this process, after the volumes are prepared."""
     manifest = load_manifest(config.data, config.root)
     selection = select(manifest, config.labelled, config.label_draw)
@@ -96,7 +101,7 @@ def bench_load(config: RunConfig, steps: int) -> Figures:
     }
 
 
-def bench_predict(path: Path, images: Mapping[str, Path], options: Options) -> Figures:
+def profile_predict(path: Path, images: Mapping[str, Path], options: Options) -> Figures:
     """Segment one subject's scans, writing nothing; the times include reading the files."""
     predictor = Predictor(path, options=options)
     require_memory(predictor, [images], options.memory_limit, print)

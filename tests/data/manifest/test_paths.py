@@ -159,7 +159,7 @@ def test_no_command_reads_outside(data: Path, tmp_path: Path, capsys) -> None:
         ["evaluate", run, "--data", data, "--split", "val", "--out", out],
         ["report", run, "--data", data, "--out", out],
         ["rank-cases", run, "--data", data, "--strategy", "random", "--out", out],
-        ["bench", "load", "--data", data, "--steps", "1", *SMALL],
+        ["profile", "load", "--data", data, "--steps", "1", *SMALL],
     ]
     for command in commands:
         words = [str(word) for word in command]

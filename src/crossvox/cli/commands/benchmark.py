@@ -11,12 +11,8 @@ from crossvox.benchmark.benchmark import benchmark
 from crossvox.benchmark.page import write_page, write_tables
 from crossvox.benchmark.runner import Share
 from crossvox.benchmark.suite import load_suite
-from crossvox.cli.commands.train import add_train_options
-from crossvox.cli.parsing import add_root, new_parser, parse, required
-from crossvox.cli.run_options import parse_run, run_config
-from crossvox.cli.values import names
+from crossvox.cli.parser import add_root, new_parser, parse, parse_names, required
 from crossvox.config.presets import merge
-from crossvox.config.run_config import RunConfig
 from crossvox.errors import UsageError
 from crossvox.utils.documents import parse_yaml, read_yaml
 
@@ -36,7 +32,7 @@ def benchmark_command(argv: list[str]) -> int:
     suite = suite.with_data({n: Path(p).absolute() for n, p in _pairs("--data", values["data"])})
     share = Share(values["jobs"], *_shard(values["shard"]))
     try:
-        benchmark(suite, values["out"].absolute(), share, _settings)
+        benchmark(suite, values["out"].absolute(), share)
     finally:
         if values["page"] is not None and (values["out"] / "cases.csv").exists():
             write_page(values["page"], [values["out"]], notes)
@@ -44,27 +40,27 @@ def benchmark_command(argv: list[str]) -> int:
 
 
 def _parser() -> ArgumentParser:
-    parser = new_parser("benchmark", benchmark_command.__doc__ or "")
-    parser.add_argument("suite", type=Path | None, nargs="?", help="YAML file of a suite")
-    parser.add_argument("--out", type=Path | None, help="folder for everything; is gone on with")
+    parser = new_parser("benchmark", benchmark_command.__doc__)
+    parser.add_argument("suite", type=Path, nargs="?", help="YAML file of a suite")
+    parser.add_argument("--out", type=Path, help="folder for everything; is gone on with")
     parser.add_argument("--data", type=str, action="append", metavar="NAME=DATASET.json",
                         help="a data set of the suite, or another place of one")  # fmt: skip
     add_root(parser)
     parser.add_argument("--jobs", type=int, default=1, help="cells at once; they share the threads")
     parser.add_argument("--shard", type=str, default="1/1", metavar="i/n",
                         help="run every n-th cell from the i-th, on one of n machines")  # fmt: skip
-    parser.add_argument("--seeds", type=str | None, help="instead of the suite's: 0,1,2")
-    parser.add_argument("--labels", type=str | None, help="instead of the suite's: 1,2,all")
-    parser.add_argument("--preset", type=str | None, help="instead of the suite's")
-    parser.add_argument("--split", type=str | None, help="instead of the suite's")
-    parser.add_argument("--cases", type=str | None, metavar="CASE,CASE",
+    parser.add_argument("--seeds", type=str, help="instead of the suite's: 0,1,2")
+    parser.add_argument("--labels", type=str, help="instead of the suite's: 1,2,all")
+    parser.add_argument("--preset", type=str, help="instead of the suite's")
+    parser.add_argument("--split", type=str, help="instead of the suite's")
+    parser.add_argument("--cases", type=str, metavar="CASE,CASE",
                         help="cases to draw: truth, predictions and errors")  # fmt: skip
     parser.add_argument("--set", type=str, action="append", metavar="KEY=VALUE",
                         help="a setting of all runs, such as fit.steps=100")  # fmt: skip
     parser.add_argument("--table", type=str, nargs="+", metavar="DIR",
                         help="run nothing, make the tables anew from the CSV files")  # fmt: skip
-    parser.add_argument("--page", type=Path | None, help="also write the report as this file")
-    parser.add_argument("--notes", type=Path | None, help="Markdown file that the page ends with")
+    parser.add_argument("--page", type=Path, help="also write the report as this file")
+    parser.add_argument("--notes", type=Path, help="Markdown file that the page ends with")
     return parser
 
 
@@ -84,22 +80,16 @@ def _notes(path: Path | None) -> str:
         raise UsageError(f"--notes {path}: cannot be read ({error})") from None
 
 
-def _settings(file: Path) -> RunConfig:
-    """A run's YAML file, checked as `crossvox train` checks it."""
-    values = parse_run("benchmark", "", ["--config", str(file)], add_train_options)
-    return run_config(values | {"data": "", "out": ""})
-
-
 def _over(values: dict[str, Any]) -> dict[str, Any]:
     """Keys of the suite that the command line replaces."""
     over = {key: values[key] for key in ("preset", "split") if values[key] is not None}
     if values["root"] is not None:
         over["root"] = values["root"].absolute()
-    if (labels := names("--labels", values["labels"])) is not None:
+    if (labels := parse_names("--labels", values["labels"])) is not None:
         over["labels"] = list(labels)
-    if (seeds := names("--seeds", values["seeds"])) is not None:
+    if (seeds := parse_names("--seeds", values["seeds"])) is not None:
         over["seeds"] = [int(s) if s.isdecimal() else s for s in seeds]
-    if (cases := names("--cases", values["cases"])) is not None:
+    if (cases := parse_names("--cases", values["cases"])) is not None:
         shown = read_yaml(values["suite"]).get("pictures") or {}
         over["pictures"] = merge(shown if isinstance(shown, dict) else {}, {"cases": list(cases)})
     if values["set"]:

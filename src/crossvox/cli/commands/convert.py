@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from crossvox.cli.commands.folders import folders_options
 from crossvox.cli.commands.split import add_amounts, add_overwrite, amounts
-from crossvox.cli.parsing import new_parser, parse, required
-from crossvox.cli.values import names
+from crossvox.cli.parser import (
+    add_flag,
+    new_parser,
+    parse,
+    parse_integers,
+    parse_names,
+    parse_pairs,
+    required,
+)
 from crossvox.data.convert import LAYOUTS
 from crossvox.data.convert.assemble import ConvertOptions, read_list
+from crossvox.data.convert.folders import Patterns, find_folders
 from crossvox.data.convert.raw import RawDataset
 from crossvox.errors import UsageError
 from crossvox.utils.files import require_folder
@@ -23,7 +29,7 @@ from crossvox.workflows.convert import convert, require_new
 
 FOLDERS = "any tree, by a pattern of its paths"
 OF_THE_PAPER = ("amos", "mscmrseg")
-"""The layouts of which Zhou et al. say how many cases they took."""
+"""Layouts of the data sets for which the paper gives the number of cases."""
 
 
 def convert_command(argv: list[str]) -> int:
@@ -37,19 +43,19 @@ def convert_command(argv: list[str]) -> int:
     if layout not in layouts:
         raise UsageError(f"unknown layout '{layout}'; choose from {', '.join(layouts)}")
     parser = new_parser(f"convert {layout}", f"Write a dataset.json for {layouts[layout]}")
-    find = folders_options(parser) if layout == "folders" else _public(layout)
+    if layout == "folders":
+        _add_folder_options(parser)
     _add_options(parser)
     if layout in OF_THE_PAPER:
-        parser.add_argument(
-            "--sizes", type=str, default="paper", help="as many cases as in the paper, or all"
-        )
+        parser.add_argument("--sizes", choices=("paper", "all"), default="paper",
+                            help="as many cases as in the paper, or all")  # fmt: skip
     values = parse(parser, rest)
     required(values, "out")
     out: Path = values["out"]
     require_folder(out)
     require_new(out / "dataset.json", values["overwrite"])
     options = _convert_options(values)
-    raw = find(values)
+    raw = _find_folders(values) if layout == "folders" else LAYOUTS[layout][0](values["source"])
     for folder in ("images", "labels") if values["copy"] or raw.write else ():
         require_new(out / folder, values["overwrite"])
     _, table = convert(raw, options, out, _description(layout, values), copy=values["copy"])
@@ -58,55 +64,79 @@ def convert_command(argv: list[str]) -> int:
     return 0
 
 
-def _public(layout: str) -> Callable[[dict[str, Any]], RawDataset]:
-    return lambda values: LAYOUTS[layout][0](values["source"])
+def _add_folder_options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--pattern",
+        type=str,
+        help="of the images' paths, e.g. {case}_{modality}.nii.gz; * is any text, **/ any folders",
+    )
+    parser.add_argument(
+        "--labels-pattern",
+        "--labels_pattern",
+        type=str,
+        help="likewise of the label maps; without {modality}, one serves all "
+        "images of a case; default: nothing is labelled",
+    )
+    parser.add_argument(
+        "--kind", type=str, help="kind of each modality: ct=ct,t1=mr; no other name is one"
+    )
+    parser.add_argument(
+        "--ids",
+        type=str,
+        help="class ids in the label maps: liver=1,spleen=4, or a JSON file of the same",
+    )
+    add_flag(parser, "registered", "the images of a case agree voxel by voxel in world space")
+    add_flag(parser, "unpaired", "cases of one name are other subjects in each modality")
+
+
+def _find_folders(values: dict[str, Any]) -> RawDataset:
+    required(values, "pattern", "kind", "ids")
+    patterns = Patterns(
+        images=values["pattern"],
+        labels=values["labels_pattern"],
+        kinds=parse_pairs("--kind", values["kind"]),
+        ids=parse_integers("--ids", values["ids"]),
+        registered=values["registered"],
+        unpaired=values["unpaired"],
+    )
+    return find_folders(values["source"], patterns)
 
 
 def _add_options(parser: ArgumentParser) -> None:
     parser.add_argument("source", type=Path, help="folder of the data set")
-    parser.add_argument("--out", type=Path | None, help="folder of the dataset.json to write")
+    parser.add_argument("--out", type=Path, help="folder of the dataset.json to write")
     parser.add_argument(
         "--labels",
-        type=str | None,
+        type=str,
         help="classes to keep, the others count as background; default: all",
     )
     parser.add_argument(
-        "--modalities", type=str | None, help="to keep; default: all, of mscmrseg bssfp,lge"
+        "--modalities", type=str, help="to keep; default: all, of mscmrseg bssfp,lge"
     )
     parser.add_argument(
-        "--list", type=Path | None, help="file of lines case,split: takes these cases in this order"
+        "--list", type=Path, help="file of lines case,split: takes these cases in this order"
     )
     add_amounts(parser)
-    parser.add_argument(
-        "--copy",
-        type=bool,
-        nargs="?",
-        const=True,
-        default=False,
-        help="also copy the files to images and labels in --out",
-    )
+    add_flag(parser, "copy", "also copy the files to images and labels in --out")
     add_overwrite(parser)
 
 
 def _convert_options(values: dict[str, Any]) -> ConvertOptions:
-    sizes = values.get("sizes", "all")
-    if sizes not in ("paper", "all"):
-        raise UsageError(f"--sizes {sizes}: expected paper or all")
     sizes_of_splits = amounts(values)
     if values["list"] is not None and sizes_of_splits is not None:
         raise UsageError("--list says which case is in which split; give no --val or --test")
     return ConvertOptions(
-        labels=names("--labels", values["labels"]),
-        modalities=names("--modalities", values["modalities"]),
+        labels=parse_names("--labels", values["labels"]),
+        modalities=parse_names("--modalities", values["modalities"]),
         listed=read_list(values["list"]) if values["list"] is not None else None,
-        paper_sizes=sizes == "paper",
+        paper_sizes=values.get("sizes") == "paper",
         amounts=sizes_of_splits,
         seed=values["seed"],
     )
 
 
 def _description(layout: str, values: dict[str, Any]) -> str:
-    """What was asked for, without the places, which mean nothing on another machine."""
+    """Describe the command without its paths, which mean nothing on another machine."""
     places = ("source", "out", "list", "copy", "overwrite")
     asked = [
         f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"

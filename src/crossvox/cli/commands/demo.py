@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from crossvox.cli.parsing import new_parser, parse, required
+from crossvox.cli.parser import new_parser, parse, required
 from crossvox.workflows.demo import Demo, demo
 
 
 def demo_command(argv: list[str]) -> int:
     """Synthetic two-modality scans: train, predict, evaluate and draw, in minutes."""
-    parser = new_parser("demo", demo_command.__doc__ or "")
-    parser.add_argument("--out", type=Path | None, help="folder for everything")
+    parser = new_parser("demo", demo_command.__doc__)
+    parser.add_argument("--out", type=Path, help="folder for everything")
     parser.add_class_arguments(Demo, None, as_group=False)
     values = parse(parser, argv)
     required(values, "out")

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
-from crossvox.cli.parsing import new_parser, parse
+from crossvox.cli.parser import new_parser, parse
 from crossvox.errors import UsageError
 from crossvox.workflows.predict import Checkpoint
 
 
 def export_command(argv: list[str]) -> int:
     """Write a trained run for other software: a MONAI bundle, ONNX files."""
-    parser = new_parser("export", export_command.__doc__ or "")
+    parser = new_parser("export", export_command.__doc__)
     parser.add_argument("run", type=Path, help="run directory of `crossvox train`")
-    parser.add_argument("--bundle", type=Path | None, help="folder for a MONAI bundle")
-    parser.add_argument("--onnx", type=Path | None,
+    parser.add_argument("--bundle", type=Path, help="folder for a MONAI bundle")
+    parser.add_argument("--onnx", type=Path,
                         help="NAME of NAME_<modality>.onnx, one file per modality")  # fmt: skip
-    parser.add_argument("--checkpoint", type=Checkpoint, default="best", help="whose weights")
+    parser.add_argument("--checkpoint", choices=get_args(Checkpoint), default="best",
+                        help="whose weights")  # fmt: skip
     values = parse(parser, argv)
     if values["bundle"] is None and values["onnx"] is None:
         raise UsageError("give --bundle DIR or --onnx FILE, or both; see --help")

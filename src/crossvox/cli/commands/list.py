@@ -1,35 +1,21 @@
-"""`crossvox list` and `crossvox doctor`."""
+"""`crossvox list`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from crossvox.cli.parsing import new_parser, parse
+from crossvox.cli.parser import new_parser, parse
 from crossvox.config.presets import presets
-from crossvox.errors import UsageError
 
 
 def list_command(argv: list[str]) -> int:
-    """List what there is, one line each: methods, backbones or presets."""
-    parser = new_parser("list", list_command.__doc__ or "")
-    parser.add_argument("what", type=str, help=f"one of {', '.join(_LISTS)}")
-    what = parse(parser, argv)["what"]
-    if what not in _LISTS:
-        raise UsageError(f"unknown list '{what}'; choose from {', '.join(_LISTS)}")
-    rows = _LISTS[what]()
+    """List methods, backbones or presets, one line each."""
+    parser = new_parser("list", list_command.__doc__)
+    parser.add_argument("what", choices=list(_LISTS), help="what to list")
+    rows = _LISTS[parse(parser, argv)["what"]]()
     width = max(map(len, rows)) + 2
     for name, summary in rows.items():
         print(f"{name:<{width}}{summary}")
-    return 0
-
-
-def doctor_command(argv: list[str]) -> int:
-    """Show versions, devices and thread counts, and what is missing for which feature."""
-    parse(new_parser("doctor", doctor_command.__doc__ or ""), argv)
-    from crossvox.workflows.doctor import diagnose
-
-    for line in diagnose():
-        print(line)
     return 0
 
 

@@ -1,28 +1,25 @@
-"""`crossvox predict` and `crossvox evaluate`."""
+"""`crossvox predict`, and the options of using a trained run that other commands share."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from jsonargparse import ArgumentParser
-from rich.console import Console
 
-from crossvox.cli.parsing import add_root, flag, new_parser, parse, required
-from crossvox.cli.values import names
-from crossvox.data.crops.misalign import Misalign
+from crossvox.cli.parser import add_flag, add_root, new_parser, parse, required
 from crossvox.data.manifest import SPLITS, load_manifest
 from crossvox.errors import UsageError
-from crossvox.evaluation.scores import table
+from crossvox.inference.model import Largest
+from crossvox.training.compute import Accelerator
 from crossvox.workflows.dicom_input import nifti_images
-from crossvox.workflows.evaluate import Given, evaluate
 from crossvox.workflows.outputs import Outputs
-from crossvox.workflows.predict import Options, predict_images, predict_split
+from crossvox.workflows.predict import Checkpoint, Options, predict_images, predict_split
 
 
 def predict_command(argv: list[str]) -> int:
     """Segment scans with a trained run: one subject's images, or a split of a data set."""
-    parser = _parser("predict", predict_command.__doc__ or "")
+    parser = new_scan_parser("predict", predict_command.__doc__)
     parser.add_argument(
         "--image",
         type=str,
@@ -30,16 +27,18 @@ def predict_command(argv: list[str]) -> int:
         help="modality=FILE, or a folder with a DICOM series; several are one subject's",
         metavar="MODALITY=FILE",
     )
-    flag(parser, "save-probabilities", "also write each class's probability, one 4-D file a scan")
-    flag(parser, "save-uncertainty", "also write the entropy of these probabilities, 0 to 1")
-    flag(parser, "dicom-seg", "also write DICOM SEG, for scans given as a DICOM series")
+    add_flag(
+        parser, "save-probabilities", "also write the class probabilities, one 4-D file a scan"
+    )
+    add_flag(parser, "save-uncertainty", "also write the entropy of these probabilities, 0 to 1")
+    add_flag(parser, "dicom-seg", "also write DICOM SEG, for scans given as a DICOM series")
     values = parse(parser, argv)
-    images = image_files(values["image"] or [])
+    images = parse_images(values["image"] or [])
     required(values, "out")
     if bool(images) == (values["data"] is not None):
         raise UsageError("give either --image MODALITY=FILE or --data DATASET.json --split NAME")
     outputs = Outputs(values["save_probabilities"], values["save_uncertainty"])
-    options = run_options(values)
+    options = read_options(values)
     if images:
         with nifti_images(images) as given:
             series = given.series if values["dicom_seg"] else {}
@@ -55,57 +54,52 @@ def predict_command(argv: list[str]) -> int:
     return 0
 
 
-def evaluate_command(argv: list[str]) -> int:
-    """Score a trained run on a split: cases.csv, summary.json and a printed table."""
-    parser = _parser("evaluate", evaluate_command.__doc__ or "")
-    flag(parser, "overlays", "also draw truth and prediction of every case")
-    parser.add_argument("--modalities", type=str | None, metavar="A,B",
-                        help="show the method only these of each case")  # fmt: skip
-    group = parser.add_argument_group("misalign: move one modality's scans, to see what it does")
-    group.add_class_arguments(Misalign, "misalign", as_group=False)
-    values = parse(parser, argv)
-    required(values, "data", "split", "out")
-    summary = evaluate(
-        values["run"],
-        load_manifest(values["data"], values["root"]),
-        values["split"],
-        values["out"],
-        run_options(values),
-        given=Given(names("--modalities", values["modalities"]), Misalign(**values["misalign"])),
-        overlays=values["overlays"],
-    )
-    Console().print(table(summary))
-    print(f"{values['out'] / 'cases.csv'}, {values['out'] / 'summary.json'}")
-    return 0
-
-
-def _parser(command: str, description: str) -> ArgumentParser:
+def new_scan_parser(command: str, description: str | None) -> ArgumentParser:
+    """Return a parser with what `predict` and `evaluate` share: runs, data set, options."""
     parser = new_parser(command, description)
     parser.add_argument("run", type=Path, nargs="+",
                         help="run directory of `crossvox train`; several are averaged")  # fmt: skip
-    parser.add_argument("--data", type=Path | None, help="a dataset.json")
+    parser.add_argument("--data", type=Path, help="a dataset.json")
     add_root(parser)
-    parser.add_argument("--split", type=str | None, help=f"one of {', '.join(SPLITS)}")
-    parser.add_argument("--out", type=Path | None, help="folder for the results")
-    add_run_options(parser)
+    parser.add_argument("--split", type=str, help=f"one of {', '.join(SPLITS)}")
+    parser.add_argument("--out", type=Path, help="folder for the results")
+    add_options(parser)
     return parser
 
 
-def add_run_options(parser: ArgumentParser) -> None:
-    """The options of `Options`: how a run is used."""
-    parser.add_class_arguments(Options, None, as_group=False, skip={"tta", "memory_limit"})
-    parser.add_argument("--memory-limit", type=float | None, metavar="GB",
-                        help="memory that may be taken (default: what is available)")  # fmt: skip
-    flag(parser, "tta", "average over mirror images, where no left and right class change places")
+def add_options(parser: ArgumentParser, *, label_maps: bool = True) -> None:
+    """Add the options of `Options`.
+
+    Args:
+        parser: takes the options.
+        label_maps: with those that say how probabilities become a label map.
+    """
+    parser.add_argument("--checkpoint", choices=get_args(Checkpoint), default="best",
+                        help="the weights with the best validation, or the last")  # fmt: skip
+    parser.add_argument("--overlap", type=float, help="of the sliding windows; default: as the run")
+    add_flag(parser, "tta", "average over mirror images, unless left and right are classes")
+    if label_maps:
+        parser.add_argument("--largest", choices=get_args(Largest),
+                            help="keep one part only of each class that is one piece in the "
+                            "labelled training scans; default: as the run")  # fmt: skip
+        parser.add_argument("--weigh", type=bool, metavar="{true,false}",
+                            help="weigh the classes; default: as the run")  # fmt: skip
+    parser.add_argument("--accelerator", choices=get_args(Accelerator), default="auto",
+                        help="auto: a GPU where there is one")  # fmt: skip
+    parser.add_argument("--threads", type=int, help="CPU threads; default: torch decides")
+    parser.add_argument("--memory-limit", "--memory_limit", type=float, metavar="GB",
+                        help="memory that may be taken; default: what is available")  # fmt: skip
 
 
-def run_options(values: dict[str, Any]) -> Options:
-    """The `Options` among parsed values."""
-    return Options(**{name: values[name] for name in Options.__dataclass_fields__})
+def read_options(values: dict[str, Any]) -> Options:
+    """Return the `Options` among parsed values."""
+    return Options(
+        **{name: values[name] for name in Options.__dataclass_fields__ if name in values}
+    )
 
 
-def image_files(words: list[str]) -> dict[str, Path]:
-    """modality → file of `MODALITY=FILE` words; raises `UsageError`."""
+def parse_images(words: list[str]) -> dict[str, Path]:
+    """Return modality → file of `MODALITY=FILE` words; raise `UsageError` for other words."""
     images: dict[str, Path] = {}
     for word in words:
         modality, equals, file = word.partition("=")

@@ -1,4 +1,4 @@
-"""`crossvox bench train|load|predict`."""
+"""`crossvox profile train|load|predict`."""
 
 from __future__ import annotations
 
@@ -7,68 +7,70 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from crossvox.cli.commands.predict import add_run_options, image_files, run_options
-from crossvox.cli.commands.train import add_label_options, add_weights_option
-from crossvox.cli.parsing import add_root, new_parser, parse
-from crossvox.cli.run_options import parse_run, run_config
+from crossvox.cli.commands.predict import add_options, parse_images, read_options
+from crossvox.cli.parser import new_parser, parse
+from crossvox.cli.run_options import read_run_options
+from crossvox.config.settings import FIELDS, parse_settings
 from crossvox.errors import UsageError
-from crossvox.workflows.profile import Figures, bench_config, bench_load, bench_predict, bench_train
+from crossvox.workflows.profile import (
+    Figures,
+    profile_load,
+    profile_predict,
+    profile_train,
+    temporary_run,
+)
 
 
-def bench_command(argv: list[str]) -> int:
+def profile_command(argv: list[str]) -> int:
     """Measure speed and memory of train, load or predict."""
     what, rest = (argv[0], argv[1:]) if argv else ("", [])
     if what in ("-h", "--help"):
-        print(f"usage: crossvox bench {{{','.join(_BENCHES)}}} …\n\n{bench_command.__doc__}")
+        print(f"usage: crossvox profile {{{','.join(_PROFILES)}}} …\n\n{profile_command.__doc__}")
         return 0
-    if what not in _BENCHES:
-        raise UsageError(f"unknown bench '{what}'; choose from {', '.join(_BENCHES)}")
-    figures = _BENCHES[what](rest)
-    for name, value in figures.items():
+    if what not in _PROFILES:
+        raise UsageError(f"unknown profile '{what}'; choose from {', '.join(_PROFILES)}")
+    for name, value in _PROFILES[what](rest).items():
         print(f"{name:<24}{value:>12}")
     return 0
 
 
 def _train(argv: list[str]) -> Figures:
-    values = _values("train", "Measure training steps; writes nothing that stays.", argv)
-    with bench_config(run_config(_placed(values)), values["data"]) as config:
-        return bench_train(config, values["steps"])
+    """Measure training steps on a data set, or on synthetic scans; write nothing that stays."""
+    values, steps = _read("train", _train.__doc__, argv)
+    with temporary_run(values) as config:
+        return profile_train(config, steps)
 
 
 def _load(argv: list[str]) -> Figures:
-    values = _values("load", "Measure the making of batches, in one process.", argv)
-    with bench_config(run_config(_placed(values)), values["data"]) as config:
-        return bench_load(config, values["steps"])
+    """Measure the making of batches of a data set, or of synthetic scans, in one process."""
+    values, steps = _read("load", _load.__doc__, argv)
+    with temporary_run(values) as config:
+        return profile_load(config, steps)
 
 
 def _predict(argv: list[str]) -> Figures:
-    parser = new_parser("bench predict", "Measure the segmentation of one subject's scans.")
+    """Measure the segmentation of one subject's scans."""
+    parser = new_parser("profile predict", _predict.__doc__)
     parser.add_argument("run", type=Path, help="run directory of `crossvox train`")
     parser.add_argument("--image", type=str, action="append", metavar="MODALITY=FILE",
                         help="several are one subject's")  # fmt: skip
-    add_run_options(parser)
+    add_options(parser)
     values = parse(parser, argv)
-    images = image_files(values["image"] or [])
+    images = parse_images(values["image"] or [])
     if not images:
         raise UsageError("--image is missing; see --help")
-    return bench_predict(values["run"], images, run_options(values))
+    return profile_predict(values["run"], images, read_options(values))
 
 
-def _values(command: str, description: str, argv: list[str]) -> dict[str, Any]:
-    return parse_run(f"bench {command}", description, argv, _add_options)
+def _read(name: str, description: str | None, argv: list[str]) -> tuple[dict[str, Any], int]:
+    """Return the settings of the run and the number of steps."""
+    fields = [field for field in FIELDS if field != "out"]
+    given, own = read_run_options(f"profile {name}", description, argv, _add_options, fields)
+    return parse_settings(*given), own["steps"]
 
 
 def _add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path | None, help="a dataset.json; default: synthetic scans")
-    add_root(parser)
     parser.add_argument("--steps", type=int, default=20, help="to measure, after a warm-up")
-    add_weights_option(parser)
-    add_label_options(parser)
 
 
-def _placed(values: dict[str, Any]) -> dict[str, Any]:
-    """The values with stand-ins for what only `bench_config` can know."""
-    return {**values, "data": values["data"] or "", "out": ""}
-
-
-_BENCHES = {"train": _train, "load": _load, "predict": _predict}
+_PROFILES = {"train": _train, "load": _load, "predict": _predict}

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
-from crossvox.cli.parsing import add_root, new_parser, parse, required
+from crossvox.cli.commands.predict import add_options, read_options
+from crossvox.cli.parser import add_root, new_parser, parse, required
 from crossvox.data.manifest import load_manifest
 from crossvox.errors import UsageError
 from crossvox.inference.ranking import Strategy
-from crossvox.workflows.predict import Options
 from crossvox.workflows.rank import rank_cases
 
 
 def rank_cases_command(argv: list[str]) -> int:
     """Order the train scans that a run used without labels by how much labelling them helps."""
-    parser = new_parser("rank-cases", rank_cases_command.__doc__ or "")
+    parser = new_parser("rank-cases", rank_cases_command.__doc__)
     parser.add_argument("run", type=Path, help="run directory of `crossvox train`")
-    parser.add_argument("--data", type=Path | None, help="a dataset.json")
+    parser.add_argument("--data", type=Path, help="a dataset.json")
     add_root(parser)
-    parser.add_argument("--out", type=Path | None, help="CSV file to write")
+    parser.add_argument("--out", type=Path, help="CSV file to write")
     parser.add_argument(
         "--strategy",
-        type=Strategy,
+        choices=get_args(Strategy),
         default="both",
         help="uncertainty: where the run is least sure first; diverse: what resembles no labelled "
         "scan; both: their sum; random: as a control",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the strategy random")
-    # Ranking asks the probabilities; how label maps are made of them has no say.
-    parser.add_class_arguments(Options, None, as_group=False, skip={"largest", "weigh"})
+    add_options(parser, label_maps=False)  # cases are ranked by their probabilities
     values = parse(parser, argv)
     required(values, "data", "out")
     if values["out"].is_dir():
@@ -37,7 +37,7 @@ def rank_cases_command(argv: list[str]) -> int:
         values["run"],
         load_manifest(values["data"], values["root"]),
         values["out"],
-        Options(**{k: values[k] for k in Options.__dataclass_fields__ if k in values}),
+        read_options(values),
         strategy=values["strategy"],
         seed=values["seed"],
     )

@@ -5,32 +5,32 @@ from __future__ import annotations
 from pathlib import Path
 
 from crossvox.benchmark.results import holds_benchmark
-from crossvox.cli.commands.predict import add_run_options, run_options
-from crossvox.cli.parsing import add_root, new_parser, parse, required
+from crossvox.cli.commands.predict import add_options, read_options
+from crossvox.cli.parser import add_root, new_parser, parse, required
 from crossvox.data.manifest import SPLITS, load_manifest
 from crossvox.report.report import ReportData, report
 
 
 def report_command(argv: list[str]) -> int:
     """Write one HTML file to look at a run or a benchmark: curves, scores, scans; opens offline."""
-    parser = new_parser("report", report_command.__doc__ or "")
+    parser = new_parser("report", report_command.__doc__)
     parser.add_argument("path", type=Path, metavar="RUN|BENCHMARK",
                         help="run directory, or folder of a benchmark")  # fmt: skip
-    parser.add_argument("--out", type=Path | None, help="HTML file to write")
-    parser.add_argument("--data", type=Path | None,
+    parser.add_argument("--out", type=Path, help="HTML file to write")
+    parser.add_argument("--data", type=Path,
                         help="dataset.json to score and show; none: the training only")  # fmt: skip
     add_root(parser)
     parser.add_argument("--split", type=str, default="val", help=f"one of {', '.join(SPLITS)}")
-    parser.add_argument("--scores", type=Path | None,
+    parser.add_argument("--scores", type=Path,
                         help="evaluate folder: predict only what is shown")  # fmt: skip
     parser.add_argument("--show", type=int, default=2,
                         help="worst and best scans per modality to show; 0: no image")  # fmt: skip
-    add_run_options(parser)
+    add_options(parser)
     values = parse(parser, argv)
     required(values, "out")
     # `report` refuses a data set with a benchmark, so it need not be readable.
     if values["data"] is not None and not holds_benchmark(values["path"]):
         values["data"] = load_manifest(values["data"], values["root"])
     source = ReportData(**{name: values[name] for name in ReportData.__dataclass_fields__})
-    report(values["path"], values["out"], source, run_options(values))
+    report(values["path"], values["out"], source, read_options(values))
     return 0

@@ -8,7 +8,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from crossvox.cli.parsing import add_root, new_parser, parse, required
+from crossvox.cli.parser import add_flag, add_root, new_parser, parse, required
 from crossvox.data.manifest import load_manifest
 from crossvox.data.manifest.splitting import Amounts, folds, resplit
 from crossvox.errors import UsageError
@@ -16,19 +16,19 @@ from crossvox.workflows.convert import require_new, root_note, summary
 
 
 def split_command(argv: list[str]) -> int:
-    """Draw a data set's cases anew for train, val and test, or for k folds."""
-    parser = new_parser("split", split_command.__doc__ or "")
+    """Draw train, val and test of a data set anew, or k folds."""
+    parser = new_parser("split", split_command.__doc__)
     parser.add_argument("dataset", type=Path, help="the dataset.json")
     add_root(parser)
     parser.add_argument(
         "--out",
-        type=Path | None,
+        type=Path,
         help="manifest to write; of k folds NEW.json becomes NEW_0.json …",
     )
-    parser.add_argument("--folds", type=int | None, help="number of folds, instead of a split")
+    parser.add_argument("--folds", type=int, help="number of folds, instead of a split")
     parser.add_argument(
         "--train",
-        type=float | None,
+        type=float,
         help="number or share of cases for training; default: all others",
     )
     add_amounts(parser)
@@ -55,33 +55,26 @@ def split_command(argv: list[str]) -> int:
 
 
 def add_amounts(parser: ArgumentParser) -> None:
-    """The options that say how cases are drawn."""
+    """Add the options that say how cases are drawn."""
     parser.add_argument(
         "--val",
-        type=float | None,
+        type=float,
         help="number (from 1 on) or share of the labelled cases for validation; default: as the "
         "data set has it, else 0.2",
     )
     parser.add_argument(
-        "--test", type=float | None, help="likewise for the test; default: what is test stays so"
+        "--test", type=float, help="likewise for the test; default: what is test stays so"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
 
 
 def add_overwrite(parser: ArgumentParser) -> None:
-    """The option that allows to write over files."""
-    parser.add_argument(
-        "--overwrite",
-        type=bool,
-        nargs="?",
-        const=True,
-        default=False,
-        help="replace the manifest that --out holds",
-    )
+    """Add the option that allows to replace files."""
+    add_flag(parser, "overwrite", "replace the manifest that --out holds")
 
 
 def amounts(values: dict[str, Any], train: float | None = None) -> Amounts | None:
-    """What was asked for; None if nothing was."""
+    """Return the sizes of the splits that were asked for; None if none were."""
     if values["val"] is None and values["test"] is None:
         return None
     val = Amounts.val if values["val"] is None else values["val"]

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from crossvox.cli.parsing import add_root, pick, required
-from crossvox.cli.run_options import parse_run, run_config
+from crossvox.cli.parser import required
+from crossvox.cli.run_options import read_run_options
+from crossvox.config.run_config import RunConfig
+from crossvox.config.settings import parse_settings
 from crossvox.errors import UsageError
 from crossvox.training.distributed import explain_lost_processes
 from crossvox.workflows.train import resume, train
@@ -15,57 +17,23 @@ from crossvox.workflows.train import resume, train
 
 def train_command(argv: list[str]) -> int:
     """Train a method on a data set, or go on with an interrupted run."""
-    values = parse_run("train", train_command.__doc__ or "", argv, add_train_options)
-    interrupted = values.pop("resume")
+    given, own = read_run_options("train", train_command.__doc__, argv, _add_options)
+    interrupted: Path | None = own["resume"]
     if interrupted is not None:
-        _, others = pick(argv, resume=("--resume",), root=("--root",))
-        if others:
+        *files, command_line = given
+        if files or command_line.values.keys() - {"root"}:
             raise UsageError("--resume takes everything from the run; give none but --root with it")
+        root = command_line.values.get("root")
         with explain_lost_processes(interrupted):
-            resume(interrupted, values["root"])
+            resume(interrupted, None if root is None else Path(root))
         return 0
+    values = parse_settings(*given)
     required(values, "data", "out")
-    with explain_lost_processes(values["out"]):
-        train(run_config(values))
+    config = RunConfig.from_dict(values)
+    with explain_lost_processes(config.out):
+        train(config)
     return 0
 
 
-def add_train_options(parser: ArgumentParser) -> None:
-    """The options that name data and places."""
-    parser.add_argument("--data", type=Path | None, help="the dataset.json")
-    add_root(parser)
-    parser.add_argument("--out", type=Path | None, help="run directory to make")
-    add_weights_option(parser)
-    parser.add_argument("--resume", type=Path | None, help="run directory to go on with; alone")
-    add_label_options(parser)
-
-
-def add_weights_option(parser: ArgumentParser) -> None:
-    """The option that names published weights; `--weights.MODALITY` is taken care of before."""
-    parser.add_argument(
-        "--weights",
-        type=str | dict[str, str] | None,
-        help="published weights to start from; --weights.MODALITY FILE for one file each",
-        metavar="FILE",
-    )
-
-
-def add_label_options(parser: ArgumentParser) -> None:
-    """The options that choose the labelled cases and the store."""
-    parser.add_argument(
-        "--labelled",
-        type=str | int | float,  # YAML reads 2 and 0.1 as numbers
-        default="all",
-        help="labelled cases per modality: 2, ct=4,mr=2, all or 0.1 (of the train cases)",
-    )
-    parser.add_argument(
-        "--label-draw",
-        "--label_draw",
-        type=int | None,
-        help="draw other labelled cases by this seed; default: the first in the manifest",
-    )
-    parser.add_argument(
-        "--store",
-        type=Path | None,
-        help="folder of prepared volumes; default: prepared/… beside the run directory",
-    )
+def _add_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--resume", type=Path, help="run directory to go on with; alone")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from crossvox.cli.parsing import new_parser, parse, required
+from crossvox.cli.parser import new_parser, parse, required
 from crossvox.errors import UsageError
 from crossvox.workflows.weights import convert, inspect
 
@@ -31,7 +31,7 @@ def _inspect(argv: list[str]) -> int:
 def _convert(argv: list[str]) -> int:
     parser = new_parser("weights convert", "Write a file's weights as safetensors.")
     parser.add_argument("file", type=Path, help="weights: .pth, .pt or .safetensors")
-    parser.add_argument("--out", type=Path | None, help="the .safetensors file to write")
+    parser.add_argument("--out", type=Path, help="the .safetensors file to write")
     values = parse(parser, argv)
     required(values, "out")
     print(convert(values["file"], values["out"]))

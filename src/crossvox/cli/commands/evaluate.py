@@ -1,0 +1,38 @@
+"""`crossvox evaluate`."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from crossvox.cli.commands.predict import new_scan_parser, read_options
+from crossvox.cli.parser import add_flag, parse, parse_names, required
+from crossvox.data.crops.misalign import Misalign
+from crossvox.data.manifest import load_manifest
+from crossvox.evaluation.scores import table
+from crossvox.workflows.evaluate import Given, evaluate
+
+
+def evaluate_command(argv: list[str]) -> int:
+    """Score a trained run on a split: cases.csv, summary.json and a printed table."""
+    parser = new_scan_parser("evaluate", evaluate_command.__doc__)
+    add_flag(parser, "overlays", "also draw truth and prediction of every case")
+    parser.add_argument("--modalities", type=str, metavar="A,B",
+                        help="show the method only these of each case")  # fmt: skip
+    group = parser.add_argument_group("misalign: move one modality's scans, to see what it does")
+    group.add_class_arguments(Misalign, "misalign", as_group=False)
+    values = parse(parser, argv)
+    required(values, "data", "split", "out")
+    summary = evaluate(
+        values["run"],
+        load_manifest(values["data"], values["root"]),
+        values["split"],
+        values["out"],
+        read_options(values),
+        given=Given(
+            parse_names("--modalities", values["modalities"]), Misalign(**values["misalign"])
+        ),
+        overlays=values["overlays"],
+    )
+    Console().print(table(summary))
+    print(f"{values['out'] / 'cases.csv'}, {values['out'] / 'summary.json'}")
+    return 0
