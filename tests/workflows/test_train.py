@@ -10,7 +10,7 @@ import pytest
 
 from crossvox.cli.main import main
 from crossvox.data.checks import Problem
-from crossvox.data.formats import nifti
+from crossvox.data.formats.nifti import reader
 from crossvox.errors import DataError
 from crossvox.workflows import inputs, train
 from fixtures.run import train_arguments
@@ -20,7 +20,7 @@ from fixtures.run import train_arguments
 def reads(monkeypatch) -> Counter[Path]:
     """File → how often its voxels were read, or all of its bytes hashed."""
     counts: Counter[Path] = Counter()
-    read_voxels, sha256 = nifti._read_voxels, inputs.sha256
+    read_voxels, sha256 = reader._read_voxels, inputs.sha256
 
     def counted_read(file, header):
         counts[Path(os.fsdecode(file.name))] += 1
@@ -30,7 +30,7 @@ def reads(monkeypatch) -> Counter[Path]:
         counts[Path(path)] += 1
         return sha256(path)
 
-    monkeypatch.setattr(nifti, "_read_voxels", counted_read)
+    monkeypatch.setattr(reader, "_read_voxels", counted_read)
     for module in (inputs, train):
         monkeypatch.setattr(module, "sha256", counted_hash)
     monkeypatch.setattr("crossvox.data.prepare.store.sha256", counted_hash)

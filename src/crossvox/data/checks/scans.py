@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from crossvox.data.formats.nifti import CHUNK, NiftiHeader, format_shape
+from crossvox.data.formats.nifti.reader import CHUNK, NiftiHeader, format_shape
 from crossvox.data.geometry import coverage, same_grid
 from crossvox.data.geometry.grid import MAX_SHIFT, corner_shift
 from crossvox.data.problems import Problem

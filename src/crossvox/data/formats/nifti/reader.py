@@ -1,4 +1,4 @@
-"""NIfTI files: one reader that trusts no header, and writers that keep a scan's geometry."""
+"""Read NIfTI files without trusting their headers, and list what is wrong with them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, cast
@@ -20,12 +20,9 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from nibabel.volumeutils import apply_read_scaling
 
-from crossvox.batch import IGNORE
-from crossvox.data.formats.label_tables import label_extension
-from crossvox.data.geometry import Grid, resample, same_grid
+from crossvox.data.geometry import Grid
 from crossvox.data.problems import Problem
 from crossvox.errors import DataError
-from crossvox.utils.files import atomic_path
 
 MAX_VOXELS = 2**30
 """Larger volumes (4 GiB in single precision) are refused before memory is taken for them."""
@@ -39,32 +36,9 @@ MAX_DEFLATE_RATIO = 1032
 CHUNK = 1 << 20
 COPY_AGAIN = "copy or export the file again"
 
-GEOMETRY_FIELDS = (
-    *("qform_code", "sform_code", "pixdim", "quatern_b", "quatern_c", "quatern_d"),
-    *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
-)
-"""Header fields that place the voxels in the world."""
-
 _SILENT = logging.getLogger("crossvox.data.formats.nifti.nibabel")
 _SILENT.addHandler(logging.NullHandler())
 _SILENT.propagate = False
-
-
-@dataclass(frozen=True)
-class Volume:
-    """A scan in memory.
-
-    Attributes:
-        data: (X, Y, Z) float32 values, in the axis order of the file.
-        grid: where its voxels lie.
-    """
-
-    data: np.ndarray
-    grid: Grid
-
-
-Scan = Path | str | Volume | tuple[np.ndarray, np.ndarray]
-"""A NIfTI file, a `Volume`, or an (X, Y, Z) array with its (4, 4) affine."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +113,24 @@ class NiftiFile:
         assert self.header is not None
         return self.header
 
+    def values(self) -> np.ndarray:
+        """Return the scaled voxels, (X, Y, Z) float32; raises `DataError`.
+
+        They are scaled in double precision and rounded once, as nibabel does.
+        """
+        header, stored = self.require_sound(), self.stored
+        assert stored is not None
+        shape = header.shape[:3]
+        if stored.dtype == np.float32 and header.scaling is None:
+            return stored.reshape(shape, order="F")
+        values = np.empty(stored.size, dtype=np.float32)
+        for start in range(0, stored.size, CHUNK):
+            part = header.scale(stored[start : start + CHUNK])
+            # By way of the type that holds both: 64-bit integers become float64 first.
+            common = np.promote_types(part.dtype, np.float32)
+            values[start : start + CHUNK] = part.astype(common, copy=False)
+        return values.reshape(shape, order="F")
+
 
 def read_nifti(path: Path, voxels: bool = True) -> NiftiFile:
     """Read a file without trusting it, and list what is wrong with it.
@@ -170,164 +162,6 @@ def read_nifti(path: Path, voxels: bool = True) -> NiftiFile:
         problems.append(error.problem)
     problems = [replace(problem, file=str(path)) for problem in problems]
     return NiftiFile(path, header, stored, readable, problems, digest)
-
-
-def read_header(path: Path) -> Grid:
-    """Return the grid of a NIfTI file without reading its voxels; raises `DataError`."""
-    return read_nifti(path, voxels=False).require_sound().grid
-
-
-def read_image(path: Path) -> Volume:
-    """Read a scan, with slope and intercept applied.
-
-    Raises:
-        DataError: the file cannot be read, or its geometry cannot be used.
-
-    >>> scan = read_image(Path("scan.nii.gz"))
-    >>> scan.data.shape == scan.grid.shape
-    True
-    """
-    return as_image(read_nifti(path))
-
-
-def as_image(file: NiftiFile) -> Volume:
-    """Return a scan that was read, with slope and intercept applied; raises `DataError`."""
-    header = file.require_sound()
-    assert file.stored is not None
-    return Volume(_as_float32(file.stored, header), header.grid)
-
-
-def read_label(
-    path: Path, ids: Mapping[str, int], ignore: int | None = None, grid: Grid | None = None
-) -> np.ndarray:
-    """Read a label map as class indices.
-
-    Args:
-        path: NIfTI file of label ids.
-        ids: class name → id in the file; index 1 is the first of them.
-        ignore: id of voxels without annotation.
-        grid: grid to return the label map on, that of its scan; None = the file's own. A label
-            map on another grid, such as that of a registered scan, is resampled by nearest
-            neighbour; voxels that it does not reach become `IGNORE`. Whether it may lie on
-            another grid is for `check` to judge.
-
-    Returns:
-        (X, Y, Z) int16: 0 background, 1..K classes, `IGNORE`.
-
-    Raises:
-        DataError: see `read_image`.
-
-    >>> read_label(Path("label.nii.gz"), {"liver": 6, "spleen": 1}).max()
-    2
-    """
-    return label_indices(read_nifti(path), ids, ignore, grid)
-
-
-def label_indices(
-    file: NiftiFile, ids: Mapping[str, int], ignore: int | None = None, grid: Grid | None = None
-) -> np.ndarray:
-    """Return a label map that was read as class indices, see `read_label`."""
-    volume = as_image(file)
-    data = np.round(volume.data).astype(np.int32)
-    indices = np.zeros(data.shape, dtype=np.int16)
-    for index, value in enumerate(ids.values(), start=1):
-        indices[data == value] = index
-    if ignore is not None:
-        indices[data == ignore] = IGNORE
-    if grid is not None and not same_grid(volume.grid, grid):
-        return resample(indices, volume.grid, grid, "nearest", fill=IGNORE)
-    return indices
-
-
-def as_volume(scan: Scan) -> Volume:
-    """Return a scan that was given in any form as a `Volume`; raises `DataError`."""
-    if isinstance(scan, Path | str):
-        return read_image(Path(scan))
-    if isinstance(scan, Volume):
-        return scan
-    try:
-        data, affine = np.asarray(scan[0], dtype=np.float32), np.asarray(scan[1], dtype=np.float64)
-    except (TypeError, ValueError, IndexError) as error:
-        raise DataError(
-            f"no scan ({error}); give a file, a Volume or an array with its affine"
-        ) from error
-    if data.ndim != 3 or affine.shape != (4, 4):
-        raise DataError(
-            f"array of shape {data.shape} with affine of shape {affine.shape}; "
-            "expected (X, Y, Z) and (4, 4)"
-        )
-    if not np.isfinite(data).all() or not np.isfinite(affine).all():
-        raise DataError("array or affine with NaN or Inf; replace these values first")
-    if abs(np.linalg.det(affine)) < 1e-9:
-        raise DataError("singular affine; give one with three independent axes")
-    return Volume(data, Grid(data.shape, affine))
-
-
-def write_label(path: Path, indices: np.ndarray, ids: Mapping[str, int], like: Path | Grid) -> None:
-    """Write class indices as a label map with the geometry of a scan, bit for bit.
-
-    The header also names and colours the classes (`label_tables.label_extension`).
-
-    Args:
-        path: file to write (.nii or .nii.gz), as a whole or not at all.
-        indices: (X, Y, Z) class indices on the scan's grid.
-        ids: class name → id to write.
-        like: the scan's NIfTI file, or its grid if there is no such file.
-
-    >>> write_label(Path("label.nii.gz"), indices, {"liver": 6}, like=Path("scan.nii.gz"))
-    """
-    table = np.array([0, *ids.values()])
-    dtype = np.uint8 if table.min() >= 0 and table.max() < 256 else np.int16
-    if table.max() > np.iinfo(np.int16).max:
-        dtype = np.int32
-    header = header_like(like, dtype)
-    header.extensions.append(label_extension(ids))
-    data = table.astype(dtype)[indices].reshape(header.get_data_shape())
-    kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
-    image = kind(data, None, header)
-    # The constructor recomputes the qform from the affine; keep the scan's own bytes.
-    for name in GEOMETRY_FIELDS:
-        image.header[name] = header[name]
-    with atomic_path(path) as temporary:
-        nib.save(image, temporary)
-
-
-def write_volume(path: Path, data: np.ndarray, grid: Grid) -> None:
-    """Write (X, Y, Z) values on their grid as NIfTI, as a whole or not at all.
-
-    Whole numbers below 32768, as most scanners give, are stored as 16-bit integers.
-    """
-    if data.dtype.kind == "f" and np.abs(data).max() < 2**15 and (np.rint(data) == data).all():
-        data = data.astype(np.int16)
-    image = nib.Nifti1Image(data, grid.affine)
-    image.header.set_xyzt_units("mm")
-    with atomic_path(path) as temporary:
-        nib.save(image, temporary)
-
-
-def header_like(like: Path | Grid, dtype: type) -> nib.Nifti1Header:
-    """Return a header with the geometry of a file or a grid, for voxels of another meaning.
-
-    Args:
-        like: a NIfTI file or a grid.
-        dtype: of the voxels to store.
-
-    Raises:
-        DataError: the file has no readable header of a 3-D volume.
-    """
-    if isinstance(like, Path):
-        header = read_nifti(like, voxels=False).require_readable().fields.copy()
-    else:
-        image = nib.Nifti1Image(np.broadcast_to(np.uint8(0), like.shape), like.affine)
-        image.set_sform(like.affine, "scanner")
-        image.set_qform(like.affine, "scanner")
-        header = image.header
-        header.set_xyzt_units("mm")
-    header.set_data_dtype(dtype)
-    header.set_data_offset(0)  # set anew when the file is written
-    header.set_slope_inter(1, 0)
-    header["cal_min"], header["cal_max"] = 0, 0
-    return header
 
 
 def format_shape(shape: tuple[int, ...]) -> str:
@@ -471,19 +305,6 @@ def _read_voxels(file: IO[bytes], header: NiftiHeader) -> np.ndarray:
             found = f"more than {surplus} bytes behind the voxels"
             raise _ReadError(found, "a file that ends there, by its header", COPY_AGAIN)
     return data.view(header.dtype)
-
-
-def _as_float32(stored: np.ndarray, header: NiftiHeader) -> np.ndarray:
-    """Return scaled voxels (X, Y, Z), rounded to single precision once, after scaling."""
-    if stored.dtype == np.float32 and stored.dtype.isnative and header.scaling is None:
-        return stored.reshape(header.shape[:3], order="F")
-    values = np.empty(stored.size, dtype=np.float32)
-    for start in range(0, stored.size, CHUNK):
-        part = header.scale(stored[start : start + CHUNK])
-        # By way of the type that holds both: 64-bit integers become float64 first.
-        common = np.promote_types(part.dtype, np.float32)
-        values[start : start + CHUNK] = part.astype(common, copy=False)
-    return values.reshape(header.shape[:3], order="F")
 
 
 def _shape_problem(header: NiftiHeader) -> Problem | None:

@@ -1,0 +1,31 @@
+"""NIfTI files: a reader that trusts no header, and writers that keep a scan's geometry."""
+
+from crossvox.data.formats.nifti.reader import NiftiFile, NiftiHeader, read_nifti
+from crossvox.data.formats.nifti.scans import (
+    Scan,
+    Volume,
+    as_image,
+    as_volume,
+    label_indices,
+    read_header,
+    read_image,
+    read_label,
+)
+from crossvox.data.formats.nifti.writer import header_like, write_label, write_volume
+
+__all__ = [
+    "NiftiFile",
+    "NiftiHeader",
+    "Scan",
+    "Volume",
+    "as_image",
+    "as_volume",
+    "header_like",
+    "label_indices",
+    "read_header",
+    "read_image",
+    "read_label",
+    "read_nifti",
+    "write_label",
+    "write_volume",
+]

@@ -1,0 +1,87 @@
+"""Write label maps and volumes as NIfTI, with the geometry of a scan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from crossvox.data.formats.label_tables import label_extension
+from crossvox.data.formats.nifti.reader import read_nifti
+from crossvox.data.geometry import Grid
+from crossvox.utils.files import atomic_path
+
+GEOMETRY_FIELDS = (
+    *("qform_code", "sform_code", "pixdim", "quatern_b", "quatern_c", "quatern_d"),
+    *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
+)
+"""Header fields that place the voxels in the world."""
+
+
+def write_label(path: Path, indices: np.ndarray, ids: Mapping[str, int], like: Path | Grid) -> None:
+    """Write class indices as a label map with the geometry of a scan, bit for bit.
+
+    The header also names and colours the classes (`label_tables.label_extension`).
+
+    Args:
+        path: file to write (.nii or .nii.gz), as a whole or not at all.
+        indices: (X, Y, Z) class indices on the scan's grid.
+        ids: class name → id to write.
+        like: the scan's NIfTI file, or its grid if there is no such file.
+
+    >>> write_label(Path("label.nii.gz"), indices, {"liver": 6}, like=Path("scan.nii.gz"))
+    """
+    table = np.array([0, *ids.values()])
+    dtype = np.uint8 if table.min() >= 0 and table.max() < 256 else np.int16
+    if table.max() > np.iinfo(np.int16).max:
+        dtype = np.int32
+    header = header_like(like, dtype)
+    header.extensions.append(label_extension(ids))
+    data = table.astype(dtype)[indices].reshape(header.get_data_shape())
+    kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    image = kind(data, None, header)
+    # The constructor recomputes the qform from the affine; keep the scan's own bytes.
+    for name in GEOMETRY_FIELDS:
+        image.header[name] = header[name]
+    with atomic_path(path) as temporary:
+        nib.save(image, temporary)
+
+
+def write_volume(path: Path, data: np.ndarray, grid: Grid) -> None:
+    """Write (X, Y, Z) values on their grid as NIfTI, as a whole or not at all.
+
+    Whole numbers below 32768, as most scanners give, are stored as 16-bit integers.
+    """
+    if data.dtype.kind == "f" and np.abs(data).max() < 2**15 and (np.rint(data) == data).all():
+        data = data.astype(np.int16)
+    image = nib.Nifti1Image(data, grid.affine)
+    image.header.set_xyzt_units("mm")
+    with atomic_path(path) as temporary:
+        nib.save(image, temporary)
+
+
+def header_like(like: Path | Grid, dtype: type) -> nib.Nifti1Header:
+    """Return a header with the geometry of a file or a grid, for voxels of another meaning.
+
+    Args:
+        like: a NIfTI file or a grid.
+        dtype: of the voxels to store.
+
+    Raises:
+        DataError: the file has no readable header of a 3-D volume.
+    """
+    if isinstance(like, Path):
+        header = read_nifti(like, voxels=False).require_readable().fields.copy()
+    else:
+        image = nib.Nifti1Image(np.broadcast_to(np.uint8(0), like.shape), like.affine)
+        image.set_sform(like.affine, "scanner")
+        image.set_qform(like.affine, "scanner")
+        header = image.header
+        header.set_xyzt_units("mm")
+    header.set_data_dtype(dtype)
+    header.set_data_offset(0)  # set anew when the file is written
+    header.set_slope_inter(1, 0)
+    header["cal_min"], header["cal_max"] = 0, 0
+    return header
