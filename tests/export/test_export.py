@@ -134,8 +134,8 @@ def test_onnx_gives_torchs_probabilities_for_each_modality(run, tmp_path, capsys
         facts = json.loads(props["crossvox"])
         assert facts["classes"] == ["background", "left ball", "right ball"]
         assert facts["preprocessing"]["spacing"] == list(member.task.spacing)
-        constants = {"kept": 0.7, "reach": 60.0}
-        assert facts["decision"] == {"weights": [], "single": [], "offsets": [], **constants}
+        constants = {"min_kept": 0.7, "decay_mm": 60.0}
+        assert facts["postprocessing"] == {"weights": [], "single": [], "offsets": [], **constants}
 
 
 def test_an_onnx_file_that_differs_from_torch_is_not_written(run, tmp_path, monkeypatch, capsys):

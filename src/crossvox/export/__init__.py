@@ -1,1 +1,1 @@
-"""A trained run in the formats of other software: MONAI bundles and ONNX."""
+"""Export of a trained run to the formats of other software: MONAI bundles and ONNX."""

@@ -1,4 +1,4 @@
-"""A trained run as a MONAI bundle: weights, description, and how MONAI runs it."""
+"""Export of a trained run as a MONAI bundle: weights, metadata and inference configuration."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ INFERENCE: dict[str, Any] = {
         "Path(@output_dir), @options)"
     ],
 }
-"""configs/inference.json: `run` does what `crossvox predict` does."""
+"""Content of configs/inference.json; its `run` does what `crossvox predict` does."""
 
 SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
     "meta_schema_20240725.json"
 )
-"""Of metadata.json; named for MONAI's `verify_metadata`, never fetched here."""
+"""Schema of metadata.json, for MONAI's `verify_metadata`; never fetched here."""
 
 README = """\
 # {name}
@@ -62,26 +62,29 @@ python -m monai.bundle run --config_file configs/inference.json --bundle_root . 
     --images "{{'{first}': 'scan.nii.gz'}}" --output_dir segmented
 ```
 
-`models/` is a crossvox run directory too: `crossvox predict models --image {first}=scan.nii.gz
---out segmented` does the same. The weights are safetensors; nothing is unpickled. The names of
-training cases and files are not part of the bundle.
+`models/` is also a crossvox run directory: `crossvox predict models --image {first}=scan.nii.gz
+--out segmented` does the same. The weights are safetensors, so nothing is unpickled. The bundle
+holds no names of training cases or files.
 """
 
 
 def export_bundle(path: Path, out: Path, checkpoint: Checkpoint = "best") -> Path:
-    """Write a run as a MONAI bundle, which needs crossvox to be installed where it runs.
+    """Write a run as a MONAI bundle. Running the bundle needs crossvox to be installed.
 
     Args:
         path: the run directory.
-        out: the bundle's folder; must not hold anything.
-        checkpoint: whose weights.
+        out: folder for the bundle; must be new or empty.
+        checkpoint: the weights to export.
 
     Returns:
         `out`.
 
     Raises:
-        UsageError: `out` is taken, or there is no such run or checkpoint.
+        UsageError: `out` holds files, or the run or checkpoint does not exist.
         DataError: the run is damaged.
+
+    Example:
+        export_bundle(Path("runs/first"), Path("bundle"))
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: holds files already; give a new --bundle folder")
@@ -89,9 +92,9 @@ def export_bundle(path: Path, out: Path, checkpoint: Checkpoint = "best") -> Pat
     run = Run.load(path)
     weights = run.checkpoint(checkpoint)
     out.parent.mkdir(parents=True, exist_ok=True)
-    # As a whole or not at all, as every file is.
+    # Written under another name first, so that the bundle appears complete or not at all.
     bundle = out.with_name(TEMPORARY + out.name)
-    shutil.rmtree(bundle, ignore_errors=True)  # what a killed process left
+    shutil.rmtree(bundle, ignore_errors=True)  # left by a killed process
     try:
         _write_model(run, weights, bundle / "models")
         _write_json(bundle / "configs" / "metadata.json", _metadata(run))
@@ -106,14 +109,14 @@ def export_bundle(path: Path, out: Path, checkpoint: Checkpoint = "best") -> Pat
 
 
 def _write_model(run: Run, weights: Path, folder: Path) -> None:
-    """A run directory without what tells of the machine and the cases that it was trained on."""
+    """Write a run directory without paths and names of training cases."""
     published = _published(run)
     config = dataclasses.replace(
         run.config,
         data=Path("dataset.json"),
         out=Path("."),
         store=None,
-        # Only whether there were any decides how the network is built.
+        # The file is not needed, but having one decides how the network is built.
         weights=Path("published") if run.config.weights is not None else None,
     )
     model = build_method(run.task, config)
@@ -130,13 +133,13 @@ def _write_model(run: Run, weights: Path, folder: Path) -> None:
 
 
 def _published(run: Run) -> dict[str, Any]:
-    """Which published weights the run began with, their licence and what they have seen."""
+    """Return the published weights that the run began with: licence and training data."""
     weights = read_facts(run.path).get("weights") or {}
     return {place: {**facts, "file": Path(facts["file"]).name} for place, facts in weights.items()}
 
 
 def _metadata(run: Run) -> dict[str, Any]:
-    """configs/metadata.json after MONAI's bundle specification."""
+    """Return configs/metadata.json, after MONAI's bundle specification."""
     task = run.task
     classes = {str(k): name for k, name in enumerate(["background", *task.classes])}
     shape = {"spatial_shape": list(task.patch), "dtype": "float32", "is_patch_data": True}
@@ -174,7 +177,7 @@ def _metadata(run: Run) -> dict[str, Any]:
         "task": f"segmentation of {', '.join(task.classes)}",
         "description": (
             f"{run.config.method['name']} on {', '.join(task.modalities)}, "
-            f"{' × '.join(map(str, task.spacing))} mm; any subset of the modalities will do"
+            f"{' × '.join(map(str, task.spacing))} mm; takes any subset of the modalities"
         ),
         "authors": "to be filled in by those who share the bundle",
         "copyright": "to be filled in by those who share the bundle",

@@ -1,4 +1,4 @@
-"""A trained run's networks as ONNX files, checked against torch."""
+"""Export of a trained run as ONNX files, checked against torch."""
 
 from __future__ import annotations
 
@@ -29,31 +29,34 @@ from crossvox.workflows.run import Run
 
 OPSET = 18
 TOLERANCE = 1e-3
-"""Largest difference of a probability that is taken for rounding."""
+"""Largest difference of a probability that counts as rounding."""
 
 
 def export_onnx(
     path: Path, out: Path, checkpoint: Checkpoint = "best", echo: Echo = print
 ) -> list[Path]:
-    """Write `<name>_<modality>.onnx` for each modality, which that modality alone is input of.
+    """Write `<name>_<modality>.onnx` for each modality; a file takes that modality alone.
 
-    Input `image` is (1, 1, X, Y, Z) float32, a window of the run's crop size of a prepared scan;
-    output `probabilities` is (1, K + 1, X, Y, Z). How scans are prepared and label maps made of
-    probabilities (`inference.postprocessing`) stands in the file's metadata under `crossvox`, as
-    JSON. One window at a time: normalisation must not mix windows.
+    Input `image` is (1, 1, X, Y, Z) float32, a window of the run's crop size of a preprocessed
+    scan. Output `probabilities` is (1, K + 1, X, Y, Z). The batch size is fixed to 1, since
+    normalisation must not mix windows. The file's metadata hold, under `crossvox` as JSON, the
+    preprocessing and the postprocessing (`crossvox.inference.postprocessing`).
 
     Args:
         path: the run directory.
-        out: the files' common name, with or without `.onnx`.
-        checkpoint: whose weights.
+        out: common name of the files, with or without `.onnx`.
+        checkpoint: the weights to export.
         echo: takes the lines for the user.
 
     Returns:
         The files written.
 
     Raises:
-        UsageError: no such run or checkpoint, or the extra `onnx` is not installed.
-        DataError: onnxruntime's probabilities are not torch's; nothing is left behind.
+        UsageError: the run or checkpoint does not exist, or the extra `onnx` is not installed.
+        DataError: onnxruntime's probabilities differ from torch's; that file is not written.
+
+    Example:
+        export_onnx(Path("runs/first"), Path("first.onnx"))
     """
     for name in ("onnx", "onnxscript"):
         _require(name)
@@ -67,7 +70,7 @@ def export_onnx(
         file = out.with_name(f"{out.name.removesuffix('.onnx')}_{modality}.onnx")
         network = _OneModality(method, modality)
         with atomic_path(file) as temporary:
-            _convert(network, run, _facts(run, modality, model.postprocessing), temporary)
+            _convert(network, run, _metadata(run, modality, model.postprocessing), temporary)
             difference = _difference(network, temporary, run)
             if difference is not None and not difference <= TOLERANCE:
                 raise DataError(
@@ -80,7 +83,7 @@ def export_onnx(
 
 
 class _OneModality(nn.Module):
-    """One modality's image → its class probabilities."""
+    """Map one modality's image to its class probabilities."""
 
     def __init__(self, method: Method, modality: str) -> None:
         super().__init__()
@@ -92,7 +95,8 @@ class _OneModality(nn.Module):
         return logits[self.modality].softmax(1)
 
 
-def _convert(network: nn.Module, run: Run, facts: dict[str, Any], file: Path) -> None:
+def _convert(network: nn.Module, run: Run, metadata: dict[str, Any], file: Path) -> None:
+    """Write the network as ONNX with `metadata`."""
     import onnx
 
     image = torch.zeros(1, 1, *run.task.patch)
@@ -110,14 +114,14 @@ def _convert(network: nn.Module, run: Run, facts: dict[str, Any], file: Path) ->
         )
     model = onnx.load(file)
     entry = model.metadata_props.add()
-    entry.key, entry.value = "crossvox", json.dumps(facts, ensure_ascii=False)
+    entry.key, entry.value = "crossvox", json.dumps(metadata, ensure_ascii=False)
     onnx.checker.check_model(model)
     onnx.save(model, file)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's words on operators of packages that are not installed."""
+    """Silence the exporter's warnings on operators of packages that are not installed."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -130,10 +134,10 @@ def _quiet() -> Iterator[None]:
 
 
 def _exportable(module: nn.Module) -> nn.Module:
-    """`module` with torch's own instance norm in place of ours.
+    """Replace `InstanceNorm` in a module by torch's own instance norm.
 
-    On the CPU ours is the batch norm of a single row, which is as good and faster in torch, but
-    which ONNX knows in training only.
+    `InstanceNorm` computes a batch norm of a single row, which is faster on the CPU, but ONNX has
+    that operator for training only.
     """
     for name, child in module.named_children():
         if isinstance(child, InstanceNorm):
@@ -146,7 +150,7 @@ def _exportable(module: nn.Module) -> nn.Module:
 
 
 def _difference(network: nn.Module, file: Path, run: Run) -> float | None:
-    """Largest difference from torch's probabilities on random windows; None if unchecked."""
+    """Return the largest difference from torch on random windows; None without onnxruntime."""
     try:
         import onnxruntime
     except ImportError:
@@ -163,20 +167,24 @@ def _difference(network: nn.Module, file: Path, run: Run) -> float | None:
     return largest
 
 
-def _facts(run: Run, modality: str, decision: Postprocessing) -> dict[str, Any]:
+def _metadata(run: Run, modality: str, postprocessing: Postprocessing) -> dict[str, Any]:
     return {
         "version": __version__,
         "modality": modality,
         "classes": ["background", *run.task.classes],
         "patch": list(run.task.patch),
         "preprocessing": run.preprocessing.to_dict(),
-        "decision": {**dataclasses.asdict(decision), "kept": MIN_KEPT, "reach": DECAY_MM},
+        "postprocessing": {
+            **dataclasses.asdict(postprocessing),
+            "min_kept": MIN_KEPT,
+            "decay_mm": DECAY_MM,
+        },
     }
 
 
 def _verdict(difference: float | None) -> str:
     if difference is None:
-        return "not checked against torch, for want of onnxruntime"
+        return "not checked against torch, as onnxruntime is not installed"
     return f"largest difference from torch's probabilities {difference:.1e} (≤ {TOLERANCE:.0e})"
 
 

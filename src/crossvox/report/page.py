@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from crossvox.figures.style import to_svg
@@ -111,8 +110,8 @@ def render(page: Page) -> str:
     def source(name: str) -> str:
         return loader.get_source(environment, name)[0].strip()
 
-    def svg(figure: Figure, title: str) -> Markup:
-        return Markup(to_svg(figure, title, salt=str(next(numbers))))
+    def svg(figure: Figure, title: str) -> str:
+        return to_svg(figure, title, salt=str(next(numbers)))
 
     environment.filters |= {
         "kind": lambda block: type(block).__name__, "sort_value": _sort_value, "svg": svg,

@@ -1,4 +1,4 @@
-"""The whole way on synthetic scans: generate, train, predict, evaluate, draw."""
+"""A demonstration on synthetic scans: generate, train, predict, evaluate, draw."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from crossvox.workflows.train import resume, train
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demonstration does; the defaults take minutes on two cores.
+    """Settings of the demonstration; the defaults take minutes on two cores.
 
     Args:
-        methods: to train, one after the other; the first is the one to look at.
-        steps: training steps of each.
-        patch_voxels: size of a crop.
+        methods: methods to train, one after the other; the closing lines name the first's files.
+        steps: training steps of each method.
+        patch_voxels: size of a crop in voxels.
         width: channels of the network's first level.
         labelled: labelled cases per modality.
         train: synthetic subjects to train on, per modality unless paired.
         test: synthetic subjects to score.
-        paired: every subject has both modalities (not registered).
-        seed: of the subjects, the weights and the crops.
+        paired: give every subject both modalities (not registered).
+        seed: seed of the subjects, the weights and the crops.
         shape: voxels of a synthetic CT.
     """
 
@@ -57,7 +57,7 @@ def demo(out: Path, settings: Demo = Demo(), echo: Echo = print) -> dict[str, Su
     """Write synthetic scans to `out`, train on them, segment and score the test split.
 
     Args:
-        out: folder for everything; one that ended early is gone on with.
+        out: folder for everything; an interrupted demonstration continues.
         settings: how much to do.
         echo: takes the lines for the user.
 
@@ -65,8 +65,11 @@ def demo(out: Path, settings: Demo = Demo(), echo: Echo = print) -> dict[str, Su
         Method → summary of its scores on the test split.
 
     Raises:
-        UsageError: `out` holds a demonstration that is finished or of other settings, a method
+        UsageError: `out` holds a demonstration that is finished or has other settings, or a method
             is unknown.
+
+    Example:
+        demo(Path("demo"), Demo(methods=("sup",), steps=50))
     """
     began = time.perf_counter()
     require_folder(out)
@@ -108,13 +111,13 @@ def _run(out: Path, data: Path, method: str, settings: Demo, echo: Echo) -> Summ
 
 
 def _train(config: RunConfig, echo: Echo) -> None:
-    """Train, or go on with what an earlier attempt came to."""
+    """Train, or continue an interrupted training."""
     if not holds_run(config.out):
         train(config, echo)
         return
     if Run.load(config.out).config != config:
         raise UsageError(
-            f"{config.out}: of a demonstration with other settings; remove it or give another --out"
+            f"{config.out}: was begun with other settings; remove it or give another --out"
         )
     resume(config.out, echo=echo)
 

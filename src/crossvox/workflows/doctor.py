@@ -1,4 +1,4 @@
-"""What this machine offers, and what it lacks for which feature."""
+"""A diagnosis of this machine: versions, hardware and missing packages."""
 
 from __future__ import annotations
 
@@ -19,16 +19,20 @@ _NEEDED_FOR = {
     "nibabel": "reading scans",
     "numpy": "everything",
     "scipy": "resampling and scores",
+    "SimpleITK": "aligning the scans of a subject",
     "blosc2": "prepared volumes",
     "safetensors": "checkpoints",
     "jsonargparse": "the command line",
     "jsonschema": "reading dataset.json",
     "rich": "progress and tables",
     "matplotlib": "figures",
-    "pydicom": "reading DICOM",
+    "jinja2": "reports",
+    "pyyaml": "configuration",
 }
+"""Package → feature that needs it."""
 
 _OPTIONAL = {
+    "pydicom": ("reading DICOM", "dicom"),
     "highdicom": ("DICOM SEG", "dicom"),
     "onnxscript": ("ONNX files", "onnx"),
     "onnxruntime": ("checking ONNX files", "onnx"),
@@ -36,11 +40,11 @@ _OPTIONAL = {
     "tensorboard": ("training curves in the browser", "tensorboard"),
     "ipyniivue": ("viewing scans in notebooks", "notebook"),
 }
-"""Package → what it is good for and the extra that brings it."""
+"""Package → feature that needs it, and the extra that installs it."""
 
 
 def diagnose() -> Iterator[str]:
-    """One line per fact, then one per missing thing with the feature that needs it."""
+    """Yield a line per fact, then a line per missing thing with the feature that needs it."""
     yield f"crossvox         {__version__}, Python {platform.python_version()}"
     yield f"system           {platform.platform()}"
     yield f"torch            {torch.__version__}, {torch.get_num_threads()} threads"
