@@ -1,4 +1,4 @@
-"""What MkDocs calls while it builds the site: reference pages, folders in the navigation."""
+"""Hooks of MkDocs: generate the reference pages and expand folders in the navigation."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ PARTS = {
     "convert": [*LAYOUTS, "folders"],
     "weights": ["inspect", "convert"],
 }
-"""Commands whose next word chooses the options."""
+"""Command → its subcommands, which have options of their own."""
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the pages that are written by the code, and expand `folder/*.md` in the navigation."""
+    """Add the generated pages, and expand `folder/*.md` in the navigation."""
     from mkdocs.structure.files import File
 
     for name, text in {"commands.md": commands_page(), "api.md": api_page()}.items():
@@ -30,7 +30,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def expand(nav: list[Any], pages: list[str]) -> list[Any]:
-    """`nav` with the pages of a folder, sorted, in the place of its `folder/*.md`."""
+    """Return `nav` with each `folder/*.md` replaced by the sorted pages of the folder."""
     found: list[Any] = []
     for entry in nav:
         if isinstance(entry, dict):
@@ -44,8 +44,8 @@ def expand(nav: list[Any], pages: list[str]) -> list[Any]:
 
 
 def commands_page() -> str:
-    """Every command with what its parser says of it."""
-    lines = ["# Commands", "", "What `crossvox COMMAND --help` prints.", ""]
+    """Return the page of all commands, with the help of their parsers."""
+    lines = ["# Commands", "", "The output of `crossvox COMMAND --help`.", ""]
     for command, text in COMMANDS.items():
         lines += [f"## crossvox {command}", "", f"{text[0].upper()}{text[1:]}.", ""]
         lines += _help_block(command)
@@ -55,7 +55,7 @@ def commands_page() -> str:
 
 
 def help_of(*words: str) -> str:
-    """What a command prints for --help, 100 columns wide, whatever the terminal is."""
+    """Return the text that a command prints for --help, 100 columns wide."""
     columns, os.environ["COLUMNS"] = os.environ.get("COLUMNS"), "100"
     try:
         with contextlib.redirect_stdout(io.StringIO()) as out:
@@ -70,12 +70,12 @@ def help_of(*words: str) -> str:
 
 
 def api_page() -> str:
-    """The public names of `import crossvox`, from their docstrings."""
+    """Return the page of the public names of `import crossvox`, from their docstrings."""
     names = sorted((n for n in crossvox.__all__ if not n.startswith("_")), key=str.lower)
     lines = [
         "# Python",
         "",
-        "What `import crossvox` offers; [library.md](library.md) shows it at work.",
+        "The public names of `import crossvox`. [library.md](library.md) has examples.",
         "",
     ]
     return "\n".join([*lines, *(f"::: crossvox.{name}\n" for name in names)])

@@ -1,11 +1,11 @@
-"""Damage files for a time, led by what the readers' code does with them (atheris, libFuzzer).
+"""Fuzz the readers of scans and manifests, guided by code coverage (atheris, libFuzzer).
 
     python benchmarks/reliability/fuzz.py nifti --seconds 60
 
-Each input is read as the commands read it; whatever it holds, it is read or refused by a
-`DataError`. Anything else, and one that takes 20 s or 2 GB, ends the fuzzing with a traceback and
-exit code 77; the input is then in the folder `--out` as crash-…, and `--input FILE` reads it once.
-`--out` also keeps the inputs that reached new code, which the next run begins with.
+Each input is read as the commands read it. It must be read, or refused by a `DataError`. Any other
+error, and an input that takes 20 s or 2 GB, ends the fuzzing with a traceback and exit code 77. The
+input is then in the folder `--out` as crash-…; `--input FILE` reads it once. `--out` also keeps the
+inputs that reached new code. The next run begins with them.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ with atheris.instrument_imports(include=["crossvox.data", "nibabel"]):
     from crossvox.errors import DataError
 
 SLOWEST, MOST_MB = 20, 2048
-"""Seconds and memory that no input of a few kB may take."""
+"""Limits for an input of a few kB, in seconds and MB."""
 
 
 def nifti(path: Path) -> None:
-    """A scan, as `check` and as training look at it."""
+    """Read a scan as `check` and as training do."""
     read_nifti(path)
     with contextlib.suppress(DataError):
         read_image(path)
 
 
 def manifest(path: Path) -> None:
-    """A dataset.json, as all commands and as `check` read it."""
+    """Read a dataset.json as all commands and as `check` do."""
     for read in (load_manifest, load_valid_cases):
         with contextlib.suppress(DataError):
             read(path)
 
 
 def seeds(target: str) -> list[bytes]:
-    """Sound files to begin with."""
+    """Return valid files to begin with."""
     volume = np.arange(60, dtype=np.int16).reshape(5, 4, 3)
     if target == "manifest":
         case = {"id": "p1", "split": "train", "images": {"ct": "a.nii"}, "labels": {"ct": "b.nii"}}
@@ -67,11 +67,11 @@ TARGETS: dict[str, tuple[Callable[[Path], None], str]] = {
     "gzip": (nifti, "a.nii.gz"),
     "manifest": (manifest, "dataset.json"),
 }
-"""Name → how an input is read, and what its file is called."""
+"""Name → how to read an input, and the name of its file."""
 
 
 def main() -> None:
-    """Fuzz, or read one input, as the command line says."""
+    """Fuzz, or read one input."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("target", choices=TARGETS)
     parser.add_argument("--seconds", type=int, default=60, help="how long to fuzz")

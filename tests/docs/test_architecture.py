@@ -13,7 +13,7 @@ PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 
 def contract(name: str) -> list[set[str]]:
-    """The layers of a contract, top first."""
+    """Return the layers of a contract, top first."""
     config = configparser.ConfigParser()
     config.read(ROOT / ".importlinter")
     rows = config[f"importlinter:contract:{name}"]["layers"].split("\n")
@@ -21,7 +21,7 @@ def contract(name: str) -> list[set[str]]:
 
 
 def table(head: str) -> list[set[str]]:
-    """The names between backticks in the first column of the table that begins with `head`."""
+    """Return the names in the first column of the table whose head begins with `head`."""
     rows = PAGE.split(f"| {head} |")[1].split("\n\n")[0].splitlines()[2:]
     return [set(re.findall(r"`(\w+)`", row.split("|")[1])) for row in rows]
 

@@ -18,7 +18,7 @@ GUIDE = ROOT / "CONTRIBUTING.md"
 
 @pytest.fixture
 def method(monkeypatch: pytest.MonkeyPatch) -> Method:
-    """The guide's first Python block, loaded as a module and entered as the guide says."""
+    """The guide's first Python block, loaded as a module and entered in `METHODS`."""
     (source, *_) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.S)
     module = types.ModuleType("crossvox.methods.entropy")
     monkeypatch.setitem(sys.modules, module.__name__, module)

@@ -1,4 +1,4 @@
-"""crossvox as a library: the examples of docs/library.md run as they stand there."""
+"""The examples of docs/library.md run as they stand there."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GUIDE = ROOT / "docs" / "library.md"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, unpaired_files) -> Path:
-    """A folder with what the examples speak of."""
+    """A folder with the files that the examples name."""
     folder = tmp_path_factory.mktemp("library")
     trained(unpaired_files.path, folder / "runs" / "first")
     (folder / "scan.nii.gz").symlink_to(unpaired_files.case("ct6").images["ct"])

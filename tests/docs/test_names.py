@@ -1,4 +1,4 @@
-"""What the documents name exists: modules, classes, files, options of a run, tables' defaults."""
+"""Modules, classes, files, settings and defaults that the documents name exist."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PLANNED = {"src/crossvox/methods/entropy.py"}
 
 
 def resolve(dotted: str) -> object:
-    """Import the longest module of a dotted name and look the rest up in it."""
+    """Import the longest module of a dotted name and return the attribute it names."""
     parts = dotted.split(".")
     for end in range(len(parts), 0, -1):
         try:

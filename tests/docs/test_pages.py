@@ -1,4 +1,4 @@
-"""What the documents promise exists: commands and options, Python, links, pages of the site."""
+"""Commands, options, Python blocks, links and pages of the documents exist."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def options_of(hooks, words: tuple[str, ...]) -> frozenset[str]:
 
 
 def asked(words: list[str]) -> tuple[tuple[str, ...], list[str]]:
-    """What to ask for --help, and the options that must be there."""
+    """Return the words to ask for --help, and the options that it must list."""
     command = words[: 2 if words[0] in SUBCOMMANDS and len(words) > 1 else 1]
     for option, value in pairwise(words):
         if option in CHOSEN and value.islower() and value != "entropy":  # of CONTRIBUTING.md

@@ -1,4 +1,4 @@
-"""The README: short, in order, and true in what it says of code, results and files."""
+"""The README is short and in order. Its code, results and line numbers are true."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_its_picture_is_small() -> None:
 
 
 def line_of(file: Path, symbol: str) -> int:
-    """The line on which `file` defines the class or function `symbol`."""
+    """Return the line on which `file` defines the class or function `symbol`."""
     body = ast.parse(file.read_text(encoding="utf-8")).body
     kinds = (ast.ClassDef, ast.FunctionDef)
     (line,) = [node.lineno for node in body if isinstance(node, kinds) and node.name == symbol]
