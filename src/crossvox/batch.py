@@ -57,17 +57,6 @@ class CropRule:
 class Task:
     """What to segment, in which modalities, and the grid of the crops.
 
-    ```python
-    task = Task(
-        modalities=("ct", "mr"),
-        classes=("liver", "spleen"),
-        patch=(32, 32, 16),
-        spacing=(2.0, 2.0, 4.0),
-        strides=((1, 1, 1), (2, 2, 1), (2, 2, 2)),
-        kernels=((3, 3, 1), (3, 3, 3), (3, 3, 3)),
-    )
-    ```
-
     Attributes:
         modalities: names, in the manifest's order.
         classes: names of the foreground classes; class index 0 is the background and not listed.
@@ -85,6 +74,12 @@ class Task:
             in mm of world space (RAS+), None where unknown. Empty if nothing is known.
         aligned: scans of one subject are first shifted onto each other (`data.prepare.align`),
             since file headers give the position of the body only roughly.
+
+    Examples:
+        >>> strides, kernels = ((1, 1, 1), (2, 2, 1), (2, 2, 2)), ((3, 3, 1), (3, 3, 3), (3, 3, 3))
+        >>> patch, spacing = (32, 32, 16), (2.0, 2.0, 4.0)
+        >>> Task(("ct", "mr"), ("liver", "spleen"), patch, spacing, strides, kernels).n_classes
+        3
     """
 
     modalities: tuple[str, ...]
@@ -158,18 +153,18 @@ def _is_offset(value: Any) -> bool:
 class View:
     """Crops of several modalities; in each row an anchor crop and the crops that go with it.
 
-    ```python
-    images = {m: torch.randn(2, 1, 32, 32, 16) for m in ("ct", "mr")}
-    unpaired = {"ct": torch.tensor([True, False]), "mr": torch.tensor([False, True])}
-    view = View(images, same_subject=unpaired)  # row 0: anchor ct, row 1: anchor mr
-    ```
-
     Attributes:
         images: modality → (B, 1, X, Y, Z), zero where a row has no such image.
         same_subject: modality → (B,) bool, True where the image shows the anchor's subject on the
             anchor's grid. A False row holds no image in a labelled view. In an unlabelled view it
             holds a crop of the same normalised position in another body, or of a scan of this
             subject that does not reach the anchor's crop.
+
+    Examples:
+        >>> images = {m: torch.randn(2, 1, 32, 32, 16) for m in ("ct", "mr")}
+        >>> same = {"ct": torch.tensor([True, True]), "mr": torch.tensor([True, False])}
+        >>> View(images, same).one_subject
+        tensor([ True, False])
     """
 
     images: dict[str, Tensor]
@@ -203,17 +198,16 @@ class LabelledView(View):
 class Batch:
     """One training step.
 
-    ```python
-    label = torch.zeros(2, 32, 32, 16, dtype=torch.int64)
-    anchor = {"ct": torch.ones(2, dtype=torch.bool)}
-    batch = Batch(0, {"ct": LabelledView({"ct": view.images["ct"]}, anchor, label)}, view)
-    ```
-
     Attributes:
         step: number of the step, from 0.
         labelled: modality → the view whose anchor and label belong to that modality.
         unlabelled: one view of all modalities; None if the method does not need it.
         names: the cases drawn, for messages.
+
+    Examples:
+        >>> images, everywhere = torch.randn(2, 1, 32, 32, 16), torch.ones(2, dtype=torch.bool)
+        >>> label = torch.randint(0, 3, (2, 32, 32, 16))
+        >>> Batch(0, {"ct": LabelledView({"ct": images}, {"ct": everywhere}, label)}).unlabelled
     """
 
     step: int

@@ -37,12 +37,6 @@ def supervised_loss(
     Where only some classes were outlined, the voxels of the others are labelled background.
     Their probability is therefore added to the background's, and their Dice is left out.
 
-    ```python
-    logits = network(images)  # (2, 3, 32, 32, 16): background and two classes
-    label = torch.randint(0, 3, (2, 32, 32, 16))
-    supervised_loss(logits, label, balance=0.5).backward()
-    ```
-
     Args:
         logits: (B, K + 1, X, Y, Z), background first.
         label: (B, X, Y, Z) int64 class indices; `IGNORE` where not annotated.
@@ -53,6 +47,12 @@ def supervised_loss(
 
     Returns:
         A scalar.
+
+    Examples:
+        >>> logits = torch.zeros(2, 3, 16, 16, 8)  # background and two classes
+        >>> label = torch.ones(2, 16, 16, 8, dtype=torch.int64)
+        >>> supervised_loss(logits, label, dice=False)  # ln 3
+        tensor(1.0986)
     """
     log_p = logits.float().log_softmax(dim=1)
     seen = torch.ones_like(log_p[:, :, 0, 0, 0], dtype=torch.bool)

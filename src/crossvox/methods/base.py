@@ -20,12 +20,6 @@ class Method(nn.Module):
     defines `forward` and `predict`, and is entered in `crossvox.methods.METHODS`. The command line
     reads the options from the signature of the constructor.
 
-    ```python
-    method = METHODS["cmc"](task, UNetBackbone(task))
-    method(batch, progress=0.5)["loss"].backward()
-    logits = method.predict({"ct": image})["ct"]
-    ```
-
     Attributes:
         name: name on the command line.
         summary: one line for `crossvox list methods`.
@@ -35,6 +29,12 @@ class Method(nn.Module):
             labels), for the tables; empty if it was not.
         keeps_largest: whether label maps keep a single component of each class in
             `Task.one_piece`, unless `inference.largest` says otherwise.
+
+    Examples:
+        >>> method = METHODS["sup"](task, UNetBackbone(task))
+        >>> method(batch, progress=0.5)["loss"].backward()
+        >>> method.predict({"ct": torch.randn(1, 1, 32, 32, 16)})["ct"].shape
+        torch.Size([1, 3, 32, 32, 16])
     """
 
     name: ClassVar[str]

@@ -21,15 +21,15 @@ class Teacher(nn.Module):
     d = min(1 − 1/(t + 1), decay). At first that is the mean of all students so far, which forgets
     the random initial weights. Buffers are copied.
 
-    ```python
-    teacher = Teacher(network, decay=0.99)
-    probabilities = teacher(images)  # (B, K + 1, X, Y, Z), without gradient
-    teacher.update(network)  # after each optimiser step
-    ```
-
     Args:
         student: the network to average; it is copied.
         decay: d in the long run, the share of the teacher that stays at each step.
+
+    Examples:
+        >>> network = torch.nn.Conv3d(1, 3, 1)
+        >>> teacher = Teacher(network, decay=0.99)
+        >>> probabilities = teacher(torch.randn(1, 1, 8, 8, 8))
+        >>> teacher.update(network)  # after each step of the optimiser
     """
 
     steps: Tensor

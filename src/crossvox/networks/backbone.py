@@ -32,12 +32,6 @@ class Backbone(Protocol):
     The constructor takes `(task, *, options)`, where the options have types and defaults, and
     raises `ValueError` for a task that it cannot serve.
 
-    ```python
-    backbone = UNetBackbone(task, width=16)
-    encoder, decoder = backbone.encoder(), backbone.decoder(task.n_classes)
-    logits = decoder(encoder(images))  # (B, 1, X, Y, Z) → (B, K + 1, X, Y, Z)
-    ```
-
     A backbone with fixed strides also has
         crop(**options) -> CropRule: a static method; the crop sizes it accepts with these options.
 

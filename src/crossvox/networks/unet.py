@@ -18,12 +18,6 @@ class UNetBackbone:
     and leaky ReLU. Strided convolutions lead down; transposed ones lead up, whose result is
     concatenated with the skip.
 
-    ```python
-    backbone = UNetBackbone(task, width=16)
-    encoder, decoder = backbone.encoder(), backbone.decoder(task.n_classes)
-    logits = decoder(encoder(images))  # (B, 1, X, Y, Z) → (B, K + 1, X, Y, Z)
-    ```
-
     Args:
         task: gives patch, strides and kernels.
         width: channels of the top level; multiples of 8 run fastest.
@@ -33,6 +27,12 @@ class UNetBackbone:
 
     Raises:
         ValueError: an option is out of range, or the patch does not fit the strides.
+
+    Examples:
+        >>> backbone = UNetBackbone(task, width=8)
+        >>> encoder, decoder = backbone.encoder(), backbone.decoder(task.n_classes)
+        >>> decoder(encoder(torch.randn(1, 1, 32, 32, 16))).shape
+        torch.Size([1, 3, 32, 32, 16])
     """
 
     def __init__(

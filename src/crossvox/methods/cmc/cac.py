@@ -35,12 +35,6 @@ class CACLoss(nn.Module):
     parallelism U counts the crops of all ranks. The form is that of the paper's reference 13; as
     printed, the denominator of eq. 3 runs over the index of the outer sum (docs/paper.md).
 
-    ```python
-    cac = CACLoss(tau=0.2)
-    logits_a, logits_b = decoder_a(features_a), decoder_b(features_b)  # (U, K + 1, X, Y, Z)
-    cac([logits_a, logits_b]).backward()
-    ```
-
     Args:
         tau: temperature τ.
         form: "nt-xent" as above; "literal" is eq. 3 as printed, Σ_j [log Σ_j' e^{s_j'} − s_j]
@@ -49,6 +43,12 @@ class CACLoss(nn.Module):
 
     Raises:
         ValueError: the form is unknown.
+
+    Examples:
+        >>> logits = 5 * torch.randn(2, 3, 16, 16, 8)  # two crops
+        >>> cac = CACLoss(tau=0.2)
+        >>> bool(cac([logits, logits]) < cac([logits, logits.flip(0)]))  # same crops, other crops
+        True
     """
 
     def __init__(self, tau: float = 0.2, form: CACForm = "nt-xent") -> None:

@@ -36,12 +36,6 @@ class CSCLoss(nn.Module):
     of the outer sum; this is read as a contrast between channels (docs/paper.md). Memory per row
     is O(C · voxels + C²).
 
-    ```python
-    csc = CSCLoss(tau=0.1)
-    f_ds_a, f_ds_b = encoder_a(ct)[-1], encoder_b(mr)[-1]  # (B, C, x, y, z)
-    csc([f_ds_a, f_ds_b]).backward()
-    ```
-
     Args:
         tau: temperature τ.
         form: "infonce" as above; "literal" is eq. 1 as printed, Σ_c [log Σ_c' e^{s_c'} − s_c]
@@ -50,6 +44,12 @@ class CSCLoss(nn.Module):
 
     Raises:
         ValueError: the form is unknown, or there are fewer than 8 positions.
+
+    Examples:
+        >>> f_ds = torch.randn(2, 64, 5, 5, 3)
+        >>> csc = CSCLoss(tau=0.1)
+        >>> bool(csc([f_ds, f_ds]) < csc([f_ds, f_ds.flip(1)]))  # same channels, other channels
+        True
     """
 
     def __init__(self, tau: float = 0.1, form: CSCForm = "infonce") -> None:

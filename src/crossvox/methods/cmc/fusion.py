@@ -22,16 +22,16 @@ class Fusion(nn.Module):
     The last convolution starts at zero, hence Z too. The place of an absent modality is filled
     with the mean of those present; with one modality, that is its own features in all places.
 
-    ```python
-    fusion = Fusion(channels=64, modalities=2)
-    present = torch.tensor([[True, True], [True, False]])  # row 1 has the first modality alone
-    z = fusion([f_mia_a, f_mia_b], present)
-    ```
-
     Args:
         channels: C of each modality's features.
         modalities: M, the number of places.
         reduction: the inner layers have C / reduction channels.
+
+    Examples:
+        >>> f_mia = [torch.randn(2, 64, 5, 5, 3) for _ in ("ct", "mr")]
+        >>> present = torch.tensor([[True, True], [True, False]])  # row 1 has CT alone
+        >>> Fusion(channels=64, modalities=2)(f_mia, present).shape
+        torch.Size([2, 64, 5, 5, 3])
     """
 
     def __init__(self, channels: int, modalities: int, reduction: int = 1) -> None:

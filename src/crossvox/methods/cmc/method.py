@@ -42,11 +42,10 @@ class CMC(Method):
     Dice (eq. 2). On unlabelled crops, feature channels (`CSCLoss`, eq. 1) and predicted anatomy
     (`CACLoss`, eq. 3) are to agree between modalities, averaged over pairs of these.
 
-    ```python
-    method = CMC(task, UNetBackbone(task))
-    method(batch, progress=0.5)["loss"].backward()
-    logits = method.predict({"ct": ct})["ct"]  # (B, K + 1, X, Y, Z)
-    ```
+    Examples:
+        >>> method = CMC(task, UNetBackbone(task))
+        >>> sorted(method(batch, progress=0.5))
+        ['alpha', 'beta', 'cac', 'csc', 'csc_shuffled', 'loss', 'sup']
     """
 
     name = "cmc"

@@ -26,14 +26,14 @@ class MIA(nn.Module):
 
     The last convolution starts at zero, so that the module starts as the identity.
 
-    ```python
-    mia = MIA(channels=64)
-    f_mia = mia(torch.randn(2, 64, 5, 5, 3))
-    ```
-
     Args:
         channels: C.
         reduction: h, A and the layers between have C / reduction channels.
+
+    Examples:
+        >>> f_ds = torch.randn(2, 64, 5, 5, 3)
+        >>> torch.equal(MIA(channels=64)(f_ds), f_ds)  # at first
+        True
     """
 
     def __init__(self, channels: int, reduction: int = 1) -> None:
