@@ -1,1 +1,1 @@
-"""Published weights: which files there are, how they are read, and networks filled from them."""
+"""Published weights: reading files, recognising models, filling networks."""

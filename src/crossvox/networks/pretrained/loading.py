@@ -1,4 +1,4 @@
-"""Published weights: what a file of them holds, and a model's networks filled from it."""
+"""Loading of published weights: compare a file with networks, and fill these from it."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from crossvox.errors import DataError, UsageError
-from crossvox.networks.pretrained.published import PUBLISHED, Published, recognise
+from crossvox.networks.pretrained.published import PUBLISHED, PublishedModel, recognise
 from crossvox.networks.pretrained.weight_files import read_tensors
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What a file holds.
+    """The weights in a file of a published model.
 
     Attributes:
-        path: of the file.
-        key: of the model in `PUBLISHED`.
-        tensors: name without prefix → tensor; what the model's backbone may take, with the parts
-            beside its encoder by their whole names.
-        wrapper: the key that the weights lay under, "" if under none.
-        prefix: what stood before the names.
+        path: the file.
+        key: the model's key in `PUBLISHED`.
+        tensors: name without prefix → tensor, for all that the model's backbone may take; parts
+            other than the encoder keep their full names.
+        wrapper: the key that held the weights, "" if none.
+        prefix: the prefix of the names in the file.
         others: number of tensors in the file without that prefix.
     """
 
@@ -36,20 +36,20 @@ class Weights:
     others: int
 
     @property
-    def model(self) -> Published:
-        """What is known of the model."""
+    def model(self) -> PublishedModel:
+        """The published model."""
         return PUBLISHED[self.key]
 
 
 @dataclass
 class LoadReport:
-    """How a file's tensors and a network's fit; names are without prefix.
+    """Comparison of a file's tensors with those of networks; names are without prefix.
 
     Attributes:
         matched: filled from the file.
-        missing: asked for, but not in the file: they keep their own first values.
-        unexpected: in the file, but not asked for.
-        misshaped: name → (shape in the file, shape asked for).
+        missing: needed, but not in the file; they keep their initial values.
+        unexpected: in the file, but not needed.
+        misshaped: name → (shape in the file, shape needed).
         needed: the missing ones without which the rest is of no use.
     """
 
@@ -73,13 +73,13 @@ class LoadReport:
 
 
 def read_weights(path: Path) -> Weights:
-    """Read a file of weights and say of which model they are.
+    """Read a weights file and recognise its model.
 
-    They may lie under a wrapper or bare (see `read_tensors`), their names with or without
+    The weights may be bare or under a key (see `read_tensors`), their names with or without
     `module.` and the model's own prefix.
 
     Raises:
-        DataError: the file cannot be read, or is of no model known.
+        DataError: the file cannot be read, or its model is unknown.
     """
     path = Path(path)
     tensors, wrapper = read_tensors(path)
@@ -100,7 +100,7 @@ def read_weights(path: Path) -> Weights:
 
 
 def require_backbone(weights: Weights, backbone: str) -> None:
-    """Raise `UsageError` unless the file's model is the one that the backbone of that name has."""
+    """Raise `UsageError` unless the backbone of that name takes the file's model."""
     model = weights.model
     if model.backbone == backbone:
         return
@@ -111,7 +111,7 @@ def require_backbone(weights: Weights, backbone: str) -> None:
 
 
 def compare(networks: Iterable[nn.Module], weights: Weights) -> LoadReport:
-    """How the file fits the published networks among `networks`; changes nothing."""
+    """Compare the file with the published networks among `networks`, without changing them."""
     report = LoadReport()
     for network in networks:
         state = network.state_dict()
@@ -120,7 +120,7 @@ def compare(networks: Iterable[nn.Module], weights: Weights) -> LoadReport:
             stored, own = weights.tensors.get(name), tuple(state[name].shape)
             if stored is None:
                 report.missing.add(name)
-                # Only an encoder says how many channels its features have.
+                # Only encoders have `channels`.
                 if name in parameters and hasattr(network, "channels"):
                     report.needed.add(name)
             elif tuple(stored.shape) != own:
@@ -137,12 +137,11 @@ def compare(networks: Iterable[nn.Module], weights: Weights) -> LoadReport:
 def fill(networks: Iterable[nn.Module], weights: Weights) -> LoadReport:
     """Copy the file's tensors into the published networks among `networks`, by name.
 
-    All parameters that an encoder has in common with the publication must be there, and nothing
-    may have another shape. What else is missing (a decoder's tensors, running statistics) keeps
-    its first values.
+    All parameters that an encoder shares with the publication must be in the file, and all shapes
+    must agree. Other missing tensors (a decoder's, running statistics) keep their initial values.
 
     Raises:
-        DataError: too little matches, or a value is not finite; nothing is changed then.
+        DataError: too little matches, or a value is not finite. Nothing is changed then.
     """
     networks = list(networks)
     report = compare(networks, weights)
@@ -167,10 +166,10 @@ def fill(networks: Iterable[nn.Module], weights: Weights) -> LoadReport:
 
 
 def share_frozen(networks: Iterable[nn.Module]) -> int:
-    """Let equal networks use one tensor for each frozen parameter in which they agree.
+    """Share equal frozen parameters between networks of one class.
 
-    Frozen tensors never change, so that one serves all modalities; a checkpoint stores it once.
-    Networks of which nothing is trained are left alone: moving averages are made of them.
+    Frozen tensors never change, so that one can serve all modalities; a checkpoint stores it once.
+    Networks without trained parameters are left alone, since they are moving averages.
 
     Returns:
         Number of bytes saved.
@@ -193,12 +192,12 @@ def share_frozen(networks: Iterable[nn.Module]) -> int:
 
 
 def published_networks(model: nn.Module) -> Iterator[nn.Module]:
-    """The encoders and decoders in `model` that published weights can fill."""
+    """Return the encoders and decoders in `model` that published weights can fill."""
     return (module for module in model.modules() if _published_names(module))
 
 
 def _require_numbers(weights: Weights, name: str) -> None:
-    """Raise `DataError` unless a tensor's values are what a network can compute with."""
+    """Raise `DataError` unless a tensor holds finite real numbers."""
     tensor = weights.tensors[name]
     counts = name.endswith("num_batches_tracked")
     if not (tensor.is_floating_point() or counts) or tensor.layout != torch.strided:

@@ -1,4 +1,4 @@
-"""The published models whose files crossvox recognises, and what is known of their weights."""
+"""The published models that crossvox recognises, and the licence and data of their weights."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ Fits = Callable[[Iterable[bool]], bool]
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedModel:
     """One published model.
 
     Attributes:
-        title: what people call it.
-        marks: tensor → number of its axes; what all whole files of this model have.
-        absent: tensors that no file of it has.
-        prefixes: what may stand before these names in a file; the first that fits counts.
-        beside: beginnings of other parts' names, which a decoder may ask for by their whole names.
+        title: name for messages.
+        marks: tensor name → number of axes; every complete file of this model has these tensors.
+        absent: tensor names that no file of it has.
+        prefixes: possible prefixes of its names in a file; the first that fits is used.
+        beside: prefixes of other parts, whose tensors a decoder may need by their full names.
         backbone: the backbone that takes these weights; None = none does.
-        licence: of the weights.
-        saw: the data that the weights were trained on, as far as it matters for scores.
-        instead: for a model that no backbone takes, what to do.
+        licence: licence of the weights.
+        saw: the training data of the weights, as far as it matters for scores.
+        instead: what to use instead of a model that no backbone takes.
     """
 
     title: str
@@ -37,11 +37,11 @@ class Published:
     instead: str = ""
 
     def prefix(self, tensors: Mapping[str, Tensor], fits: Fits = all) -> str | None:
-        """The prefix under which `tensors` are this model's; None if they are another's.
+        """Return the prefix under which `tensors` are this model's; None if they are not.
 
         Args:
-            tensors: of a file.
-            fits: whether `all` or `any` of the marks must be there.
+            tensors: the tensors of a file.
+            fits: `all` or `any` of the marks must be there.
         """
         for prefix in self.prefixes:
             found = fits(
@@ -58,8 +58,8 @@ _SAM_INSTEAD = "take SAM-Med3D's own file, sam_med3d_turbo.pth"
 _UNET = {"down_tr64.ops.0.conv1.weight": 5, "down_tr512.ops.1.conv1.weight": 5}
 _SWIN = {"swinViT.patch_embed.proj.weight": 5, "encoder10.layer.conv1.conv.weight": 5}
 
-PUBLISHED: dict[str, Published] = {
-    "sam_med3d": Published(
+PUBLISHED: dict[str, PublishedModel] = {
+    "sam_med3d": PublishedModel(
         "SAM-Med3D (ViT-B)",
         {"pos_embed": 5, "patch_embed.proj.weight": 5, "blocks.0.attn.rel_pos_d": 2},
         prefixes=_SAM,
@@ -69,7 +69,7 @@ PUBLISHED: dict[str, Published] = {
         saw="many public sets with their labels; its authors list AMOS 2022 first, not saying "
         "which cases: no score on AMOS is clean",
     ),
-    "universal_unet": Published(
+    "universal_unet": PublishedModel(
         "CLIP-Driven Universal Model, U-Net",
         _UNET,
         absent=("out_tr.final_conv.weight",),
@@ -79,13 +79,13 @@ PUBLISHED: dict[str, Published] = {
         saw="labelled CTs of public sets, AMOS among them: its lists hold all 200 of AMOS's "
         "training CTs (145 to train on, 23 to validate, 32 to test): no score on AMOS is clean",
     ),
-    "models_genesis": Published(
+    "models_genesis": PublishedModel(
         "Models Genesis, U-Net",
         {**_UNET, "out_tr.final_conv.weight": 5},
         backbone="universal_unet",
         saw="chest CTs without labels (self-supervised); no abdominal label",
     ),
-    "universal_swinunetr": Published(
+    "universal_swinunetr": PublishedModel(
         "CLIP-Driven Universal Model, SwinUNETR",
         _SWIN,
         absent=("out.conv.conv.weight",),
@@ -95,19 +95,19 @@ PUBLISHED: dict[str, Published] = {
         saw="as the Universal Model's U-Net: all 200 of AMOS's training CTs among labelled CTs of "
         "public sets: no score on AMOS is clean",
     ),
-    # The same names, but most likely another order of merging patches, which no tensor shows.
-    "swinunetr": Published(
+    # The same names, but probably another order in patch merging, which no tensor shows.
+    "swinunetr": PublishedModel(
         "SwinUNETR with a head, not the Universal Model's",
         {**_SWIN, "out.conv.conv.weight": 5},
         instead="take the Universal Model's own file, whose backbone is universal_swinunetr",
     ),
-    "sam": Published(
+    "sam": PublishedModel(
         "SAM, for 2-D images",
         {"pos_embed": 4, "patch_embed.proj.weight": 4},
         prefixes=_SAM,
         instead=_SAM_INSTEAD,
     ),
-    "fastsam3d": Published(
+    "fastsam3d": PublishedModel(
         "FastSAM3D (a 3-D SAM whose first blocks have no attention)",
         {"patch_embed.proj.weight": 5, "neck.0.weight": 5},
         absent=("blocks.0.attn.qkv.weight",),
@@ -115,14 +115,17 @@ PUBLISHED: dict[str, Published] = {
         instead=_SAM_INSTEAD,
     ),
 }
-"""Key → model; the first that fits a file is it."""
+"""Key → model; a file is of the first that fits."""
 
 
 def recognise(tensors: Mapping[str, Tensor]) -> tuple[str, str] | None:
-    """(Key in `PUBLISHED`, prefix of its names) of a file's tensors; None if none fits.
+    """Find the model that a file's tensors belong to.
 
-    If no model has all of its marks there, one has to do: the file lacks tensors then, and
-    which ones can be said once it is known whose they are.
+    If no model has all of its marks there, one mark is enough. The file then lacks tensors, which
+    can be named once the model is known.
+
+    Returns:
+        Key in `PUBLISHED` and prefix of the names; None if no model fits.
     """
     for fits in (all, any):
         for key, model in PUBLISHED.items():

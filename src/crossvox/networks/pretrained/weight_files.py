@@ -1,4 +1,4 @@
-"""Files of weights: the named tensors in them, read without running what else they may hold."""
+"""Reading of the named tensors in a weights file, without running code that it may hold."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from torch import Tensor
 from crossvox.errors import DataError
 
 WRAPPERS = ("model_state_dict", "state_dict", "model", "net")
-"""Keys under which training programs put the weights, beside the optimiser and the like."""
-
+"""Keys under which training programs store the weights, next to the optimiser and the like."""
 
 _SCALAR = np.float64(0).__reduce__()[0]
 _HARMLESS: list[Any] = [
@@ -28,20 +27,20 @@ _HARMLESS: list[Any] = [
     *{type(np.dtype(kind)) for kind in (np.float16, np.float32, np.float64, np.int32, np.int64)},
     *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
 ]
-"""What training programs leave in a file beside the weights: command lines and scores."""
+"""Types that training programs store next to the weights: command lines and scores."""
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
-    """Read a file that `torch.save` wrote, or a safetensors file.
+    """Read a file written by `torch.save`, or a safetensors file.
 
-    Nothing is unpickled but tensors and plain values, NumPy's numbers and `argparse.Namespace`
-    among them.
+    Only tensors and plain values are unpickled, including NumPy's numbers and
+    `argparse.Namespace`.
 
     Returns:
-        The tensors by their full names, and which of `WRAPPERS` they lay under, "" if bare.
+        The tensors by their full names, and the one of `WRAPPERS` that held them, "" if none.
 
     Raises:
-        DataError: there is no such file, it is damaged, or holds something else.
+        DataError: the file does not exist, is damaged or holds something else.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file of weights; check the path")
@@ -68,19 +67,19 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
 
 
 def _whole(tensor: Tensor) -> bool:
-    """Whether the file holds each of its values: others take their memory when they are copied."""
+    """Whether the file holds every value; other tensors take their full memory when copied."""
     if tensor.layout != torch.strided or tensor.device.type != "cpu":
         return False
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _refuse_bomb(path: Path) -> None:
-    """Believe no archive that unpacks to more than its size: `torch.save` compresses nothing."""
+    """Refuse an archive that unpacks to more than its size: `torch.save` does not compress."""
     try:
         with zipfile.ZipFile(path) as archive:
             promised = sum(member.file_size for member in archive.infolist())
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
-        return  # whoever reads it tells of it
+        return  # the reader reports this
     if promised > path.stat().st_size:
         raise DataError(
             f"{path}: would unpack to {promised / 1e6:.0f} MB, more than its size; no file of "
@@ -89,7 +88,7 @@ def _refuse_bomb(path: Path) -> None:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """By the name, or by the JSON that such a file has after the eight bytes of its length."""
+    """Decide by the suffix, or by the JSON that follows the eight bytes of its length."""
     if path.suffix.lower() == ".safetensors":
         return True
     with path.open("rb") as file:
@@ -112,11 +111,11 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _unpickle(path: Path) -> Any:
     _refuse_bomb(path)
     try:
-        # It warns of protocols that it may not know; if so, it fails.
+        # It warns of pickle protocols that it may not know, and fails if it does not.
         with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
-    # Damaged bytes are instructions to the unpickler, and can lead it into any error.
+    # To the unpickler, damaged bytes are instructions that can lead to any error.
     except Exception as error:
         if isinstance(error, pickle.UnpicklingError) and "global" in str(error).lower():
             raise DataError(
@@ -130,7 +129,7 @@ def _unpickle(path: Path) -> Any:
 
 def _line(error: Exception, most: int = 120) -> str:
     text = " ".join(str(error).split())
-    # A mere byte says nothing, and of a damaged pickle torch gives pages of advice.
+    # A bare byte says nothing, and for a damaged pickle torch prints pages of advice.
     if not text or text.isdigit() or isinstance(error, pickle.UnpicklingError):
         text = type(error).__name__
     return text if len(text) <= most else text[:most] + "…"
