@@ -307,7 +307,7 @@ def test_offsets_that_are_none_are_one_line(offsets, run, tmp_path, paired_files
     (other / "plan.json").write_text(text, encoding="utf-8")
     argv = ["evaluate", other, "--data", paired_files.path, "--split", "val"]
     assert main([*map(str, argv), "--out", str(tmp_path / "x")]) == 1
-    assert "plan.json: damaged (offsets: neither" in capsys.readouterr().err
+    assert "plan.json: damaged (offsets must hold" in capsys.readouterr().err
 
 
 def test_label_maps_are_made_as_asked_and_the_scores_say_how(run, tmp_path, paired_files, capsys):
