@@ -20,6 +20,7 @@ def new_parser(command: str, description: str | None, **settings: Any) -> Argume
         description=description,
         exit_on_error=False,
         allow_abbrev=False,
+        print_config=None,
         **settings,
     )
 

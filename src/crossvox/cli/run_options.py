@@ -1,4 +1,10 @@
-"""Read the settings of a run from the command line and from the YAML files that it names."""
+"""Read the settings of a run from the command line and from the YAML files that it names.
+
+The command line is read as text here and checked with types by `parse_settings`, since the options
+of a method are known only when every file that may name the method is read. jsonargparse's own
+subclass options do not fit: they name a class by its import path, also in files (`class_path`,
+`init_args`), and leave its options out of `--help`.
+"""
 
 from __future__ import annotations
 
@@ -22,28 +28,26 @@ from crossvox.config.settings import (
 )
 from crossvox.errors import UsageError
 
-HOLDS_KEYS = (*COMPONENTS, *SECTIONS, "weights")
-NESTED = str | dict[str, str | list | dict | None]
-"""The type of what holds keys, with their values as plain text."""
+NESTED = (*COMPONENTS, *SECTIONS, "weights")
+"""Fields with keys of their own: `--fit.steps 3`, `--weights.ct FILE`."""
+
+NestedText = str | dict[str, str | list | dict | None]
 
 
 def read_run_options(
     command: str,
     description: str | None,
     argv: list[str],
-    add_own: Callable[[ArgumentParser], None],
+    add_options: Callable[[ArgumentParser], None],
     fields: Collection[str] = FIELDS,
 ) -> tuple[list[Settings], dict[str, Any]]:
     """Read the command line of a command that configures a run.
-
-    It is read as plain text here, and once more with types by `parse_settings`: which options a
-    method has is known only when all files that may name the method are read.
 
     Args:
         command: its name, for messages.
         description: for `--help`.
         argv: the words after the command.
-        add_own: adds the command's own options.
+        add_options: adds the command's own options.
         fields: those of `RunConfig` that the command takes.
 
     Returns:
@@ -54,37 +58,38 @@ def read_run_options(
         UsageError: an option is unknown or wrong, in one line.
         SystemExit: after `--help` and `--print_config`.
     """
-
-    def add_options(parser: ArgumentParser) -> dict[str, Any]:
-        parser.add_argument("--config", action="append", default=[], metavar="FILE",
-                            help="YAML file of settings; later ones win")  # fmt: skip
-        add_flag(parser, "print_config", "print all settings as a YAML file, and end")
-        add_own(parser)
-        return parser.get_defaults().as_dict()
-
-    reader = new_parser(command, description, add_help=False, print_config=None)
-    own = add_options(reader)
+    reader = new_parser(command, description, add_help=False)
+    _add_own_options(reader, add_options)
+    options = reader.get_defaults().as_dict()
     reader.add_argument("-h", "--help", action="store_true")
     for name in fields:
         spellings = dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}"))
-        reader.add_argument(*spellings, type=NESTED if name in HOLDS_KEYS else str)
+        reader.add_argument(*spellings, type=NestedText if name in NESTED else str)
     _refuse_two_kinds_of_weights(argv)
     # `--method NAME` is short for `--method.name NAME`.
     words = [re.sub(r"^--(method|backbone)(?==|$)", r"--\1.name", word) for word in argv]
-    values = parse(reader, words, defaults=False)
-    own |= {name: values.pop(name) for name in list(values) if name in own}
-    given = [*map(read_settings, own.pop("config")), Settings(values)]
-    if values.pop("help", False):
-        parser = new_parser(command, description, print_config=None)
-        add_options(parser)
-        add_settings(parser, combine(given), fields)
+    given = parse(reader, words, defaults=False)
+    show_help = given.pop("help", False)
+    options |= {name: given.pop(name) for name in list(given) if name in options}
+    sources = [*map(read_settings, options.pop("config")), Settings(given)]
+    if show_help:
+        parser = new_parser(command, description)
+        _add_own_options(parser, add_options)
+        add_settings(parser, combine(sources), fields)
         parser.print_help()
         raise SystemExit(0)
-    if own.pop("print_config"):
-        text = yaml.safe_dump(plain(parse_settings(*given)), sort_keys=False, allow_unicode=True)
-        print(text, end="")
+    if options.pop("print_config"):
+        settings = plain(parse_settings(*sources))
+        print(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), end="")
         raise SystemExit(0)
-    return given, own
+    return sources, options
+
+
+def _add_own_options(parser: ArgumentParser, add_options: Callable[[ArgumentParser], None]) -> None:
+    parser.add_argument("--config", action="append", default=[], metavar="FILE",
+                        help="YAML file of settings; later ones override earlier ones")  # fmt: skip
+    add_flag(parser, "print_config", "print all settings as a YAML file, then end")
+    add_options(parser)
 
 
 def _refuse_two_kinds_of_weights(argv: list[str]) -> None:

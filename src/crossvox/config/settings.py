@@ -24,11 +24,14 @@ PLACES = {"data": "the dataset.json", "out": "run directory to make"}
 
 @dataclass(frozen=True)
 class Settings:
-    """Some settings of a run, from one source.
+    """Settings of a run from one source, such as a YAML file or the command line.
+
+    >>> Settings({"method": "sup", "fit.steps": 3}).values
+    {'method': {'name': 'sup'}, 'fit': {'steps': 3}}
 
     Attributes:
-        values: nested as in a YAML file; a method or a backbone may be its name alone.
-        source: where they stand, for messages; empty = on the command line.
+        values: nested by section; a method or a backbone may be given by its name alone.
+        source: the name of the source, for messages; empty = the command line.
 
     Raises:
         UsageError: a section is no mapping.
@@ -55,7 +58,7 @@ class Settings:
         object.__setattr__(self, "values", values)
 
     def place(self, key: str) -> str:
-        """Return how messages call the setting `key`."""
+        """Return the name of a setting in messages."""
         return f"{self.source}: '{key}'" if self.source else f"--{key}"
 
 
@@ -83,10 +86,10 @@ def parse_settings(*sources: Settings) -> dict[str, Any]:
     parser = ArgumentParser(exit_on_error=False)
     add_settings(parser, values)
     for source in sources:
-        _check(source, values, parser)
+        _check_source(source, values, parser)
     if isinstance(values.get("weights"), dict) and "method.joint" in parser.get_defaults():
         # Modalities that start from different files do not start in one network, unless asked to.
-        methods = [_own(source, values).get("method", {}) for source in sources]
+        methods = [_kept(source, values).get("method", {}) for source in sources]
         joint = [method["joint"] for method in methods if "joint" in method]
         values = merge(values, {"method": {"joint": joint[-1] if joint else 0}})
     return parser.parse_object(values).as_dict()
@@ -130,41 +133,41 @@ def add_settings(
     names = {part: {"name": values[part]["name"]} for part in CLASSES}
     shipped = merge(load_preset(values["preset"]), names)
     known = list(parser.get_defaults().keys())
-    parser.set_defaults({key: value for key, value in _leaves(shipped) if key in known})
+    parser.set_defaults({key: value for key, value in _flatten(shipped) if key in known})
 
 
-def _own(source: Settings, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a source's settings without the options of methods and backbones replaced since."""
-    own = dict(source.values)
+def _kept(source: Settings, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a source's settings without the options of a method that a later source replaced."""
+    kept = dict(source.values)
     for part in COMPONENTS:
         name = values[part]["name"]
-        if own.get(part, {}).get("name", name) != name:
-            del own[part]
-    return own
+        if kept.get(part, {}).get("name", name) != name:
+            del kept[part]
+    return kept
 
 
-def _check(source: Settings, values: Mapping[str, Any], parser: ArgumentParser) -> None:
+def _check_source(source: Settings, values: Mapping[str, Any], parser: ArgumentParser) -> None:
     """Refuse a source with an unknown setting or with a value of the wrong type."""
-    own = _own(source, values)
+    kept = _kept(source, values)
     dashes = "" if source.source else "--"
     known = list(parser.get_defaults().keys())
     # The names below `weights` are the data set's modalities.
-    for key, _ in _leaves({**own, "weights": None}):
+    for key, _ in _flatten({**kept, "weights": None}):
         if key not in known:
             near = suggest(dashes + key, [dashes + name for name in known])
             raise UsageError(f"{source.place(key)} is no option; {near}")
-    for key, value in _leaves(own):
+    for key, value in _flatten(kept):
         nested = value
         for name in reversed(key.split(".")):
             nested = {name: nested}
         try:
             parser.parse_object(nested, defaults=False)
         except ArgumentError:
-            expected = _expected(_hint(key, values))
+            expected = _describe_type(_type_of(key, values))
             raise UsageError(f"{source.place(key)} is {value!r}; expected {expected}") from None
 
 
-def _hint(key: str, values: Mapping[str, Any]) -> Any:
+def _type_of(key: str, values: Mapping[str, Any]) -> Any:
     """Return the type of a setting."""
     section, _, name = key.partition(".")
     kind: type = SECTIONS.get(section, RunConfig)
@@ -175,21 +178,22 @@ def _hint(key: str, values: Mapping[str, Any]) -> Any:
     return inspect.signature(kind, eval_str=True).parameters[name].annotation
 
 
-def _expected(hint: Any) -> str:
+def _describe_type(hint: Any) -> str:
+    """Return a type in the words of an error message."""
     if get_origin(hint) is Literal:
         return f"one of {', '.join(map(repr, get_args(hint)))}"
     if get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(_expected(part) for part in get_args(hint))
+        return " or ".join(_describe_type(part) for part in get_args(hint))
     if hint is types.NoneType:
         return "null"
     return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
 
 
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (dotted key, value) of nested mappings."""
     for key, value in values.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

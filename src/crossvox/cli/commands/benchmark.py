@@ -13,12 +13,13 @@ from crossvox.benchmark.runner import Share
 from crossvox.benchmark.suite import load_suite
 from crossvox.cli.parser import add_root, new_parser, parse, parse_names, required
 from crossvox.config.presets import merge
+from crossvox.config.settings import Settings
 from crossvox.errors import UsageError
 from crossvox.utils.documents import parse_yaml, read_yaml
 
 
 def benchmark_command(argv: list[str]) -> int:
-    """Compare methods on data sets: run a suite's grid, write tables and figures."""
+    """Compare methods on data sets: run a suite's grid, then write tables and figures."""
     parser = _parser()
     values = parse(parser, argv)
     notes = _notes(values["notes"])
@@ -42,9 +43,9 @@ def benchmark_command(argv: list[str]) -> int:
 def _parser() -> ArgumentParser:
     parser = new_parser("benchmark", benchmark_command.__doc__)
     parser.add_argument("suite", type=Path, nargs="?", help="YAML file of a suite")
-    parser.add_argument("--out", type=Path, help="folder for everything; is gone on with")
+    parser.add_argument("--out", type=Path, help="folder for everything; continued if it exists")
     parser.add_argument("--data", type=str, action="append", metavar="NAME=DATASET.json",
-                        help="a data set of the suite, or another place of one")  # fmt: skip
+                        help="a data set of the suite, or another path for one")  # fmt: skip
     add_root(parser)
     parser.add_argument("--jobs", type=int, default=1, help="cells at once; they share the threads")
     parser.add_argument("--shard", type=str, default="1/1", metavar="i/n",
@@ -58,7 +59,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--set", type=str, action="append", metavar="KEY=VALUE",
                         help="a setting of all runs, such as fit.steps=100")  # fmt: skip
     parser.add_argument("--table", type=str, nargs="+", metavar="DIR",
-                        help="run nothing, make the tables anew from the CSV files")  # fmt: skip
+                        help="run nothing; write the tables again from the CSV files")  # fmt: skip
     parser.add_argument("--page", type=Path, help="also write the report as this file")
     parser.add_argument("--notes", type=Path, help="Markdown file that the page ends with")
     return parser
@@ -81,7 +82,7 @@ def _notes(path: Path | None) -> str:
 
 
 def _over(values: dict[str, Any]) -> dict[str, Any]:
-    """Keys of the suite that the command line replaces."""
+    """Return the keys of the suite that the command line replaces."""
     over = {key: values[key] for key in ("preset", "split") if values[key] is not None}
     if values["root"] is not None:
         over["root"] = values["root"].absolute()
@@ -93,13 +94,10 @@ def _over(values: dict[str, Any]) -> dict[str, Any]:
         shown = read_yaml(values["suite"]).get("pictures") or {}
         over["pictures"] = merge(shown if isinstance(shown, dict) else {}, {"cases": list(cases)})
     if values["set"]:
-        changes: dict[str, Any] = {}
+        over["set"] = read_yaml(values["suite"]).get("set") or {}
         for key, text in _pairs("--set", values["set"]):
-            value = parse_yaml(text, f"--set {key}")
-            for part in reversed(key.split(".")):
-                value = {part: value}
-            changes = merge(changes, value)
-        over["set"] = merge(read_yaml(values["suite"]).get("set") or {}, changes)
+            change = Settings({key: parse_yaml(text, f"--set {key}")}, f"--set {key}")
+            over["set"] = merge(over["set"], change.values)
     return over
 
 

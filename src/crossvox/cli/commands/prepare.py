@@ -21,14 +21,16 @@ FIELDS = ("preset", "backbone", "budget")
 
 def prepare_command(argv: list[str]) -> int:
     """Orient, resample and normalise all volumes of a data set into a store."""
-    given, own = read_run_options("prepare", prepare_command.__doc__, argv, _add_options, FIELDS)
-    values = parse_settings(*given)
-    if own["dataset"] is None:
+    sources, options = read_run_options(
+        "prepare", prepare_command.__doc__, argv, _add_options, FIELDS
+    )
+    values = parse_settings(*sources)
+    if options["dataset"] is None:
         raise UsageError("no dataset.json is given; see --help")
-    required(own, "out")
-    manifest = load_manifest(own["dataset"], own["root"])
+    required(options, "out")
+    manifest = load_manifest(options["dataset"], options["root"])
     budget = section("budget", values["budget"])
-    prepare(manifest, own["out"], budget, crop_rule(values["backbone"]))
+    prepare(manifest, options["out"], budget, crop_rule(values["backbone"]))
     return 0
 
 

@@ -65,8 +65,8 @@ def _predict(argv: list[str]) -> Figures:
 def _read(name: str, description: str | None, argv: list[str]) -> tuple[dict[str, Any], int]:
     """Return the settings of the run and the number of steps."""
     fields = [field for field in FIELDS if field != "out"]
-    given, own = read_run_options(f"profile {name}", description, argv, _add_options, fields)
-    return parse_settings(*given), own["steps"]
+    sources, options = read_run_options(f"profile {name}", description, argv, _add_options, fields)
+    return parse_settings(*sources), options["steps"]
 
 
 def _add_options(parser: ArgumentParser) -> None:

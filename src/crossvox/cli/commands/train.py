@@ -17,17 +17,17 @@ from crossvox.workflows.train import resume, train
 
 def train_command(argv: list[str]) -> int:
     """Train a method on a data set, or go on with an interrupted run."""
-    given, own = read_run_options("train", train_command.__doc__, argv, _add_options)
-    interrupted: Path | None = own["resume"]
+    sources, options = read_run_options("train", train_command.__doc__, argv, _add_options)
+    interrupted: Path | None = options["resume"]
     if interrupted is not None:
-        *files, command_line = given
+        *files, command_line = sources
         if files or command_line.values.keys() - {"root"}:
             raise UsageError("--resume takes everything from the run; give none but --root with it")
         root = command_line.values.get("root")
         with explain_lost_processes(interrupted):
             resume(interrupted, None if root is None else Path(root))
         return 0
-    values = parse_settings(*given)
+    values = parse_settings(*sources)
     required(values, "data", "out")
     config = RunConfig.from_dict(values)
     with explain_lost_processes(config.out):
