@@ -1,4 +1,4 @@
-"""Scans with their label maps, made small enough to lie in a page."""
+"""Encoding of scans and label maps for the page's viewer: 8 bits, compressed, as base64."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from typing import Any
 import numpy as np
 
 UNKNOWN = 255
-"""What voxels without annotation are in the page."""
+"""Value of voxels without annotation in the page."""
 
 LEVELS = 15
-"""Steps of the uncertainty: more would be stored, not seen."""
+"""Steps of the uncertainty; finer ones would take space and not be seen."""
 
 
 @dataclass(frozen=True)
 class ShownScan:
-    """A scan as it is shown: axes 0, 1, 2 run to the patient's left, back and feet.
+    """A scan for the viewer; axes 0, 1, 2 run to the patient's left, back and feet.
 
     Attributes:
-        title: what the list of scans says.
+        title: name in the list of scans.
         grey: (X, Y, Z) uint8.
-        truth: (X, Y, Z) class indices, negative where nobody annotated; None if unlabelled.
+        truth: (X, Y, Z) class indices, negative where not annotated; None if unlabelled.
         prediction: (X, Y, Z) class indices.
         uncertainty: (X, Y, Z) in [0, 1].
-        spacing: of the voxels shown, mm.
-        note: what was done to the scan to show it.
+        spacing: size of the shown voxels in mm.
+        note: how the scan was cropped, resampled and windowed.
     """
 
     title: str
@@ -42,16 +42,16 @@ class ShownScan:
 
 
 def to_grey(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:
-    """uint8 greys of an image, black below and white above the window."""
+    """Return uint8 greys of an image, black below and white above the window (low, high)."""
     low, high = window
     scaled = (np.nan_to_num(image, nan=low) - low) * (255 / (high - low))
     return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
 
 
 def shown_spacing(shape: Sequence[int], spacing: Sequence[float], voxels: int) -> tuple[float, ...]:
-    """The spacing at which a volume has at most about `voxels` voxels.
+    """Return the spacing at which a volume has at most about `voxels` voxels.
 
-    The finest axes are coarsened first, so that what is shown is as isotropic as it can be.
+    The finest axes are coarsened first, so that the voxels become as isotropic as possible.
     """
     extent = [n * s for n, s in zip(shape, spacing, strict=True)]
 
@@ -68,10 +68,10 @@ def shown_spacing(shape: Sequence[int], spacing: Sequence[float], voxels: int) -
 
 
 def embed(scan: ShownScan) -> dict[str, Any]:
-    """What the page's viewer reads of a scan.
+    """Return what the page's viewer reads: title, facts and data of a scan.
 
-    Its `data` is base64 of gzip of uint8 volumes one after the other, axis 0 running fastest:
-    greys, prediction, uncertainty in `LEVELS` steps and, if there is one, truth.
+    `data` is base64 of gzip of uint8 volumes one after the other, axis 0 running fastest: greys,
+    prediction, uncertainty in `LEVELS` steps and, for a labelled scan, truth.
 
     Raises:
         ValueError: there are more classes than a byte has values.
@@ -90,6 +90,6 @@ def embed(scan: ShownScan) -> dict[str, Any]:
         "levels": LEVELS,
         "note": scan.note,
     }
-    # No time of writing in the header: the same scans make the same page.
+    # Without the time in the header, the same scans give the same page.
     data = base64.b64encode(gzip.compress(raw, 6, mtime=0)).decode()
     return {"title": scan.title, "facts": facts, "data": data}
