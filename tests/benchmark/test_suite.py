@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from crossvox.benchmark.grid import grid
-from crossvox.benchmark.suite import load_suite, settings, slug
+from crossvox.benchmark.suite import load_suite, row_settings, slug
 from crossvox.cli.main import main
 from crossvox.methods import METHODS
 from crossvox.networks import BACKBONES
@@ -96,7 +96,7 @@ def test_a_rows_settings_go_over_the_suites(tmp_path):
     row = {"method": "cmc", "label": "x", "options": {"cac": "none"}, "set": {"fit": {"lr": 1}}}
     file = write_suite(tmp_path / "s.yaml", methods=[row], set={"fit": {"steps": 7}}, preset="gpu")
     suite = load_suite(file, {"labels": ["all"]})
-    assert settings(suite, suite.methods[0], None) == {
+    assert row_settings(suite, suite.methods[0], None) == {
         "fit": {"steps": 7, "lr": 1}, "method": {"name": "cmc", "cac": "none"}, "preset": "gpu"
     }  # fmt: skip
     assert suite.labels == ("all",)

@@ -6,14 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from crossvox.benchmark.results import Results
-from crossvox.benchmark.scores import AVERAGE, OVERALL
+from crossvox.benchmark.scores import AVERAGE, OVERALL, Line
 from crossvox.evaluation.scores import DECIMALS, TITLES
 from crossvox.figures.style import literal, modality_style, new_figure, save, tidy
 
@@ -119,7 +118,7 @@ def write_charts(results: Results, folder: Path, prefix: str = "") -> None:
         save(figure, folder / f"{prefix}{chart.file}")
 
 
-def _panels(lines: Sequence[Mapping[str, Any]], axis: str, metric: str) -> dict[str, Panel]:
+def _panels(lines: Sequence[Line], axis: str, metric: str) -> dict[str, Panel]:
     """Return the panels that have more than one place on the axis."""
     panels: dict[str, Panel] = {}
     for line in lines:
@@ -142,7 +141,7 @@ def _panels(lines: Sequence[Mapping[str, Any]], axis: str, metric: str) -> dict[
     }
 
 
-def _place(line: Mapping[str, Any], axis: str) -> float | str | None:
+def _place(line: Line, axis: str) -> float | str | None:
     """Return where a line lies on an axis; None if it is not on it."""
     if axis == "labels":
         return None if line["variant"] else line["labels"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crossvox.benchmark.cell import PLAIN, Cell, MethodInfo
-from crossvox.benchmark.suite import Suite, Variants, settings, slug, table_backbone
+from crossvox.benchmark.suite import Suite, Variants, row_settings, slug, table_backbone
 from crossvox.config.registry import build_method, crop_rule
 from crossvox.config.run_config import RunConfig
 from crossvox.config.settings import Settings, parse_settings
@@ -49,7 +49,7 @@ def grid(suite: Suite, out: Path) -> list[Cell]:
         backbones: Sequence[Mapping[str, Any] | None] = suite.backbones or (None,)
         for row, backbone in itertools.product(suite.methods, backbones):
             where = f"{suite.name}, row '{row.label}'"
-            base = _parse(settings(suite, row, backbone), where)
+            base = _parse(row_settings(suite, row, backbone), where)
             own = _only(manifest, row.only, out / "data", where)
             # A row's own manifest lies in `out`; its files lie where the full manifest's do.
             root = suite.root or (path.parent if row.only else None)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from crossvox.benchmark.scores import AVERAGE, OVERALL
-
-Line = Mapping[str, Any]
+from crossvox.benchmark.scores import AVERAGE, OVERALL, Line
 
 
 def reading(lines: Sequence[Line], reference: str, baseline: str = "sup") -> list[str]:

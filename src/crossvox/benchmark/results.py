@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from crossvox.benchmark.cell import PLAIN, Cell
-from crossvox.benchmark.scores import CASE_COLUMNS, SCORE_COLUMNS, score_lines
+from crossvox.benchmark.scores import CASE_COLUMNS, SCORE_COLUMNS, Line, score_lines
 from crossvox.benchmark.suite import MethodRow, Suite
 from crossvox.errors import DataError, UsageError
 from crossvox.evaluation.scores import COLUMNS, WHOLE, read_cases, read_table
 from crossvox.training.record import read_facts
 from crossvox.utils.documents import parse_json
 from crossvox.utils.files import atomic_write
-
-Line = dict[str, Any]
 
 CELL_COLUMNS = (
     "suite", "data", "labels", "backbone", "row", "method", "seed", "state", "uses_unlabelled",
@@ -45,12 +43,12 @@ class Results:
     """
 
     about: Mapping[str, Any]
-    scores: Sequence[Mapping[str, Any]]
-    cells: Sequence[Mapping[str, Any]]
-    cases: Sequence[Mapping[str, Any]]
+    scores: Sequence[Line]
+    cells: Sequence[Line]
+    cases: Sequence[Line]
 
     @property
-    def failed(self) -> list[Mapping[str, Any]]:
+    def failed(self) -> list[Line]:
         """The cells that ended with an error."""
         return [cell for cell in self.cells if cell["state"] == "failed"]
 
@@ -81,9 +79,12 @@ def write_results(suite: Suite, cells: Sequence[Cell], out: Path) -> None:
     _write_table(out / "cases.csv", CASE_COLUMNS, cases)
     _write_table(out / "cells.csv", CELL_COLUMNS, [_cell_line(suite, cell, out) for cell in cells])
     keys = ("name", "title", "preset", "split", "checkpoint", "reference", "label_draw")
-    about: Line = {key: getattr(suite, key) for key in keys} | {"seeds": list(suite.seeds)}
-    about["settings"] = suite.set
-    about["rows"] = {row.label: _row_settings(row) for row in suite.methods}
+    about = {
+        **{key: getattr(suite, key) for key in keys},
+        "seeds": list(suite.seeds),
+        "settings": suite.set,
+        "rows": {row.label: _changed_settings(row) for row in suite.methods},
+    }
     atomic_write(out / "suite.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -123,7 +124,7 @@ def _case_lines(suite: Suite, cell: Cell) -> Iterable[Line]:
             yield place | {key: row[key] for key in COLUMNS}
 
 
-def _cell_line(suite: Suite, cell: Cell, out: Path) -> Line:
+def _cell_line(suite: Suite, cell: Cell, out: Path) -> dict[str, Any]:
     facts = read_facts(cell.run)
     trained = _read_cost(cell.training_cost)
     tested = (_read_cost(cell.test_cost(variant)) for variant in cell.tests)
@@ -152,13 +153,13 @@ def _cell_line(suite: Suite, cell: Cell, out: Path) -> Line:
     }
 
 
-def _row_settings(row: MethodRow) -> Line:
+def _changed_settings(row: MethodRow) -> dict[str, Any]:
     """Return the settings of a row that are not the method's defaults."""
     kept = {key: value for key in ("only", "labelled") if (value := getattr(row, key))}
     return {"method": row.method, **row.options, **row.set, **kept}
 
 
-def _place(suite: Suite, cell: Cell) -> Line:
+def _place(suite: Suite, cell: Cell) -> dict[str, Any]:
     return {
         "suite": suite.name,
         "data": cell.dataset,
@@ -170,7 +171,7 @@ def _place(suite: Suite, cell: Cell) -> Line:
     }
 
 
-def _read_cost(path: Path) -> Line:
+def _read_cost(path: Path) -> dict[str, Any]:
     try:
         return parse_json(path.read_text(encoding="utf-8")) if path.exists() else {}
     except ValueError as error:
@@ -181,9 +182,9 @@ def _rounded(value: float | None) -> float | str:
     return "" if value is None else round(value, 1)
 
 
-def _parsed(line: Mapping[str, str]) -> Line:
+def _parsed(line: Mapping[str, str]) -> dict[str, Any]:
     """Return a line of `cases.csv` with numbers for texts; an empty score becomes NaN."""
-    parsed: Line = {}
+    parsed: dict[str, Any] = {}
     for key, text in line.items():
         if key in TEXTS:
             parsed[key] = text
@@ -192,7 +193,7 @@ def _parsed(line: Mapping[str, str]) -> Line:
     return parsed
 
 
-def _write_table(path: Path, columns: Sequence[str], lines: Iterable[Mapping[str, Any]]) -> None:
+def _write_table(path: Path, columns: Sequence[str], lines: Iterable[Line]) -> None:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(columns)

@@ -24,10 +24,11 @@ SCORE_COLUMNS = (
 OVERALL, AVERAGE = "overall", "average"
 """What stands for the modality in means over modalities, and for the class in means of those."""
 
-Line = dict[str, Any]
+Line = Mapping[str, Any]
+"""A line of `cases.csv`, `scores.csv` or `cells.csv`, by column."""
 
 
-def score_lines(cases: Sequence[Mapping[str, Any]], reference: str) -> list[Line]:
+def score_lines(cases: Sequence[Line], reference: str) -> list[Line]:
     """Return mean and sd over seeds of every row of every table, and the difference to a reference.
 
     Args:
@@ -38,7 +39,7 @@ def score_lines(cases: Sequence[Mapping[str, Any]], reference: str) -> list[Line
         Mappings with the keys `SCORE_COLUMNS`. The averages are means of the listed classes, and
         of the modalities for `OVERALL`. A value that does not exist is None.
     """
-    lines = []
+    lines: list[Line] = []
     tested = _split(cases, GROUP[:-1])
     for group, members in _split(cases, GROUP).items():
         rows = {row: own for (row,), own in _split(members, ("row",)).items()}
@@ -49,14 +50,14 @@ def score_lines(cases: Sequence[Mapping[str, Any]], reference: str) -> list[Line
             # A row or test that lacks a modality has no mean to compare with that of all.
             whole = {line["modality"] for line in own} == modalities
             lines += [
-                place | line
+                {**place, **line}
                 for line in _row_lines(own, other)
                 if whole or line["modality"] != OVERALL
             ]
     return lines
 
 
-def change_lines(cases: Sequence[Mapping[str, Any]], metric: str) -> list[Line]:
+def change_lines(cases: Sequence[Line], metric: str) -> list[Line]:
     """Compare each further test with the plain test of the same runs, case by case.
 
     Args:
@@ -67,16 +68,15 @@ def change_lines(cases: Sequence[Mapping[str, Any]], metric: str) -> list[Line]:
         Mappings with row, variant, modality, difference (test minus plain test), low, high, p and
         cases: one per row, test and modality, and one for `OVERALL` where there are several.
     """
-    lines = []
+    lines: list[Line] = []
     for (row,), own in _split(cases, ("row",)).items():
         tests = {variant: part for (variant,), part in _split(own, ("variant",)).items()}
         plain = tests.pop("", [])
         for variant, part in tests.items():
             modalities = list(dict.fromkeys(line["modality"] for line in part))
-            for modality in [*modalities, OVERALL][: 1 if len(modalities) == 1 else None]:
+            for modality in [*modalities, OVERALL] if len(modalities) > 1 else modalities:
                 place = {"row": row, "variant": variant, "modality": modality}
-                line = {"class": AVERAGE, "metric": metric, **place}
-                lines.append(place | _compared(part, plain, line))
+                lines.append({**place, **_difference(part, plain, modality, metric)})
     return lines
 
 
@@ -92,12 +92,13 @@ def _row_lines(own: Sequence[Line], reference: Sequence[Line] | None) -> list[Li
         places.setdefault((OVERALL, AVERAGE), []).append(run["overall"])
     # The mean over modalities comes last, even if the first run lacks a modality.
     ordered = sorted(places, key=lambda place: place[0] == OVERALL)
-    lines = []
+    lines: list[Line] = []
     for modality, name in ordered:
         cells = places[modality, name]
         for metric in DECIMALS:
             line = {"modality": modality, "class": name, "metric": metric, **_spread(cells, metric)}
-            lines.append(line | _compared(own, reference, line))
+            compared = reference if name == AVERAGE else None
+            lines.append({**line, **_difference(own, compared, modality, metric)})
     return lines
 
 
@@ -112,22 +113,23 @@ def _spread(cells: Sequence[Line], metric: str) -> Line:
     }
 
 
-def _compared(own: Sequence[Line], reference: Sequence[Line] | None, line: Line) -> Line:
-    """Return difference, interval and p of an average; None for classes or without a reference."""
+def _difference(
+    own: Sequence[Line], reference: Sequence[Line] | None, modality: str, metric: str
+) -> Line:
+    """Return the average's difference to the reference with interval and p; None without one."""
     empty = dict.fromkeys(("difference", "low", "high", "p", "cases"))
-    if reference is None or line["class"] != AVERAGE:
+    if reference is None:
         return empty
     first, second = (
-        [row for row in rows if line["modality"] in (row["modality"], OVERALL)]
-        for rows in (own, reference)
+        [row for row in rows if modality in (row["modality"], OVERALL)] for rows in (own, reference)
     )
-    found = compare(first, second, line["metric"])
+    found = compare(first, second, metric)
     return empty if found is None else {name: getattr(found, name) for name in empty}
 
 
-def _split(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[tuple, list[Line]]:
+def _split(rows: Sequence[Line], keys: Sequence[str]) -> dict[tuple, list[Line]]:
     """Group rows by their values of `keys`, in the order of first appearance."""
     found: dict[tuple, list[Line]] = {}
     for row in rows:
-        found.setdefault(tuple(row[key] for key in keys), []).append(dict(row))
+        found.setdefault(tuple(row[key] for key in keys), []).append(row)
     return found

@@ -203,7 +203,9 @@ def slug(label: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", label).strip("-")
 
 
-def settings(suite: Suite, row: MethodRow, backbone: Mapping[str, Any] | None) -> dict[str, Any]:
+def row_settings(
+    suite: Suite, row: MethodRow, backbone: Mapping[str, Any] | None
+) -> dict[str, Any]:
     """Return a row's settings for `crossvox train`, without data, label count and seed."""
     given = merge(suite.set, row.set)
     given = merge(given, {"method": {"name": row.method, **row.options}, "preset": suite.preset})

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from crossvox.benchmark.reading import reading
 from crossvox.benchmark.results import Results
-from crossvox.benchmark.scores import AVERAGE, OVERALL, change_lines
+from crossvox.benchmark.scores import AVERAGE, OVERALL, Line, change_lines
 from crossvox.evaluation.scores import DECIMALS, TITLES, plus_minus
 from crossvox.utils.text_table import Mark, TextCell, TextTable
-
-Line = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
