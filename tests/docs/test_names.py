@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import dataclasses
 import importlib
 import inspect
@@ -12,7 +14,7 @@ import pytest
 from crossvox.config.run_config import SECTIONS
 from crossvox.methods import METHODS
 from crossvox.networks import BACKBONES
-from fixtures.docs import PAGES, ROOT, name
+from fixtures.docs import PAGES, ROOT, blocks, name, prose
 
 MEASURED = {"docs/reliability.md"}
 """Pages of measurements: their names are those of the commit that was measured."""
@@ -20,6 +22,31 @@ PAGES_OF_TODAY = [page for page in PAGES if name(page) not in MEASURED]
 METHOD_PAGES = sorted((ROOT / "docs" / "methods").glob("*.md"))
 PLANNED = {"src/crossvox/methods/entropy.py"}
 """The file that CONTRIBUTING.md has the reader write."""
+
+
+FOREIGN = {"CROSSVOX_GOLDEN", "LabelTable", "NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "Test_Sets"}
+"""Capitalised names that are no Python of ours: variables of the environment, others' formats."""
+
+
+@pytest.fixture(scope="module")
+def defined() -> set[str]:
+    """Names of all classes, functions and variables of the package and of the tests' helpers."""
+    names = set(dir(builtins))
+    for file in [*(ROOT / "src").rglob("*.py"), *(ROOT / "tests" / "fixtures").rglob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+                names.add(node.name)
+            elif isinstance(node, ast.Name):
+                names.add(node.id)
+    return names
+
+
+@pytest.mark.parametrize("page", PAGES_OF_TODAY, ids=name)
+def test_every_class_and_constant_exists(page, defined) -> None:
+    spans = re.findall(r"`([A-Z]\w+)(?:\.(?!md|pt)\w+|\[\w+\]|\([^`]*\))?`", prose(page))
+    diagrams = "".join(block.text for block in blocks(page) if block.language == "text")
+    drawn = re.findall(r"\b[A-Z][a-z]+[A-Z]\w+", diagrams)
+    assert {*spans, *drawn} - defined - FOREIGN == set()
 
 
 def resolve(dotted: str) -> object:
