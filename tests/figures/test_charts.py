@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from crossvox.figures import dice_bars, learning_curves
+from crossvox.figures import learning_curves, score_dots
 from crossvox.figures.charts import POINTS, score_figures, training_figures
 from crossvox.figures.style import to_svg
 from fixtures.figures import CLASSES, curve, has_colour, picture, scores
@@ -56,27 +56,27 @@ def test_learning_curves_with_missing_terms(tmp_path: Path, rows) -> None:
     assert picture(tmp_path / "a.png").size
 
 
-def test_dice_bars_show_modalities_and_react_to_scores(tmp_path: Path) -> None:
-    dice_bars(tmp_path / "a.png", scores(), "test")
+def test_score_dots_show_modalities_and_react_to_scores(tmp_path: Path) -> None:
+    score_dots(tmp_path / "a.png", scores(), "test")
     assert has_colour(tmp_path / "a.png", "#D55E00")
     assert has_colour(tmp_path / "a.png", "#0072B2")
-    dice_bars(tmp_path / "b.png", [{**row, "dice": 0.2} for row in scores()], "test")
+    score_dots(tmp_path / "b.png", [{**row, "dice": 0.2} for row in scores()], "test")
     assert not np.array_equal(picture(tmp_path / "a.png"), picture(tmp_path / "b.png"))
 
 
-def test_dice_bars_take_the_strings_of_a_csv_and_skip_missing_scores(tmp_path: Path) -> None:
+def test_score_dots_take_the_strings_of_a_csv_and_skip_missing_scores(tmp_path: Path) -> None:
     rows = scores()
     rows[0] = {**rows[0], "dice": "", "assd_mm": float("nan")}
     text = [{key: str(value) for key, value in row.items()} for row in rows]
-    dice_bars(tmp_path / "a.png", rows)
-    dice_bars(tmp_path / "b.png", text)
+    score_dots(tmp_path / "a.png", rows)
+    score_dots(tmp_path / "b.png", text)
     assert np.array_equal(picture(tmp_path / "a.png"), picture(tmp_path / "b.png"))
 
 
-def test_dice_bars_leave_out_assd_if_there_is_none(tmp_path: Path) -> None:
-    dice_bars(tmp_path / "both.png", scores())
-    dice_bars(tmp_path / "one.png", [{**row, "assd_mm": None} for row in scores()])
-    dice_bars(tmp_path / "none.png", [])
+def test_score_dots_leave_out_assd_if_there_is_none(tmp_path: Path) -> None:
+    score_dots(tmp_path / "both.png", scores())
+    score_dots(tmp_path / "one.png", [{**row, "assd_mm": None} for row in scores()])
+    score_dots(tmp_path / "none.png", [])
     heights = [picture(tmp_path / f"{n}.png").shape[0] for n in ("both", "one", "none")]
     assert heights[0] > 1.7 * heights[1]
     assert heights[2] <= heights[1]

@@ -9,7 +9,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from crossvox.figures import dice_bars, learning_curves, overlay
+from crossvox.figures import learning_curves, overlay, score_dots
 from crossvox.figures.slices import plan_slices
 from fixtures.figures import CLASSES, curve, picture, scores
 
@@ -119,7 +119,7 @@ def test_no_state_is_left_behind(tmp_path: Path, scan) -> None:
     opened = pyplot.get_fignums() if pyplot else []
     overlay(tmp_path / "a.png", image, (2, 2, 5), truth, truth, CLASSES)
     learning_curves(tmp_path / "b.png", curve("train/loss", [1.0, 0.5]))
-    dice_bars(tmp_path / "c.png", scores())
+    score_dots(tmp_path / "c.png", scores())
     assert dict(matplotlib.rcParams) == settings
     assert (sys.modules["matplotlib.pyplot"].get_fignums() if pyplot else []) == opened
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "b.png", "c.png"}

@@ -7,7 +7,7 @@ readers can tell apart.
 
 from __future__ import annotations
 
-from crossvox.figures.charts import dice_bars, learning_curves
+from crossvox.figures.charts import learning_curves, score_dots
 from crossvox.figures.overlays import overlay
 
-__all__ = ["dice_bars", "learning_curves", "overlay"]
+__all__ = ["learning_curves", "overlay", "score_dots"]

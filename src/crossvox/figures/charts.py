@@ -68,7 +68,7 @@ def training_figures(rows: Rows) -> dict[str, Figure]:
     return figures
 
 
-def dice_bars(path: Path | str, rows: Rows, title: str = "") -> None:
+def score_dots(path: Path | str, rows: Rows, title: str = "") -> None:
     """Draw every case's Dice and ASSD as a dot, by class and modality, and their mean as a bar.
 
     Args:
@@ -77,7 +77,7 @@ def dice_bars(path: Path | str, rows: Rows, title: str = "") -> None:
         title: one line above the panels.
 
     Example:
-        dice_bars("dice.png", read_cases("runs/first/val/cases.csv"))
+        score_dots("dice.png", read_cases("runs/first/val/cases.csv"))
     """
     rows = list(rows)
     panels = _score_panels(rows)
@@ -93,7 +93,7 @@ def dice_bars(path: Path | str, rows: Rows, title: str = "") -> None:
 
 
 def score_figures(rows: Rows) -> dict[str, Figure]:
-    """Return the charts of `dice_bars` one by one, by the metric's name and unit.
+    """Return the charts of `score_dots` one by one, by the metric's name and unit.
 
     Args:
         rows: mappings with case, modality, class, dice and assd_mm (as in `cases.csv`). Empty and

@@ -14,7 +14,7 @@ from crossvox.config.run_config import RunConfig
 from crossvox.data.phantom import write_phantom
 from crossvox.errors import UsageError
 from crossvox.evaluation.scores import Summary, aggregate_runs, read_cases, table, to_markdown
-from crossvox.figures import dice_bars, learning_curves
+from crossvox.figures import learning_curves, score_dots
 from crossvox.training.record import holds_run
 from crossvox.utils.files import atomic_write, require_folder
 from crossvox.workflows.evaluate import evaluate
@@ -106,7 +106,7 @@ def _run(out: Path, data: Path, method: str, settings: Demo, echo: Echo) -> Summ
     summary = evaluate(run, data, "test", scores, Options(), overlays=True, echo=echo)
     Console().print(table(summary))
     learning_curves(scores / "learning.png", run / "metrics.csv")
-    dice_bars(scores / "dice.png", read_cases(scores / "cases.csv"), title=f"{method}, test split")
+    score_dots(scores / "dice.png", read_cases(scores / "cases.csv"), title=f"{method}, test split")
     return summary
 
 
