@@ -14,7 +14,7 @@ from crossvox.training.record import read_facts
 from crossvox.utils.files import sha256
 from crossvox.workflows.prepare import Scan
 from crossvox.workflows.run import Run
-from crossvox.workflows.weights import Files, describe
+from crossvox.workflows.weights import InitialWeights, describe_weights
 
 
 def images_in_use(manifest: Manifest) -> list[Scan]:
@@ -63,10 +63,10 @@ def refuse_changed_inputs(run: Run, now: dict[str, Any]) -> None:
         )
 
 
-def refuse_changed_weights(run: Run, files: Files) -> None:
+def refuse_changed_weights(run: Run, weights: InitialWeights) -> None:
     """Raise `DataError` if a file of weights is not the one that the run began with."""
     began = read_facts(run.path).get("weights", {})
-    for place, facts in describe(files).items():
+    for place, facts in describe_weights(weights).items():
         if facts["sha256"] != began.get(place, {}).get("sha256"):
             raise DataError(
                 f"{facts['file']}: not the weights that {run.path} began with; restore them, or "

@@ -48,7 +48,12 @@ from crossvox.workflows.messages import (
 from crossvox.workflows.prepare import fill_store
 from crossvox.workflows.run import PLAN, Run
 from crossvox.workflows.validate import Validation
-from crossvox.workflows.weights import Files, describe, read_files, start
+from crossvox.workflows.weights import (
+    InitialWeights,
+    describe_weights,
+    load_initial_weights,
+    read_initial_weights,
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ def train(config: RunConfig, echo: Echo = print) -> Trained:
             _require_free(config.out)
     manifest = load_manifest(config.data, config.root)
     selection = select(manifest, config.labelled, config.label_draw)
-    weights = read_files(config, manifest.modalities)
+    weights = read_initial_weights(config, manifest.modalities)
 
     # 2. Plan from the images' headers, and check all files. Each label map is read once.
     timings: dict[str, float] = {}
@@ -115,7 +120,7 @@ def train(config: RunConfig, echo: Echo = print) -> Trained:
         "processes": fabric.world_size,
         "threads": torch.get_num_threads(),
         "data": hash_inputs(run, manifest, store, labels.sha256),
-        "weights": describe(weights),
+        "weights": describe_weights(weights),
         "moved_mm": {"/".join(key): s.round(1).tolist() for key, s in dataset.shifts.items()},
         "timings": timings,
     }
@@ -188,7 +193,7 @@ def _continue(fabric: Fabric, run: Run, root: Path | None, echo: Echo) -> Traine
     refuse_changed_inputs(run, {"manifest": sha256(run.config.data)})
     # A run without a checkpoint begins again. Any other needs its own weights only.
     begun = (run.path / "checkpoints" / "last.safetensors").exists()
-    weights = None if begun else read_files(run.config, manifest.modalities)
+    weights = None if begun else read_initial_weights(run.config, manifest.modalities)
     refuse_changed_weights(run, weights or {})
     method = _new_method(fabric, run, weights, echo)
     store, dataset = _prepare(fabric, run, manifest, LabelCache(), echo)
@@ -247,12 +252,12 @@ def _with_label_layout(
     return replace(plan, task=replace(plan.task, **vars(layout), aligned=aligned))
 
 
-def _new_method(fabric: Fabric, run: Run, weights: Files | None, echo: Echo) -> Method:
+def _new_method(fabric: Fabric, run: Run, weights: InitialWeights | None, echo: Echo) -> Method:
     """Build the method with its first weights, published ones where files are given."""
     config = run.config
     seed_all(config.seed)
     method = build_method(run.task, config)
-    start(method, weights, echo)
+    load_initial_weights(method, weights, echo)
     echo(
         f"method       {config.method['name']} on {config.backbone['name']}, "
         f"{method.n_parameters / 1e6:.2f} million parameters, on {fabric.device}"

@@ -1,4 +1,4 @@
-"""Published weights: what a file holds, in another format, and as the start of a run."""
+"""Published weights: describe a file, convert it, and start a run from it."""
 
 from __future__ import annotations
 
@@ -27,18 +27,17 @@ from crossvox.networks.pretrained.loading import (
 from crossvox.utils.files import atomic_path, sha256
 from crossvox.workflows.messages import Echo
 
-EVERY = "all"
-"""The place of a file that all modalities start from."""
+ALL_MODALITIES = "all"
 
-Files = Mapping[str, Weights]
-"""`EVERY` or a modality → what its file holds."""
+InitialWeights = Mapping[str, Weights]
+"""Modality → the weights that its networks start from; or `ALL_MODALITIES` → those of all."""
 
 
-def inspect(path: Path) -> Iterator[str]:
-    """Lines on what a file of weights is and whether a backbone takes it.
+def inspect_weights(path: Path) -> Iterator[str]:
+    """Yield lines that say what a file of weights is and which backbone takes it.
 
     Raises:
-        DataError: it cannot be read, or is of no model known.
+        DataError: the file cannot be read, or holds no model that is known.
     """
     weights = read_weights(path)
     model = weights.model
@@ -61,14 +60,14 @@ def inspect(path: Path) -> Iterator[str]:
     yield f"use       {use}"
 
 
-def convert(path: Path, out: Path) -> Path:
-    """Write a file's weights as safetensors: the backbone's tensors, names without prefix.
+def convert_weights(path: Path, out: Path) -> Path:
+    """Write a file's weights as safetensors: the backbone's tensors, named without prefix.
 
-    The file's header says what they are and where they come from.
+    The header of the new file says what they are and where they come from.
 
     Raises:
         UsageError: `out` is no .safetensors file, or the file itself.
-        DataError: as `inspect`.
+        DataError: see `inspect_weights`.
     """
     if out.suffix != ".safetensors" or out.is_dir():
         raise UsageError(f"{out}: --out must name a .safetensors file")
@@ -82,8 +81,8 @@ def convert(path: Path, out: Path) -> Path:
     return out
 
 
-def read_files(config: RunConfig, modalities: Mapping[str, object]) -> Files:
-    """The files that a run starts from, each of the configured backbone's model.
+def read_initial_weights(config: RunConfig, modalities: Mapping[str, object]) -> InitialWeights:
+    """Read the files that a run starts from; empty if it starts from random weights.
 
     Raises:
         UsageError: a modality is unknown or has no file, or a file is of another model.
@@ -92,7 +91,7 @@ def read_files(config: RunConfig, modalities: Mapping[str, object]) -> Files:
     given = config.weights
     if given is None:
         return {}
-    places = given if isinstance(given, dict) else {EVERY: given}
+    files = given if isinstance(given, dict) else {ALL_MODALITIES: given}
     if isinstance(given, dict):
         for modality in given:
             if modality not in modalities:
@@ -106,48 +105,53 @@ def read_files(config: RunConfig, modalities: Mapping[str, object]) -> Files:
                 f"--weights.{lacking[0]} is missing; give a file for each modality, or "
                 "one --weights FILE for all"
             )
-    read = {path: read_weights(path) for path in dict.fromkeys(places.values())}
+    read = {path: read_weights(path) for path in dict.fromkeys(files.values())}
     for weights in read.values():
         require_backbone(weights, config.backbone["name"])
-    return {place: read[path] for place, path in places.items()}
+    return {modality: read[path] for modality, path in files.items()}
 
 
-def start(method: Method, files: Files | None, echo: Echo = print) -> None:
-    """Fill a new method's networks from files, and let them share what is frozen and equal.
+def load_initial_weights(
+    method: Method, initial: InitialWeights | None, echo: Echo = print
+) -> None:
+    """Fill the networks of a new method, and let them share frozen tensors that are equal.
 
-    Without files (None) the networks are about to be filled from elsewhere.
+    Args:
+        method: with random weights.
+        initial: the weights; None if a checkpoint is to be loaded afterwards.
+        echo: takes the lines for the user.
 
     Raises:
-        UsageError: a file per modality, but networks that several modalities pass through.
+        UsageError: one file per modality, but networks that several modalities pass through.
         DataError: too little of a file matches.
     """
-    for place, weights in (files or {}).items():
-        networks: list[nn.Module] = [method] if place == EVERY else method.modality_networks(place)
+    for modality, weights in (initial or {}).items():
+        networks = [method] if modality == ALL_MODALITIES else method.modality_networks(modality)
         if not networks:
             raise UsageError(
-                f"--weights.{place}: {method.name} sends several modalities through one network "
+                f"--weights.{modality}: {method.name} sends several modalities through one network "
                 "here; give one --weights FILE for all, or keep the networks apart (cmc, cmc+: "
                 "--method.joint 0)"
             )
         report = fill([p for n in networks for p in published_networks(n)], weights)
-        to = "" if place == EVERY else f" for {place}"
-        echo(f"weights      {weights.model.title}{to}: {report}")
+        whose = "" if modality == ALL_MODALITIES else f" for {modality}"
+        echo(f"weights      {weights.model.title}{whose}: {report}")
         echo(f"             saw {weights.model.saw}")
-    if files == {} and any(published_networks(method)):
+    if initial == {} and any(published_networks(method)):
         echo("weights      none given: all networks start from random numbers")
     share_frozen(published_networks(method))
 
 
-def describe(files: Files) -> dict[str, dict[str, Any]]:
-    """What `run.json` says of the files."""
-    hashes = {weights.path: sha256(weights.path) for weights in files.values()}
+def describe_weights(initial: InitialWeights) -> dict[str, dict[str, Any]]:
+    """Return what `run.json` records of the files that a run starts from."""
+    hashes = {weights.path: sha256(weights.path) for weights in initial.values()}
     return {
-        place: {
+        modality: {
             "file": str(weights.path),
             "sha256": hashes[weights.path],
             **_facts(weights),
         }
-        for place, weights in files.items()
+        for modality, weights in initial.items()
     }
 
 
@@ -157,7 +161,7 @@ def _facts(weights: Weights) -> dict[str, str]:
 
 
 def _published_size(backbone: str) -> list[nn.Module]:
-    """The backbone's encoder and decoder at their published size, without memory for weights."""
+    """Return a backbone's encoder and decoder at their published size, on the meta device."""
     task = Task(("any",), ("any",), (96, 96, 96), (1.5, 1.5, 1.5), ((1, 1, 1),), ((3, 3, 3),))
     with torch.device("meta"):
         made = BACKBONES[backbone](task, pretrained=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from crossvox.cli.parser import new_parser, parse, required
 from crossvox.errors import UsageError
-from crossvox.workflows.weights import convert, inspect
+from crossvox.workflows.weights import convert_weights, inspect_weights
 
 
 def weights_command(argv: list[str]) -> int:
@@ -23,7 +23,7 @@ def weights_command(argv: list[str]) -> int:
 def _inspect(argv: list[str]) -> int:
     parser = new_parser("weights inspect", "Show model, fit, licence and training data of a file.")
     parser.add_argument("file", type=Path, help="weights: .pth, .pt or .safetensors")
-    for line in inspect(parse(parser, argv)["file"]):
+    for line in inspect_weights(parse(parser, argv)["file"]):
         print(line)
     return 0
 
@@ -34,7 +34,7 @@ def _convert(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="the .safetensors file to write")
     values = parse(parser, argv)
     required(values, "out")
-    print(convert(values["file"], values["out"]))
+    print(convert_weights(values["file"], values["out"]))
     return 0
 
 
