@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
+import shutil
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from crossvox.cli.main import main
+from crossvox.data.manifest import load_manifest
+from crossvox.data.phantom import write_phantom
 from crossvox.losses.supervised import supervised_loss
 from crossvox.methods import METHODS, Method
-from fixtures.docs import blocks
+from fixtures.data import write_nifti
+from fixtures.docs import blocks, command_lines
 from fixtures.methods import make_batch, make_method, make_task
 from fixtures.paths import ROOT
+from fixtures.run import SMALL
 
 README = ROOT / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -48,6 +57,36 @@ def test_its_sections_stand_in_this_order() -> None:
 
 def test_its_picture_is_small() -> None:
     assert (ROOT / "docs" / "images" / "phantom.png").stat().st_size < 200_000
+
+
+def test_its_data_and_its_commands_work(tmp_path, monkeypatch) -> None:
+    """The five commands run on the manifest as it stands there, with a shorter training."""
+    monkeypatch.chdir(tmp_path)
+    fenced = re.findall(r"^```(?:json)?\n(.*?)^```", section("Your own data"), re.M | re.S)
+    source, commands = fenced
+    Path("dataset.json").write_text(source, encoding="utf-8")
+    sizes = {"train": 2, "val": 1, "test": 0, "shape": (42, 32, 18)}
+    phantom = load_manifest(write_phantom(tmp_path / "phantom", **sizes))
+    ids = {phantom.labels[name]: value for name, value in json.loads(source)["labels"].items()}
+    for case in json.loads(source)["cases"]:
+        ((modality, image),) = case["images"].items()
+        donor = next(
+            c for c in phantom.cases if modality in c.images and c.id.endswith(case["id"][-1])
+        )
+        Path(image).parent.mkdir(exist_ok=True)
+        shutil.copy(donor.images[modality], image)
+        for label in case.get("labels", {}).values():
+            given = nib.load(donor.labels[modality])
+            values = np.asarray(given.dataobj)
+            new = sum((np.where(values == old, value, 0) for old, value in ids.items()), 0)
+            write_nifti(Path(label), new.astype(np.uint8), given.affine)
+    shutil.copy("ct/p02.nii.gz", "new_scan.nii.gz")
+    done = []
+    for words in command_lines(commands):
+        assert main([*words, *(SMALL if words[0] == "train" else ())]) == 0, words
+        done.append(words[0])
+    assert done == ["check", "train", "evaluate", "report", "predict"]
+    assert Path("segmented/new_scan_ct.nii.gz").exists() and Path("report.html").exists()
 
 
 def line_of(file: Path, symbol: str) -> int:
