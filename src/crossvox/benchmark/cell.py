@@ -13,7 +13,7 @@ from crossvox.config.run_config import RunConfig
 from crossvox.data.manifest import Manifest
 from crossvox.utils.documents import parse_json
 from crossvox.utils.files import sha256_once
-from crossvox.workflows.evaluate import Given
+from crossvox.workflows.evaluate import Scenario
 
 PLAIN = ""
 """Name of the test without any change."""
@@ -58,7 +58,7 @@ class Cell:
     seed: int
     backbone: str
     config: RunConfig
-    tests: Mapping[str, Given]
+    tests: Mapping[str, Scenario]
     scored: Mapping[str, str]
     info: MethodInfo
     files: Mapping[str, Path]
@@ -141,19 +141,19 @@ class Cell:
             resumed = ["--resume", str(self.run), *root]
             fresh = ["--config", str(self.folder / "settings.yaml")]
             yield "trained", ["train", *(resumed if self.is_begun else fresh)]
-        for variant, given in self.tests.items():
+        for variant, scenario in self.tests.items():
             if not self.is_done(variant):
                 yield variant, [
                     "evaluate", str(self.run), "--data", str(self.config.data),
                     "--split", self.scored["split"], "--checkpoint", self.scored["checkpoint"],
-                    "--out", str(self.scores(variant)), *root, *_options(given),
+                    "--out", str(self.scores(variant)), *root, *_options(scenario),
                 ]  # fmt: skip
 
 
-def _options(given: Given) -> list[str]:
+def _options(scenario: Scenario) -> list[str]:
     """Return the options of `crossvox evaluate` for a test."""
-    options = [] if given.modalities is None else ["--modalities", ",".join(given.modalities)]
-    if given.misalign:
-        for name, value in dataclasses.asdict(given.misalign).items():
+    options = [] if scenario.modalities is None else ["--modalities", ",".join(scenario.modalities)]
+    if scenario.misalign:
+        for name, value in dataclasses.asdict(scenario.misalign).items():
             options += [f"--misalign.{name}", str(value)]
     return options

@@ -22,7 +22,8 @@ from crossvox.data.prepare.plan import make_plan
 from crossvox.errors import CrossvoxError, UsageError
 from crossvox.training.record import ELSEWHERE, read_config, read_facts
 from crossvox.utils.files import real_path, sha256, sha256_once
-from crossvox.workflows.evaluate import Given, cases_of
+from crossvox.workflows.evaluate import Scenario
+from crossvox.workflows.predict import load_split
 from crossvox.workflows.run import require_version
 from crossvox.workflows.train import store_path
 
@@ -82,7 +83,7 @@ def grid(suite: Suite, out: Path) -> list[Cell]:
 
 def _check_data(manifest: Manifest, suite: Suite) -> None:
     """Check split, label counts and every header; reads no voxel."""
-    _, cases = cases_of(manifest, suite.split)
+    _, cases = load_split(manifest, suite.split)
     if not any(case.labels for case in cases):
         raise UsageError(
             f"{manifest.location}: no case of split '{suite.split}' has a label to compare with"
@@ -110,7 +111,7 @@ def _files(manifest: Manifest, split: str) -> dict[str, Path]:
     }
 
 
-def _tests(variants: Variants, manifest: Manifest) -> dict[str, Given]:
+def _tests(variants: Variants, manifest: Manifest) -> dict[str, Scenario]:
     """Return variant → what the method is given at test."""
     modalities = list(manifest.modalities)
     if variants.modality and variants.modality not in modalities:
@@ -118,16 +119,16 @@ def _tests(variants: Variants, manifest: Manifest) -> dict[str, Given]:
             f"variants.modality: no modality '{variants.modality}' in {manifest.path}; "
             f"choose from {', '.join(modalities)}"
         )
-    tests = {PLAIN: Given()}
+    tests = {PLAIN: Scenario()}
     if variants.subsets:
         for size in range(1, len(modalities)):
             for subset in itertools.combinations(modalities, size):
-                tests[f"given={'+'.join(subset)}"] = Given(subset)
+                tests[f"given={'+'.join(subset)}"] = Scenario(subset)
     which = variants.modality or modalities[-1]
     for amount in variants.shift_mm:
-        tests[f"shift={amount:g}"] = Given(misalign=Misalign(which, shift=amount))
+        tests[f"shift={amount:g}"] = Scenario(misalign=Misalign(which, shift=amount))
     for amount in variants.rotate_deg:
-        tests[f"rotate={amount:g}"] = Given(misalign=Misalign(which, rotate=amount))
+        tests[f"rotate={amount:g}"] = Scenario(misalign=Misalign(which, rotate=amount))
     return tests
 
 
@@ -150,7 +151,7 @@ def _only(manifest: Manifest, which: str, folder: Path, where: str) -> Manifest:
     if modality not in names:
         raise UsageError(f"{where}: only '{which}'; choose from first, last, {', '.join(names)}")
     assert manifest.path is not None
-    cases = (Given((modality,)).limited(case) for case in manifest.cases)
+    cases = (Scenario((modality,)).restrict(case) for case in manifest.cases)
     return dataclasses.replace(
         manifest,
         modalities={modality: manifest.modalities[modality]},

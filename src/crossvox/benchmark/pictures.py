@@ -23,7 +23,7 @@ from crossvox.inference.attention import FEATURE_MAPS, AttentionMaps
 from crossvox.inference.slabs import assemble
 from crossvox.utils.files import atomic_path
 from crossvox.workflows.messages import Echo
-from crossvox.workflows.predict import Options, cases_of, load_model
+from crossvox.workflows.predict import Options, load_model, load_split
 from crossvox.workflows.run import Run
 
 CAM_CLASSES = 4
@@ -49,7 +49,7 @@ def pictured_scans(suite: Suite) -> list[PicturedScan]:
     found: list[PicturedScan] = []
     labelled: dict[str, list[str]] = {}
     for dataset, path in suite.data.items():
-        manifest, cases = cases_of(load_manifest(path, suite.root), suite.split)
+        manifest, cases = load_split(load_manifest(path, suite.root), suite.split)
         own = [PicturedScan(dataset, manifest, case, m) for case in cases for m in case.labels]
         labelled[dataset] = list(dict.fromkeys(scan.case.id for scan in own))
         if suite.pictures.cases:

@@ -1,1 +1,1 @@
-"""Scores in native space, and the tables made from them."""
+"""Metrics on the scans' own grids, and the tables made from them."""

@@ -1,7 +1,7 @@
-"""Is one row of a table better than another, or could chance have made the difference?
+"""Bootstrap interval and permutation test for the difference of two rows of a results table.
 
-Cases are what a study draws at random, so they are the units here: all scans of a subject, its
-classes and its seeds belong together and are flipped or drawn together.
+The units are cases, since cases are what a study draws at random: all scans, classes and seeds of
+a subject are swapped or drawn together.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 Row = Mapping[str, Any]
 
 EXACT = 16
-"""Up to so many cases, all 2ⁿ sign patterns are tried instead of a sample of them."""
+"""Up to this many cases, all 2ⁿ sign patterns are tried; beyond, a sample of them."""
 
 METHOD = (
     "Difference to the reference row, with a 95 % bootstrap interval (10 000 draws of cases and of "
@@ -26,19 +26,20 @@ METHOD = (
     "2ⁿ swaps up to 16 cases, else 10 000). n cases cannot give a p below 2/2ⁿ. Neither is "
     "corrected for the number of rows."
 )
-"""The statistics in words, for people who read the table."""
+"""The statistics in words, for readers of the table."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Mean of one row minus mean of another.
+    """The difference of two rows: mean of the first minus mean of the second.
 
     Attributes:
-        difference: of the averages over modalities, classes, cases and seeds.
-        low, high: 95 % bootstrap interval of it.
+        difference: of the means over modalities, classes, cases and seeds.
+        low: lower bound of its 95 % bootstrap interval.
+        high: upper bound.
         p: two-sided, of the paired permutation test.
-        cases: how many both rows have.
-        seeds: how many both rows have.
+        cases: number of cases that both rows have.
+        seeds: number of seeds that both rows have.
     """
 
     difference: float
@@ -58,15 +59,18 @@ def compare(
 ) -> Comparison | None:
     """Compare two rows of a table on the cases and seeds that both have.
 
+    >>> found = compare(rows_of_cmc, rows_of_sup, metric="dice")
+    >>> print(f"{found.difference:+.3f} [{found.low:.3f}, {found.high:.3f}], p = {found.p:.3f}")
+
     Args:
         rows: mappings with seed, case, modality, class and the metric.
-        reference: the same of the row compared with.
+        reference: the scores to compare with, in the same form.
         metric: "dice" or "assd_mm".
-        draws: of the bootstrap, and of the permutation test where it is not exact.
-        seed: of these draws.
+        draws: number of bootstrap draws, and of sign patterns where these are sampled.
+        seed: of the draws.
 
     Returns:
-        The comparison; None if they have no case and seed in common.
+        The comparison; None if the rows have no case and seed in common.
     """
     values, strata = contributions(rows, reference, metric)
     if not values.size:
@@ -81,14 +85,19 @@ def compare(
 def contributions(
     rows: Sequence[Row], reference: Sequence[Row], metric: str
 ) -> tuple[np.ndarray, list[tuple[str, ...]]]:
-    """What each case adds to the difference of the two averages.
+    """Split the difference of two averages into a sum over cases.
 
-    An average is the mean over modalities of the mean over classes of the mean over cases; so it
-    is a sum over cases, and the weight of each score in it is known.
+    An average is the mean over modalities of the mean over classes of the mean over cases. So it
+    is a weighted sum of the scores, and each case contributes a known part.
+
+    Args:
+        rows: see `compare`.
+        reference: see `compare`.
+        metric: "dice" or "assd_mm".
 
     Returns:
-        (cases, seeds) values whose sum over cases is the difference at that seed, and per case
-        the modalities that it has.
+        (cases, seeds) contributions, whose sum over cases is the difference at that seed, and the
+        modalities of each case.
     """
     first, second = _scores(rows, metric), _scores(reference, metric)
     both = [key for key in first if key in second]
@@ -108,27 +117,27 @@ def contributions(
 
 
 def permutation_p(values: np.ndarray, draws: int, rng: np.random.Generator) -> float:
-    """Share of sign patterns whose sum is at least as far from 0 as that of `values` is.
+    """Return the share of sign patterns whose sum is at least as far from 0 as the observed one.
 
     Args:
-        values: (cases,) differences.
-        draws: patterns tried where there are too many for all of them.
-        rng: draws these.
+        values: (cases,) contributions to the difference.
+        draws: number of patterns to sample if there are too many to try all.
+        rng: source of the sample.
     """
-    # Sums that differ by rounding alone are equal.
+    # Sums that differ by rounding alone count as equal.
     bound = abs(values.sum()) - 1e-9 * np.abs(values).sum()
     if len(values) <= EXACT:
         signs = np.array(list(itertools.product((1, -1), repeat=len(values))))
         return float((np.abs(signs @ values) >= bound).mean())
     signs = rng.choice((1, -1), size=(draws, len(values)))
-    # The pattern that was observed is one of them; without it p could be 0.
+    # The observed pattern is one of them; without it p could be 0.
     return float((np.count_nonzero(np.abs(signs @ values) >= bound) + 1) / (draws + 1))
 
 
 def _bootstrap(
     values: np.ndarray, strata: Sequence[tuple[str, ...]], draws: int, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """95 % percentile interval; cases are drawn among those with the same modalities."""
+    """Return the 95 % percentile interval; cases are drawn within strata of equal modalities."""
     counts = np.zeros((draws, len(values)))
     for kind in dict.fromkeys(strata):
         own = np.flatnonzero([stratum == kind for stratum in strata])

@@ -1,4 +1,4 @@
-"""Dice and surface distances of one case, on the image's own grid and in mm."""
+"""Dice and surface distances of one case, on the image's own grid, distances in mm."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POLICY = (
     "the image's diagonal. Voxels without annotation are left out of both masks; classes that "
     "were not annotated in a case are not scored there."
 )
-"""What happens to empty masks and to what is not annotated, for people who read the numbers."""
+"""How empty masks and missing annotations are scored, for readers of the numbers."""
 
 Box = tuple[slice, ...]
 Spacing = Sequence[float] | np.ndarray
@@ -39,11 +39,18 @@ Score = TypedDict(
         "voxels": int,
     },
 )
-"""One class of one label map; `voxels` is how many were compared (all but the ignored ones)."""
+"""Scores of one class in one label map; `voxels` counts those that are not ignored."""
 
 
 def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """Dice coefficient 2 |P ∩ T| / (|P| + |T|) of two masks of one shape.
+    """Compute the Dice coefficient 2 |P ∩ T| / (|P| + |T|) of two masks.
+
+    >>> dice(np.array([1, 1, 0]), np.array([0, 1, 0]))
+    0.6666666666666666
+
+    Args:
+        prediction: mask of any shape.
+        truth: mask of the same shape.
 
     Returns:
         A value in [0, 1]; NaN if both masks are empty, 0 if one of them is.
@@ -57,14 +64,18 @@ def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
 
 
 def assd(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing) -> float:
-    """Average symmetric surface distance of two masks of one shape, in mm.
+    """Compute the average symmetric surface distance (ASSD) of two masks, in mm.
 
-    A mask's surface is the set of its voxels with a face neighbour outside of the mask; what lies
-    beyond the array counts as outside. Every surface voxel of either mask contributes the
-    Euclidean distance from its centre to the nearest centre among the other mask's surface
-    voxels, and the mean is taken over the voxels of both surfaces *together*
-    (Σ_p d(p, T) + Σ_t d(t, P)) / (|∂P| + |∂T|), which is MONAI's
-    `compute_average_surface_distance(symmetric=True)`, not the mean of the two directed means.
+    A mask's surface is the set of its voxels with a face neighbour outside the mask; the array's
+    surroundings count as outside. Distances are Euclidean, from each surface voxel's centre to
+    the nearest one of the other surface. The mean is taken over the voxels of both surfaces
+    together, (Σ_p d(p, ∂T) + Σ_t d(t, ∂P)) / (|∂P| + |∂T|), as in MONAI's
+    `compute_average_surface_distance(symmetric=True)`. It is not the mean of two directed means.
+
+    >>> prediction, truth = np.zeros((2, 9, 9, 9), bool)
+    >>> prediction[4, 4, 4] = truth[4, 4, 6] = True
+    >>> assd(prediction, truth, spacing=(1, 1, 2.5))
+    5.0
 
     Args:
         prediction: mask, (X, Y, Z).
@@ -83,12 +94,11 @@ def assd(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing) -> float:
 
 
 def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing) -> float:
-    """95 % Hausdorff distance of two masks of one shape, in mm.
+    """Compute the 95 % Hausdorff distance of two masks, in mm.
 
-    Surfaces and distances are those of `assd`. The larger of the two directed 95th percentiles,
-    interpolated linearly between distances, which is MONAI's
-    `compute_hausdorff_distance(percentile=95)`, not the percentile of both directions' distances
-    together.
+    Surfaces and distances are those of `assd`. The result is the larger of the two directed 95th
+    percentiles, interpolated linearly, as in MONAI's `compute_hausdorff_distance(percentile=95)`.
+    It is not the percentile of both directions' distances together.
 
     Args:
         prediction: mask, (X, Y, Z).
@@ -116,7 +126,7 @@ def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing) -> float:
 
 
 def diagonal(shape: Sequence[int], spacing: Spacing) -> float:
-    """Length of an image's diagonal in mm, from outer corner to outer corner of its voxels."""
+    """Return the diagonal of an image in mm, between the outer corners of its voxels."""
     return float(np.linalg.norm(np.multiply(shape, spacing)))
 
 
@@ -126,8 +136,12 @@ def score_case(
     spacing: Spacing,
     classes: Sequence[str],
     annotated: Collection[str] | None = None,
+    distances: bool = True,
 ) -> list[Score]:
     """Score one predicted label map against the truth, class by class (see `POLICY`).
+
+    >>> rows = score_case(prediction, truth, (1, 1, 2.5), ("liver", "spleen"))
+    >>> [(row["class"], row["dice"], row["assd_mm"]) for row in rows]
 
     Args:
         prediction: (X, Y, Z) class indices, 0 = background.
@@ -135,6 +149,7 @@ def score_case(
         spacing: voxel size in mm along each axis.
         classes: names of the class indices 1, 2, …
         annotated: the classes that were outlined in this case; None = all of them.
+        distances: whether to compute surface distances; if not, they are NaN.
 
     Returns:
         One row per annotated class, in the order of `classes`.
@@ -151,14 +166,17 @@ def score_case(
     voxels = truth.size - int(np.count_nonzero(ignored))
     if voxels < truth.size:
         prediction = np.where(ignored, 0, prediction)
-    # One pass finds all classes' boxes; what follows looks only inside them.
+    # One pass finds the bounding boxes of all classes; only their insides are compared.
     found = zip(_boxes(prediction, len(classes)), _boxes(truth, len(classes)), strict=True)
     scores = []
     for index, (name, boxes) in enumerate(zip(classes, found, strict=True), start=1):
         if annotated is None or name in annotated:
             box = _union(*boxes)
             masks = prediction[box] == index, truth[box] == index
-            scores.append(_score(name, *masks, spacing, diagonal(truth.shape, spacing), voxels))
+            distance = float("nan")
+            if distances:
+                distance = _distance(*masks, spacing, diagonal(truth.shape, spacing))
+            scores.append(_score(name, *masks, spacing, distance, voxels))
     return scores
 
 
@@ -167,7 +185,7 @@ def _score(
     prediction: np.ndarray,
     truth: np.ndarray,
     spacing: Spacing,
-    penalty: float,
+    distance: float,
     voxels: int,
 ) -> Score:
     n_prediction, n_truth = int(np.count_nonzero(prediction)), int(np.count_nonzero(truth))
@@ -175,7 +193,7 @@ def _score(
     return {
         "class": name,
         "dice": dice(prediction, truth),
-        "assd_mm": _distance(prediction, truth, spacing, penalty),
+        "assd_mm": distance,
         "n_missed": int(n_truth > 0 and n_prediction == 0),
         "n_false": int(n_truth == 0 and n_prediction > 0),
         "n_both_empty": int(n_truth == 0 and n_prediction == 0),
@@ -189,7 +207,7 @@ def _distance(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing, penal
     if not prediction.any() or not truth.any():
         return _empty_distance(prediction, truth, penalty)
     with warnings.catch_warnings():
-        # MONAI 1.5 and 1.6 call a deprecated argument of their own.
+        # MONAI 1.5 and 1.6 warn of a deprecated argument that they pass themselves.
         warnings.simplefilter("ignore", FutureWarning)
         distance = compute_average_surface_distance(
             _one_hot(prediction),
@@ -202,7 +220,7 @@ def _distance(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing, penal
 
 
 def _empty_distance(prediction: np.ndarray, truth: np.ndarray, penalty: float) -> float:
-    """What stands for a distance that does not exist, since a mask is empty (see `POLICY`)."""
+    """Return the score in place of a distance if a mask is empty (see `POLICY`)."""
     return penalty if prediction.any() or truth.any() else float("nan")
 
 

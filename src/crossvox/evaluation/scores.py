@@ -1,4 +1,4 @@
-"""From rows of scores to files, a summary, a printed table and tables over several runs."""
+"""Tables of scores: CSV and JSON files, summaries, and means over several runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from crossvox.evaluation.metrics import POLICY
 from crossvox.utils.files import atomic_path
 
 DECIMALS = {"dice": 3, "assd_mm": 2}
-"""The metrics that are averaged, and the digits after the point they are shown with."""
+"""Averaged metrics → decimals shown."""
 
 TITLES = {"dice": "Dice", "assd_mm": "ASSD (mm)"}
 """What figures and tables call the metrics."""
@@ -42,12 +42,12 @@ Summary = dict[str, Any]
 
 
 def write_scores(folder: Path | str, rows: Sequence[Row], run: Row | None = None) -> Summary:
-    """Write `cases.csv` and `summary.json` into a folder and return the summary.
+    """Write `cases.csv` and `summary.json` into a folder, and return the summary.
 
-    At no time does a summary lie beside the cases of another.
+    A summary never lies beside cases of another evaluation.
 
     Args:
-        folder: where to; a score that does not exist is left empty in `cases.csv`.
+        folder: where to write. An undefined score is an empty cell of `cases.csv`.
         rows: one per case, modality and class, with exactly the keys `COLUMNS`: those of
             `crossvox.evaluation.metrics.score_case`, `case` and `modality`.
         run: see `summarise`.
@@ -59,7 +59,7 @@ def write_scores(folder: Path | str, rows: Sequence[Row], run: Row | None = None
     table, summary = _table(rows), summarise(rows, run)
     text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
     place = Path(folder) / "summary.json"
-    # The inner file is in place first.
+    # Leaving the block puts cases.csv in place before summary.json.
     with atomic_path(place) as whole, atomic_path(Path(folder) / "cases.csv") as cases:
         cases.write_bytes(table.encode())
         whole.write_bytes(f"{text}\n".encode())
@@ -79,7 +79,7 @@ def _table(rows: Iterable[Row]) -> str:
 
 
 def read_cases(path: Path | str) -> list[dict[str, Any]]:
-    """Read the `cases.csv` of `write_scores`; empty scores become NaN.
+    """Read a `cases.csv` that `write_scores` wrote; empty scores become NaN.
 
     Raises:
         DataError: the file cannot be read, lacks a column or holds text where a number belongs.
@@ -89,10 +89,10 @@ def read_cases(path: Path | str) -> list[dict[str, Any]]:
 
 
 def read_table(path: Path | str, needed: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows of a CSV file as text, by column.
+    """Read the rows of a CSV file as text, by column.
 
     Raises:
-        DataError: the file cannot be read or lacks a column of `needed`.
+        DataError: the file cannot be read, or lacks a column of `needed`.
     """
     try:
         with open(path, encoding="utf-8", newline="") as file:
@@ -106,19 +106,22 @@ def read_table(path: Path | str, needed: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def summarise(rows: Sequence[Row], run: Row | None = None) -> Summary:
-    """Mean and sd over cases per modality and class, their averages, and the policy in words.
+    """Compute mean and standard deviation over cases per modality and class, and averages.
+
+    >>> summary = summarise(rows, {"method": "cmc", "seed": 0})
+    >>> summary["modalities"]["ct"]["classes"]["liver"]["dice"]["mean"]
 
     Args:
         rows: see `write_scores`; classes and modalities keep the order of their first row.
-        run: what the scores are of, kept as `summary["run"]`. `aggregate_runs` looks for
-            `method` and `seed`; everything else in it (data, split …) is a condition that runs
-            must share to be averaged, so leave out what differs between repetitions.
+        run: describes what was scored, kept as `summary["run"]`. `aggregate_runs` needs `method`
+            and `seed` in it. All else, such as data and split, must be equal in runs that are
+            averaged, so leave out what differs between repetitions.
 
     Returns:
         `{"policy", "averages", "run", "modalities": {name: {"classes": {name: cell}, "average":
-        cell}}, "overall": cell}`, where a cell is `{"n": how many values the means are of,
-        "n_missed", "n_false", "n_both_empty", "dice": {"mean", "sd"}, "assd_mm": {"mean", "sd"}}`
-        with None for what cannot be computed. The average's `of` lists the classes in it.
+        cell}}, "overall": cell}`. A cell is `{"n": number of values in the means, "n_missed",
+        "n_false", "n_both_empty", "dice": {"mean", "sd"}, "assd_mm": {"mean", "sd"}}`, with None
+        for undefined values. The average's `of` lists the classes in it.
 
     Raises:
         UsageError: there are no rows.
@@ -146,7 +149,7 @@ def summarise(rows: Sequence[Row], run: Row | None = None) -> Summary:
 
 
 def table(summary: Summary) -> Table:
-    """The summary of one run as a table for the terminal."""
+    """Return the summary of one run as a table for the terminal."""
     shown = Table(caption=AVERAGES, caption_justify="left", box=box.SIMPLE, padding=0)
     for heading in ("modality", "class"):
         shown.add_column(heading, overflow="fold")
@@ -163,14 +166,14 @@ def table(summary: Summary) -> Table:
 
 
 def aggregate_runs(summaries: Sequence[Summary]) -> Summary:
-    """Mean and sd over runs (seeds) of each method's summaries.
+    """Compute mean and standard deviation of each method's summaries over its runs (seeds).
 
     Args:
-        summaries: what `summarise` returned, or `summary.json` holds, of all runs of all methods.
+        summaries: of all runs of all methods, from `summarise` or a `summary.json`.
 
     Returns:
         `{"conditions": what all runs share, "methods": {name: {"seeds", "modalities",
-        "overall"}}}` with the cells of `summarise`, where n counts runs and n_missed … are summed.
+        "overall"}}}` with the cells of `summarise`, where n counts runs and n_missed … are sums.
 
     Raises:
         UsageError: a run names no method or seed, occurs twice, or differs from the others in its
@@ -186,7 +189,7 @@ def aggregate_runs(summaries: Sequence[Summary]) -> Summary:
             raise UsageError(f"method {method}, seed {seed} is there twice; give each run once")
         runs[method][seed] = summary
     if not runs:
-        raise UsageError("no run to make a table of")
+        raise UsageError("no run to make a table of; give at least one")
     for summary in summaries:
         _require_equal("conditions", _conditions(summaries[0]), _conditions(summary))
         _require_equal("classes", _layout(summaries[0]), _layout(summary))
@@ -197,14 +200,14 @@ def aggregate_runs(summaries: Sequence[Summary]) -> Summary:
 
 
 def to_markdown(aggregate: Summary, metric: str = "dice") -> str:
-    """A Markdown table of one metric: a row per modality and method, a column per class.
+    """Return a Markdown table of one metric: a row per modality and method, a column per class.
 
     Args:
-        aggregate: what `aggregate_runs` returned.
+        aggregate: from `aggregate_runs`.
         metric: "dice" or "assd_mm".
 
     Returns:
-        Lines `mean ± sd` over runs; the last columns count the missed and falsely found masks of
+        Cells `mean ± sd` over runs. The last columns count the missed and falsely found masks of
         all runs, since these enter the means as Dice 0 and ASSD = image diagonal.
     """
     methods = aggregate["methods"]
@@ -250,7 +253,7 @@ def _over_runs(by_seed: Mapping[Any, Summary]) -> Summary:
 
 
 def _cell(parts: Sequence[Row], spread: bool = True) -> Summary:
-    """Means (and sd) of the parts' metrics, with the parts' counts added up."""
+    """Return the means (and standard deviations) of the parts' metrics and their summed counts."""
     values = {
         metric: [float(part[metric]) for part in parts if not _is_missing(part[metric])]
         for metric in DECIMALS
@@ -266,7 +269,7 @@ def _cell(parts: Sequence[Row], spread: bool = True) -> Summary:
 
 
 def _means(cell: Row) -> Summary:
-    """A cell as a part of a larger one: its means stand for it."""
+    """Return a cell as one value of a larger cell: its means stand for it."""
     return {key: cell[key] for key in COUNTS} | {key: cell[key]["mean"] for key in DECIMALS}
 
 
@@ -275,7 +278,7 @@ def _shown(cell: Row) -> list[str]:
 
 
 def plus_minus(value: Row, decimals: int) -> str:
-    """A mean and, if there is one, its sd as text; a dash where there is no mean."""
+    """Return `mean ± sd` as text; the mean alone without an sd, a dash without a mean."""
     if value["mean"] is None:
         return "–"
     spread = "" if value["sd"] is None else f" ± {value['sd']:.{decimals}f}"

@@ -1,4 +1,4 @@
-"""Volumes of segmented structures, as a table that grows."""
+"""Volumes of segmented structures, as a CSV table that grows with each prediction."""
 
 from __future__ import annotations
 
@@ -19,15 +19,21 @@ COLUMNS = ("file", "case", "modality", "class", "voxels", "mL")
 def volumes(
     labels: np.ndarray, affine: np.ndarray, classes: Sequence[str], **facts: str
 ) -> list[dict[str, Any]]:
-    """Voxels and millilitres of every class, those that were not found included.
+    """Measure every class in voxels and millilitres, including those that were not found.
+
+    >>> rows = volumes(labels, affine, ("liver",), file="a.nii.gz", case="a", modality="ct")
+    >>> rows[0]["mL"]  # of the liver, as text with three decimals
 
     Args:
         labels: (X, Y, Z) class indices, 0 background.
-        affine: (4, 4) voxel → world mm; the volume of a voxel is its determinant.
+        affine: (4, 4) voxel → world mm; its determinant is the volume of a voxel.
         classes: names of class 1, 2, …
-        facts: what to put in front of each row (file, case, modality).
+        facts: further columns in front of each row: file, case, modality.
+
+    Returns:
+        One row per class.
     """
-    # Plane by plane: bincount takes eight bytes a voxel.
+    # Plane by plane, since bincount takes eight bytes per voxel.
     counts = np.zeros(len(classes) + 1, dtype=np.int64)
     for plane in labels:
         counts += np.bincount(plane[plane > 0], minlength=len(counts))
@@ -39,7 +45,7 @@ def volumes(
 
 
 def append_volumes(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Add rows to a table, in place of those that it has of the same files.
+    """Add rows to a table. They replace its earlier rows of the same files.
 
     Raises:
         DataError: `path` is another table; it stays as it is.
@@ -55,7 +61,7 @@ def append_volumes(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_volumes(path: Path) -> list[dict[str, str]]:
-    """Rows of a table that `append_volumes` wrote; raises `DataError` for any other file."""
+    """Return the rows of a table of volumes; raise `DataError` for any other file."""
     with open(path, newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) != COLUMNS:

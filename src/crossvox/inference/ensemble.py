@@ -41,6 +41,12 @@ class Prediction:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - start
         return now
 
+    @property
+    def timing(self) -> str:
+        """The stages and their seconds, as text."""
+        stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in self.seconds.items())
+        return f"{sum(self.seconds.values()):.1f} s ({stages})"
+
 
 class Ensemble:
     """Trained models whose class probabilities are averaged on the scans' own grids.

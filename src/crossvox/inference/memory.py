@@ -40,11 +40,10 @@ MARGIN = 1.1
 class MemoryEstimator:
     """Estimate an ensemble's peak memory per subject.
 
-        >>> estimator = MemoryEstimator(ensemble)
-        >>> estimator.peak({"ct": Grid((512, 512, 800), affine)}) / 1e9
-        4.0
+    >>> estimator = MemoryEstimator(ensemble)
+    >>> estimator.peak({"ct": Grid((512, 512, 800), affine)}) / 1e9  # GB
 
-    Sizes of the networks' windows are kept, so that further subjects cost next to nothing.
+    The networks' shares are kept, so that further subjects cost next to nothing.
     """
 
     def __init__(self, ensemble: Ensemble) -> None:

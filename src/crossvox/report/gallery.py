@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 
 from crossvox.data.checks import check
-from crossvox.data.formats.nifti import Volume, read_image, read_label
+from crossvox.data.formats.nifti import Volume, read_image
 from crossvox.data.geometry import Grid, antialias, orient, resample, respace
 from crossvox.data.manifest import Case, Manifest
-from crossvox.evaluation.metrics import score_case
 from crossvox.figures.slices import foreground_crop, grey_window
 from crossvox.inference.ensemble import Ensemble
 from crossvox.report.embedding import ShownScan, shown_spacing, to_grey
 from crossvox.report.score_tables import grouped, mean
 from crossvox.workflows.messages import Echo, report_problems
 from crossvox.workflows.run import Run
+from crossvox.workflows.scoring import score_cases
 
 VOXELS, MOST_VOXELS = 9_000_000, 3_000_000
 """Of all scans shown, and of one: noise takes about two bytes a voxel in a page."""
@@ -83,27 +83,24 @@ def predict_scans(
         DataError: scans or labels have errors.
     """
     used = {(case.id, modality) for case in cases for modality in case.labels}
-    part = dataclasses.replace(manifest, cases=tuple(cases))
-    report_problems(check(part, used), echo)
+    report_problems(check(dataclasses.replace(manifest, cases=tuple(cases)), used), echo)
     rows: Rows = []
-    # By the run's order of classes, whatever the manifest's is.
-    ids = {name: manifest.labels[name] for name in run.task.classes}
-    for case in cases:
-        volumes = {modality: read_image(path) for modality, path in case.images.items()}
-        predicted = ensemble.predict(volumes, uncertainty=True)
-        for modality, path in case.labels.items():
-            volume, labels = volumes[modality], predicted.labels[modality]
-            truth = read_label(path, ids, manifest.ignore, volume.grid)
-            spacing = volume.grid.spacing
-            scores = score_case(labels, truth, spacing, run.task.classes, case.annotated)
-            own = [{"case": case.id, "modality": modality, **score} for score in scores]
-            score = mean(own, "dice")
-            score = math.nan if score is None else score
-            rows += own
-            echo(f"{case.id} {modality}: mean Dice {score:.3f}")
+    for scored in score_cases(
+        lambda case: ensemble.predict(case.images, uncertainty=True),
+        cases,
+        manifest,
+        run.task.classes,
+    ):
+        rows += scored.rows
+        echo(str(scored))
+        for modality, truth in scored.truth.items():
+            score = scored.mean_dice(modality)
             if gallery.wants(modality, score):
-                shown = view(volume, truth, labels, predicted.uncertainty[modality], gallery.voxels)
-                gallery.add(case.id, modality, score, shown)
+                volume = read_image(scored.case.images[modality])
+                labels = scored.prediction.labels[modality]
+                entropy = scored.prediction.uncertainty[modality]
+                shown = view(volume, truth, labels, entropy, gallery.voxels)
+                gallery.add(scored.case.id, modality, score, shown)
     return rows
 
 

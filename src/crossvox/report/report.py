@@ -30,10 +30,10 @@ from crossvox.report.score_tables import case_table, label_size_table, summary_t
 from crossvox.utils.files import atomic_write, require_writable
 from crossvox.utils.palette import class_colour
 from crossvox.version import __version__
-from crossvox.workflows.evaluate import facts_of, same_problem
+from crossvox.workflows.evaluate import evaluation_facts, require_same_problem
 from crossvox.workflows.memory import require_memory
 from crossvox.workflows.messages import Echo
-from crossvox.workflows.predict import Options, Predictor, cases_of
+from crossvox.workflows.predict import Options, Predictor, load_split
 from crossvox.workflows.run import Run
 
 SUBTITLE = f"crossvox {__version__}"
@@ -147,13 +147,13 @@ def _look(
     run: Run, data: Manifest | Path, source: ReportData, options: Options, echo: Echo
 ) -> tuple[Manifest, Sequence[dict[str, Any]], list[ShownScan]]:
     """Return the data set, the rows of scores of the split, and the scans to show."""
-    manifest, cases = cases_of(data, source.split)
+    manifest, cases = load_split(data, source.split)
     cases = [case for case in cases if case.labels]
     if not cases:
         raise UsageError(
             f"{manifest.location}: no case of split '{source.split}' has a label to compare with"
         )
-    same_problem(run, manifest)
+    require_same_problem(run, manifest)
     if source.show and len(run.task.classes) >= UNKNOWN:
         raise UsageError(f"the viewer takes at most {UNKNOWN - 1} classes; give --show 0")
     gallery = Gallery(source.show, len(run.task.modalities))
@@ -162,7 +162,7 @@ def _look(
         require_memory(predictor, [case.images for case in cases], options.memory_limit, echo)
         rows = predict_scans(run, manifest, predictor, cases, gallery, echo)
         return manifest, rows, gallery.scans()
-    known = read_scores(source.scores, facts_of([run], manifest, source.split, options))
+    known = read_scores(source.scores, evaluation_facts([run], manifest, source.split, options))
     wanted = worst_and_best(known, source.show)
     if missing := wanted - {case.id for case in cases}:
         raise UsageError(

@@ -2,61 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
-import numpy as np
 
 from crossvox.config.run_config import plain
 from crossvox.data.checks import check
 from crossvox.data.crops.misalign import Misalign
-from crossvox.data.formats.nifti import Scan, Volume, read_header, read_image, read_label
+from crossvox.data.formats.nifti import Scan, Volume, read_image
 from crossvox.data.geometry import Grid
 from crossvox.data.manifest import Case, Manifest
 from crossvox.errors import UsageError
-from crossvox.evaluation.metrics import score_case
 from crossvox.evaluation.scores import Summary, write_scores
 from crossvox.figures import overlay
-from crossvox.inference.ensemble import Prediction, require_known_modalities
+from crossvox.inference.ensemble import require_known_modalities
 from crossvox.training.record import read_facts
 from crossvox.utils.files import require_folder
 from crossvox.workflows.memory import require_memory
 from crossvox.workflows.messages import Echo, report_problems
-from crossvox.workflows.predict import Options, Predictor, cases_of, run_paths, timing
+from crossvox.workflows.predict import Options, Predictor, distinct_runs, load_split
 from crossvox.workflows.run import Run
+from crossvox.workflows.scoring import ScoredCase, require_labelled, score_cases
 
 
 @dataclass(frozen=True)
-class Given:
-    """What a method is given of each case, and where it lies.
+class Scenario:
+    """Under which conditions cases are predicted, to test how robust a method is.
 
     Args:
-        modalities: the only ones shown to it; None = all that a case has.
+        modalities: the only ones that the method gets of each case; None = all that it has.
         misalign: a motion imposed on one modality's scans before they are predicted together.
     """
 
     modalities: tuple[str, ...] | None = None
     misalign: Misalign = field(default_factory=Misalign)
 
-    def limited(self, case: Case) -> Case:
-        """The case with these modalities only."""
+    def restrict(self, case: Case) -> Case:
+        """Return the case with these modalities only."""
         if self.modalities is None:
             return case
         images = {m: path for m, path in case.images.items() if m in self.modalities}
         labels = {m: path for m, path in case.labels.items() if m in images}
         return replace(case, images=images, labels=labels)
 
+    def scans(self, case: Case, modalities: Sequence[str]) -> Mapping[str, Scan]:
+        """Return the scans of a case, one of them moved in world space if so asked.
+
+        What the moved scan shows stays as it is, voxel by voxel, and so does its label.
+
+        Args:
+            case: a case.
+            modalities: all of the data set; the last one is moved unless another is named.
+        """
+        moved = self.misalign.modality or modalities[-1]
+        if not self.misalign or moved not in case.images:
+            return case.images
+        volume = read_image(case.images[moved])
+        motion = self.misalign.motion(case.id, volume.grid)
+        grid = Grid(volume.grid.shape, motion @ volume.grid.affine)
+        return {**case.images, moved: Volume(volume.data, grid)}
+
     def facts(self) -> dict[str, Any]:
-        """What is out of the ordinary, for the record."""
-        found: dict[str, Any] = {}
+        """Return what differs from the plain conditions, for the record."""
+        facts: dict[str, Any] = {}
         if self.modalities is not None:
-            found["given"] = list(self.modalities)
+            facts["given"] = list(self.modalities)
         if self.misalign:
-            found["misalign"] = asdict(self.misalign)
-        return found
+            facts["misalign"] = asdict(self.misalign)
+        return facts
 
 
 def evaluate(
@@ -66,11 +82,14 @@ def evaluate(
     out: Path,
     options: Options,
     *,
-    given: Given = Given(),
+    scenario: Scenario = Scenario(),
     overlays: bool = False,
     echo: Echo = print,
 ) -> Summary:
-    """Predict the labelled cases of a split and write `cases.csv` and `summary.json`.
+    """Predict the labelled cases of a split, and write `cases.csv` and `summary.json`.
+
+    >>> summary = evaluate(Path("runs/first"), Path("dataset.json"), "test", Path("out"), Options())
+    >>> summary["overall"]["dice"]["mean"]
 
     Args:
         paths: the run directory, or several to average.
@@ -78,7 +97,7 @@ def evaluate(
         split: train, val or test.
         out: folder for the files.
         options: checkpoint, overlap and device.
-        given: modalities left out and misalignments imposed, to see what they do.
+        scenario: modalities to leave out and misalignment to impose.
         overlays: also write `overlays/<case>_<modality>.png`, prediction and truth on the scan.
         echo: takes the lines for the user.
 
@@ -91,85 +110,34 @@ def evaluate(
         DataError: scans or labels have errors; nothing is written then.
     """
     require_folder(out)
-    paths = run_paths(paths)
+    paths = distinct_runs(paths)
     run = Run.load(paths[0])
-    manifest, cases = cases_of(data, split)
-    same_problem(run, manifest)
-    asked = [*(given.modalities or ()), given.misalign.modality or run.task.modalities[-1]]
-    require_known_modalities(run.task, dict.fromkeys(asked))
-    cases = [limited for case in cases if (limited := given.limited(case)).labels]
-    if not cases:
-        raise UsageError(
-            f"{manifest.location}: no case of split '{split}' has a label to compare with"
-        )
+    manifest, cases = load_split(data, split)
+    require_same_problem(run, manifest)
+    modalities = run.task.modalities
+    named = [*(scenario.modalities or ()), scenario.misalign.modality or modalities[-1]]
+    require_known_modalities(run.task, dict.fromkeys(named))
+    cases = require_labelled((scenario.restrict(case) for case in cases), manifest, split)
     used = {(case.id, modality) for case in cases for modality in case.labels}
     report_problems(check(manifest, used, splits=(split,)), echo)
     predictor = Predictor(*paths, options=options)
     require_memory(predictor, [case.images for case in cases], options.memory_limit, echo)
     rows = []
-    for case in cases:
-        prediction = _predict(predictor, case, given.misalign)
-        rows += _score(run, manifest, prediction, case, out if overlays else None, echo)
-    facts = facts_of(predictor.runs, manifest, split, options)
-    return write_scores(out, rows, facts | given.facts())
-
-
-def _predict(predictor: Predictor, case: Case, misalign: Misalign) -> Prediction:
-    """The label maps of a case, one modality's scan at another place if so asked."""
-    scans: dict[str, Scan] = dict(case.images)
-    moved = misalign.modality or predictor.task.modalities[-1]
-    if misalign and moved in scans:
-        volume = read_image(case.images[moved])
-        # What the scan shows stays as it is, voxel by voxel, and so does its label.
-        motion = misalign.motion(case.id, volume.grid)
-        scans[moved] = Volume(volume.data, Grid(volume.grid.shape, motion @ volume.grid.affine))
-    return predictor.predict(scans)
-
-
-def _score(
-    run: Run,
-    manifest: Manifest,
-    prediction: Prediction,
-    case: Case,
-    pictures: Path | None,
-    echo: Echo,
-) -> list[dict[str, Any]]:
-    """Rows of one case; also its pictures, if there is a folder for them."""
-    rows: list[dict[str, Any]] = []
-    # By the run's order of classes, whatever the manifest's is.
-    ids = {name: manifest.labels[name] for name in run.task.classes}
-    for modality, path in case.labels.items():
-        grid = read_header(case.images[modality])
-        truth = read_label(path, ids, manifest.ignore, grid)
-        scores = score_case(
-            prediction.labels[modality], truth, grid.spacing, run.task.classes, case.annotated
-        )
-        rows += [{"case": case.id, "modality": modality, **score} for score in scores]
-        if pictures is not None:
-            _draw(run, case, modality, prediction.labels[modality], truth, pictures)
-    defined = [row["dice"] for row in rows if not np.isnan(row["dice"])]
-    mean = f"{np.mean(defined):.3f}" if defined else "undefined"
-    echo(f"{case.id}: mean Dice {mean}, {timing(prediction)}")
-    return rows
-
-
-def _draw(
-    run: Run, case: Case, modality: str, prediction: np.ndarray, truth: np.ndarray, folder: Path
-) -> None:
-    scan = read_image(case.images[modality])
-    overlay(
-        folder / "overlays" / f"{case.id}_{modality}.png",
-        scan.data,
-        scan.grid.spacing.tolist(),
-        truth,
-        prediction,
+    for scored in score_cases(
+        lambda case: predictor.predict(scenario.scans(case, modalities)),
+        cases,
+        manifest,
         run.task.classes,
-        title=f"{case.id}, {modality}",
-        orientation="".join(nib.aff2axcodes(scan.grid.affine)),
-    )
+    ):
+        rows += scored.rows
+        if overlays:
+            _draw_overlays(scored, run.task.classes, out / "overlays")
+        echo(str(scored))
+    facts = evaluation_facts(predictor.runs, manifest, split, options)
+    return write_scores(out, rows, facts | scenario.facts())
 
 
-def same_problem(run: Run, manifest: Manifest) -> None:
+def require_same_problem(run: Run, manifest: Manifest) -> None:
     """Raise `UsageError` unless a manifest has the classes and modalities of a run."""
     for what, own, found in (
         ("classes", run.task.classes, manifest.labels),
@@ -181,10 +149,17 @@ def same_problem(run: Run, manifest: Manifest) -> None:
             )
 
 
-def facts_of(
+def evaluation_facts(
     runs: Sequence[Run], manifest: Manifest, split: str, options: Options
 ) -> dict[str, Any]:
-    """What the scores are of; all but method and seed must agree for runs to be averaged."""
+    """Describe what was scored. All but method and seed must agree for runs to be averaged.
+
+    Args:
+        runs: the run, or the members of an ensemble.
+        manifest: the data set.
+        split: that was scored.
+        options: of the prediction.
+    """
     configs = [run.config for run in runs]
     facts = {
         "method": _joined([config.method["name"] for config in configs]),
@@ -197,24 +172,40 @@ def facts_of(
         "preset": _joined([config.preset for config in configs]),
         "checkpoint": options.checkpoint,
     }
-    if seen := _seen(runs):
-        facts["weights"] = seen
+    if weights := _published_weights(runs):
+        facts["weights"] = weights
     if len(runs) > 1:
         facts["ensemble"] = len(runs)
     facts |= {k: v for k in ("largest", "weigh") if (v := getattr(options, k)) is not None}
     return {**facts, "tta": True} if options.tta else facts
 
 
-def _seen(runs: Sequence[Run]) -> dict[str, str]:
-    """Place → what the published weights that the runs started from there had seen before."""
-    seen: dict[str, list[str]] = {}
+def _draw_overlays(scored: ScoredCase, classes: Sequence[str], folder: Path) -> None:
+    """Write a picture of each scored scan with its prediction and truth."""
+    for modality, truth in scored.truth.items():
+        scan = read_image(scored.case.images[modality])
+        overlay(
+            folder / f"{scored.case.id}_{modality}.png",
+            scan.data,
+            scan.grid.spacing.tolist(),
+            truth,
+            scored.prediction.labels[modality],
+            classes,
+            title=f"{scored.case.id}, {modality}",
+            orientation="".join(nib.aff2axcodes(scan.grid.affine)),
+        )
+
+
+def _published_weights(runs: Sequence[Run]) -> dict[str, str]:
+    """Return where the runs started from published weights → which, and what these had seen."""
+    found: dict[str, list[str]] = {}
     for run in runs:
         for place, facts in (read_facts(run.path).get("weights") or {}).items():
-            seen.setdefault(place, []).append(f"{facts['model']}; saw {facts['saw']}")
-    return {place: " / ".join(dict.fromkeys(texts)) for place, texts in seen.items()}
+            found.setdefault(place, []).append(f"{facts['model']}; saw {facts['saw']}")
+    return {place: " / ".join(dict.fromkeys(texts)) for place, texts in found.items()}
 
 
 def _joined(values: Sequence[Any]) -> Any:
-    """The value that all share, or all values as text."""
-    same = all(value == values[0] for value in values)
-    return values[0] if same else " + ".join(map(str, values))
+    """Return the value that all share, or all values as text."""
+    is_shared = all(value == values[0] for value in values)
+    return values[0] if is_shared else " + ".join(map(str, values))

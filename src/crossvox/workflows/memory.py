@@ -1,44 +1,47 @@
-"""Is there memory for a prediction? Said before the work begins, not by the system in its midst."""
+"""Refuse a prediction that would not fit into memory, before the work begins."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from crossvox.data.formats.nifti import read_header
+from crossvox.data.formats.nifti import Volume
 from crossvox.data.geometry import Grid
 from crossvox.errors import UsageError, require
 from crossvox.inference.ensemble import Ensemble
 from crossvox.inference.memory import MemoryEstimator
 from crossvox.workflows.messages import Echo
+from crossvox.workflows.scans import grid_of
 
 GB = 1e9
 
 
 def require_memory(
-    ensemble: Ensemble, subjects: Sequence[Mapping[str, Path]], limit: float | None, echo: Echo
+    ensemble: Ensemble,
+    subjects: Sequence[Mapping[str, Path | Volume]],
+    limit: float | None,
+    echo: Echo,
 ) -> None:
-    """Say what the most demanding subject will take, or refuse it.
+    """Print what the largest subject will take, or refuse it.
 
     Args:
-        ensemble: what predicts, its weights loaded.
-        subjects: modality → scan of each.
+        ensemble: the trained models.
+        subjects: modality → scan of each subject.
         limit: GB that the process may take in all; None = what it has and what is available.
         echo: takes the line for the user.
 
     Raises:
-        UsageError: it would be more than that.
+        UsageError: it would take more than that.
     """
     if limit is not None:
         require("--memory-limit", limit, 0)
-    demand, most, largest = MemoryEstimator(ensemble), 0, dict[str, Grid]()
+    estimator, peak, largest = MemoryEstimator(ensemble), 0, dict[str, Grid]()
     for images in subjects:
-        grids = {m: read_header(path) for m, path in images.items()}
-        if (needed := demand.peak(grids)) > most:
-            most, largest = needed, grids
-    used = resident()
+        grids = {m: grid_of(image) for m, image in images.items()}
+        if (needed := estimator.peak(grids)) > peak:
+            peak, largest = needed, grids
     room = available() if limit is None else limit * GB
-    needed = most + used
+    needed = peak + resident()
     if room is not None and needed > room:
         raise UsageError(_refusal(ensemble, largest, needed, room, limit))
     of = "" if room is None else f" of {room / GB:.1f} GB"
@@ -46,18 +49,17 @@ def require_memory(
 
 
 def resident() -> int:
-    """Bytes of memory that this process has; 0 where the system does not say."""
-    fields = _fields(Path("/proc/self/status"))
-    return fields.get("VmRSS", 0)
+    """Return the bytes of memory that this process holds; 0 if the system does not tell."""
+    return _read_kilobytes(Path("/proc/self/status")).get("VmRSS", 0)
 
 
 def available() -> int | None:
-    """Bytes that this process may have in all, those it has included; None = unknown.
+    """Return the bytes that this process may hold in all; None = unknown.
 
-    What the system has to give, or what the process's control group may take (as of a container
-    or a SLURM job), whichever is less.
+    It is the smaller of what the system can give beside what the process has, and what its
+    control group may take, as in a container or a SLURM job.
     """
-    free = _fields(Path("/proc/meminfo")).get("MemAvailable")
+    free = _read_kilobytes(Path("/proc/meminfo")).get("MemAvailable")
     bounds = [] if free is None else [free + resident()]
     return min(bounds + group_limits(), default=None)
 
@@ -65,13 +67,18 @@ def available() -> int | None:
 def group_limits(
     groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
 ) -> list[int]:
-    """Bytes that the process's control groups, and all groups above them, may take."""
+    """Return the bytes that the process's control groups, and all groups above them, may take.
+
+    Args:
+        groups: file that lists the process's control groups.
+        root: where the control groups are mounted.
+    """
     limits = []
     for line in groups.read_text().splitlines() if groups.exists() else ():
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):
             continue
-        # The second version of control groups has one tree, the first one for each controller.
+        # Version 2 has one tree of control groups, version 1 has one per controller.
         top, name = root, "memory.max"
         if controllers:
             top, name = root / "memory", "memory.limit_in_bytes"
@@ -83,8 +90,8 @@ def group_limits(
     return limits
 
 
-def _fields(path: Path) -> dict[str, int]:
-    """Name → bytes of the lines `name: number kB`."""
+def _read_kilobytes(path: Path) -> dict[str, int]:
+    """Return name → bytes of the lines `name: number kB` of a file."""
     found = {}
     for line in path.read_text().splitlines() if path.exists() else ():
         name, _, value = line.partition(":")
@@ -98,13 +105,13 @@ def _refusal(
 ) -> str:
     scans = ", ".join(f"{m} {' × '.join(map(str, grid.shape))}" for m, grid in grids.items())
     have = f"{room / GB:.1f} GB are available" if limit is None else f"the limit is {limit:g} GB"
-    ways = []
+    remedies = []
     if len(ensemble.models) > 1:
-        ways.append("give fewer runs")
+        remedies.append("give fewer runs")
     if ensemble.task.paired and len(grids) > 1:
-        ways.append("give fewer modalities (--image)")
-    ways.append(f"make room and allow it with --memory-limit {needed / GB + 0.1:.1f}")
+        remedies.append("give fewer modalities (--image)")
+    remedies.append(f"make room and allow it with --memory-limit {needed / GB + 0.1:.1f}")
     return (
         f"predicting {scans} in {ensemble.task.n_classes - 1} classes takes about "
-        f"{needed / GB:.1f} GB of memory, {have}; {', or '.join(ways)}"
+        f"{needed / GB:.1f} GB of memory, {have}; {', or '.join(remedies)}"
     )

@@ -1,10 +1,10 @@
-"""What a prediction leaves in its folder."""
+"""The files that a prediction leaves in its folder."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,11 @@ from crossvox.data.formats.probability_maps import Region, probability_writer
 from crossvox.evaluation.volumes import append_volumes, read_volumes, volumes
 from crossvox.inference.ensemble import Ensemble, Prediction
 from crossvox.inference.slabs import SlabCallback, entropy
+from crossvox.workflows.scans import InputScan
 
 VOLUMES = "volumes.csv"
 PROBABILITIES, UNCERTAINTY, DICOM = "_probabilities.nii.gz", "_uncertainty.nii.gz", ".seg.dcm"
-"""Endings of the files beside a label map, in place of its own."""
+"""Endings of the files beside a label map, in place of its own `.nii.gz`."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,12 @@ class Outputs:
     Attributes:
         probabilities: a 4-D file per scan, the classes along its last axis.
         uncertainty: the normalised entropy of the class probabilities, 0 to 1.
+        dicom_seg: a DICOM SEG of each scan that was given as a DICOM series.
     """
 
     probabilities: bool = False
     uncertainty: bool = False
+    dicom_seg: bool = False
 
 
 LABELS_ONLY = Outputs()
@@ -40,20 +43,17 @@ LABELS_ONLY = Outputs()
 
 @dataclass(frozen=True)
 class Target:
-    """One subject's scans and where their results go.
+    """One subject's scans, and where their results go.
 
     Attributes:
         case: name in the table of volumes.
-        images: modality → scan.
+        scans: modality → scan.
         files: modality → label map to write, ending in .nii.gz; other files are named after it.
-        series: modality → the DICOM files that its scan was read from; such a scan's label map
-            is written as DICOM SEG too.
     """
 
     case: str
-    images: Mapping[str, Path]
+    scans: Mapping[str, InputScan]
     files: Mapping[str, Path]
-    series: Mapping[str, Sequence[Path]] = field(default_factory=dict)
 
     @property
     def table(self) -> Path:
@@ -61,7 +61,7 @@ class Target:
         return next(iter(self.files.values())).parent / VOLUMES
 
     def beside(self, modality: str, ending: str) -> Path:
-        """The file of another kind that goes with the label map of `modality`."""
+        """Return the file with another ending beside the label map of `modality`."""
         file = self.files[modality]
         return file.with_name(file.name.removesuffix(".nii.gz") + ending)
 
@@ -69,13 +69,13 @@ class Target:
 def predict_to_files(
     ensemble: Ensemble, target: Target, ids: Mapping[str, int], outputs: Outputs
 ) -> Prediction:
-    """Segment one subject and write label maps, names, volumes and what else was asked for.
+    """Segment one subject, and write label maps, class names, volumes and what `outputs` asks for.
 
-    What an earlier prediction of the same scans left beside its label maps, and is not asked for
-    now, is removed: it would pass for this one's.
+    Probabilities, uncertainty and DICOM SEG of an earlier prediction of the same scans are
+    removed if they are not written anew, since they would pass for this prediction's.
 
     Args:
-        ensemble: what predicts.
+        ensemble: the trained models.
         target: scans and files.
         ids: class name → id in the label maps, in the order of the classes.
         outputs: what to write beside the label maps.
@@ -84,50 +84,53 @@ def predict_to_files(
         UsageError, DataError: as `Ensemble.predict`; or `volumes.csv` there is another table.
     """
     if target.table.exists():
-        read_volumes(target.table)  # another's table of that name is refused before any work
-    consumers: dict[str, list[SlabCallback]] = {m: [] for m in target.images}
+        read_volumes(target.table)  # refuses another table before any work
+    callbacks: dict[str, list[SlabCallback]] = {m: [] for m in target.scans}
     with contextlib.ExitStack() as files:
-        for m, image in target.images.items():
+        for m, scan in target.scans.items():
             if outputs.probabilities:
                 path = target.beside(m, PROBABILITIES)
                 names = ["background", *ensemble.task.classes]
-                write = files.enter_context(probability_writer(path, image, names))
-                consumers[m].append(_to(write, np.asarray))
+                write = files.enter_context(probability_writer(path, scan.geometry, names))
+                callbacks[m].append(_slab_writer(write, np.asarray))
             if outputs.uncertainty:
                 path = target.beside(m, UNCERTAINTY)
-                write = files.enter_context(probability_writer(path, image))
-                consumers[m].append(_to(write, lambda p: entropy(p)[None]))
-        prediction = ensemble.predict(target.images, consumers)
-        _remove_others(target, outputs)
-        _write_labels(target, prediction, ids)
+                write = files.enter_context(probability_writer(path, scan.geometry))
+                callbacks[m].append(_slab_writer(write, lambda p: entropy(p)[None]))
+        prediction = ensemble.predict({m: s.image for m, s in target.scans.items()}, callbacks)
+        _remove_stale(target, outputs)
+        _write_labels(target, prediction, ids, outputs)
     return prediction
 
 
-def _remove_others(target: Target, outputs: Outputs) -> None:
-    for m in target.files:
-        asked = {
+def _remove_stale(target: Target, outputs: Outputs) -> None:
+    """Remove files of an earlier prediction that are not written anew."""
+    for m, scan in target.scans.items():
+        written = {
             PROBABILITIES: outputs.probabilities,
             UNCERTAINTY: outputs.uncertainty,
-            DICOM: m in target.series,
+            DICOM: outputs.dicom_seg and bool(scan.series),
         }
-        for ending in (ending for ending, own in asked.items() if not own):
+        for ending in (ending for ending, is_written in written.items() if not is_written):
             target.beside(m, ending).unlink(missing_ok=True)
 
 
-def _to(
-    write: Callable[[np.ndarray, Region], None], made: Callable[[np.ndarray], np.ndarray]
+def _slab_writer(
+    write: Callable[[np.ndarray, Region], None], compute: Callable[[np.ndarray], np.ndarray]
 ) -> SlabCallback:
-    """A consumer that writes what is made of each slab's probabilities."""
-    return lambda slab: write(made(slab.values), slab.part)
+    """Return a callback that writes what `compute` makes of each slab's probabilities."""
+    return lambda slab: write(compute(slab.values), slab.part)
 
 
-def _write_labels(target: Target, prediction: Prediction, ids: Mapping[str, int]) -> None:
+def _write_labels(
+    target: Target, prediction: Prediction, ids: Mapping[str, int], outputs: Outputs
+) -> None:
     rows = []
     for m, file in target.files.items():
-        labels, affine = prediction.labels[m], prediction.affines[m]
-        if m in target.series:
-            write_dicom_seg(target.beside(m, DICOM), labels, affine, list(ids), target.series[m])
-        write_label(file, labels, ids, target.images[m])
+        scan, labels, affine = target.scans[m], prediction.labels[m], prediction.affines[m]
+        if outputs.dicom_seg and scan.series:
+            write_dicom_seg(target.beside(m, DICOM), labels, affine, list(ids), scan.series)
+        write_label(file, labels, ids, scan.geometry)
         facts = {"file": file.name, "case": target.case, "modality": m}
         rows += volumes(labels, affine, list(ids), **facts)
         write_label_tables(file.parent, ids)

@@ -1,4 +1,4 @@
-"""Segment scans with a trained run."""
+"""Load trained runs and segment scans with them: one subject's, or a split of a data set."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Literal
 from crossvox.config.registry import build_method
 from crossvox.data.checks import check, check_images
 from crossvox.data.formats.dicom.seg import require_dicom
+from crossvox.data.formats.nifti import Volume
 from crossvox.data.manifest import Case, Manifest, as_manifest
 from crossvox.errors import UsageError
-from crossvox.inference.ensemble import Ensemble, Prediction, require_known_modalities
+from crossvox.inference.ensemble import Ensemble, require_known_modalities
 from crossvox.inference.model import Largest, TrainedModel
 from crossvox.training.checkpoint import load_weights
 from crossvox.training.compute import Accelerator, Compute
@@ -24,22 +25,24 @@ from crossvox.workflows.memory import require_memory
 from crossvox.workflows.messages import Echo, report_problems
 from crossvox.workflows.outputs import LABELS_ONLY, Outputs, Target, predict_to_files
 from crossvox.workflows.run import Run
+from crossvox.workflows.scans import InputScan
 
 Checkpoint = Literal["best", "last"]
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a run is used, whatever it is used on.
+    """How trained runs are used.
 
     Args:
         checkpoint: the weights with the highest validation score, or the last ones.
-        overlap: of the sliding windows; None = as the run's configuration says.
+        overlap: share of a sliding window that its neighbour covers too; None = as configured in
+            the run.
         tta: average over mirror images, along axes on which no left and right class change places.
-        largest: always or never keep one part only of each class that is one piece in the labelled
-            training scans (the largest, unless another lies better), or auto, if the method does;
-            None = as the run's configuration says.
-        weigh: weigh the classes in label maps as the method does; None likewise.
+        largest: keep only one component of each class that is one piece in the labelled training
+            scans (the largest, unless another lies better): always, never, or auto, which leaves
+            it to the method; None = as configured in the run.
+        weigh: use the method's class weights for label maps; None = as configured in the run.
         accelerator: "auto" takes a GPU where there is one.
         threads: CPU threads; None leaves the choice to torch.
         memory_limit: GB of memory that may be taken in all; None = what is available.
@@ -56,21 +59,13 @@ class Options:
 
 
 def load_model(run: Run, options: Options) -> TrainedModel:
-    """The run's method with a checkpoint's weights, ready to predict.
+    """Return the run's method with a checkpoint's weights, ready to predict.
 
     Raises:
-        UsageError: there is no such checkpoint or device.
+        UsageError: there is no such checkpoint or device, or an option does not fit the run.
         DataError: the checkpoint is damaged.
     """
     path = run.checkpoint(options.checkpoint)
-    compute = Compute(accelerator=options.accelerator, threads=options.threads)
-    device = launch(compute).device
-    method = build_method(run.task, run.config)
-    load_weights(path, method)
-    inference = run.config.inference
-    given = {name: getattr(options, name) for name in ("overlap", "largest", "weigh")}
-    asked = {name: value for name, value in given.items() if value is not None}
-    inference = dataclasses.replace(inference, **asked)
     if options.largest == "always" and not run.task.one_piece:
         raise UsageError(
             f"{run.path}: no class was found to be one piece in its labelled scans when it was "
@@ -80,15 +75,22 @@ def load_model(run: Run, options: Options) -> TrainedModel:
         raise UsageError(
             f"{run.path}: left and right classes forbid mirroring along every axis; leave --tta out"
         )
-    inference = dataclasses.replace(inference, tta=options.tta or inference.tta)
+    device = launch(Compute(accelerator=options.accelerator, threads=options.threads)).device
+    method = build_method(run.task, run.config)
+    load_weights(path, method)
+    asked = {name: getattr(options, name) for name in ("overlap", "largest", "weigh")}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    configured = run.config.inference
+    inference = dataclasses.replace(configured, **asked, tta=options.tta or configured.tta)
     return TrainedModel(method, run.preprocessing, inference, device)
 
 
 class Predictor(Ensemble):
     """One trained run, or several whose class probabilities are averaged.
 
-    `Predictor("runs/first").predict({"ct": "scan.nii.gz"}).labels["ct"]` is an (X, Y, Z) int16
-    array of class indices on the scan's own grid, 0 background, k the k-th of `classes`.
+    >>> predictor = Predictor("runs/first")
+    >>> prediction = predictor.predict({"ct": "scan.nii.gz"})
+    >>> prediction.labels["ct"]  # (X, Y, Z) int16: 0 background, k the k-th of `classes`
 
     Attributes:
         runs: the descriptions of the run directories.
@@ -124,19 +126,20 @@ def predict_images(
     out: Path,
     options: Options = Options(),
     outputs: Outputs = LABELS_ONLY,
-    series: Mapping[str, Sequence[Path]] | None = None,
     echo: Echo = print,
 ) -> list[Path]:
-    """Segment the scans of one subject and write `<file name>_<modality>.nii.gz` for each.
+    """Segment the scans of one subject, and write `<scan's name>_<modality>.nii.gz` for each.
+
+    >>> predict_images(Path("runs/first"), {"ct": Path("scan.nii.gz")}, Path("segmented"))
+    [PosixPath('segmented/scan_ct.nii.gz')]
 
     Args:
         paths: the run directory, or several to average.
-        images: modality → scan; a run on unpaired data looks at each of them alone.
-        out: folder for the label maps, on the scans' own grids and with the original ids.
+        images: modality → NIfTI file, folder with one DICOM series, or `FOLDER#UID`; a run on
+            unpaired data sees each of them alone.
+        out: folder for the label maps, on the scans' own grids and with the data set's ids.
         options: checkpoint, overlap, mirroring and device.
-        outputs: what to write beside them.
-        series: modality → the DICOM files that its scan was read from; its label map is written
-            as DICOM SEG too, `<file name>_<modality>.seg.dcm`.
+        outputs: what to write beside the label maps.
         echo: takes the lines for the user.
 
     Returns:
@@ -148,19 +151,24 @@ def predict_images(
         DataError: a scan has errors; nothing is written then.
     """
     require_folder(out)
-    if series:
+    if outputs.dicom_seg:
         require_dicom()
-    paths = run_paths(paths)
+    paths = distinct_runs(paths)
     require_known_modalities(Run.load(paths[0]).task, images)
-    report_problems(check_images(images), echo)
-    files = {m: out / f"{_stem(image)}_{m}.nii.gz" for m, image in images.items()}
-    inputs = {real_path(image) for image in images.values()}
+    scans = {m: InputScan.from_path(path) for m, path in images.items()}
+    if outputs.dicom_seg and not any(scan.series for scan in scans.values()):
+        raise UsageError("--dicom-seg: no scan is a DICOM series; give --image ct=FOLDER")
+    subject = {m: scan.image for m, scan in scans.items()}
+    volumes = {m: image for m, image in subject.items() if isinstance(image, Volume)}
+    report_problems(check_images({m: scan.path for m, scan in scans.items()}, volumes), echo)
+    files = {m: out / f"{scan.name}_{m}.nii.gz" for m, scan in scans.items()}
+    inputs = {real_path(scan.path) for scan in scans.values()}
     for file in files.values():
         if real_path(file) in inputs:
             raise UsageError(f"{file}: would overwrite the scan of that name; give another --out")
     predictor = Predictor(*paths, options=options)
-    require_memory(predictor, [images], options.memory_limit, echo)
-    target = Target(_stem(next(iter(images.values()))), images, files, series or {})
+    require_memory(predictor, [subject], options.memory_limit, echo)
+    target = Target(next(iter(scans.values())).name, scans, files)
     return _predict(predictor, target, outputs, echo)
 
 
@@ -173,14 +181,15 @@ def predict_split(
     outputs: Outputs = LABELS_ONLY,
     echo: Echo = print,
 ) -> list[Path]:
-    """Segment all cases of a split and write `<case>_<modality>.nii.gz`; no label is opened.
+    """Segment all cases of a split, and write `<case>_<modality>.nii.gz`. No label is opened.
 
-    Raises and returns as `predict_images`, and `UsageError` for a split without cases.
+    Arguments, result and errors are those of `predict_images`. A split without cases is a
+    `UsageError`, too.
     """
     require_folder(out)
-    paths = run_paths(paths)
+    paths = distinct_runs(paths)
     task = Run.load(paths[0]).task
-    manifest, cases = cases_of(data, split)
+    manifest, cases = load_split(data, split)
     for case in cases:
         require_known_modalities(task, case.images)
     report_problems(check(manifest, (), splits=(split,)), echo)
@@ -189,21 +198,22 @@ def predict_split(
     written = []
     for case in cases:
         files = {m: out / f"{case.id}_{m}.nii.gz" for m in case.images}
-        written += _predict(predictor, Target(case.id, case.images, files), outputs, echo)
+        scans = {m: InputScan.from_path(path) for m, path in case.images.items()}
+        written += _predict(predictor, Target(case.id, scans, files), outputs, echo)
     return written
 
 
-def run_paths(paths: Path | Sequence[Path]) -> tuple[Path, ...]:
-    """The run directories, each of them once; raises `UsageError` for one given twice."""
+def distinct_runs(paths: Path | Sequence[Path]) -> tuple[Path, ...]:
+    """Return the run directories; raise `UsageError` if one is given twice."""
     given = (paths,) if isinstance(paths, Path | str) else tuple(paths)
     for path in given:
         if given.count(path) > 1:
-            raise UsageError(f"{path} is given twice; an ensemble is of different runs")
+            raise UsageError(f"{path} is given twice; an ensemble needs different runs")
     return tuple(Path(path) for path in given)
 
 
-def cases_of(data: Manifest | Path, split: str) -> tuple[Manifest, Sequence[Case]]:
-    """A manifest and the cases of a split; raises `UsageError` if there are none."""
+def load_split(data: Manifest | Path, split: str) -> tuple[Manifest, Sequence[Case]]:
+    """Return a manifest and the cases of a split; raise `UsageError` if there are none."""
     manifest = as_manifest(data)
     cases = manifest.split(split)
     if not cases:
@@ -213,20 +223,10 @@ def cases_of(data: Manifest | Path, split: str) -> tuple[Manifest, Sequence[Case
     return manifest, cases
 
 
-def timing(prediction: Prediction) -> str:
-    """The stages of a prediction and their seconds, as text."""
-    stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in prediction.seconds.items())
-    return f"{sum(prediction.seconds.values()):.1f} s ({stages})"
-
-
 def _predict(predictor: Predictor, target: Target, outputs: Outputs, echo: Echo) -> list[Path]:
+    """Predict one subject, and print its files and how long each stage took."""
     start = time.perf_counter()
     prediction = predict_to_files(predictor, target, predictor.ids, outputs)
     prediction.add_time("write", start + sum(prediction.seconds.values()))
-    echo(f"{', '.join(str(file) for file in target.files.values())}: {timing(prediction)}")
+    echo(f"{', '.join(str(file) for file in target.files.values())}: {prediction.timing}")
     return list(target.files.values())
-
-
-def _stem(path: Path) -> str:
-    """File name without .nii or .nii.gz."""
-    return path.name.removesuffix(".gz").removesuffix(".nii")

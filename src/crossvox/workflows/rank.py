@@ -18,7 +18,7 @@ from crossvox.inference.model import TrainedModel
 from crossvox.inference.ranking import Candidate, Ranked, Strategy, describe, order, uncertainty
 from crossvox.utils.files import atomic_write, require_writable
 from crossvox.workflows.messages import Echo, report_problems
-from crossvox.workflows.predict import Options, cases_of, load_model
+from crossvox.workflows.predict import Options, load_model, load_split
 from crossvox.workflows.prepare import Scan
 from crossvox.workflows.run import Run
 
@@ -55,7 +55,7 @@ def rank_cases(
     """
     require_writable(out.parent)
     run = Run.load(path)
-    manifest, cases = cases_of(data, "train")
+    manifest, cases = load_split(data, "train")
     for modality in manifest.modalities:
         if modality not in run.task.modalities:
             raise UsageError(

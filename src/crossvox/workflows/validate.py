@@ -1,29 +1,34 @@
-"""Validation during training: Dice in native space, by the same path as `predict`."""
+"""Validation during training: Dice on the scans' own grids, by the same path as `evaluate`."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from crossvox.batch import IGNORE
-from crossvox.data.formats.nifti import read_header, read_label
+from crossvox.data.formats.nifti import read_header
 from crossvox.data.manifest import Case, Manifest
 from crossvox.data.prepare.preprocess import PreparedScan
 from crossvox.data.prepare.store import Store
-from crossvox.evaluation.metrics import dice
+from crossvox.inference.ensemble import Prediction
 from crossvox.inference.model import TrainedModel
 from crossvox.methods.base import Method
 from crossvox.workflows.run import Run
+from crossvox.workflows.scoring import mean_defined, score_cases
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Scores a method on the labelled cases of the val split; call it with a method.
+    """Score a method on the labelled cases of the val split.
+
+    >>> validate = Validation(run, manifest, store)
+    >>> validate(method, step=400)["score"]  # mean Dice over classes and modalities
 
     Attributes:
-        run: whose validation it is.
+        run: the run that is trained.
         manifest: the data set.
         store: holds the prepared images of the val split.
     """
@@ -34,53 +39,47 @@ class Validation:
 
     @property
     def cases(self) -> list[Case]:
-        """The labelled cases of the val split; a run without any cannot validate."""
+        """The labelled cases of the val split; without any, a run cannot be validated."""
         return [case for case in self.manifest.split("val") if case.labels]
 
     def __call__(self, method: Method, step: int) -> dict[str, float]:
-        """Mean Dice per modality and class, per modality, and over the modalities as `score`."""
+        """Return the mean Dice per modality and class, per modality, and overall.
+
+        Returns:
+            `dice/<modality>/<class>`, `dice/<modality>`, `dice`, and `score`, which equals
+            `dice`. Means that are not defined are left out.
+        """
         device = next(method.parameters()).device
-        predictor = TrainedModel(method, self.run.preprocessing, self.run.config.inference, device)
-        found: dict[tuple[str, str], list[float]] = {}
-        for case in self.cases:
-            prepared = {m: _prepared(self.store, case, m) for m in case.images}
+        model = TrainedModel(method, self.run.preprocessing, self.run.config.inference, device)
+
+        def predict(case: Case) -> Prediction:
+            prepared = {m: self._read_prepared(case, m) for m in case.images}
             native = {m: read_header(path) for m, path in case.images.items()}
-            labels = predictor.predict_prepared(prepared, native)
-            for modality, path in case.labels.items():
-                truth = read_label(
-                    path, self.manifest.labels, self.manifest.ignore, native[modality]
-                )
-                for name, value in self._dice(case, labels[modality], truth):
-                    found.setdefault((modality, name), []).append(value)
-        return self._summary(found)
+            return Prediction(model.predict_prepared(prepared, native))
 
-    def _dice(
-        self, case: Case, prediction: np.ndarray, truth: np.ndarray
-    ) -> list[tuple[str, float]]:
-        looked_at = truth != IGNORE
-        return [
-            (name, dice((prediction == index) & looked_at, truth == index))
-            for index, name in enumerate(self.run.task.classes, start=1)
-            if case.annotated is None or name in case.annotated
-        ]
+        classes = self.run.task.classes
+        scored = score_cases(predict, self.cases, self.manifest, classes, distances=False)
+        return self._summary([row for case in scored for row in case.rows])
 
-    def _summary(self, found: dict[tuple[str, str], list[float]]) -> dict[str, float]:
+    def _read_prepared(self, case: Case, modality: str) -> PreparedScan:
+        entry = self.store.image(case, modality)
+        return PreparedScan(
+            entry.array[:].astype(np.float32), entry.grid, entry.fill, entry.body_box
+        )
+
+    def _summary(self, rows: Sequence[dict[str, Any]]) -> dict[str, float]:
         summary: dict[str, float] = {}
         for modality in self.run.task.modalities:
-            means = {name: _mean(found.get((modality, name), [])) for name in self.run.task.classes}
-            summary.update({f"dice/{modality}/{n}": v for n, v in means.items() if v == v})
-            summary[f"dice/{modality}"] = _mean(list(means.values()))
-        summary["dice"] = _mean([summary[f"dice/{m}"] for m in self.run.task.modalities])
+            means = {
+                name: mean_defined(
+                    row["dice"]
+                    for row in rows
+                    if (row["modality"], row["class"]) == (modality, name)
+                )
+                for name in self.run.task.classes
+            }
+            summary |= {f"dice/{modality}/{name}": mean for name, mean in means.items()}
+            summary[f"dice/{modality}"] = mean_defined(means.values())
+        summary["dice"] = mean_defined(summary[f"dice/{m}"] for m in self.run.task.modalities)
         summary["score"] = summary["dice"]
         return {name: value for name, value in summary.items() if not math.isnan(value)}
-
-
-def _prepared(store: Store, case: Case, modality: str) -> PreparedScan:
-    entry = store.image(case, modality)
-    return PreparedScan(entry.array[:].astype(np.float32), entry.grid, entry.fill, entry.body_box)
-
-
-def _mean(values: list[float]) -> float:
-    """Mean of what is defined; NaN if nothing is."""
-    defined = [value for value in values if not math.isnan(value)]
-    return sum(defined) / len(defined) if defined else math.nan

@@ -9,7 +9,7 @@ from crossvox.cli.parser import add_flag, parse, parse_names, required
 from crossvox.data.crops.misalign import Misalign
 from crossvox.data.manifest import load_manifest
 from crossvox.evaluation.scores import table
-from crossvox.workflows.evaluate import Given, evaluate
+from crossvox.workflows.evaluate import Scenario, evaluate
 
 
 def evaluate_command(argv: list[str]) -> int:
@@ -28,7 +28,7 @@ def evaluate_command(argv: list[str]) -> int:
         values["split"],
         values["out"],
         read_options(values),
-        given=Given(
+        scenario=Scenario(
             parse_names("--modalities", values["modalities"]), Misalign(**values["misalign"])
         ),
         overlays=values["overlays"],

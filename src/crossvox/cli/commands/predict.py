@@ -12,7 +12,6 @@ from crossvox.data.manifest import SPLITS, load_manifest
 from crossvox.errors import UsageError
 from crossvox.inference.model import Largest
 from crossvox.training.compute import Accelerator
-from crossvox.workflows.dicom_input import nifti_images
 from crossvox.workflows.outputs import Outputs
 from crossvox.workflows.predict import Checkpoint, Options, predict_images, predict_split
 
@@ -37,14 +36,10 @@ def predict_command(argv: list[str]) -> int:
     required(values, "out")
     if bool(images) == (values["data"] is not None):
         raise UsageError("give either --image MODALITY=FILE or --data DATASET.json --split NAME")
-    outputs = Outputs(values["save_probabilities"], values["save_uncertainty"])
+    outputs = Outputs(values["save_probabilities"], values["save_uncertainty"], values["dicom_seg"])
     options = read_options(values)
     if images:
-        with nifti_images(images) as given:
-            series = given.series if values["dicom_seg"] else {}
-            if values["dicom_seg"] and not series:
-                raise UsageError("--dicom-seg: no scan is a DICOM series; give --image ct=FOLDER")
-            predict_images(values["run"], given.files, values["out"], options, outputs, series)
+        predict_images(values["run"], images, values["out"], options, outputs)
         return 0
     if values["dicom_seg"]:
         raise UsageError("--dicom-seg: the scans of a data set are NIfTI files; give --image")

@@ -14,7 +14,7 @@ from crossvox.data.checks.scans import (
     placement_problems,
     registered_placement_problems,
 )
-from crossvox.data.formats.nifti import NiftiFile, NiftiHeader, read_nifti
+from crossvox.data.formats.nifti import NiftiFile, NiftiHeader, Volume, as_nifti, read_nifti
 from crossvox.data.manifest import SPLITS, Case, Manifest, load_valid_cases
 from crossvox.data.problems import Problem
 
@@ -75,9 +75,16 @@ def check_manifest(path: Path, root: Path | None = None) -> tuple[Manifest | Non
     return manifest, problems + run.problems
 
 
-def check_images(images: Mapping[str, Path]) -> list[Problem]:
-    """List what is wrong with the scans of one subject, given as modality → file."""
-    run = _DatasetCheck(None)
+def check_images(
+    images: Mapping[str, Path], volumes: Mapping[str, Volume] | None = None
+) -> list[Problem]:
+    """List what is wrong with the scans of one subject.
+
+    Args:
+        images: modality → path of the scan.
+        volumes: modality → the scan, where it was read already, from another format than NIfTI.
+    """
+    run = _DatasetCheck(None, volumes=volumes or {})
     case = Case("", "test", images)
     for modality, path in images.items():
         run.check_image(case, modality, Path(path))
@@ -93,6 +100,7 @@ class _DatasetCheck:
         manifest: the data set; None if there are scans alone.
         skip: true for images that need not be read again.
         read_label: reads a label map.
+        volumes: modality → scan that was read already.
         problems: those found so far.
         images: the images named so far.
         labels: the label maps named so far.
@@ -103,6 +111,7 @@ class _DatasetCheck:
     manifest: Manifest | None
     skip: Callable[[Path], bool] = lambda path: False
     read_label: Callable[[Path], NiftiFile] = read_nifti
+    volumes: Mapping[str, Volume] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     images: list[FileUse] = field(default_factory=list)
     labels: list[FileUse] = field(default_factory=list)
@@ -133,7 +142,8 @@ class _DatasetCheck:
         use = FileUse(case.id, case.split, modality, path)
         header = None
         if not self.skip(path):
-            file = read_nifti(path)
+            volume = self.volumes.get(modality)
+            file = read_nifti(path) if volume is None else as_nifti(volume.data, volume.grid, path)
             header, problems = file.header, file.problems
             if header is not None and file.stored is not None:
                 problems = problems + image_problems(file.stored)

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from crossvox.data.formats.dicom.seg import write_dicom_seg
+from crossvox.data.formats.nifti import read_image
 from crossvox.errors import DataError, UsageError
 from crossvox.utils.palette import class_rgb
+from crossvox.workflows.outputs import Outputs
 from crossvox.workflows.predict import predict_images
+from fixtures.dicom import in_order, write_series
 from fixtures.run import trained
 
 pydicom = pytest.importorskip("pydicom")
@@ -178,21 +181,14 @@ def test_an_anonymised_series_will_do_if_it_has_its_identifiers(tmp_path):
 
 
 def test_predict_writes_it_beside_the_label_map(tmp_path, unpaired_files):
-    scan = unpaired_files.case("ct6").images["ct"]
-    lps = np.diag([-1, -1, 1, 1]) @ nib.load(scan).affine
-    assert np.linalg.det(lps) > 0  # as in every DICOM series
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    row, column = (lps[:3, :2] / spacing[:2]).T
-    shape = nib.load(scan).shape
-    files = series(
-        tmp_path / "ct", (*row, *column), (*spacing[1::-1], spacing[2]), lps[:3, 3], shape
-    )
+    scan = read_image(unpaired_files.case("ct6").images["ct"])
+    write_series(tmp_path / "ct", np.rint(scan.data), scan.grid.affine)
     run = trained(unpaired_files.path, tmp_path / "run")
-    image = {"ct": scan}
-    (file,) = predict_images(run, image, tmp_path / "out", series={"ct": files})
+    image, out = {"ct": tmp_path / "ct"}, tmp_path / "out"
+    (file,) = predict_images(run, image, out, outputs=Outputs(dicom_seg=True))
     ids = np.asanyarray(nib.load(file).dataobj)
-    seg = highdicom.seg.segread(tmp_path / "out" / "s6 ctü_ct.seg.dcm")
-    uids = [pydicom.dcmread(file).SOPInstanceUID for file in files]
+    seg = highdicom.seg.segread(out / "ct_ct.seg.dcm")
+    uids = [pydicom.dcmread(file).SOPInstanceUID for file in in_order(tmp_path / "ct")]
     frames = seg.get_pixels_by_source_instance(uids, combine_segments=True)
     assert np.array_equal(np.array([0, 3, 9])[frames], ids.transpose(2, 1, 0)) and ids.any()
 

@@ -12,7 +12,6 @@ import pytest
 from crossvox.data.formats.dicom.series import choose_series, list_series, read_series
 from crossvox.data.formats.nifti import read_image
 from crossvox.errors import DataError, UsageError
-from crossvox.workflows.dicom_input import nifti_images
 from fixtures.dicom import MARKED, SECRET, change, in_order, plain, write_series
 
 SHAPE = (9, 7, 6)
@@ -80,12 +79,6 @@ def test_dicom_and_nifti_of_one_scan_are_the_same(tmp_path, turn, slope, interce
     found = read(tmp_path / "dicom")
     np.testing.assert_array_equal(found.data, wanted.data)
     np.testing.assert_allclose(found.grid.affine, wanted.grid.affine, atol=1e-4)
-    with nifti_images({"ct": tmp_path / "dicom", "mr": tmp_path / "scan.nii.gz"}) as given:
-        assert given.files["mr"] == tmp_path / "scan.nii.gz"
-        written = read_image(given.files["ct"])
-        np.testing.assert_array_equal(written.data, wanted.data)
-        np.testing.assert_allclose(written.grid.affine, wanted.grid.affine, atol=1e-4)
-    assert not given.files["ct"].exists()
 
 
 def test_slices_scaled_one_by_one_as_in_pet(tmp_path: Path) -> None:
@@ -128,8 +121,8 @@ def test_of_several_series_one_must_be_named(tmp_path: Path) -> None:
     assert choose_series(tmp_path, second).uid == second
     with pytest.raises(UsageError, match=r"no series 1\.2 in it"):
         choose_series(tmp_path, "1.2")
-    with nifti_images({"ct": Path(f"{tmp_path}#{second}")}) as given:
-        np.testing.assert_array_equal(read_image(given.files["ct"]).data, values(2)[:, :, :4])
+    chosen = read_series(choose_series(tmp_path, second))
+    np.testing.assert_array_equal(chosen.data, values(2)[:, :, :4])
 
 
 @pytest.mark.parametrize("gone, words", [([2], ["1 slice missing", "after slice 2", "5 mm"]),
@@ -247,9 +240,3 @@ def test_without_pydicom_the_extra_is_named(folder: Path, monkeypatch) -> None:
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(UsageError, match=r"crossvox\[dicom\]"):
         list_series(folder)
-
-
-@pytest.mark.parametrize("name", ["nowhere", "nowhere#1.2.3", "file#name.nii.gz"])
-def test_names_of_files_are_passed_on(tmp_path: Path, name: str) -> None:
-    with nifti_images({"ct": tmp_path / name}) as given:
-        assert given.files == {"ct": tmp_path / name} and given.series == {}

@@ -145,7 +145,7 @@ def read_series(series: Series) -> Stack:
     order, grid = stack_grid(_slices(headers, series), series.files[0].parent)
     # A slice that is smaller than its header says is refused before memory is taken for all.
     _pixels(series.files[order[0]])
-    data = np.empty(grid.shape, dtype=np.float32)
+    data = np.empty(grid.shape, dtype=np.float32, order="F")  # as NIfTI files have it
     for k, number in enumerate(order):
         data[:, :, k] = _pixels(series.files[number]).T
     return Stack(data, grid, tuple(series.files[number] for number in order))

@@ -1,6 +1,6 @@
 """NIfTI files: a reader that trusts no header, and writers that keep a scan's geometry."""
 
-from crossvox.data.formats.nifti.reader import NiftiFile, NiftiHeader, read_nifti
+from crossvox.data.formats.nifti.reader import NiftiFile, NiftiHeader, as_nifti, read_nifti
 from crossvox.data.formats.nifti.scans import (
     Scan,
     Volume,
@@ -19,6 +19,7 @@ __all__ = [
     "Scan",
     "Volume",
     "as_image",
+    "as_nifti",
     "as_volume",
     "header_like",
     "label_indices",

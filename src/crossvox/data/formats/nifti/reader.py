@@ -164,6 +164,21 @@ def read_nifti(path: Path, voxels: bool = True) -> NiftiFile:
     return NiftiFile(path, header, stored, readable, problems, digest)
 
 
+def as_nifti(values: np.ndarray, grid: Grid, path: Path) -> NiftiFile:
+    """Return a scan in memory as `read_nifti` would return a file of it.
+
+    Args:
+        values: (X, Y, Z).
+        grid: its grid.
+        path: what problems are reported of, such as the DICOM folder it was read from.
+    """
+    fields = nib.Nifti1Image(np.broadcast_to(np.uint8(0), grid.shape), grid.affine).header
+    header = NiftiHeader(grid.shape, grid.spacing, grid.affine, values.dtype, 0, None, fields)
+    found = (_shape_problem(header), _geometry_problem(header))
+    problems = [replace(problem, file=str(path)) for problem in found if problem]
+    return NiftiFile(path, header, values.reshape(-1, order="F"), True, problems)
+
+
 def format_shape(shape: tuple[int, ...]) -> str:
     """Return a shape as text: 6×5×4."""
     return "×".join(map(str, shape))

@@ -1,0 +1,76 @@
+"""The scans given to a command: NIfTI files and folders with a DICOM series."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from crossvox.data.formats.dicom.series import choose_series, read_series
+from crossvox.data.formats.nifti import Volume, read_header
+from crossvox.data.geometry import Grid
+
+
+@dataclass(frozen=True)
+class InputScan:
+    """One scan to segment.
+
+    Attributes:
+        path: as it was given.
+        name: what its results are named after: the file's name without .nii or .nii.gz, or the
+            DICOM folder's name.
+        image: the NIfTI file, or the volume of the DICOM series.
+        series: the DICOM files, in the order of the slices; empty for NIfTI.
+    """
+
+    path: Path
+    name: str
+    image: Path | Volume
+    series: tuple[Path, ...] = ()
+
+    @classmethod
+    def from_path(cls, path: Path) -> InputScan:
+        """Read the DICOM series that a path names, or take the path for a NIfTI file.
+
+        >>> InputScan.from_path(Path("scan.nii.gz")).name
+        'scan'
+        >>> InputScan.from_path(Path("study#1.2.840.1")).series  # one of the series in `study`
+
+        Args:
+            path: NIfTI file, folder with one DICOM series, or `FOLDER#UID`.
+
+        Raises:
+            UsageError: several series in a folder and none named, or pydicom is not installed.
+            DataError: the series forms no regular volume.
+        """
+        folder, uid = _dicom_folder(path)
+        if folder is None:
+            return cls(path, path.name.removesuffix(".gz").removesuffix(".nii"), path)
+        stack = read_series(choose_series(folder, uid))
+        # NIfTI stores affines in single precision. With the same rounding, a series and its
+        # conversion give the same result.
+        affine = stack.grid.affine.astype(np.float32).astype(np.float64)
+        volume = Volume(stack.data, Grid(stack.grid.shape, affine))
+        return cls(path, folder.resolve().name, volume, stack.files)
+
+    @property
+    def geometry(self) -> Path | Grid:
+        """What result files take their geometry from: the NIfTI file, or the series' grid."""
+        return self.image.grid if isinstance(self.image, Volume) else self.image
+
+
+def grid_of(image: Path | Volume) -> Grid:
+    """Return the grid of a scan, from the header alone if it is a file."""
+    return image.grid if isinstance(image, Volume) else read_header(image)
+
+
+def _dicom_folder(path: Path) -> tuple[Path | None, str | None]:
+    """Return the DICOM folder and the series' UID that a path names; None if it names a file."""
+    if path.is_dir():
+        return path, None
+    if not path.exists() and (named := re.fullmatch(r"(.+)#([0-9.]+)", str(path))):
+        folder = Path(named[1])
+        return (folder, named[2]) if folder.is_dir() else (None, None)
+    return None, None
