@@ -1,4 +1,4 @@
-"""Rows gathered from several processes, seen from one; methods/cmc/test_cac.py runs two."""
+"""Gathered rows as one process sees them; methods/cmc/test_cac.py runs two processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crossvox.losses.distributed import gather_rows, world_size
 
 @pytest.fixture
 def third_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last of three ranks, of which rank r holds r times what this one holds."""
+    """The last of three ranks; rank r holds r/2 times the values of this one."""
 
     def all_gather(parts: list[Tensor], own: Tensor) -> None:
         assert own.is_contiguous() and len(parts) == 3

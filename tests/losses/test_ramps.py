@@ -1,3 +1,5 @@
+"""The sigmoid ramp-up: its values and its range."""
+
 from __future__ import annotations
 
 import math

@@ -1,4 +1,4 @@
-"""What is particular to BCP; what holds for every method is in tests/methods/test_contract.py."""
+"""Tests specific to BCP; those for all methods are in tests/methods/test_contract.py."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def step(method: Method, batch: Batch, progress: float = 0.5) -> dict[str, Tenso
 
 
 def watch(method: Method) -> list[Tensor]:
-    """What the first modality's network is shown from now on."""
+    """The images that the first modality's network gets from now on."""
     seen: list[Tensor] = []
     method.nets[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     return seen
 
 
 def flat(task: Task, labelled: tuple[float, ...], unlabelled: tuple[float, ...]) -> Batch:
-    """A step whose crops are constant, so that each voxel tells where it came from."""
+    """A batch of constant crops, so that each voxel tells where it came from."""
     batch = make_batch(task, labelled=len(labelled), unlabelled=len(unlabelled))
     assert batch.unlabelled is not None
     for view, values in ((batch.labelled["ct"], labelled), (batch.unlabelled, unlabelled)):

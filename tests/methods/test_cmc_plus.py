@@ -1,4 +1,4 @@
-"""What is particular to CMC+; what holds for every method is in tests/methods/test_contract.py."""
+"""Tests specific to CMC+; those for all methods are in tests/methods/test_contract.py."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_box_of_another_row_is_pasted() -> None:
 
 
 def test_left_out_modalities_have_no_say() -> None:
-    """With drop 1 the disturbed crops are segmented alone; with 0 together where they match."""
+    """With drop 1 augmented crops are segmented alone, with 0 together where they match."""
     batch = make_batch(PAIRED)
     asked = {}
     for drop in (0.0, 1.0):
@@ -135,7 +135,7 @@ def cubes(*ends: tuple[int, int]) -> Tensor:
 
 
 def one_hot(label: Tensor) -> Tensor:
-    """Logits of a network that is sure of these classes."""
+    """Logits of a network that is certain of these classes."""
     return nn.functional.one_hot(label, 3).movedim(-1, 1) * 9.0
 
 
@@ -165,7 +165,7 @@ def test_of_two_classes_each_keeps_its_own_largest_part() -> None:
 
 
 def counted(*labels: Tensor, **options: object) -> Method:
-    """A method that has seen a batch for each label, whose labelled crops all have it."""
+    """A method that has seen one batch per label, with this label in all labelled crops."""
     method, batch = make_method("cmc+", UNPAIRED, **options), make_batch(UNPAIRED)
     for label in labels:
         views = {

@@ -1,4 +1,4 @@
-"""What is particular to CML; what holds for every method is in tests/methods/test_contract.py."""
+"""Tests specific to CML; those for all methods are in tests/methods/test_contract.py."""
 
 from __future__ import annotations
 

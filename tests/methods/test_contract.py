@@ -1,4 +1,4 @@
-"""What every registered method must keep to; a new method is tested by being registered."""
+"""The contract of methods, run over every registered one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TASKS = {
 
 
 def tasks(backbone: str) -> dict[str, Task]:
-    """The tasks to test a backbone with: all, or a few with a crop that suits it."""
+    """Tasks to test a backbone with: all, or two with a crop that it accepts."""
     if backbone == "unet":
         return TASKS
     patch = CROPS.get(backbone, CUBE)

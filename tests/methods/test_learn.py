@@ -1,4 +1,4 @@
-"""Every method learns: trained on synthetic scans, it finds the organs of unseen ones."""
+"""Every method, trained on the phantom, segments unseen scans of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REACHED = {
     "uamt": 0.35,
     "umml": 0.35,
 }
-"""Method → the mean Dice that it must reach; a new method is tested by being entered here."""
+"""Method → the mean Dice that it must reach; enter a new method here."""
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The moving average: by hand, on its own, and through a training that is interrupted."""
+"""Teachers: the moving average by hand, in methods, and across a resumed training."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def two_classes() -> nn.Conv3d:
 
 
 def steps(method: Method, numbers: range) -> None:
-    """Plain gradient steps, which have no state of their own to be lost."""
+    """Take plain gradient steps, whose optimiser has no state."""
     optimiser = torch.optim.SGD(method.parameter_groups(), lr=0.05)
     for t in numbers:
         optimiser.zero_grad()

@@ -1,4 +1,4 @@
-"""What every registered backbone must keep to."""
+"""The contract of backbones, run over every registered one."""
 
 from __future__ import annotations
 

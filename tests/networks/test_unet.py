@@ -1,4 +1,4 @@
-"""The U-Net: shapes, layout, what it refuses."""
+"""The U-Net: shapes, memory layout, refused options."""
 
 from __future__ import annotations
 
@@ -6,21 +6,17 @@ import dataclasses
 
 import pytest
 import torch
-from torch import Tensor
 
 from crossvox.batch import Task, Triple
 from crossvox.networks.unet import UNetBackbone
 from fixtures.methods import PATCH, crops, make_task
+from fixtures.tensors import noise
 
 
 def task_with(strides: tuple[Triple, ...], patch: Triple = PATCH) -> Task:
     return dataclasses.replace(
         make_task(), strides=strides, kernels=((3, 3, 3),) * len(strides), patch=patch
     )
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("rows", [1, 2])

@@ -1,3 +1,5 @@
+"""The original V-Net."""
+
 from __future__ import annotations
 
 import re

@@ -1,3 +1,5 @@
+"""The V-Net of the semi-supervised literature."""
+
 from __future__ import annotations
 
 import re

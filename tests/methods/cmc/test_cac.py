@@ -1,3 +1,5 @@
+"""L_CAC by hand, by its formula, and the degeneracy of eq. 3 as printed."""
+
 from __future__ import annotations
 
 import math
@@ -12,6 +14,7 @@ from torch import multiprocessing as mp
 from crossvox.losses.distributed import gather_rows
 from crossvox.methods.cmc.cac import CACForm, CACLoss, dice_similarity
 from fixtures.process_group import one_of_two, threads_of_groups
+from fixtures.tensors import noise
 
 
 def logits_of(p: Tensor) -> Tensor:
@@ -23,10 +26,6 @@ def logits_of(p: Tensor) -> Tensor:
 def in_line(*rows: list[float]) -> Tensor:
     """Logits of a single organ whose probabilities along a line of voxels are given per row."""
     return logits_of(torch.tensor(rows).view(len(rows), 1, -1, 1, 1))
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 LEFT, RIGHT, HALF = [1.0, 0.0], [0.0, 1.0], [0.5, 0.5]

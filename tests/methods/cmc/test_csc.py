@@ -1,3 +1,5 @@
+"""L_CSC by hand, by its formula, and the degeneracy of eq. 1 as printed."""
+
 from __future__ import annotations
 
 import math
@@ -8,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from crossvox.methods.cmc.csc import CSCLoss
+from fixtures.tensors import noise
 
 # Three patterns on 2×2×2 positions, centred, orthogonal, of norm 1.
 X = torch.tensor([1.0, 1, 1, 1, -1, -1, -1, -1]) / math.sqrt(8)
@@ -17,10 +20,6 @@ Y = torch.tensor([1.0, 1, -1, -1, 1, 1, -1, -1]) / math.sqrt(8)
 def features(*channels: Tensor) -> Tensor:
     """One row, (1, C, 2, 2, 2)."""
     return torch.stack(channels).view(1, -1, 2, 2, 2).clone()
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def similarity(a: Tensor, b: Tensor) -> Tensor:

@@ -4,21 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from crossvox.methods.cmc.fusion import Fusion
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def randomise(module: nn.Module) -> None:
-    """Give zero-initialised layers something to do."""
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for p in module.parameters():
-            p.copy_(0.2 * torch.randn(p.shape, generator=generator))
+from fixtures.tensors import noise, randomise
 
 
 def test_fusion_starts_as_nothing() -> None:

@@ -4,22 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crossvox.methods.cmc.mia import MIA, make_mia
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def randomise(module: nn.Module) -> None:
-    """Give zero-initialised layers something to do."""
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for p in module.parameters():
-            p.copy_(0.2 * torch.randn(p.shape, generator=generator))
+from fixtures.tensors import noise, randomise
 
 
 @pytest.mark.parametrize("form", ["gate", "danet", "none"])

@@ -1,3 +1,5 @@
+"""The ramps of α and β."""
+
 from __future__ import annotations
 
 import math

@@ -1,4 +1,4 @@
-"""Evidence by hand, against Dempster's rule step by step, and at its limits."""
+"""EFCD's layers by hand, against Dempster's rule step by step, and at their limits."""
 
 from __future__ import annotations
 

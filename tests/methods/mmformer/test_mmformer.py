@@ -1,3 +1,5 @@
+"""Tests specific to mmFormer; those for all methods are in tests/methods/test_contract.py."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Files of published weights: every wrapping is read, every other file is refused in one line."""
+"""Weights files: every known layout is read, anything else is refused in one line."""
 
 from __future__ import annotations
 
@@ -301,7 +301,7 @@ def test_equal_frozen_tensors_become_one_and_others_do_not():
 
 
 def test_networks_of_which_nothing_is_trained_share_nothing():
-    """A teacher's networks begin as equals, and each then follows its own student."""
+    """A teacher's networks start equal, and each follows its own student."""
     teacher = networks()[0].requires_grad_(False)
     other = copy.deepcopy(teacher)
     assert share_frozen([teacher, other]) == 0

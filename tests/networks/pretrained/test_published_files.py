@@ -1,4 +1,4 @@
-"""Stand-ins for the published files in full size, written by a program beside the fixtures."""
+"""Full-size stand-ins for the published files, written by a program next to the fixtures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROGRAM = FOLDER.parent / "fake_ckpt.py"
 
 @pytest.fixture(scope="module")
 def program():
-    """Two kinds each hold the same tensors, which are made once: they are a hundred million."""
+    """Two kinds hold the same hundred million values each, which are made once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(PROGRAM.parent)
         module = importlib.import_module(PROGRAM.stem)

@@ -1,3 +1,5 @@
+"""The adapter of a transformer block."""
+
 from __future__ import annotations
 
 import torch

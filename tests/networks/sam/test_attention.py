@@ -1,8 +1,10 @@
+"""Window attention against a reference that builds the padding."""
+
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from crossvox.networks.sam.attention import (
     WindowAttention,
@@ -11,10 +13,7 @@ from crossvox.networks.sam.attention import (
     split_windows,
 )
 from fixtures.attention import padded_attention, windows
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+from fixtures.tensors import noise
 
 
 def randomise(module: nn.Module) -> None:
@@ -23,7 +22,7 @@ def randomise(module: nn.Module) -> None:
 
 
 def attention(window: int, grid: int = 3, **options) -> WindowAttention:
-    """Of 6 channels and 2 heads, all of whose parameters matter."""
+    """Attention of 6 channels and 2 heads, with no parameter zero."""
     relative = options.pop("relative", True)
     side = window or grid
     module = WindowAttention(6, 2, (side,) * 3 if relative else None, window=window, **options)
@@ -71,7 +70,7 @@ def test_the_two_position_terms_differ():
 
 
 def test_padding_takes_part_in_the_softmax():
-    """Its values are what the padded keys carry, so that a change of these must show."""
+    """Padded keys carry values, so that changing their logits must change the result."""
     x, module = noise(1, 2, 2, 2, 6), attention(4)
     before = module(x)
     with torch.no_grad():

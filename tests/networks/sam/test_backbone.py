@@ -1,3 +1,5 @@
+"""The options of the SAM-Med3D backbone."""
+
 from __future__ import annotations
 
 import dataclasses

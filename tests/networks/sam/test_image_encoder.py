@@ -1,3 +1,5 @@
+"""SAM-Med3D's image encoder against numbers of the original program."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -50,7 +52,7 @@ def close(found: Tensor, expected: Tensor, tolerance: float) -> None:
 
 
 def size_of(fixture: Golden) -> ViTConfig:
-    """From a configuration in JSON, or in words as the published size's."""
+    """Build an encoder from a configuration in JSON, or in words for the published size."""
     text = fixture.facts["config"]
     if not text.startswith("{"):
         return published_size(text)
@@ -174,7 +176,7 @@ SIZE = ViTConfig(
 
 
 def tiny(size: ViTConfig = SIZE, *, reduction: int = 0, seed: int = 0) -> SamMed3DEncoder:
-    """All of whose parameters matter, the adapters' apart."""
+    """A small encoder with no parameter zero but the adapters'."""
     encoder = SamMed3DEncoder(size, (1, 3), reduction)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -271,7 +273,7 @@ def test_what_is_frozen_gets_no_update_and_no_decay(form):
 
 
 def test_trains_from_random_weights():
-    """Told to give back a smoothed image, it learns to."""
+    """It learns to return a smoothed image."""
     torch.manual_seed(0)
     encoder, x = SamMed3DEncoder(SIZE, (), 4), image(16, 16, 16)
     head = nn.Linear(8, 1)

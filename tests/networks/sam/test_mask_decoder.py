@@ -28,7 +28,7 @@ def inputs(fixture: Golden) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def outputs(fixture: Golden, given: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The answers with points and mask, and with neither, by the fixtures' names."""
+    """Outputs with points and mask, and without a prompt, by the fixtures' names."""
     image = inputs(fixture)["embedding"]
     channels, (x, y, z), salt = image.shape[1], image.shape[2:], fixture.facts["salt"]
     prompts, decoder = PromptEncoder(channels), MaskDecoder(channels)
@@ -55,7 +55,7 @@ def outputs(fixture: Golden, given: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def probe(result: Tensor, stride: str) -> Tensor:
-    """The part of it that a fixture's name ends in: `stride4`, `ch_stride8` or nothing."""
+    """The part that a fixture's name asks for: `stride4`, `ch_stride8` or all."""
     step = int(stride.rpartition("stride")[2] or 1)
     if stride.startswith("ch_"):
         return result[:, ::step]
@@ -138,7 +138,7 @@ def test_rows_do_not_see_each_other():
 
 
 def test_a_cell_knows_where_it_lies():
-    """Of an image that is the same everywhere, not all cells look alike."""
+    """In a constant image the cells still differ by their position."""
     net = decoder()
     with torch.no_grad():
         logits = net([f.mul(0).add(1) for f in features()])

@@ -1,3 +1,5 @@
+"""The pyramid decoder."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""The Universal Model's SwinUNETR against numbers of the original program."""
+
 from __future__ import annotations
 
 import re
@@ -16,7 +18,7 @@ PATCH = (64, 32, 32)
 
 
 def feature_size(fixture: Golden) -> int:
-    """Its configuration is a sentence."""
+    """The feature size, from the sentence in the fixture's metadata."""
     found = re.search(r"feature_size\W+(\d+)", fixture.facts.get("config", ""))
     return int(found[1]) if found else 48
 

@@ -1,3 +1,5 @@
+"""The Universal Model's U-Net against numbers of the original program."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -11,6 +13,7 @@ from torch.nn import functional as F
 from crossvox.networks.universal.unet import UniversalUNetBackbone
 from fixtures.golden import Golden, golden, rule_input, rule_state
 from fixtures.methods import make_task
+from fixtures.tensors import noise
 
 FIXTURES = golden("universal_unet_backbone")
 TOLERANCE = 3e-4
@@ -23,10 +26,6 @@ fixtures = pytest.mark.parametrize(
 
 def task(patch=(16, 16, 8)):
     return dataclasses.replace(make_task(), patch=patch)
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def loaded(fixture: Golden, norm: str) -> nn.ModuleDict:
@@ -55,7 +54,7 @@ def outputs(fixture: Golden, net: nn.ModuleDict) -> dict[str, Tensor]:
 
 
 def compare(expected: dict[str, Tensor], found: dict[str, Tensor], prefix: str = "") -> int:
-    """Check the probes whose name is `prefix` + stage, or that + `.strideN`; returns how many."""
+    """Check the probes named `prefix` + stage, also with `.strideN`; return their number."""
     number = 0
     for key, probe in expected.items():
         match = re.fullmatch(rf"{re.escape(prefix)}(\w+?)(?:\.stride(\d+))?", key)
@@ -70,7 +69,7 @@ def compare(expected: dict[str, Tensor], found: dict[str, Tensor], prefix: str =
 
 @fixtures
 def test_the_original_programs_numbers_come_out(fixture):
-    """The original normalises by its batch in evaluation too: what "batch" does in training."""
+    """The original uses the batch's statistics in evaluation too, as "batch" does in training."""
     expected, net = fixture.tensors(), loaded(fixture, "batch").train()
     found = outputs(fixture, net)
     assert compare(expected, found) >= 2
