@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,11 +17,12 @@ LIMIT = 2**31 - 2**20
 
 @dataclass(frozen=True)
 class _Entry:
-    """A file without its voxels, and these compressed."""
+    """A file without its voxels, these compressed, and the file's state before it was read."""
 
     file: NiftiFile
     voxels: bytes
     dtype: np.dtype
+    state: tuple[int, int]
 
 
 class LabelCache:
@@ -37,17 +39,27 @@ class LabelCache:
         self._entries: dict[Path, _Entry] = {}
 
     def __call__(self, path: Path) -> NiftiFile:
-        """Return the file as `read_nifti` does."""
-        if path in self._entries:
-            entry = self._entries[path]
+        """Return the file as `read_nifti` does; a file that was changed is read again."""
+        state, entry = _state(path), self._entries.get(path)
+        if entry is not None and entry.state == state:
             stored = np.frombuffer(blosc2.decompress2(entry.voxels), dtype=entry.dtype)
             return replace(entry.file, stored=stored)
         file = read_nifti(path)
-        if file.stored is not None and file.stored.nbytes < LIMIT:
+        if state is not None and file.stored is not None and file.stored.nbytes < LIMIT:
             packed = blosc2.compress2(file.stored, codec=blosc2.Codec.ZSTD, clevel=1, nthreads=1)
-            self._entries[path] = _Entry(replace(file, stored=None), packed, file.stored.dtype)
+            bare = replace(file, stored=None)
+            self._entries[path] = _Entry(bare, packed, file.stored.dtype, state)
         return file
 
     def sha256(self, path: Path) -> str:
         """Return the SHA-256 of the file's bytes."""
         return self(path).sha256
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Return size and time of a file; None if it cannot be looked at."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns

@@ -155,7 +155,9 @@ class Store:
             return self._open[file]
         entry = _read(file)
         if entry is None or not _is_of(entry, source, self.preprocessing.digest, coding):
-            self._prepare(file, modality, read(source), coding)
+            # Before the file is read: if it changes meanwhile, it is prepared again next time.
+            identity = _identity(source)
+            self._prepare(file, modality, read(source), identity, coding)
             entry = _read(file)
         if entry is None:
             raise DataError(f"{file}: just written but unreadable; is the disk full or failing?")
@@ -163,12 +165,17 @@ class Store:
         return entry
 
     def _prepare(
-        self, file: Path, modality: str, source: NiftiFile, coding: dict[str, Any] | None
+        self,
+        file: Path,
+        modality: str,
+        source: NiftiFile,
+        identity: dict[str, Any],
+        coding: dict[str, Any] | None,
     ) -> None:
         """Prepare a scan, or with a `coding` of class ids a label map, and write it."""
         header = source.require_sound()
         meta: dict[str, Any] = {
-            "source": _identity(source.path),
+            "source": identity,
             "sha256": source.sha256,
             "digest": self.preprocessing.digest,
             "coding": coding,
@@ -190,13 +197,13 @@ class Store:
 
 
 def _identity(source: Path) -> dict[str, Any]:
-    status = source.stat()
-    return {
-        "name": source.name,
-        "path": str(source.resolve()),
-        "size": status.st_size,
-        "mtime_ns": status.st_mtime_ns,
-    }
+    """Return name, path, size and time of a file; size and time are None if there is none."""
+    identity: dict[str, Any] = {"name": source.name, "path": str(source.resolve())}
+    try:
+        status = source.stat()
+    except OSError:
+        return identity | {"size": None, "mtime_ns": None}
+    return identity | {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
 def _is_of(
@@ -206,13 +213,10 @@ def _is_of(
     meta = entry.meta
     if meta["digest"] != digest or meta["coding"] != coding:
         return False
-    try:
-        now = _identity(source)
-    except OSError:
+    now = _identity(source)
+    if now["size"] is None or meta["source"]["size"] != now["size"]:
         return False
-    if meta["source"] == now:
-        return True
-    return meta["source"]["size"] == now["size"] and meta["sha256"] == sha256(source)
+    return meta["source"] == now or meta["sha256"] == sha256(source)
 
 
 def _write(file: Path, array: np.ndarray, meta: dict[str, Any]) -> None:
