@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
 import sys
 
 import pytest
@@ -76,6 +77,12 @@ def test_an_error_of_the_disk_names_the_log(tmp_path, monkeypatch):
     with pytest.raises(OSError) as caught:
         record.log(2, {"loss": 1.0})
     assert caught.value.filename == str(tmp_path / "tensorboard")
+
+
+def test_tensorboard_is_imported_by_the_first_numbers_only():
+    """Importing it takes a second, which commands that do not train should not wait."""
+    code = "import sys, crossvox.training.record; sys.exit('tensorboard' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_without_tensorboard_the_numbers_are_in_metrics_csv_alone(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -57,7 +57,7 @@ from crossvox.workflows.weights import (
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """A finished training.
 
     Attributes:
@@ -69,7 +69,7 @@ class Trained:
     score: float | None
 
 
-def train(config: RunConfig, echo: Echo = print) -> Trained:
+def train(config: RunConfig, echo: Echo = print) -> TrainingResult:
     """Train a new run.
 
     If `torchrun` or SLURM restarted the job after a failure, the run that it had begun goes on.
@@ -114,26 +114,29 @@ def train(config: RunConfig, echo: Echo = print) -> Trained:
     with timed(timings, "prepare"):
         method = _new_method(fabric, run, weights, echo)
         store, dataset = _prepare(fabric, run, manifest, labels, echo)
-    facts = {
-        "seed": config.seed,
-        "device": str(fabric.device),
-        "processes": fabric.world_size,
-        "threads": torch.get_num_threads(),
-        "data": hash_inputs(run, manifest, store, labels.sha256),
-        "weights": describe_weights(weights),
-        "moved_mm": {"/".join(key): s.round(1).tolist() for key, s in dataset.shifts.items()},
-        "timings": timings,
-    }
+    facts: dict[str, Any] = {}
+    with first_process(fabric) as first:
+        if first:
+            facts = {
+                "seed": config.seed,
+                "device": str(fabric.device),
+                "processes": fabric.world_size,
+                "threads": torch.get_num_threads(),
+                "data": hash_inputs(run, manifest, store, labels.sha256),
+                "weights": describe_weights(weights),
+                "moved_mm": {"/".join(k): s.round(1).tolist() for k, s in dataset.shifts.items()},
+                "timings": timings,
+            }
     del weights, labels  # the training can use their memory
 
-    # 4. Train.
+    # 4. Train. The first process writes the run directory.
     files, active = {PLAN: run.document()}, fabric.is_global_zero
     with RunRecord(config.out, config.to_dict(), facts, files=files, active=active) as record:
         validation = Validation(run, manifest, store)
         return _fit(fabric, run, method, dataset, validation, record, echo)
 
 
-def resume(path: Path, root: Path | None = None, echo: Echo = print) -> Trained:
+def resume(path: Path, root: Path | None = None, echo: Echo = print) -> TrainingResult:
     """Go on with an interrupted run; on a CPU bit for bit as if it had never stopped.
 
     Args:
@@ -188,7 +191,7 @@ def _load_same(config: RunConfig) -> Run:
     return run
 
 
-def _continue(fabric: Fabric, run: Run, root: Path | None, echo: Echo) -> Trained:
+def _continue(fabric: Fabric, run: Run, root: Path | None, echo: Echo) -> TrainingResult:
     manifest = load_manifest(run.config.data, root or run.config.root)
     refuse_changed_inputs(run, {"manifest": sha256(run.config.data)})
     # A run without a checkpoint begins again. Any other needs its own weights only.
@@ -290,7 +293,7 @@ def _fit(
     record: RunRecord,
     echo: Echo,
     resume: bool = False,
-) -> Trained:
+) -> TrainingResult:
     score = fit(
         fabric,
         method,
@@ -303,7 +306,7 @@ def _fit(
     )
     best = "" if score is None else f", best validation Dice {score:.3f}"
     echo(f"trained {run.path}{best}")
-    return Trained(run, score)
+    return TrainingResult(run, score)
 
 
 def _require_free(out: Path) -> None:

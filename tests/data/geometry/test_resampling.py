@@ -7,7 +7,16 @@ import pytest
 import torch
 from scipy.ndimage import map_coordinates
 
-from crossvox.data.geometry import Grid, antialias, resample, resampling, respace, sample, voxel_map
+from crossvox.data.geometry import (
+    Grid,
+    antialias,
+    antialias_mask,
+    resample,
+    resampling,
+    respace,
+    sample,
+    voxel_map,
+)
 from crossvox.data.geometry.resampling import are_parallel, interpolate, parallel_axes
 from fixtures.geometry import grid_of, rotation
 
@@ -175,6 +184,18 @@ def test_smoothing_is_gaussian_along_the_axes_that_get_coarser():
 
 def test_smoothing_continues_the_border():
     np.testing.assert_allclose(antialias(np.full((5, 5, 5), 7.0), (4, 4, 4)), 7.0)
+
+
+@pytest.mark.parametrize("factors", [(1.0, 1.1, 1.2), (1.3, 2.0, 5.0), (4.0, 1.0, 3.3)])
+def test_a_mask_is_smoothed_to_the_bit_as_any_array(factors):
+    rng = np.random.default_rng(0)
+    for low, high in (((3, 0, 9), (5, 4, 30)), ((0, 5, 0), (8, 12, 2)), ((9, 9, 9), (9, 9, 9))):
+        mask = np.zeros((20, 14, 31), dtype=bool)
+        box = tuple(slice(*ends) for ends in zip(low, high, strict=True))
+        mask[box] = rng.random(mask[box].shape) < 0.5
+        for view in (mask, mask.transpose(2, 0, 1)[::-1]):
+            expected = antialias(view.astype(np.float32), factors)
+            np.testing.assert_array_equal(antialias_mask(view, factors), expected)
 
 
 def tilted(shape: tuple[int, int, int]) -> Grid:

@@ -7,11 +7,12 @@ from crossvox.data.geometry.orientation import (
     orient_grid,
     signed_permutation,
 )
-from crossvox.data.geometry.resampling import antialias, resample, sample
+from crossvox.data.geometry.resampling import antialias, antialias_mask, resample, sample
 
 __all__ = [
     "Grid",
     "antialias",
+    "antialias_mask",
     "coverage",
     "dataset_frame",
     "orient",

@@ -18,6 +18,8 @@ from torch.nn import functional as F
 from crossvox.data.geometry.grid import Grid, voxel_map
 
 Mode = Literal["linear", "nearest"]
+TRUNCATE = 3.0
+"""Standard deviations after which the Gaussian of `antialias` is cut off."""
 SLAB_VALUES = 4_000_000
 """Values that are resampled at a time. Intermediate arrays hold a few times as many."""
 
@@ -71,10 +73,31 @@ def antialias(array: np.ndarray, factors: Sequence[float]) -> np.ndarray:
     """
     for axis, factor in enumerate(factors):
         if factor > 1.2:
-            array = gaussian_filter1d(
-                array, (factor - 1) / 2, axis=axis, mode="nearest", truncate=3.0
-            )
+            sigma = (factor - 1) / 2
+            array = gaussian_filter1d(array, sigma, axis=axis, mode="nearest", truncate=TRUNCATE)
     return array
+
+
+def antialias_mask(mask: np.ndarray, factors: Sequence[float]) -> np.ndarray:
+    """Blur a mask of 0 and 1 as `antialias` does, but only the box that the blur reaches.
+
+    Args:
+        mask: (X, Y, Z) bool.
+        factors: new voxel size / old voxel size.
+
+    Returns:
+        (X, Y, Z) float32.
+    """
+    out = np.zeros(mask.shape, dtype=np.float32)
+    box = []
+    for axis, factor in enumerate(factors):
+        found = np.flatnonzero(mask.any(axis=tuple(k for k in range(3) if k != axis)))
+        if not len(found):
+            return out
+        reach = int(TRUNCATE * max(factor - 1, 0) / 2 + 0.5)
+        box.append(slice(max(found[0] - reach, 0), found[-1] + reach + 1))
+    out[tuple(box)] = antialias(mask[tuple(box)].astype(np.float32), factors)
+    return out
 
 
 def sample(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from crossvox.data.geometry import Grid, antialias, orient, resample, respace
+from crossvox.data.geometry import Grid, antialias, antialias_mask, orient, resample, respace
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Preprocessing:
         best = np.full(target.shape, 0.0, dtype=np.float32)
         result = np.zeros(target.shape, dtype=np.int16)
         for value in np.unique(array):
-            share = antialias((array == value).astype(np.float32), factors)
+            share = antialias_mask(array == value, factors)
             share = resample(share, oriented, target, fill=float(value == 0))
             larger = share > best
             result[larger], best[larger] = value, share[larger]

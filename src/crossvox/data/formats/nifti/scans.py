@@ -84,15 +84,18 @@ def label_indices(
     file: NiftiFile, ids: Mapping[str, int], ignore: int | None = None, grid: Grid | None = None
 ) -> np.ndarray:
     """Return a label map that was read as class indices, see `read_label`."""
-    volume = as_image(file)
-    data = np.round(volume.data).astype(np.int32)
-    indices = np.zeros(data.shape, dtype=np.int16)
-    for index, value in enumerate(ids.values(), start=1):
-        indices[data == value] = index
+    header, stored = file.require_sound(), file.stored
+    if stored is not None and stored.dtype.kind in "iu" and header.scaling is None:
+        numbers = stored.reshape(header.shape[:3], order="F")
+    else:
+        numbers = np.rint(file.values()).astype(np.int32)
+    indices = np.zeros(numbers.shape, dtype=np.int16)
+    for index, number in enumerate(ids.values(), start=1):
+        indices[numbers == number] = index
     if ignore is not None:
-        indices[data == ignore] = IGNORE
-    if grid is not None and not same_grid(volume.grid, grid):
-        return resample(indices, volume.grid, grid, "nearest", fill=IGNORE)
+        indices[numbers == ignore] = IGNORE
+    if grid is not None and not same_grid(header.grid, grid):
+        return resample(indices, header.grid, grid, "nearest", fill=IGNORE)
     return indices
 
 
