@@ -85,15 +85,17 @@ def label_indices(
 ) -> np.ndarray:
     """Return a label map that was read as class indices, see `read_label`."""
     header, stored = file.require_sound(), file.stored
+    # In the order of the file, in which comparing and setting voxels takes half the time.
     if stored is not None and stored.dtype.kind in "iu" and header.scaling is None:
-        numbers = stored.reshape(header.shape[:3], order="F")
+        numbers = stored
     else:
-        numbers = np.rint(file.values()).astype(np.int32)
-    indices = np.zeros(numbers.shape, dtype=np.int16)
+        numbers = np.rint(file.values()).astype(np.int32).ravel(order="F")
+    indices = np.zeros(numbers.size, dtype=np.int16)
     for index, number in enumerate(ids.values(), start=1):
         indices[numbers == number] = index
     if ignore is not None:
         indices[numbers == ignore] = IGNORE
+    indices = np.ascontiguousarray(indices.reshape(header.shape[:3], order="F"))
     if grid is not None and not same_grid(header.grid, grid):
         return resample(indices, header.grid, grid, "nearest", fill=IGNORE)
     return indices
