@@ -12,7 +12,7 @@ from crossvox.cli.main import main
 from crossvox.data.geometry import Grid
 from crossvox.data.manifest import Manifest
 from crossvox.data.prepare.preprocess import PreparedScan
-from crossvox.inference.ranking import Candidate, describe, order, uncertainty
+from crossvox.inference.ranking import Candidate, describe, rank, uncertainty
 from crossvox.workflows.run import Run
 from fixtures.run import refused, trained
 
@@ -73,13 +73,13 @@ def names(ranked) -> list[str]:
 
 def test_uncertainty_alone_orders_by_it() -> None:
     given = [candidate("a", 0, sure=0.2), candidate("b", 0, sure=0.9), candidate("c", 0, sure=0.4)]
-    assert names(order(given, {}, "uncertainty")) == ["b", "c", "a"]
+    assert names(rank(given, {}, "uncertainty")) == ["b", "c", "a"]
 
 
 def test_diverse_takes_the_farthest_from_what_is_labelled_and_taken() -> None:
     given = [candidate("near", 1.0), candidate("far", 10.0), candidate("twin", 9.9),
              candidate("middle", 5.0)]  # fmt: skip
-    ranked = order(given, {"ct": [np.array([0.0])]}, "diverse")
+    ranked = rank(given, {"ct": [np.array([0.0])]}, "diverse")
     assert names(ranked) == ["far", "middle", "near", "twin"]
     distances = [one.distance for one in ranked]
     assert distances == sorted(distances, reverse=True) and distances[-1] > 0
@@ -91,13 +91,13 @@ def test_both_prefers_an_unsure_scan_among_equally_far_ones() -> None:
         candidate("b", -5.0, sure=0.8),
         candidate("c", 0.1, sure=0.9),
     ]
-    assert names(order(given, {"ct": [np.array([0.0])]}, "both"))[0] == "b"
+    assert names(rank(given, {"ct": [np.array([0.0])]}, "both"))[0] == "b"
 
 
 def test_modalities_are_not_compared_with_each_other() -> None:
     given = [candidate("a", 100.0), candidate("b", 101.0), candidate("x", 0.0, modality="mr"),
              candidate("y", 1.0, modality="mr")]  # fmt: skip
-    ranked = order(given, {"ct": [np.array([100.0])], "mr": [np.array([0.0])]}, "diverse")
+    ranked = rank(given, {"ct": [np.array([100.0])], "mr": [np.array([0.0])]}, "diverse")
     assert set(names(ranked)[:2]) == {"b", "y"}
     assert [one.distance for one in ranked[2:]] == [0, 0]
 
@@ -105,14 +105,14 @@ def test_modalities_are_not_compared_with_each_other() -> None:
 def test_units_do_not_matter_and_constant_features_neither() -> None:
     given = [candidate(str(k), k % 3, k // 3, 7) for k in range(9)]
     other = [candidate(str(k), 1e6 * (k % 3), k // 3, 7e9) for k in range(9)]
-    assert names(order(given, {}, "diverse")) == names(order(other, {}, "diverse"))
+    assert names(rank(given, {}, "diverse")) == names(rank(other, {}, "diverse"))
 
 
 def test_random_is_drawn_by_the_seed() -> None:
     given = [Candidate(str(k), "ct") for k in range(20)]
-    first = names(order(given, {}, "random", seed=1))
-    assert first == names(order(given, {}, "random", seed=1))
-    assert first != names(order(given, {}, "random", seed=2)) and sorted(first) == sorted(
+    first = names(rank(given, {}, "random", seed=1))
+    assert first == names(rank(given, {}, "random", seed=1))
+    assert first != names(rank(given, {}, "random", seed=2)) and sorted(first) == sorted(
         map(str, range(20))
     )
 

@@ -1,8 +1,8 @@
-"""Which scans to label next: where the method is unsure, and what resembles no labelled scan.
+"""Which scans to label next: where the method is uncertain, and what resembles no labelled scan.
 
-Uncertainty is the entropy of the predicted classes (as in Settles, *Active Learning Literature
-Survey*, 2009); diversity is the greedy solution of the k-centre problem (Sener and Savarese,
-ICLR 2018), on descriptors of the scan and of what was found in it.
+Uncertainty is the entropy of the predicted classes (Settles, *Active Learning Literature Survey*,
+2009). Diversity is the greedy solution of the k-centre problem (Sener and Savarese, ICLR 2018),
+on descriptors of the scan and of what was found in it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Candidate:
         case: id.
         modality: of the scan.
         uncertainty: see `uncertainty`.
-        features: (N,) see `describe`.
+        features: (N,), see `describe`.
     """
 
     case: str
@@ -39,13 +39,13 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Ranked:
-    """A scan in its place.
+class RankedCandidate:
+    """A candidate at its place in the ranking.
 
     Attributes:
         candidate: the scan.
-        distance: from the nearest scan of its modality that is labelled or ranked before it,
-            in deviations per feature; NaN if that was not asked for.
+        distance: to the nearest scan of its modality that is labelled or ranked before it, in
+            standard deviations per feature; NaN if the strategy does not need it.
     """
 
     candidate: Candidate
@@ -53,13 +53,13 @@ class Ranked:
 
 
 def uncertainty(probabilities: Tensor) -> float:
-    """Mean entropy over the voxels predicted to be foreground, from 0 (sure) to 1 (no idea).
+    """Return the mean entropy of the voxels predicted as foreground, 0 (certain) to 1.
 
-    Where there is none, over the hundredth of the voxels that are most likely foreground: a scan
-    in which nothing was found is none the method is sure of.
+    If there are none, the hundredth of the voxels that is most likely foreground counts instead:
+    a method that found nothing is not certain of the scan.
 
     Args:
-        probabilities: (C, X, Y, Z), C > 1, that sum up to 1 over C.
+        probabilities: (C, X, Y, Z), C > 1, with sum 1 over C.
     """
     p = probabilities.flatten(1)
     entropy = -(p * p.clamp_min(1e-12).log()).sum(0) / np.log(len(p))
@@ -71,69 +71,82 @@ def uncertainty(probabilities: Tensor) -> float:
 
 
 def describe(prepared: PreparedScan, probabilities: Tensor) -> np.ndarray:
-    """What tells scans of one modality apart, as a vector.
+    """Describe a scan by a vector, to compare it with others of its modality.
 
-    The extent of the body in mm, the deciles of its intensities, and for each class the
-    logarithm of its volume in mL, its mean intensity and the place of its centre in the body.
+    The entries are the extent of the body in mm and the deciles of its intensities. For each
+    class follow the logarithm of its volume in mL, its mean intensity, and its centre relative to
+    the body's box.
 
     Args:
         prepared: the scan.
         probabilities: (C, X, Y, Z) on the prepared grid.
+
+    Returns:
+        (13 + 5 (C − 1),) float64.
     """
     low, high = prepared.body_box.astype(int)
     body = prepared.array[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
     features = [*((high - low) * prepared.grid.spacing), *np.quantile(body, DECILES)]
     index = np.stack(np.meshgrid(*map(np.arange, prepared.array.shape), indexing="ij"), -1)
-    place = (index - low) / np.maximum(high - low, 1)
+    position = (index - low) / np.maximum(high - low, 1)
     for channel in probabilities[1:].numpy():
         volume = channel.sum() * np.prod(prepared.grid.spacing) / 1000
         weights = channel / max(float(channel.sum()), 1e-6)
-        centre = np.tensordot(weights, place, axes=3)
+        centre = np.tensordot(weights, position, axes=3)
         features += [np.log1p(volume), float((weights * prepared.array).sum()), *centre]
     return np.array(features, dtype=np.float64)
 
 
-def order(
+def rank(
     candidates: Sequence[Candidate],
     labelled: Mapping[str, Sequence[np.ndarray]],
     strategy: Strategy,
     seed: int = 0,
-) -> list[Ranked]:
-    """The candidates, the one to label first at the front.
+) -> list[RankedCandidate]:
+    """Order candidates by how much labelling them helps, the most helpful first.
 
-    `uncertainty` orders by that; `diverse` takes again and again the scan that is farthest,
-    for its modality, from all labelled and all taken scans; `both` adds the two, each
-    divided by its largest value within the modality; `random` draws by the seed.
+    * `uncertainty`: the most uncertain scan first.
+    * `diverse`: again and again the scan that is farthest from all labelled and ranked scans of
+      its modality.
+    * `both`: as `diverse`, by the sum of distance and uncertainty, each divided by its largest
+      value within the modality.
+    * `random`: drawn by the seed.
+
+    >>> best = rank(candidates, {"ct": labelled_features}, "both")[0]
+    >>> best.candidate.case, best.distance
 
     Args:
         candidates: with features and uncertainty, unless the strategy is `random`.
-        labelled: modality → features of the scans labelled already; where there is none, the
-            mean of the modality's candidates stands for it.
-        strategy: as above.
+        labelled: modality → features of the labelled scans; where there are none, the mean of the
+            modality's candidates stands for them.
+        strategy: one of the above.
         seed: of `random`.
     """
     if strategy == "random":
         drawn = np.random.default_rng(seed).permutation(len(candidates))
-        return [Ranked(candidates[i], float("nan")) for i in drawn]
-    space = _Space(candidates, labelled)
+        return [RankedCandidate(candidates[i], float("nan")) for i in drawn]
+    space = _FeatureSpace(candidates, labelled)
     unsure = np.array([candidate.uncertainty for candidate in candidates])
     most_unsure, farthest = space.largest(unsure), space.largest(space.distance)
     weight_unsure, weight_far = {"uncertainty": (1, 0), "diverse": (0, 1), "both": (1, 1)}[strategy]
-    if strategy == "both":  # entropies and distances have no unit in common
+    if strategy == "both":  # entropies and distances have no common unit
         unsure = unsure / most_unsure
     ranked = []
     left = list(range(len(candidates)))
     while left:
         score = weight_unsure * unsure + weight_far * space.distance / farthest
         best = max(left, key=lambda i: (score[i], -i))
-        ranked.append(Ranked(candidates[best], float(space.distance[best])))
+        ranked.append(RankedCandidate(candidates[best], float(space.distance[best])))
         left.remove(best)
-        space.take(best)
+        space.add_centre(best)
     return ranked
 
 
-class _Space:
-    """The candidates' features, and how far each lies from what is labelled or taken."""
+class _FeatureSpace:
+    """Standardised features of the candidates, and their distances to the nearest centre.
+
+    Centres are the labelled scans and the candidates ranked so far, of the same modality.
+    """
 
     def __init__(
         self, candidates: Sequence[Candidate], labelled: Mapping[str, Sequence[np.ndarray]]
@@ -148,20 +161,20 @@ class _Space:
             known = known.reshape(-1, features.shape[1])
             everything = np.concatenate([features, known])
             mean, deviation = everything.mean(0), everything.std(0)
-            # A feature that is the same in all scans says nothing, whatever its unit.
+            # A feature that is equal in all scans says nothing, so it gets no weight.
             scale = np.where(deviation > 1e-9, deviation, np.inf) * np.sqrt(len(mean))
             centres = (known - mean) / scale if len(known) else np.zeros((1, len(mean)))
             for i, point in zip(own, (features - mean) / scale, strict=True):
                 self.points[int(i)] = point
                 self.distance[i] = np.linalg.norm(centres - point, axis=1).min()
 
-    def take(self, taken: int) -> None:
-        """From now on, the scan of that number is one of the centres."""
-        for i in np.flatnonzero(self.modalities == self.modalities[taken]):
-            apart = np.linalg.norm(self.points[int(i)] - self.points[taken])
-            self.distance[i] = min(self.distance[i], float(apart))
+    def add_centre(self, index: int) -> None:
+        """Make a candidate one of the centres."""
+        for i in np.flatnonzero(self.modalities == self.modalities[index]):
+            distance = np.linalg.norm(self.points[int(i)] - self.points[index])
+            self.distance[i] = min(self.distance[i], float(distance))
 
     def largest(self, values: np.ndarray) -> np.ndarray:
-        """For each candidate the largest value within its modality, at least a trifle."""
+        """Return for each candidate the largest value within its modality, at least 1e-9."""
         largest = {m: max(values[self.modalities == m].max(), 1e-9) for m in self.modalities}
         return np.array([largest[m] for m in self.modalities])

@@ -1,4 +1,4 @@
-"""Measure the speed and the memory of training, loading and predicting."""
+"""Measure speed and memory of training, loading and predicting on this machine."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ from crossvox.workflows.run import Run
 from crossvox.workflows.train import crop_dataset, store_path, train
 
 WARM_UP = 3
-"""Steps that are made but not counted, since the first ones also allocate and tune."""
+"""Steps that are not counted, since the first ones also allocate memory and tune kernels."""
 
 Figures = dict[str, str]
-"""Name of a measurement → its value with the unit."""
+"""Name of a measurement → value with its unit."""
 
 
 @contextmanager
 def temporary_run(settings: Mapping[str, Any]) -> Iterator[RunConfig]:
-    """Configure a run in a folder that vanishes afterwards.
+    """Yield the configuration of a run in a temporary folder.
 
     Args:
         settings: as from `parse_settings`; without `data`, synthetic scans are written.
@@ -57,7 +57,16 @@ def temporary_run(settings: Mapping[str, Any]) -> Iterator[RunConfig]:
 
 
 def profile_train(config: RunConfig, steps: int, echo: Echo = print) -> Figures:
-    """Train for `steps` steps after a warm-up, by the very loop that `crossvox train` uses."""
+    """Measure `steps` training steps after a warm-up, in the loop of `crossvox train`.
+
+    >>> with temporary_run(settings) as config:
+    ...     profile_train(config, steps=20)["steps/s"]
+
+    Args:
+        config: from `temporary_run`.
+        steps: number of steps to measure.
+        echo: takes the lines of the training.
+    """
     total = steps + WARM_UP
     fit = dataclasses.replace(config.fit, steps=total, validations=0, log_every=1, save_every=total)
     trained = train(dataclasses.replace(config, fit=fit), echo)
@@ -80,14 +89,19 @@ def profile_train(config: RunConfig, steps: int, echo: Echo = print) -> Figures:
 
 
 def profile_load(config: RunConfig, steps: int) -> Figures:
-    """Make `steps` batches in this process, after the volumes are prepared."""
+    """Measure the loading of `steps` batches in this process; preparing volumes does not count.
+
+    Args:
+        config: from `temporary_run`.
+        steps: number of batches to measure.
+    """
     manifest = load_manifest(config.data, config.root)
     selection = select(manifest, config.labelled, config.label_draw)
     plan = make_plan(fingerprint(manifest), manifest, config.budget, crop_rule(config.backbone))
     run = Run(config.out, config, plan, selection, manifest.labels)
     store = Store(store_path(config, manifest, plan), plan.preprocessing)
     dataset = crop_dataset(run, manifest, store)
-    for step in range(steps):  # prepares what these steps look at
+    for step in range(steps):  # prepares the volumes that these steps need
         dataset[step]
     start = time.perf_counter()
     for step in range(steps):
@@ -102,7 +116,13 @@ def profile_load(config: RunConfig, steps: int) -> Figures:
 
 
 def profile_predict(path: Path, images: Mapping[str, Path], options: Options) -> Figures:
-    """Segment one subject's scans, writing nothing; the times include reading the files."""
+    """Measure the prediction of one subject's scans. Reading counts, nothing is written.
+
+    Args:
+        path: the run directory.
+        images: modality → NIfTI file.
+        options: checkpoint, overlap, mirroring and device.
+    """
     predictor = Predictor(path, options=options)
     require_memory(predictor, [images], options.memory_limit, print)
     start = time.perf_counter()
@@ -118,9 +138,9 @@ def profile_predict(path: Path, images: Mapping[str, Path], options: Options) ->
 
 
 def peak_memory() -> Figures:
-    """The most memory that this process has held so far."""
+    """Return the most memory that this process has held so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
     figures = {"peak resident memory": f"{peak * unit / 1e9:.2f} GB"}
     if torch.cuda.is_available():
         figures["peak GPU memory"] = f"{torch.cuda.max_memory_allocated() / 1e9:.2f} GB"
@@ -128,24 +148,29 @@ def peak_memory() -> Figures:
 
 
 def _loss_shares(config: RunConfig, run: Run, step: float) -> Figures:
-    """Part of a step that each loss module of the method takes, forward and backward.
+    """Return the share of a step that each loss module takes, forward and backward.
 
-    Each is timed alone, on the run's device and on what it was given in a step, since hooks cannot
-    tell whose a backward pass is.
+    Each module is timed alone on its inputs of one step, since a hook cannot tell which module a
+    backward pass belongs to.
+
+    Args:
+        config: of the run.
+        run: that was trained.
+        step: seconds per step.
     """
     device = torch.device(read_facts(run.path)["device"])
     manifest = load_manifest(config.data, config.root)
     store = Store(store_path(config, manifest, run.plan), run.preprocessing)
     method = build_method(run.task, config).to(device)
-    # The losses get leaves of their own below; a graph of the networks would only take memory.
+    # The losses get new leaf tensors below; a graph of the networks would only take memory.
     method.requires_grad_(False)
     calls: list[tuple[str, nn.Module, tuple[Any, ...], bool]] = []
 
-    def listener(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    def recorder(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         return lambda module, inputs: calls.append((name, module, inputs, torch.is_grad_enabled()))
 
     hooks = [
-        module.register_forward_pre_hook(listener(name))
+        module.register_forward_pre_hook(recorder(name))
         for name, module in method.named_children()
         if type(module).__name__.endswith("Loss")
     ]
@@ -154,15 +179,15 @@ def _loss_shares(config: RunConfig, run: Run, step: float) -> Figures:
         hook.remove()
     seconds = {name: 0.0 for name, *_ in calls}
     for name, module, inputs, backward in calls:
-        _seconds(module, inputs, backward, device)  # allocates and tunes
-        seconds[name] += _seconds(module, inputs, backward, device)
+        _time_loss(module, inputs, backward, device)  # warm-up
+        seconds[name] += _time_loss(module, inputs, backward, device)
     return {f"{name}, part of a step": f"{100 * s / step:.1f} %" for name, s in seconds.items()}
 
 
-def _seconds(
+def _time_loss(
     module: nn.Module, inputs: tuple[Any, ...], backward: bool, device: torch.device
 ) -> float:
-    """Time of one loss module on leaves of the shapes and values it was given."""
+    """Return the seconds that a loss module takes on copies of its inputs that are leaves."""
     leaves = tree_map(
         lambda x: x.detach().requires_grad_(x.is_floating_point()) if torch.is_tensor(x) else x,
         inputs,
@@ -174,13 +199,13 @@ def _seconds(
         loss = module(*leaves)
         if backward:
             loss.backward()
-        if device.type == "cuda":  # which is only told what to do until here
+        if device.type == "cuda":  # kernels run asynchronously until here
             torch.cuda.synchronize(device)
         return time.perf_counter() - start
 
 
 def _voxels(config: RunConfig, run: Run) -> int:
-    """Voxels of all crops of a step, companions not counted."""
+    """Return the voxels of all crops of a step, without companions."""
     crops = config.sampling.labelled
     if "unlabelled" in METHODS[config.method["name"]].needs:
         crops += config.sampling.unlabelled

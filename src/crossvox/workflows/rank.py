@@ -1,4 +1,4 @@
-"""Order the scans that a run did not learn from with labels, for labelling."""
+"""Rank the scans of a data set by how much labelling them would help a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from crossvox.data.formats.nifti import read_image
 from crossvox.data.manifest import Case, Manifest
 from crossvox.errors import UsageError
 from crossvox.inference.model import TrainedModel
-from crossvox.inference.ranking import Candidate, Ranked, Strategy, describe, order, uncertainty
+from crossvox.inference.ranking import (
+    Candidate,
+    RankedCandidate,
+    Strategy,
+    describe,
+    rank,
+    uncertainty,
+)
 from crossvox.utils.files import atomic_write, require_writable
 from crossvox.workflows.messages import Echo, report_problems
 from crossvox.workflows.predict import Options, load_model, load_split
@@ -34,20 +41,23 @@ def rank_cases(
     strategy: Strategy = "both",
     seed: int = 0,
     echo: Echo = print,
-) -> list[Ranked]:
+) -> list[RankedCandidate]:
     """Write a CSV file of the scans of the train split, the one to label first at the top.
 
-    The candidates are the train scans whose labels the run did not use, whether there are such
-    or not; no label is opened.
+    The candidates are the train scans whose labels the run did not use, whether they have labels
+    or not. No label is opened.
 
     Args:
         path: the run directory.
         data: a data set, or its dataset.json, of the run's modalities.
         out: CSV file with the columns of `COLUMNS`.
         options: checkpoint, overlap and device.
-        strategy: see `crossvox.inference.ranking.order`.
+        strategy: see `crossvox.inference.ranking.rank`.
         seed: of the strategy `random`.
         echo: takes the lines for the user.
+
+    Returns:
+        The candidates, in the order of the file.
 
     Raises:
         UsageError: nothing is left to label, other modalities, no checkpoint.
@@ -63,65 +73,60 @@ def rank_cases(
                 f"choose from {', '.join(run.task.modalities)}"
             )
     used = run.selection.labels
-    pairs = [(case, modality) for case in cases for modality in case.images]
-    known = [pair for pair in pairs if (pair[0].id, pair[1]) in used]
-    wanted = [pair for pair in pairs if pair not in known]
-    if not wanted:
+    scans = [(case, modality) for case in cases for modality in case.images]
+    labelled = [scan for scan in scans if (scan[0].id, scan[1]) in used]
+    unlabelled = [scan for scan in scans if scan not in labelled]
+    if not unlabelled:
         raise UsageError(
             f"{manifest.location}: the run used the labels of all of its train scans; add others"
         )
     if strategy == "random":
-        ranked = order([Candidate(case.id, m) for case, m in wanted], {}, strategy, seed)
+        ranked = rank([Candidate(case.id, m) for case, m in unlabelled], {}, strategy, seed)
     else:
         report_problems(check(manifest, (), splits=("train",)), echo)
-        predictor = load_model(run, options)
-        labelled = _features(_candidates(predictor, known, echo))
-        ranked = order(_candidates(predictor, wanted, echo), labelled, strategy)
-    atomic_write(out, _csv(ranked))
+        model = load_model(run, options)
+        known = _features_by_modality(_measure(model, labelled, echo))
+        ranked = rank(_measure(model, unlabelled, echo), known, strategy)
+    atomic_write(out, _to_csv(ranked))
     first = ranked[0].candidate
     echo(f"{out}: {len(ranked)} scans, first {first.case} {first.modality}")
     return ranked
 
 
-def _features(candidates: Sequence[Candidate]) -> dict[str, list[np.ndarray]]:
+def _features_by_modality(candidates: Sequence[Candidate]) -> dict[str, list[np.ndarray]]:
     found: dict[str, list[np.ndarray]] = {}
-    for one in candidates:
-        if one.features is not None:
-            found.setdefault(one.modality, []).append(one.features)
+    for candidate in candidates:
+        if candidate.features is not None:
+            found.setdefault(candidate.modality, []).append(candidate.features)
     return found
 
 
-def _candidates(predictor: TrainedModel, pairs: Sequence[Scan], echo: Echo) -> list[Candidate]:
-    predictor.method.eval()
-    found = []
-    for number, (case, modality) in enumerate(pairs, start=1):
-        found.append(_look(predictor, case, modality))
-        echo(
-            f"{case.id} {modality}: uncertainty {found[-1].uncertainty:.4f} ({number}/{len(pairs)})"
-        )
-    return found
+def _measure(model: TrainedModel, scans: Sequence[Scan], echo: Echo) -> list[Candidate]:
+    """Predict scans, and return their uncertainty and features."""
+    candidates = []
+    for number, (case, modality) in enumerate(scans, start=1):
+        candidate = _measure_scan(model, case, modality)
+        counted = f"({number}/{len(scans)})"
+        echo(f"{case.id} {modality}: uncertainty {candidate.uncertainty:.4f} {counted}")
+        candidates.append(candidate)
+    return candidates
 
 
-def _look(predictor: TrainedModel, case: Case, modality: str) -> Candidate:
+def _measure_scan(model: TrainedModel, case: Case, modality: str) -> Candidate:
     volumes = {m: read_image(file) for m, file in case.images.items()}
-    prepared = {
-        m: predictor.preprocessing.prepare_image(v.data, v.grid, m) for m, v in volumes.items()
-    }
-    probabilities = predictor.probabilities(prepared, modality)
-    return Candidate(
-        case.id,
-        modality,
-        uncertainty(probabilities),
-        describe(prepared[modality], probabilities),
-    )
+    prepared = {m: model.preprocessing.prepare_image(v.data, v.grid, m) for m, v in volumes.items()}
+    probabilities = model.probabilities(prepared, modality)
+    features = describe(prepared[modality], probabilities)
+    return Candidate(case.id, modality, uncertainty(probabilities), features)
 
 
-def _csv(ranked: Sequence[Ranked]) -> str:
+def _to_csv(ranked: Sequence[RankedCandidate]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for place, one in enumerate(ranked, start=1):
-        numbers = (one.candidate.uncertainty, one.distance)
+    for place, entry in enumerate(ranked, start=1):
+        candidate = entry.candidate
+        numbers = (candidate.uncertainty, entry.distance)
         cells = ["" if math.isnan(number) else f"{number:.6g}" for number in numbers]
-        writer.writerow([place, one.candidate.case, one.candidate.modality, *cells])
+        writer.writerow([place, candidate.case, candidate.modality, *cells])
     return text.getvalue()

@@ -1,4 +1,4 @@
-"""A look at a scan and its labels from a notebook."""
+"""Show a scan and its labels in a notebook."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from crossvox.utils.palette import class_rgb
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure that notebooks display; `figure.savefig` writes it to a file."""
+    """A figure that notebooks display. `figure.savefig` writes it to a file."""
 
     figure: Figure
 
@@ -42,28 +42,35 @@ def show(
 ) -> Any:
     """Show a scan with labels on it: a NiiVue widget if ipyniivue is installed, else slices.
 
+    >>> prediction = predictor.predict({"ct": "scan.nii.gz"})
+    >>> show({"ct": "scan.nii.gz"}, prediction.labels, classes=predictor.classes)
+
     Args:
         case: of a manifest, or modality → scan as `Predictor.predict` takes them.
         labels: modality → (X, Y, Z) class indices such as `Prediction.labels`, or a label file;
             None = the case's own.
         modality: which scan to show; None = the first.
         classes: names of class 1, 2, …, or name → id in the label files (`Manifest.labels`);
-            by default classes and ids are called by their numbers.
+            by default, classes and ids are called by their numbers.
 
     Returns:
-        An `ipyniivue.NiiVue` widget, or a `Picture` of three slices; notebooks display both.
+        An `ipyniivue.NiiVue` widget, or a `Picture` of three slices. Notebooks display both.
 
     Raises:
         UsageError: the case has no such modality, or names without ids for a label file.
         DataError: a file cannot be read, or labels are not on the scan's grid.
     """
     images = case.images if isinstance(case, Case) else case
-    found = labels if labels is not None else case.labels if isinstance(case, Case) else {}
+    if labels is None:
+        labels = case.labels if isinstance(case, Case) else {}
     if not images or modality not in (None, *images):
         raise UsageError(f"no scan of modality '{modality}'; choose from {', '.join(images)}")
     modality = modality or next(iter(images))
     scan = as_volume(images[modality])
-    indices, names = _indices(found[modality], classes) if modality in found else (None, [])
+    indices: np.ndarray | None = None
+    names: list[str] = []
+    if modality in labels:
+        indices, names = _class_indices(labels[modality], classes)
     if indices is not None and indices.shape != scan.data.shape:
         raise DataError(
             f"labels of shape {indices.shape} on a scan of shape {scan.data.shape}; "
@@ -73,26 +80,26 @@ def show(
         import ipyniivue
     except ImportError:
         return _picture(scan, indices, names, modality)
-    return _widget(ipyniivue, scan, indices, names)
+    return _niivue_widget(ipyniivue, scan, indices, names)
 
 
-def _indices(
+def _class_indices(
     labels: Path | str | np.ndarray, classes: Sequence[str] | Mapping[str, int]
 ) -> tuple[np.ndarray, list[str]]:
-    """Class indices, and the names of class 1, 2, …"""
+    """Return (X, Y, Z) class indices and the names of class 1, 2, …"""
     if not isinstance(labels, Path | str):
         indices = np.asarray(labels)
-        return indices, list(classes) or _numbered(range(1, int(indices.max(initial=0)) + 1))
+        return indices, list(classes) or _default_names(range(1, int(indices.max(initial=0)) + 1))
     if isinstance(classes, Mapping):
         return read_label(Path(labels), classes), list(classes)
     if classes:
         raise UsageError(f"{labels}: names alone do not say which id is which; give name → id")
     ids = np.unique(np.round(read_image(Path(labels)).data).astype(int))
-    found = dict(zip(_numbered(ids[ids > 0]), ids[ids > 0].tolist(), strict=True))
+    found = dict(zip(_default_names(ids[ids > 0]), ids[ids > 0].tolist(), strict=True))
     return read_label(Path(labels), found), list(found)
 
 
-def _numbered(values: Iterable[int]) -> list[str]:
+def _default_names(values: Iterable[int]) -> list[str]:
     return [f"label {value}" for value in values]
 
 
@@ -108,16 +115,18 @@ def _picture(scan: Volume, indices: np.ndarray | None, names: list[str], title: 
     return Picture(figure)
 
 
-def _widget(ipyniivue: Any, scan: Volume, indices: np.ndarray | None, names: list[str]) -> Any:
+def _niivue_widget(
+    ipyniivue: Any, scan: Volume, indices: np.ndarray | None, names: list[str]
+) -> Any:
     affine = scan.grid.affine
     viewer = ipyniivue.NiiVue()
     volumes: list[dict[str, Any]] = [
-        {"name": "scan.nii", "data": _nifti(scan.data, affine), "colormap": "gray"}
+        {"name": "scan.nii", "data": _to_nifti(scan.data, affine), "colormap": "gray"}
     ]
     if indices is None:
         viewer.load_volumes(volumes)
         return viewer
-    data = _nifti(np.maximum(indices, 0).astype(np.int16), affine)
+    data = _to_nifti(np.maximum(indices, 0).astype(np.int16), affine)
     viewer.load_volumes([*volumes, {"name": "labels.nii", "data": data, "opacity": 0.5}])
     colours = [(0, 0, 0), *(class_rgb(k) for k in range(1, len(names) + 1))]
     red, green, blue = (list(channel) for channel in zip(*colours, strict=True))
@@ -127,5 +136,5 @@ def _widget(ipyniivue: Any, scan: Volume, indices: np.ndarray | None, names: lis
     return viewer
 
 
-def _nifti(data: np.ndarray, affine: np.ndarray) -> bytes:
+def _to_nifti(data: np.ndarray, affine: np.ndarray) -> bytes:
     return nib.Nifti1Image(data, affine).to_bytes()
