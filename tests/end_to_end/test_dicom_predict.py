@@ -20,7 +20,7 @@ def run(unpaired_files: Manifest, tmp_path_factory) -> Path:
     return trained(unpaired_files.path, tmp_path_factory.mktemp("run") / "r", "--method", "sup")
 
 
-def test_a_series_is_segmented_as_the_nifti_file_of_it(
+def test_a_series_and_its_nifti_file_get_the_same_label_map(
     run, unpaired_files, tmp_path, capsys
 ) -> None:
     scan = read_image(unpaired_files.case("ct6").images["ct"])
@@ -43,7 +43,9 @@ def test_a_series_is_segmented_as_the_nifti_file_of_it(
     assert SECRET.encode() not in dicom.read_bytes()
 
 
-def test_two_series_are_asked_about_in_the_command(run, unpaired_files, tmp_path, capsys) -> None:
+def test_two_series_in_a_folder_are_listed_to_choose_from(
+    run, unpaired_files, tmp_path, capsys
+) -> None:
     scan = read_image(unpaired_files.case("ct6").images["ct"])
     for name in ("a", "b"):
         write_series(tmp_path / "in" / name, np.rint(scan.data), scan.grid.affine)

@@ -12,7 +12,7 @@ from crossvox.evaluation.comparison import compare, contributions, permutation_p
 
 
 def rows(values, seeds=1, modalities=("ct",), classes=("a",)):
-    """Rows of scores; `values(seed, case number, modality, class)` is None for no case."""
+    """Return rows of scores; `values(seed, case number, modality, class)` is None for no case."""
     return [
         {"seed": s, "case": f"c{i}", "modality": m, "class": k, "dice": v}
         for s in range(seeds)
@@ -24,7 +24,7 @@ def rows(values, seeds=1, modalities=("ct",), classes=("a",)):
 
 
 def average(lines):
-    """The table's average at each seed, the slow way."""
+    """Compute the table's average at each seed, the slow way."""
 
     def mean(found):
         found = [v for v in found if not math.isnan(v)]
@@ -73,7 +73,7 @@ def test_permutation_p_equals_a_count_over_all_swaps():
         assert permutation_p(values, 100, rng) == brute
 
 
-def test_p_of_cases_that_all_agree_is_the_least_there_is():
+def test_p_is_smallest_when_all_cases_agree():
     assert permutation_p(np.full(5, 0.1), 100, np.random.default_rng(0)) == 2 / 32
     assert permutation_p(np.zeros(5), 100, np.random.default_rng(0)) == 1
 

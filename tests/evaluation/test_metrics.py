@@ -16,7 +16,7 @@ SPACINGS = [(1.0, 1.0, 1.0), (0.7, 1.5, 8.0), (6.0, 0.5, 1.1)]
 
 
 def surface(mask: np.ndarray) -> list[tuple[int, int, int]]:
-    """Voxels with a face neighbour outside of the mask, by looking at each of the six."""
+    """Return the voxels with a face neighbour outside the mask, by looking at each of the six."""
     inside = {tuple(int(i) for i in voxel) for voxel in np.argwhere(mask)}
     steps = [(1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)]
     return [
@@ -94,7 +94,7 @@ def test_empty_masks() -> None:
         assert assd(*pair, spacing) == pytest.approx(corner_to_corner)
 
 
-def test_misfits_are_refused() -> None:
+def test_other_shapes_and_spacings_are_refused() -> None:
     mask = box((1, 3), (1, 3), (1, 3))
     with pytest.raises(ValueError, match="truth is"):
         dice(mask, mask[1:])
@@ -110,7 +110,7 @@ def test_misfits_are_refused() -> None:
 @pytest.mark.parametrize("dtype", [np.int16, np.int64, np.int8])
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_case_equals_brute_force_class_by_class(spacing: tuple[float, ...], dtype: type) -> None:
-    """The boxes the classes are cropped to must not show in the scores."""
+    """The boxes that classes are cropped to do not change scores."""
     rng = np.random.default_rng(5)
     prediction, truth = (rng.integers(0, 4, (7, 6, 5)).astype(dtype) for _ in range(2))
     prediction[:3] = truth[:3]
@@ -157,7 +157,7 @@ def test_a_single_voxel_is_enough_to_be_missed_or_false() -> None:
         assert tuple(row[count] for count in counts) == expected
 
 
-def test_masks_may_be_of_any_numbers_that_are_not_zero() -> None:
+def test_masks_may_hold_any_numbers() -> None:
     prediction, truth = PAIRS["nested boxes"]
     for first, second in ((1, 2), (255, 1), (0.5, 4)):
         numbers = prediction * first, truth * second
@@ -201,7 +201,7 @@ def test_scoring_warns_of_nothing(recwarn: pytest.WarningsRecorder) -> None:
     assert not recwarn.list
 
 
-def test_no_warning_but_of_the_library_about_itself_is_hidden(monkeypatch) -> None:
+def test_only_the_librarys_own_warning_is_hidden(monkeypatch) -> None:
     real = metrics.compute_average_surface_distance
 
     def warning(*arguments, **options):

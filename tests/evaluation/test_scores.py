@@ -1,4 +1,4 @@
-"""Tables of scores: what is written can be read, and means are what a pocket calculator says."""
+"""Tables of scores: files that are written and read again, and means by hand."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_bad_row_leaves_no_file(tmp_path: Path) -> None:
 
 
 def test_no_summary_lies_beside_the_cases_of_another(tmp_path: Path, monkeypatch: Any) -> None:
-    """As a process that is killed at any moment between the two files would leave it."""
+    """Not even a process that is killed between the two files leaves such a pair."""
     write_scores(tmp_path, ROWS, {"split": "val"})
     before = (tmp_path / "summary.json").read_text()
     seen = []
@@ -112,7 +112,7 @@ def test_no_summary_lies_beside_the_cases_of_another(tmp_path: Path, monkeypatch
     assert [path.read_bytes() for path in sorted(tmp_path.iterdir())] == kept
 
 
-def test_unfit_files_are_named(tmp_path: Path) -> None:
+def test_files_that_are_no_tables_are_named(tmp_path: Path) -> None:
     path = tmp_path / "cases.csv"
     with pytest.raises(DataError, match=re.escape(str(path))):
         read_cases(path)
@@ -160,7 +160,7 @@ def test_averages_are_means_of_means() -> None:
     assert summary["overall"]["n_false"] == 1
 
 
-def test_a_class_nobody_has_is_not_averaged() -> None:
+def test_a_class_without_any_score_is_not_averaged() -> None:
     rows = [
         row("p1", "ct", "spleen", NAN, NAN, n_both_empty=1),
         row("p1", "ct", "liver", 0.6, 2.0),
@@ -174,7 +174,7 @@ def test_a_class_nobody_has_is_not_averaged() -> None:
     assert summary["overall"]["dice"]["mean"] == 0.6
 
 
-def test_nothing_scored_is_said() -> None:
+def test_no_score_at_all_is_refused() -> None:
     with pytest.raises(UsageError, match="label"):
         summarise([])
 

@@ -19,7 +19,7 @@ def test_volumes_are_in_millilitres_and_list_what_was_not_found():
     assert found == {"a": (2, 0.04), "b": (0, 0.0), "c": (3, 0.06)}
 
 
-def test_the_volume_of_a_sheared_voxel_is_its_determinant():
+def test_the_volume_of_a_sheared_voxel_is_the_determinant():
     affine = np.diag([2.0, 2.0, 5.0, 1.0])
     affine[0, 2] = 3.0  # a tilted gantry: longer edges, the same volume
     assert float(rows("x", affine)[0]["mL"]) == pytest.approx(0.04)

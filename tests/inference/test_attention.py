@@ -1,4 +1,4 @@
-"""Grad-CAM by hand, and features found in whatever method is trained."""
+"""Grad-CAM by hand, and features recorded in every method."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_strength_is_the_mean_of_absolute_values_over_all_channels():
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_shows_the_deepest_features_of_the_scan_asked_for(name):
+def test_the_deepest_features_of_the_scan_are_recorded_in_every_method(name):
     method = make_method(name, make_task(paired=True)).eval()
     images = {m: torch.randn(1, 1, *PATCH) for m in ("ct", "mr")}
     plain = method.predict(images, ["mr"])["mr"]
@@ -70,7 +70,7 @@ def test_mia_and_fusion_lie_between_the_features_and_the_decoder():
 
 
 class Bright(nn.Module):
-    """An encoder whose deepest feature is the image itself, and a decoder that says "bright"."""
+    """An encoder whose deepest feature is the image, and a decoder of the class "bright"."""
 
     class Encode(nn.Module):
         channels = [1, 1]
@@ -104,7 +104,7 @@ def slide(method, values):
     return list(assemble(attention.slabs(prepared, "ct", grid)))
 
 
-def test_maps_lie_on_the_scans_grid_where_the_class_is():
+def test_maps_are_bright_on_the_scans_grid_where_the_class_is():
     values = np.zeros((2 * PATCH[0], *PATCH[1:]), np.float32)
     values[3:6, 4:9, 2:5] = 1
     deepest, fed, cam = slide(Bright(), values)

@@ -1,4 +1,4 @@
-"""Several methods, mirror images and single methods go one way: averaged class probabilities."""
+"""Class probabilities of several models and mirror images, averaged on the scan's grid."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def scan():
 
 
 def channels(ensemble, image=None):
-    """(C, X, Y, Z) probabilities and the label map."""
+    """Return (C, X, Y, Z) probabilities and the label map."""
     seen: list[Slab] = []
     labels = ensemble.predict({"ct": image or scan()}, {"ct": [seen.append]}).labels["ct"]
     return assemble(seen), labels
@@ -79,7 +79,7 @@ def test_probabilities_lie_on_the_scans_own_grid_whatever_the_frame():
 
 
 def blobs():
-    """A Ramp that draws the class where the image is above 0, on a scan of two blocks."""
+    """A `Ramp` that finds the class where the image is above 0, and a scan of two bright blocks."""
     values = np.full(SHAPE, -150, dtype=np.float32)  # HU, below the window's middle
     values[:8, :6] = values[12:16, :4] = 200
     method = Ramp()
@@ -87,7 +87,7 @@ def blobs():
     return method, Volume(values, Grid(SHAPE, AFFINE))
 
 
-def test_smaller_parts_go_where_the_method_or_the_user_says_so():
+def test_only_the_largest_component_stays_if_the_method_or_the_user_says_so():
     method, image = blobs()
     one = member(method, kind="ct")
     probabilities, whole_map = channels(Ensemble([one]), image)
@@ -130,8 +130,8 @@ class Levels(Ramp):
         return {name: torch.cat([0 * one, one, one + 100 * (images[name] - self.second)], 1)}
 
 
-def test_the_part_that_lies_as_in_the_labels_is_kept_whoever_predicts():
-    """Seven voxels along the first axis and five along the second: of this turned grid, in mm."""
+def test_the_component_that_lies_as_in_the_labels_is_kept_in_every_prediction():
+    """Class 2 is expected 7 voxels along the first and 5 along the second axis of the grid."""
     small, large = 4 * 4 * SHAPE[2], 4 * 6 * SHAPE[2]
     for offsets, expected in (
         (((None, None), ((10.0, -14.0, 0.0), None)), small),
@@ -153,14 +153,14 @@ def test_the_part_that_lies_as_in_the_labels_is_kept_whoever_predicts():
     assert (channels(Ensemble([one]), method.image)[1] == 2).sum() == small + large
 
 
-def test_a_class_of_several_parts_in_the_labels_keeps_them():
+def test_a_class_with_several_components_in_the_labels_keeps_them():
     method, image = blobs()
     method.keeps_largest, method.task = True, replace(method.task, one_piece=())
     _, labels = channels(Ensemble([member(method, kind="ct")]), image)
     assert labels.sum() > 8 * 6 * SHAPE[2]
 
 
-def test_classes_are_weighed_unless_it_is_switched_off():
+def test_class_weights_apply_unless_they_are_switched_off():
     method, _ = blobs()
     method.class_weights = lambda: (1.0, 1e-6)  # so little that the class is kept as it is
     one = member(method, kind="ct")
@@ -169,7 +169,7 @@ def test_classes_are_weighed_unless_it_is_switched_off():
     assert one.postprocessing.weights == Ensemble([one]).postprocessing.weights == ()
 
 
-def test_an_ensemble_keeps_what_one_member_keeps():
+def test_an_ensemble_drops_components_only_if_all_its_models_do():
     method, image = blobs()
     method.keeps_largest = True
     other, _ = blobs()
@@ -180,7 +180,7 @@ def test_an_ensemble_keeps_what_one_member_keeps():
     assert labels.sum() == 8 * 6 * SHAPE[2]
 
 
-def test_an_ensemble_is_the_mean_of_its_members_probabilities():
+def test_an_ensemble_averages_its_models_probabilities():
     models = [member(Ramp(2.0)), member(Ramp(-1.0, axis=1), (3.0, 3.0, 4.0))]
     single = [channels(Ensemble([m]))[0] for m in models]
     both, labels = channels(Ensemble(models))
@@ -189,7 +189,7 @@ def test_an_ensemble_is_the_mean_of_its_members_probabilities():
     assert (single[0].argmax(0) != single[1].argmax(0)).any()
 
 
-def test_members_whose_frames_differ_are_averaged_where_they_are():
+def test_models_of_different_orientation_are_averaged_on_the_scans_grid():
     frames = (np.eye(3), np.diag([1.0, -1.0, 1.0]), np.eye(3)[:, [1, 0, 2]] * [1, -1, 1])
     models = [member(Ramp(2.0 * i), frame=frame) for i, frame in enumerate(frames)]
     single = [channels(Ensemble([m]))[0] for m in models]
@@ -225,7 +225,7 @@ def test_uncertainty_is_the_entropy_of_the_mean_probabilities():
     assert Ensemble(models).predict({"ct": scan()}).uncertainty == {}
 
 
-def test_arrays_and_volumes_are_taken_as_files_are():
+def test_an_array_with_its_affine_gives_the_result_of_a_volume():
     image = scan()
     labels = channels(Ensemble([member(Ramp())]))[1]
     result = Ensemble([member(Ramp())]).predict({"ct": (image.data, AFFINE)})
@@ -233,7 +233,7 @@ def test_arrays_and_volumes_are_taken_as_files_are():
     assert np.array_equal(result.affines["ct"], AFFINE)
 
 
-def test_what_is_no_scan_is_refused() -> None:
+def test_other_types_than_scans_are_refused() -> None:
     for one in (None, 3, (np.zeros((3, 4, 5)),), (np.zeros((3, 4, 5)), None)):
         with pytest.raises(DataError, match=r"array with its affine|expected"):
             Ensemble([member(Ramp())]).predict({"ct": one})
@@ -251,12 +251,12 @@ def test_what_is_no_scan_is_refused() -> None:
         (np.zeros((3, 4, 5)), np.full((4, 4), np.nan), "NaN or Inf"),
     ],
 )
-def test_arrays_that_are_no_scans_are_refused(array, affine, words):
+def test_arrays_that_cannot_be_scans_are_refused(array, affine, words):
     with pytest.raises(DataError, match=words):
         Ensemble([member(Ramp())]).predict({"ct": (array, affine)})
 
 
-def test_members_of_different_problems_are_refused():
+def test_models_of_different_classes_or_modalities_are_refused():
     with pytest.raises(UsageError, match="classes a in one, b in another"):
         Ensemble([member(Ramp()), member(Ramp(classes=("b",)))])
     with pytest.raises(UsageError, match="modalities"):

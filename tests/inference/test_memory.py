@@ -1,4 +1,4 @@
-"""What predicting takes is foretold, bounded, and refused where there is not enough."""
+"""The memory of a prediction is estimated, bounded, and refused where there is not enough."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ GB = 1e9
 
 
 class Bands(nn.Module):
-    """Fifteen channels at hardly any cost."""
+    """A method that makes fifteen channels at hardly any cost."""
 
     def __init__(self, patch=(32, 32, 32), picky=False):
         super().__init__()
@@ -59,7 +59,7 @@ def predictor(method):
 
 
 def _predict_apart(shape, answers, picky) -> None:
-    """In a process of its own: what predicting adds to its memory, in bytes."""
+    """Send the bytes that a prediction adds to the memory of this process."""
     data = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     volume = Volume(data, Grid(shape, np.eye(4)))
     before = memory.resident()
@@ -69,8 +69,8 @@ def _predict_apart(shape, answers, picky) -> None:
 
 @pytest.mark.skipif(not memory.resident(), reason="this system does not tell what is taken")
 @pytest.mark.parametrize("picky", [False, True])
-def test_no_array_of_all_classes_is_made_and_the_estimate_grows_alike(picky, record_property):
-    """Of two scans that differ in length, so that libraries and slabs do not count."""
+def test_memory_per_voxel_is_far_below_all_classes_and_so_is_the_estimate(picky, record_property):
+    """Compare two scans that differ in length, so that libraries and slabs cancel out."""
     context, taken, foretold = multiprocessing.get_context("fork"), [], []
     shapes = ((300, 64, 64), (1200, 64, 64))
     for shape in shapes:
@@ -106,14 +106,14 @@ def test_a_scan_of_512_by_512_by_800_in_14_classes_takes_less_than_6_gb(tmp_path
     assert (out / "scan_scan.nii.gz").exists() and (out / "scan_scan_uncertainty.nii.gz").exists()
 
 
-def test_the_way_through_a_large_scan_is_the_one_that_takes_least():
+def test_a_large_scan_is_traversed_along_the_axis_that_takes_least_memory():
     grid = Grid((512, 512, 800), np.eye(4))
     assert predictor(Bands((96, 96, 96))).traversal(grid, grid).axis == 2
     small = Grid((96, 96, 200), np.eye(4))
     assert predictor(Bands((96, 96, 96))).traversal(small, small).axis == 0
 
 
-def test_more_scans_runs_and_classes_take_more():
+def test_more_scans_runs_and_voxels_take_more_memory():
     grid = Grid((100, 100, 100), np.eye(4))
     one = MemoryEstimator(Ensemble([predictor(Bands())])).peak({"mr": grid})
     assert MemoryEstimator(Ensemble([predictor(Bands())])).peak({"ct": grid, "mr": grid}) > one
@@ -126,21 +126,21 @@ def test_more_scans_runs_and_classes_take_more():
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in OWN_NETWORKS])
 @pytest.mark.parametrize("paired", [False, True])
-def test_a_window_of_every_method_is_foretold_without_being_computed(name, paired):
+def test_a_window_of_every_method_is_estimated_without_computing_it(name, paired):
     check_window(name, "unet", paired)
 
 
 @pytest.mark.parametrize("backbone", TINY)
-def test_a_window_of_every_backbone_is_foretold_without_being_computed(backbone):
+def test_a_window_of_every_backbone_is_estimated_without_computing_it(backbone):
     check_window("cmc", backbone, True)
 
 
 @pytest.mark.parametrize("mia", ["gate", "danet", "none"])
-def test_a_window_of_every_awareness_is_foretold_without_being_computed(mia):
+def test_a_window_of_every_mia_is_estimated_without_computing_it(mia):
     check_window("cmc", "unet", True, mia=mia)
 
 
-def test_a_window_of_mmformer_is_foretold_without_being_computed():
+def test_a_window_of_mmformer_is_estimated_without_computing_it():
     check_window("mmformer", "unet", True)
 
 
@@ -168,7 +168,7 @@ def test_too_little_memory_is_refused_before_any_work(tmp_path, capsys):
     assert "memory: at most about" in capsys.readouterr().out
 
 
-def test_what_is_there_is_asked_of_the_system_and_its_groups(tmp_path, monkeypatch):
+def test_available_memory_bounds_the_estimate_and_the_refusal_names_remedies(tmp_path, monkeypatch):
     lines = []
     ensemble = Ensemble([predictor(Bands())])
     scan = write_scan(tmp_path / "scan.nii", (40, 40, 40), (1, 1, 1))
@@ -185,7 +185,7 @@ def test_what_is_there_is_asked_of_the_system_and_its_groups(tmp_path, monkeypat
         memory.require_memory(ensemble, [{"mr": scan}], -1.0, lines.append)
 
 
-def test_limits_of_control_groups_are_found(tmp_path):
+def test_limits_of_control_groups_are_read(tmp_path):
     groups = tmp_path / "cgroup"
     groups.write_text("4:memory:/job/step\n3:cpu:/\n0::/job/step\n")
     root = tmp_path / "sys"

@@ -1,4 +1,4 @@
-"""From scans to label maps on their own grids, with whichever modalities there are."""
+"""One trained model: label maps on the scans' own grids, from any subset of the modalities."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fixtures.methods import make_method, make_task
 
 
 class Threshold(nn.Module):
-    """Calls bright voxels of an image class 1; notes what it was shown."""
+    """Predict class 1 for bright voxels, and record the modalities it gets."""
 
     def __init__(self, paired: bool, patch=(16, 16, 8)):
         super().__init__()
@@ -47,7 +47,7 @@ def predictor(method, batch=1):
 
 
 def write(path, shape=(30, 26, 12), spacing=(2.0, 2.0, 4.0), order=(0, 1, 2), origin=(0, 0, 0)):
-    """A bright block (200 HU) in dark surroundings, at a fixed place in the world."""
+    """Write a bright block (200 HU) in dark surroundings, at a fixed place in the world."""
     affine = np.eye(4)
     affine[:3, :3] = np.eye(3)[:, list(order)] * np.array(spacing) * (-1, 1, 1)
     affine[:3, 3] = np.array(origin) - affine[:3, :3] @ (np.array(shape) / 2)
@@ -69,7 +69,7 @@ def test_the_label_map_lies_on_the_scans_own_grid(tmp_path, order, spacing):
     assert overlap > (0.999 if order == (0, 1, 2) and spacing[0] == 2 else 0.85)
 
 
-def test_a_scan_smaller_than_the_crop_is_padded_with_its_own_darkness(tmp_path):
+def test_a_scan_smaller_than_the_patch_is_padded_with_its_darkest_value(tmp_path):
     path, inside = write(tmp_path / "ct.nii.gz", (14, 12, 6))
     method = Threshold(paired=False, patch=(32, 32, 16))
     labels = predictor(method).predict({"ct": path}).labels["ct"]
@@ -77,7 +77,7 @@ def test_a_scan_smaller_than_the_crop_is_padded_with_its_own_darkness(tmp_path):
     assert method.darkest == pytest.approx(-1.4, abs=0.01)  # −100 HU; zero would be 40 HU
 
 
-def test_unpaired_methods_never_see_two_scans(tmp_path):
+def test_unpaired_methods_get_one_scan_at_a_time(tmp_path):
     ct, _ = write(tmp_path / "ct.nii.gz")
     mr, _ = write(tmp_path / "mr.nii.gz", (20, 20, 10), (3.0, 3.0, 5.0))
     method = Threshold(paired=False)
@@ -88,7 +88,7 @@ def test_unpaired_methods_never_see_two_scans(tmp_path):
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-def test_a_companion_is_shown_where_its_field_of_view_reaches(tmp_path, batch):
+def test_a_second_scan_is_used_where_its_field_of_view_reaches(tmp_path, batch):
     ct, inside = write(tmp_path / "ct.nii.gz", (60, 26, 12))
     mr, _ = write(tmp_path / "mr.nii.gz", (20, 26, 12), origin=(-40, 0, 0))
     method = Threshold(paired=True)
@@ -104,7 +104,7 @@ def test_one_modality_alone_suffices(tmp_path):
     assert set(method.shown) == {("mr",)} and np.array_equal(labels["mr"] == 1, inside)
 
 
-def test_stages_are_timed_and_training_mode_comes_back(tmp_path):
+def test_stages_are_timed_and_training_mode_is_restored(tmp_path):
     ct, _ = write(tmp_path / "ct.nii.gz")
     method = Threshold(paired=False).train()
     result = predictor(method).predict({"ct": ct})
@@ -112,8 +112,8 @@ def test_stages_are_timed_and_training_mode_comes_back(tmp_path):
     assert method.training
 
 
-def test_windows_at_a_time_change_nothing_where_the_norm_uses_batch_statistics(tmp_path):
-    """And predicting moves no statistics: the model is the same before and after."""
+def test_batch_size_changes_nothing_with_batch_norm(tmp_path):
+    """Predicting moves no running statistics either."""
     ct, _ = write(tmp_path / "ct.nii.gz", (40, 30, 20))
     task = make_task(paired=False, patch=(16, 16, 16))
     method = make_method("sup", task, backbone="universal_unet")

@@ -21,18 +21,18 @@ SHAPE = (9, 12, 7)
 
 
 def single(values) -> Slab:
-    """A slab that is the whole scan, of (C, N) values."""
+    """Return a slab that is a whole scan of N voxels, from (C, N) values."""
     array = np.array(values, np.float32).reshape(len(values), 1, 1, -1)
     shape = array.shape[1:]
     return Slab(array, tuple(slice(0, n) for n in shape), shape)
 
 
 def decided(decision: Postprocessing, *values: list[float]) -> list[int]:
-    """The classes of voxels with these probabilities."""
+    """Return the classes of voxels with these probabilities."""
     return decision.label_map([single(np.transpose(values))], np.eye(4)).ravel().tolist()
 
 
-def test_of_equally_probable_classes_the_first_wins():
+def test_the_first_of_equally_probable_classes_wins():
     values = [[v, v] for v in (0.4, 0.4, 0.2)]
     assert Postprocessing().label_map([single(values)], np.eye(4)).tolist() == [[[0, 0]]]
     mean = mean_slabs([iter([single(values)]), iter([single(values[::-1])])])
@@ -40,7 +40,7 @@ def test_of_equally_probable_classes_the_first_wins():
 
 
 @pytest.mark.parametrize("weights", [(), (1.0, 1.0)])
-def test_consumers_see_every_slab(weights):
+def test_callbacks_get_every_slab(weights):
     seen = []
     values = np.random.default_rng(0).random((2, *SHAPE)).astype(np.float32)
     halves = [(slice(0, 4),), (slice(4, 9),)]
@@ -58,8 +58,8 @@ def test_the_largest_product_of_weight_and_probability_wins():
     assert decided(Postprocessing((1.0, 0.5, 1.0)), *scan) == [1, 1, 1, 0, 2]
 
 
-def test_a_class_that_would_nearly_be_lost_keeps_all_it_had():
-    """Two classes with one weight: one of which most is sure, one of which most is not."""
+def test_a_class_that_weights_would_nearly_delete_keeps_all_its_voxels():
+    """Two classes of equal weight: one mostly certain, one mostly uncertain."""
     sure, unsure = [0.1, 0.9, 0.0], [0.45, 0.55, 0.0]
     other, weak = [0.1, 0.0, 0.9], [0.45, 0.0, 0.55]
     scan = [sure] * 7 + [unsure] * 3 + [other] * 6 + [weak] * 4
@@ -68,7 +68,7 @@ def test_a_class_that_would_nearly_be_lost_keeps_all_it_had():
     assert found == [1] * 7 + [0] * 3 + [2] * 10
 
 
-def test_what_a_class_gains_from_others_does_not_hide_what_it_loses():
+def test_voxels_gained_from_another_class_do_not_hide_lost_ones():
     gained, lost = [0.0, 0.6, 0.4], [0.45, 0.0, 0.55]
     scan = [gained] * 10 + [lost] * 10
     assert decided(Postprocessing(), *scan) == [1] * 10 + [2] * 10
@@ -86,8 +86,8 @@ def test_no_class_keeps_less_than_seven_tenths_of_its_own_voxels(seed):
         assert (weighed[own] == index).sum() >= MIN_KEPT * own.sum()
 
 
-def test_a_class_that_takes_what_another_loses_does_not_bring_it_back():
-    """Where the class that keeps all it had was the most probable, it is so again."""
+def test_a_restored_class_takes_its_voxels_back_from_other_classes():
+    """All voxels where it was the most probable class are restored."""
     contested = [0.0, 0.55, 0.45]
     scan = [contested] * 3 + [[0.1, 0.9, 0.0]] * 7 + [[0.1, 0.0, 0.9]] * 5  # keeps 7 of 10
     assert decided(Postprocessing((1.0, 0.5, 1.0)), *scan) == [2] * 3 + [1] * 7 + [2] * 5
@@ -95,21 +95,21 @@ def test_a_class_that_takes_what_another_loses_does_not_bring_it_back():
     assert decided(Postprocessing((1.0, 0.5, 1.0)), *scan) == [1] * 10 + [2] * 5
 
 
-def test_of_two_parts_the_more_certain_one_is_kept():
+def test_the_more_certain_of_two_components_is_kept():
     sure, unsure, none = [0.1, 0.9], [0.45, 0.55], [1.0, 0.0]
     scan = [*[sure] * 4, none, sure, *[unsure] * 2, *[sure] * 2]
     assert decided(Postprocessing((), (1,)), *scan) == [0] * 5 + [1] * 5
     assert decided(Postprocessing((1.0, 0.5), (1,)), *scan) == [1] * 4 + [0] * 6
 
 
-def test_of_an_ensemble_the_weights_are_meant_and_the_parts_shared():
+def test_an_ensemble_averages_weights_and_shares_single_component_classes():
     first, second = Postprocessing((1.0, 0.5), (1,)), Postprocessing((), ())
     assert Postprocessing.combine([first, first], 2) == first
     assert Postprocessing.combine([second, second], 2) == second
     assert Postprocessing.combine([first, second], 2) == Postprocessing((1.0, 0.75), ())
 
 
-def test_of_an_ensemble_offsets_are_meant_over_those_that_know_them():
+def test_an_ensemble_averages_offsets_over_the_models_that_know_them():
     near, far = (10.0, 0.0, 1.0), (30.0, 4.0, 1.0)
     first = Postprocessing((), (1,), ((None, near), (None, None)))
     second = Postprocessing((), (1,), ((None, far), (near, None)))
@@ -120,8 +120,8 @@ def test_of_an_ensemble_offsets_are_meant_over_those_that_know_them():
     assert Postprocessing.combine([older, older], 3) == older
 
 
-def test_of_two_parts_the_one_that_lies_as_in_the_labels_is_kept():
-    """Class 2 three voxels behind class 1: in mm, on the grid of the scan."""
+def test_the_component_that_lies_as_in_the_labels_is_kept():
+    """Class 2 is expected 300 mm behind class 1, which is three voxels on the coarse grid only."""
     one, two, none = [0, 1, 0], [0, 0, 1], [1, 0, 0]
     scan = [two, two, none, one, none, none, two]
     decision = Postprocessing((), (1, 2), ((None, None), ((300.0, 0.0, 0.0), None)))
@@ -136,7 +136,7 @@ def test_of_two_parts_the_one_that_lies_as_in_the_labels_is_kept():
 
 
 def kept(row: str, offsets, spacing=10.0, classes=(1, 2, 3)) -> str:
-    """What is left of a row of voxels, a digit each; `.` is background."""
+    """Return what is left of a row of voxels, one digit each; `.` is background."""
     values = [int(c) if c != "." else 0 for c in row]
     label = np.array(values, np.int16).reshape(-1, 1, 1)
     keep_one_component(label, np.diag([spacing, 1, 1, 1]), classes, offsets)
@@ -144,17 +144,17 @@ def kept(row: str, offsets, spacing=10.0, classes=(1, 2, 3)) -> str:
 
 
 def along_x(*rows):
-    """Offsets of which only the first coordinate is not 0."""
+    """Return offsets along the first axis."""
     return tuple(tuple(None if v is None else (float(v), 0.0, 0.0) for v in r) for r in rows)
 
 
-def test_without_offsets_the_largest_part_stays():
+def test_without_offsets_the_largest_component_stays():
     assert kept("222...1..22", ()) == "222...1...."
     assert kept("222......22", along_x((None, -35), (35, None))) == "222........"  # no class 1
     assert kept("222...1..22", along_x((None, None), (None, None))) == "222...1...."
 
 
-def test_the_part_that_lies_where_another_class_says_stays():
+def test_the_component_where_another_class_expects_it_stays():
     """Class 2 is expected 35 mm behind class 1: two voxels are there, three are 85 mm away."""
     offsets = along_x((None, -35), (35, None))
     assert math.log(3) - 85 / DECAY_MM < math.log(2)
@@ -164,8 +164,8 @@ def test_the_part_that_lies_where_another_class_says_stays():
 
 
 @pytest.mark.parametrize(("nearer", "stays"), [(0.95, "large"), (1.05, "small")])
-def test_a_part_of_half_the_size_must_lie_nearer_by_a_known_distance(nearer, stays):
-    """8 voxels and 4, whose centres lie 14 voxels apart."""
+def test_a_component_of_half_the_size_must_lie_nearer_by_a_known_distance(nearer, stays):
+    """The components have 8 and 4 voxels, and their centres lie 14 voxels apart."""
     spacing = nearer * DECAY_MM * math.log(2) / 14
     row = "1.22222222........2222"
     right_at_the_small_one = along_x((None, None), (18.5 * spacing + spacing, None))
@@ -174,7 +174,7 @@ def test_a_part_of_half_the_size_must_lie_nearer_by_a_known_distance(nearer, sta
     )
 
 
-def test_several_classes_count_by_their_mean():
+def test_the_mean_over_the_other_classes_counts():
     """Class 3 has a voxel 60 mm to the left of class 1, as this says, and one 60 mm to its right,
     as class 2, 10 mm further to the right, says."""
     row = "3.....12....3"
@@ -186,7 +186,7 @@ def test_several_classes_count_by_their_mean():
     assert kept(row, along_x((None,) * 3, (None,) * 3, (None, 50, None))) == right
 
 
-def test_a_class_whose_part_was_chosen_counts_by_that_part():
+def test_a_class_that_was_treated_counts_by_its_kept_component():
     """By class 3 the small part of class 1 stays; by that part, no more by the large one, the
     right part of class 2. A class whose turn is still to come counts by its largest part."""
     row = "111..2......11..2..3"
@@ -197,7 +197,7 @@ def test_a_class_whose_part_was_chosen_counts_by_that_part():
     assert kept(row, offsets) == "111..2.............3"
 
 
-def test_classes_of_several_parts_stay_and_count_by_all_of_these():
+def test_classes_that_are_not_treated_count_by_the_centre_of_all_components():
     """Class 1, two voxels at 50 and 70 mm, lies at 60 mm: class 2 is expected at 70 mm, where the
     three voxels at 150 mm count more than the two at 5 mm. Seen from 50 mm it would not be so."""
     row = "22...1.1......222"
@@ -208,8 +208,8 @@ def test_classes_of_several_parts_stay_and_count_by_all_of_these():
 
 
 @pytest.mark.parametrize("offsets", [(), along_x((None, 9), (9, None))])
-def test_one_class_is_held_at_a_time(offsets):
-    """Seven bytes per voxel of a class's box, and what counting takes; see `inference.memory`."""
+def test_components_of_one_class_are_in_memory_at_a_time(offsets):
+    """Take seven bytes per voxel of a class's box, and some for counting (`inference.memory`)."""
     label = np.zeros((200, 200, 200), np.int16)
     label[:95], label[105:] = 1, 1
     label[:, :10], label[:, 190:] = 2, 2
@@ -222,7 +222,7 @@ def test_one_class_is_held_at_a_time(offsets):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_on_an_oblique_grid_it_is_the_part_that_plain_words_say(seed):
+def test_on_an_oblique_grid_a_plain_implementation_keeps_the_same_component(seed):
     rng = np.random.default_rng(seed)
     smooth = ndimage.gaussian_filter(rng.normal(size=(24, 20, 16)), 1.3)
     label = np.digitize(smooth, [0.03, 0.06, 0.1]).astype(np.int16)
@@ -231,13 +231,13 @@ def test_on_an_oblique_grid_it_is_the_part_that_plain_words_say(seed):
     affine[:3, 3] = rng.normal(size=3) * 100
     offsets = [[tuple(rng.normal(size=3) * 50) for _ in range(3)] for _ in range(3)]
     offsets[0][0] = offsets[1][1] = offsets[2][2] = offsets[0][1] = None
-    expected = _in_plain_words(label, affine, offsets)
+    expected = _plain_implementation(label, affine, offsets)
     assert any((expected == k).sum() not in (0, (label == k).sum()) for k in (1, 2, 3))
     keep_one_component(label, affine, (1, 2, 3), offsets)
     np.testing.assert_array_equal(label, expected)
 
 
-def _in_plain_words(label, affine, offsets):
+def _plain_implementation(label, affine, offsets):
     def world(mask):
         return affine[:3, :3] @ ndimage.center_of_mass(mask) + affine[:3, 3]
 

@@ -18,11 +18,11 @@ from fixtures.run import refused, trained
 
 
 def probabilities(*rows: list[float]) -> torch.Tensor:
-    """(C, N, 1, 1) from a row of C probabilities per voxel."""
+    """Return (C, N, 1, 1) from a row of C probabilities per voxel."""
     return torch.tensor(rows).T[:, :, None, None]
 
 
-def test_uncertainty_is_that_of_the_predicted_foreground() -> None:
+def test_uncertainty_is_the_entropy_of_the_predicted_foreground() -> None:
     sure = probabilities([1, 0, 0], [0, 1, 0])
     assert uncertainty(sure) == pytest.approx(0, abs=1e-6)
     third = 1 / 3
@@ -42,7 +42,7 @@ def test_without_foreground_the_most_likely_voxels_count() -> None:
     assert uncertainty(field) == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_description_tells_volume_and_place_apart() -> None:
+def test_features_tell_volume_and_position_apart() -> None:
     def scan(size: int, at: int) -> np.ndarray:
         array = np.random.default_rng(0).normal(size=(20, 20, 20)).astype(np.float32)
         p = torch.zeros(3, 20, 20, 20)
@@ -71,12 +71,12 @@ def names(ranked) -> list[str]:
     return [one.candidate.case for one in ranked]
 
 
-def test_uncertainty_alone_orders_by_it() -> None:
+def test_uncertainty_ranks_the_most_uncertain_first() -> None:
     given = [candidate("a", 0, sure=0.2), candidate("b", 0, sure=0.9), candidate("c", 0, sure=0.4)]
     assert names(rank(given, {}, "uncertainty")) == ["b", "c", "a"]
 
 
-def test_diverse_takes_the_farthest_from_what_is_labelled_and_taken() -> None:
+def test_diverse_ranks_the_farthest_from_labelled_and_ranked_scans_first() -> None:
     given = [candidate("near", 1.0), candidate("far", 10.0), candidate("twin", 9.9),
              candidate("middle", 5.0)]  # fmt: skip
     ranked = rank(given, {"ct": [np.array([0.0])]}, "diverse")
@@ -85,7 +85,7 @@ def test_diverse_takes_the_farthest_from_what_is_labelled_and_taken() -> None:
     assert distances == sorted(distances, reverse=True) and distances[-1] > 0
 
 
-def test_both_prefers_an_unsure_scan_among_equally_far_ones() -> None:
+def test_both_prefers_an_uncertain_scan_among_equally_far_ones() -> None:
     given = [
         candidate("a", 5.0, sure=0.1),
         candidate("b", -5.0, sure=0.8),
@@ -102,7 +102,7 @@ def test_modalities_are_not_compared_with_each_other() -> None:
     assert [one.distance for one in ranked[2:]] == [0, 0]
 
 
-def test_units_do_not_matter_and_constant_features_neither() -> None:
+def test_units_and_constant_features_do_not_matter() -> None:
     given = [candidate(str(k), k % 3, k // 3, 7) for k in range(9)]
     other = [candidate(str(k), 1e6 * (k % 3), k // 3, 7e9) for k in range(9)]
     assert names(rank(given, {}, "diverse")) == names(rank(other, {}, "diverse"))
@@ -129,7 +129,7 @@ def ranked(run: Path, data: Path, out: Path, *more: str) -> list[dict[str, str]]
 
 
 @pytest.mark.parametrize("strategy", ["uncertainty", "diverse", "both", "random"])
-def test_the_command_ranks_what_the_run_used_without_labels(
+def test_the_command_ranks_the_scans_that_the_run_used_without_labels(
     run, paired_files, tmp_path, strategy
 ) -> None:
     rows = ranked(run, paired_files.path, tmp_path / "ü" / "r.csv", "--strategy", strategy)

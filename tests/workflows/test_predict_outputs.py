@@ -1,4 +1,4 @@
-"""What `predict` writes beside the label maps, of one run and of several."""
+"""The files that `predict` writes, from one run and from several."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def scan(unpaired_files) -> Path:
 
 
 def predict(out: Path, scan: Path, *words: object) -> np.ndarray:
-    """The ids in the label map that `crossvox predict` writes."""
+    """Return the ids in the label map that `crossvox predict` writes."""
     argv = ["predict", *map(str, words), "--image", f"ct={scan}", "--out", str(out)]
     assert main(argv) == 0
     return np.asanyarray(nib.load(out / "s6 ctü_ct.nii.gz").dataobj)
 
 
 def fractions(path: Path, scan: Path) -> np.ndarray:
-    """Values of a file of fractions, whose geometry must be the scan's."""
+    """Return the values of a probability file, whose geometry must be the scan's."""
     image, source = nib.load(path), nib.load(scan)
     for key in GEOMETRY:
         assert image.header[key].tobytes() == source.header[key].tobytes(), key
@@ -50,7 +50,7 @@ def fractions(path: Path, scan: Path) -> np.ndarray:
     return image.get_fdata(dtype=np.float32)
 
 
-def test_no_map_of_an_earlier_prediction_lies_beside_a_new_one(runs, scan, tmp_path):
+def test_maps_of_an_earlier_prediction_are_removed(runs, scan, tmp_path):
     predict(tmp_path, scan, runs[0], "--save-probabilities", "--save-uncertainty")
     (tmp_path / "s7_ct_uncertainty.nii.gz").write_bytes(b"of another scan")
     predict(tmp_path, scan, runs[1], "--save-probabilities")
@@ -113,7 +113,7 @@ def test_several_runs_are_averaged_in_probability(runs, scan, tmp_path):
     assert np.array_equal(again, ids)
 
 
-def test_evaluate_averages_too_and_says_so(runs, unpaired_files, tmp_path):
+def test_evaluate_averages_runs_and_records_it(runs, unpaired_files, tmp_path):
     argv = ["--data", str(unpaired_files.path), "--split", "val", "--out", str(tmp_path)]
     assert main(["evaluate", *map(str, runs), *argv, "--tta"]) == 0
     facts = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["run"]
@@ -132,7 +132,7 @@ def test_mirror_images_change_probabilities_a_little(runs, scan, tmp_path):
     np.testing.assert_allclose(tta.sum(-1), 1, atol=1e-4)
 
 
-def test_the_library_gives_what_the_command_writes(runs, scan, tmp_path):
+def test_the_library_returns_what_the_command_writes(runs, scan, tmp_path):
     ids = predict(tmp_path, scan, *runs)
     predictor = Predictor(*runs, options=Options(threads=1))
     image = nib.load(scan)
@@ -144,7 +144,7 @@ def test_the_library_gives_what_the_command_writes(runs, scan, tmp_path):
     assert predictor.ids == {"left ball": 3, "right ball": 9}
 
 
-def test_a_failure_leaves_nothing_half_written(runs, scan, tmp_path, monkeypatch):
+def test_a_failure_leaves_no_incomplete_file(runs, scan, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
@@ -178,7 +178,7 @@ def test_wrong_ensembles_are_refused(runs, scan, tmp_path, unpaired_files, capsy
     assert not (tmp_path / "out").exists()
 
 
-def test_mirroring_is_refused_where_every_axis_has_sides(runs, scan, tmp_path, capsys):
+def test_mirroring_is_refused_if_no_axis_allows_it(runs, scan, tmp_path, capsys):
     run = tmp_path / "sided"
     shutil.copytree(runs[0], run)
     plan = json.loads((run / "plan.json").read_text(encoding="utf-8"))
