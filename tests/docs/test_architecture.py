@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import configparser
 import re
+from dataclasses import fields
 
 import pytest
 
+from crossvox.batch import Batch, LabelledView, View
 from fixtures.paths import ROOT
 
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
@@ -36,3 +38,12 @@ def test_every_package_of_the_top_folder_has_a_layer() -> None:
     packages = {path.parent.name for path in folder.glob("*/__init__.py")}
     modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
     assert set().union(*contract("layers")) == packages | modules
+
+
+@pytest.mark.parametrize("kind", [Batch, View, LabelledView])
+def test_the_page_shows_the_fields_of_a_batch(kind: type) -> None:
+    (diagram,) = re.findall(r"```text\n(Batch\n.*?)```", PAGE, flags=re.S)
+    (tree,) = re.findall(rf"^{kind.__name__}\b.*\n((?:[├└]─ .*\n)+)", diagram, flags=re.M)
+    shown = re.findall(r"^[├└]─ (\w+)", tree, flags=re.M)
+    inherited = [f.name for base in kind.__bases__ if base is not object for f in fields(base)]
+    assert shown == [f.name for f in fields(kind) if f.name not in inherited]
