@@ -1,8 +1,8 @@
-# `make` lists what there is. Every target makes its own environment in .venv first.
+# `make` lists the targets. Every target first makes an environment in .venv if there is none.
 
 PYTHON ?= python3
 BIN := .venv/bin
-# Written last, so that an installation that broke off is begun again.
+# Written last: an interrupted installation starts again.
 INSTALLED := .venv/.installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -22,10 +22,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: venv ## train, predict, score and draw on synthetic scans, into demo/
+demo: venv ## train, predict, score and draw on synthetic scans; results in demo/
 	$(BIN)/crossvox demo --out demo
 
-# One thread a process: two of them on two cores would otherwise fight for both.
+# One thread per process: two processes would otherwise compete for the cores.
 test test-slow: export OMP_NUM_THREADS = 1
 
 test: venv ## run the tests
@@ -40,7 +40,7 @@ lint: venv ## style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The notice that it switches off is about the future of MkDocs. No --quiet: it hides warnings from --strict.
+# This silences a notice about the future of MkDocs. --quiet would hide warnings from --strict.
 docs: export NO_MKDOCS_2_WARNING = 1
 
 docs: venv ## build the documentation into build/site; any warning fails
@@ -49,15 +49,15 @@ docs: venv ## build the documentation into build/site; any warning fails
 wheel: venv ## build the wheel into dist/; tests/packaging/test_wheel.py runs the demo from one
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
-audit: venv ## look the pinned versions up among known vulnerabilities (needs the network)
+audit: venv ## list known vulnerabilities of the pinned versions (needs the network)
 	@test -x build/audit/bin/pip-audit || { $(PYTHON) -m venv build/audit && build/audit/bin/pip install --quiet pip-audit; }
 	build/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
-reliability: venv ## measure docs/reliability.md anew where it is not measured yet (hours)
+reliability: venv ## measure what docs/reliability.md shows; takes hours, can be resumed
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,mutation]'
 	$(BIN)/python benchmarks/reliability --page docs/reliability.md
 
-format: venv ## bring the code into shape
+format: venv ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
