@@ -1,3 +1,5 @@
+"""Checkpoints: exact round trips, shared weights, and files that cannot be used."""
+
 from __future__ import annotations
 
 import errno
@@ -167,7 +169,7 @@ def test_generators_continue_where_they_were():
                 torch.rand(3).tolist())  # fmt: skip
 
     seed_all(4)
-    # An odd number of normal draws leaves a second one waiting in python's and numpy's generator.
+    # After an odd number of normal draws, the generators of Python and NumPy hold a second one.
     draw()
     state = {name: tensor.clone() for name, tensor in rng_state(CPU).items()}
     expected = [draw(), draw()]
@@ -178,7 +180,7 @@ def test_generators_continue_where_they_were():
 
 
 class Twins(nn.Module):
-    """Two layers of which the first parameter is frozen and equal, as after loading one file."""
+    """Two layers whose first parameters are frozen and equal, as after loading one file."""
 
     def __init__(self, shared: bool):
         super().__init__()

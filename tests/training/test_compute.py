@@ -1,3 +1,5 @@
+"""Devices, precision and processes of a run."""
+
 from __future__ import annotations
 
 import os
@@ -9,7 +11,7 @@ import pytest
 import torch
 
 from crossvox.errors import UsageError
-from crossvox.training.compute import Compute, fabric
+from crossvox.training.compute import Compute, launch_fabric
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "1", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4"}
 SLURM = {
@@ -21,7 +23,7 @@ SLURM = {
 
 
 def test_cpu_always_computes_in_fp32():
-    made = fabric(Compute(accelerator="cpu", threads=1))
+    made = launch_fabric(Compute(accelerator="cpu", threads=1))
     assert made.device.type == "cpu"
     assert made.strategy.precision.precision == "32-true"
     assert torch.get_num_threads() == 1
@@ -30,13 +32,13 @@ def test_cpu_always_computes_in_fp32():
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
 def test_half_precision_on_a_cpu_is_refused(precision):
     with pytest.raises(UsageError, match=rf"'{precision}' but the run is on the CPU"):
-        fabric(Compute(accelerator="cpu", precision=precision))
+        launch_fabric(Compute(accelerator="cpu", precision=precision))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused():
     with pytest.raises(UsageError, match="no GPU here"):
-        fabric(Compute(accelerator="gpu"))
+        launch_fabric(Compute(accelerator="gpu"))
 
 
 @pytest.mark.parametrize(("launcher", "variables"), [("torchrun", TORCHRUN), ("SLURM", SLURM)])
@@ -44,15 +46,15 @@ def test_devices_must_be_those_of_the_launcher(monkeypatch, launcher, variables)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=rf"3 devices on 1 nodes but {launcher} started 2 on 2"):
-        fabric(Compute(accelerator="cpu", devices=3))
+        launch_fabric(Compute(accelerator="cpu", devices=3))
 
 
 def test_several_devices_start_their_own_processes(tmp_path):
     script = tmp_path / "ranks.py"
     script.write_text(
         "import sys, pathlib\n"
-        "from crossvox.training.compute import Compute, fabric\n"
-        "made = fabric(Compute(accelerator='cpu', devices=2, threads=1))\n"
+        "from crossvox.training.compute import Compute, launch_fabric\n"
+        "made = launch_fabric(Compute(accelerator='cpu', devices=2, threads=1))\n"
         "pathlib.Path(sys.argv[1], str(made.global_rank)).touch()\n"
         "made.barrier()\n"
     )

@@ -1,3 +1,5 @@
+"""Two processes train as one: gradients, weights, scores and errors."""
+
 from __future__ import annotations
 
 import os
@@ -9,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from crossvox.training.compute import Compute, fabric
+from crossvox.training.compute import Compute, launch_fabric
 from crossvox.training.loop import Fit, fit
 from crossvox.training.record import RunRecord, read_metrics
 from fixtures.paths import ROOT
@@ -20,7 +22,7 @@ SCRIPT = ROOT / "tests" / "fixtures" / "training.py"
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory) -> Path:
-    """What two processes on the CPU left behind."""
+    """The files of two processes that trained on the CPU."""
     out = tmp_path_factory.mktemp("ddp")
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
@@ -53,7 +55,13 @@ def test_fit_is_that_of_one_process_on_the_whole_batch(pair, tmp_path):
     method = ToyMethod(dropout=0.0)
     settings = Fit(steps=6, validations=2, save_every=2, log_every=2)
     with RunRecord(tmp_path, {}) as record:
-        fit(fabric(Compute(accelerator="cpu", threads=1)), method, ToyData(), settings, record)
+        fit(
+            launch_fabric(Compute(accelerator="cpu", threads=1)),
+            method,
+            ToyData(),
+            settings,
+            record,
+        )
     found = load_file(pair / "rank0.safetensors")
     for name, tensor in method.state_dict().items():
         torch.testing.assert_close(found[f"weight/{name}"], tensor, rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Processes that `torchrun` begins: on two hosts, and anew when one of them is killed."""
+"""Runs under `torchrun`: on two hosts, and with a killed process that is started again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [
 
 @contextlib.contextmanager
 def started(words: list[str], log: Path) -> Iterator[subprocess.Popen]:
-    """A process whose words go to a file; killed at the end with all that it began."""
+    """A process that writes to a log file; killed at the end with its children."""
     with open(log, "w") as file:
         process = subprocess.Popen(words, stdout=file, stderr=file)
     try:
@@ -42,7 +42,7 @@ def run(words: list[str], log: Path) -> None:
 
 
 def logged(run: Path) -> list[tuple[str, str, str]]:
-    """The rows of `metrics.csv`, but for those that tell the time."""
+    """The rows of `metrics.csv` without the times."""
     return [row for row in read_metrics(run / "metrics.csv") if not row[1].startswith("time/")]
 
 
@@ -52,7 +52,7 @@ def arguments(data: Path, out: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def straight(unpaired_files, tmp_path_factory) -> Path:
-    """The run of two processes on one host, which nothing befell."""
+    """A run of two processes on one host, without interruption."""
     folder = tmp_path_factory.mktemp("straight")
     launcher = torchrun("--standalone", "--nproc-per-node", "2")
     run([*launcher, *arguments(unpaired_files.path, folder / "run")], folder / "log.txt")
@@ -70,9 +70,9 @@ def hosts(tmp_path) -> Iterator[list[Host]]:
 
 
 def test_two_hosts_train_as_one(unpaired_files, straight, tmp_path, hosts, record_property):
-    """As docs/distributed.md has it, over a cable; the folder is one, as on a shared disk.
+    """The commands of docs/distributed.md, on two network namespaces and one shared folder.
 
-    On the way a process of the second host is killed, and both launchers begin theirs anew.
+    A process of the second host is killed, and both launchers restart theirs.
     """
     out, logs = tmp_path / "run", [tmp_path / f"{host.name}.txt" for host in hosts]
     place = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "node1:29500", "--max-restarts", "3"]
@@ -87,7 +87,7 @@ def test_two_hosts_train_as_one(unpaired_files, straight, tmp_path, hosts, recor
 
     assert same(weights(out), weights(straight))
     assert logged(out) == logged(straight)
-    # Every step's gradients went over the cable.
+    # The gradients of every step were exchanged.
     size = sum(tensor.nbytes for tensor in weights(out).values())
     assert min(sent) > 12 * size / 2
     record_property("hosts whose training, one process killed, ends in the bits of one host's", 2)
@@ -117,6 +117,6 @@ def kill_one(launchers: list[subprocess.Popen], out: Path, log: Path) -> None:
 
 
 def _rank(pid: int) -> str | None:
-    """What a launcher said to its process; None for the launcher itself."""
+    """Return the rank that a launcher gave a process; None for the launcher itself."""
     variables = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
     return dict(word.split("=", 1) for word in variables if "=" in word).get("RANK")

@@ -1,4 +1,4 @@
-"""Numbers that two processes cannot halve: of cases, and of crops that a modality has."""
+"""Numbers of cases and crops that two processes cannot share evenly."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROWS = ("--fit.steps", "3", "--sampling.labelled", "4", "--sampling.unlabelled",
 
 
 def values(run: Path) -> dict[tuple[str, str], float]:
-    """What was logged, but for times and what a process says of its own rows alone."""
+    """Return the logged numbers without times and those of a process's own rows."""
     rows = read_metrics(run / "metrics.csv")
     own = ("time/", "train/csc_shuffled")
     return {(step, name): float(v) for step, name, v in rows if not name.startswith(own)}
@@ -29,7 +29,7 @@ def values(run: Path) -> dict[tuple[str, str], float]:
 
 @pytest.mark.parametrize("kind", ["unpaired", "paired"])
 def test_odd_numbers_of_cases_are_trained_on_as_by_one_process(kind, request, tmp_path):
-    """Five training cases, three of them labelled, and one to validate with."""
+    """Five training cases, three of them labelled, and one validation case."""
     data = request.getfixturevalue(f"{kind}_files").path
     more = (*ROWS, "--labelled", "3", "--store", str(tmp_path / "store"))
     one, two = tmp_path / "one", tmp_path / "two"
@@ -73,7 +73,7 @@ def _steps(name: str, paired: bool, rank: int) -> None:
 
 @pytest.mark.slow
 def test_no_method_waits_for_crops_that_a_process_lacks(tmp_path, record_property):
-    """One has no labelled crop of a modality, and only the other a subject's second scan."""
+    """One process has no labelled crop of a modality, the other no companion scan."""
     mp.spawn(_without_labels, args=(str(tmp_path),), nprocs=2)
     record_property(
         "methods trained where a process lacks a modality's labelled crops", len(METHODS)

@@ -1,4 +1,4 @@
-"""Processes that train together: one is lost, all are begun anew, a backbone is frozen."""
+"""Processes that train together: lost ones, restarts, frozen backbones, and where they meet."""
 
 from __future__ import annotations
 
@@ -121,12 +121,12 @@ def test_frozen_backbones_need_no_search_for_unused_parameters(tmp_path):
 
 @pytest.fixture
 def store() -> dist.TCPStore:
-    """The one store that `torchrun` keeps for all starts of a job."""
+    """The store that `torchrun` keeps for all starts of a job."""
     return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 
 
 def start(store: dist.TCPStore, delays: tuple[float, ...]) -> list[int]:
-    """What the processes of a start agree on, each of which comes after its delay."""
+    """Return the ports that the processes of one start agree on; each begins after its delay."""
 
     def process(rank: int) -> int:
         time.sleep(delays[rank])
@@ -139,7 +139,7 @@ def start(store: dist.TCPStore, delays: tuple[float, ...]) -> list[int]:
 
 @pytest.mark.parametrize("delays", [(0.3, 0, 0), (0, 0.3, 0), (0, 0, 0.3)])
 def test_each_start_agrees_on_a_port_of_its_own(store, delays):
-    """Whoever comes first meets what the start before left in the store."""
+    """The first process finds the entries of the former start in the store."""
     ports = []
     for _ in range(3):
         found = start(store, delays)

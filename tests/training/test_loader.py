@@ -1,3 +1,5 @@
+"""Batches in order, from this process or from workers."""
+
 from __future__ import annotations
 
 import contextlib
@@ -16,7 +18,7 @@ from fixtures.training import ToyData
 
 
 class Slow(Dataset):
-    """Loads one batch a tenth of a second."""
+    """Takes 0.1 s to load a batch."""
 
     def __getitem__(self, step):
         time.sleep(0.1)
@@ -38,7 +40,7 @@ def test_an_error_is_one_line_and_leaves_no_worker(workers):
     with pytest.raises(DataError) as caught:
         list(batches(ToyData(crash=2), range(9), workers))
     assert str(caught.value) == "step 2 crashed"
-    # The error, and with it the whole stack of frames, is still referred to.
+    # The error is still referenced, and so are all frames of its traceback.
     assert multiprocessing.active_children() == []
 
 

@@ -1,3 +1,5 @@
+"""The training loop: resume, stop, log, validate, and refuse what is not finite."""
+
 from __future__ import annotations
 
 import math
@@ -9,7 +11,7 @@ from lightning_fabric import Fabric
 
 from crossvox.errors import CrossvoxError, DataError, UsageError
 from crossvox.training import checkpoint
-from crossvox.training.compute import Compute, fabric
+from crossvox.training.compute import Compute, launch_fabric
 from crossvox.training.loop import Fit, StoppedError, fit
 from crossvox.training.random_state import seed_all
 from crossvox.training.record import RunRecord
@@ -19,22 +21,22 @@ SETTINGS = Fit(steps=12, lr=0.01, save_every=4, validations=3)
 
 
 @pytest.fixture(scope="module")
-def engine() -> Fabric:
-    return fabric(Compute(accelerator="cpu", threads=1))
+def fabric() -> Fabric:
+    return launch_fabric(Compute(accelerator="cpu", threads=1))
 
 
 def score_of_weights(method: ToyMethod, step: int) -> dict[str, float]:
     return {"score": float(method.head.weight.sum()), "dice/ct": step / 100}
 
 
-def train(engine, out, *, data=None, settings=SETTINGS, validate=score_of_weights, **options):
-    """One training from the same beginning; returns the method."""
+def train(fabric, out, *, data=None, settings=SETTINGS, validate=score_of_weights, **options):
+    """Train a new toy method from the same start; return it."""
     seed_all(0)
     method = ToyMethod()
     config = {"fit": {"steps": settings.steps}}
     resume = options.get("resume", False)
     with RunRecord(out, None if resume else config, resume=resume) as record:
-        fit(engine, method, data or ToyData(), settings, record, validate=validate, **options)
+        fit(fabric, method, data or ToyData(), settings, record, validate=validate, **options)
     return method
 
 
@@ -49,74 +51,74 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def straight(engine, tmp_path_factory) -> Path:
+def straight(fabric, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("straight") / "run"
-    train(engine, out)
+    train(fabric, out)
     return out
 
 
 @pytest.mark.parametrize(("step", "workers"), [(2, 0), (4, 0), (7, 0), (11, 0), (7, 2)])
-def test_crashed_and_resumed_run_equals_the_straight_one(engine, tmp_path, straight, step, workers):
+def test_crashed_and_resumed_run_equals_the_straight_one(fabric, tmp_path, straight, step, workers):
     with pytest.raises(DataError, match=rf"^step {step} crashed$"):
-        train(engine, tmp_path, data=ToyData(crash=step), workers=workers)
-    train(engine, tmp_path, resume=True, workers=workers)
+        train(fabric, tmp_path, data=ToyData(crash=step), workers=workers)
+    train(fabric, tmp_path, resume=True, workers=workers)
     assert_same_run(tmp_path, straight)
 
 
-def test_terminated_run_saves_says_how_to_resume_and_goes_on(engine, tmp_path, straight):
+def test_terminated_run_saves_says_how_to_resume_and_goes_on(fabric, tmp_path, straight):
     with pytest.raises(
         StoppedError, match=r"after step 7 of 12; .*train --resume " + str(tmp_path)
     ):
-        train(engine, tmp_path, data=ToyData(kill=6))
+        train(fabric, tmp_path, data=ToyData(kill=6))
     _, state = checkpoint.load(tmp_path / "checkpoints" / "last.safetensors")
     assert state["step"] == 7
-    train(engine, tmp_path, resume=True)
+    train(fabric, tmp_path, resume=True)
     assert_same_run(tmp_path, straight)
 
 
-def test_finished_run_resumes_to_itself(engine, tmp_path, straight):
-    train(engine, tmp_path)
-    train(engine, tmp_path, resume=True)
+def test_finished_run_resumes_to_itself(fabric, tmp_path, straight):
+    train(fabric, tmp_path)
+    train(fabric, tmp_path, resume=True)
     assert_same_run(tmp_path, straight)
 
 
-def test_another_seed_gives_another_run(engine, tmp_path, straight):
+def test_another_seed_gives_another_run(fabric, tmp_path, straight):
     seed_all(1)
     with RunRecord(tmp_path, {}) as record:
-        fit(engine, ToyMethod(seed=1), ToyData(), SETTINGS, record)
+        fit(fabric, ToyMethod(seed=1), ToyData(), SETTINGS, record)
     assert numbers(tmp_path) != numbers(straight)
 
 
-def test_resume_refuses_a_changed_configuration(engine, tmp_path):
-    train(engine, tmp_path)
+def test_resume_refuses_a_changed_configuration(fabric, tmp_path):
+    train(fabric, tmp_path)
     (tmp_path / "config.yaml").write_text("fit: {steps: 13}\n")
     with pytest.raises(UsageError, match=r"config\.yaml changed"):
-        train(engine, tmp_path, resume=True)
+        train(fabric, tmp_path, resume=True)
 
 
-def test_training_learns(engine, tmp_path):
-    train(engine, tmp_path, settings=Fit(steps=60, lr=0.02, validations=0))
+def test_training_learns(fabric, tmp_path):
+    train(fabric, tmp_path, settings=Fit(steps=60, lr=0.02, validations=0))
     errors = [float(value) for _, name, value in numbers(tmp_path) if name == "train/error"]
     assert sum(errors[-10:]) < 0.5 * sum(errors[:10])
 
 
-def test_loop_passes_progress_and_validates_in_eval_mode(engine, tmp_path):
+def test_loop_passes_progress_and_validates_in_eval_mode(fabric, tmp_path):
     seen = []
 
     def validate(method: ToyMethod, step: int) -> dict[str, float]:
         seen.append((step, method.training, torch.is_grad_enabled()))
         return {"score": -step}
 
-    method = train(engine, tmp_path, validate=validate)
+    method = train(fabric, tmp_path, validate=validate)
     assert seen == [(4, False, False), (8, False, False), (12, False, False)]
     assert method.progress == [step / 12 for step in range(12)]
     assert all(method.modes)
     assert method.steps_done == 12
 
 
-def test_best_is_the_highest_score_and_not_the_last(engine, tmp_path):
+def test_best_is_the_highest_score_and_not_the_last(fabric, tmp_path):
     scores = {4: 0.2, 8: 0.9, 12: math.nan}
-    train(engine, tmp_path, validate=lambda method, step: {"score": scores[step]})
+    train(fabric, tmp_path, validate=lambda method, step: {"score": scores[step]})
     best, last = (tmp_path / "checkpoints" / f"{n}.safetensors" for n in ("best", "last"))
     facts = checkpoint.load_weights(best, model := ToyMethod())
     assert (facts["step"], facts["score"]) == (8, 0.9)
@@ -124,15 +126,15 @@ def test_best_is_the_highest_score_and_not_the_last(engine, tmp_path):
     assert not torch.equal(model.head.weight, other.head.weight)
 
 
-def test_best_is_last_without_validation(engine, tmp_path):
-    method = train(engine, tmp_path, validate=None)
+def test_best_is_last_without_validation(fabric, tmp_path):
+    method = train(fabric, tmp_path, validate=None)
     facts = checkpoint.load_weights(tmp_path / "checkpoints" / "best.safetensors", m := ToyMethod())
     assert (facts["step"], facts["score"]) == (12, None)
     assert torch.equal(m.head.weight, method.head.weight)
 
 
-def test_log_holds_parts_rates_and_timings(engine, tmp_path):
-    train(engine, tmp_path, settings=Fit(steps=4, lr=0.01, log_every=2, validations=1))
+def test_log_holds_parts_rates_and_timings(fabric, tmp_path):
+    train(fabric, tmp_path, settings=Fit(steps=4, lr=0.01, log_every=2, validations=1))
     rows = (tmp_path / "metrics.csv").read_text().splitlines()
     assert rows[0] == "step,name,value"
     names = {tuple(row.split(",")[:2]) for row in rows[1:]}
@@ -144,9 +146,9 @@ def test_log_holds_parts_rates_and_timings(engine, tmp_path):
     assert rates == pytest.approx([0.01 * (1 - t / 4) ** 0.9 for t in (1, 3)])
 
 
-def test_rate_rises_where_asked(engine, tmp_path):
+def test_rate_rises_where_asked(fabric, tmp_path):
     settings = Fit(steps=8, lr=0.01, schedule="constant", warmup=0.5, validations=0)
-    train(engine, tmp_path, settings=settings, validate=None)
+    train(fabric, tmp_path, settings=settings, validate=None)
     rates = [float(value) for _, name, value in numbers(tmp_path) if name == "train/lr"]
     assert rates == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.01, 0.01, 0.01, 0.01])
 
@@ -157,9 +159,9 @@ def test_rise_is_a_part_of_the_steps(part):
         Fit(warmup=part)
 
 
-def test_nan_stops_the_run_before_it_spoils_anything(engine, tmp_path):
+def test_nan_stops_the_run_before_it_spoils_anything(fabric, tmp_path):
     with pytest.raises(CrossvoxError) as caught:
-        train(engine, tmp_path, data=ToyData(poison=6))
+        train(fabric, tmp_path, data=ToyData(poison=6))
     message = str(caught.value)
     assert "step 7 of 12" in message and "loss = nan" in message and "error = nan" in message
     assert "case0, case1, case2, case3" in message and "\n" not in message
@@ -168,7 +170,7 @@ def test_nan_stops_the_run_before_it_spoils_anything(engine, tmp_path):
     assert all(tensor.isfinite().all() for name, tensor in tensors.items() if "model" in name)
 
 
-def test_infinite_gradient_with_a_finite_loss_stops_the_run(engine, tmp_path):
+def test_infinite_gradient_with_a_finite_loss_stops_the_run(fabric, tmp_path):
     class Root(ToyMethod):
         def forward(self, batch, progress):
             loss = (0.0 * self.head.weight.sum()).square().sqrt() + self.encoder.weight.sum()
@@ -178,10 +180,10 @@ def test_infinite_gradient_with_a_finite_loss_stops_the_run(engine, tmp_path):
         RunRecord(tmp_path, {}) as record,
         pytest.raises(CrossvoxError, match=r"step 1 of 3 .*gradient norm = nan on case0"),
     ):
-        fit(engine, Root(), ToyData(), Fit(steps=3), record)
+        fit(fabric, Root(), ToyData(), Fit(steps=3), record)
 
 
-def test_gradients_are_clipped_unless_asked_not_to(engine, tmp_path):
+def test_gradients_are_clipped_unless_asked_not_to(fabric, tmp_path):
     class Step(ToyMethod):
         def forward(self, batch, progress):
             return {"loss": 1000.0 * self.head.weight.sum() + 0.0 * self.encoder.weight.sum()}
@@ -191,7 +193,7 @@ def test_gradients_are_clipped_unless_asked_not_to(engine, tmp_path):
         out = tmp_path / str(clip)
         with RunRecord(out, {}) as record:
             method = Step()
-            fit(engine, method, ToyData(), Fit(steps=1, clip=clip, validations=0), record)
+            fit(fabric, method, ToyData(), Fit(steps=1, clip=clip, validations=0), record)
         tensors, _ = checkpoint.load(record.last)
         # Adam's first moment after one step is a tenth of the gradient that it was given.
         moments[clip] = 10 * tensors["optim/2/exp_avg"].norm().item()
@@ -199,8 +201,8 @@ def test_gradients_are_clipped_unless_asked_not_to(engine, tmp_path):
     assert moments == pytest.approx({0.0: 1000 * math.sqrt(8), 1.0: 1.0}, rel=1e-4)
 
 
-def test_lines_replace_the_bar_where_there_is_no_terminal(engine, tmp_path, capfd):
-    train(engine, tmp_path, settings=Fit(steps=40, validations=0))
+def test_lines_replace_the_bar_where_there_is_no_terminal(fabric, tmp_path, capfd):
+    train(fabric, tmp_path, settings=Fit(steps=40, validations=0))
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 10
     assert lines[-1].startswith("step 40/40  loss ")

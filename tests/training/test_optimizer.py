@@ -1,3 +1,5 @@
+"""Learning-rate schedule and parameter groups against hand-worked numbers."""
+
 from __future__ import annotations
 
 import pytest
@@ -41,5 +43,5 @@ def test_weight_decay_is_decoupled_in_adamw_only():
         weight.grad = torch.zeros(1)
         optimizer.step()
         weights[name] = weight.item()
-    # AdamW shrinks by lr·wd; Adam takes a whole step of lr along the decay's gradient.
+    # AdamW shrinks by lr·wd; Adam takes a full step of lr along the gradient of the decay.
     assert weights == pytest.approx({"adam": 1.9, "adamw": 2.0 * (1 - 0.1 * 0.5)})

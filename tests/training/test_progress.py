@@ -1,3 +1,5 @@
+"""The progress bar, its lines without a terminal, and the times per step."""
+
 from __future__ import annotations
 
 import io

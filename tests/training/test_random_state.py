@@ -1,4 +1,4 @@
-"""All generators' states at once, of one process or as rows of several."""
+"""The states of all random number generators, of one process or as rows of several."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""The run directory: configuration, facts, logged numbers, lock."""
+
 from __future__ import annotations
 
 import errno
@@ -55,7 +57,7 @@ def test_a_run_refused_leaves_the_files_of_the_one_that_is_there(tmp_path):
 
 
 def test_a_directory_is_a_run_only_when_it_holds_all_of_its_beginning(tmp_path, monkeypatch):
-    """Killed before that, it can be begun again; killed after, it knows its data's hashes."""
+    """A run killed earlier can be begun again; one killed later knows the hashes of its data."""
     moved = []
     with monkeypatch.context() as patch:
         replace = os.replace
@@ -80,7 +82,7 @@ def test_an_error_of_the_disk_names_the_log(tmp_path, monkeypatch):
 
 
 def test_tensorboard_is_imported_by_the_first_numbers_only():
-    """Importing it takes a second, which commands that do not train should not wait."""
+    """Importing it takes a second, which other commands should not wait for."""
     code = "import sys, crossvox.training.record; sys.exit('tensorboard' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 

@@ -20,7 +20,7 @@ from crossvox.data.manifest.selection import select
 from crossvox.data.prepare.fingerprint import fingerprint
 from crossvox.data.prepare.plan import make_plan
 from crossvox.errors import CrossvoxError, UsageError
-from crossvox.training.record import ELSEWHERE, read_config, read_facts
+from crossvox.training.record import LOCATION_KEYS, read_config, read_facts
 from crossvox.utils.files import real_path, sha256, sha256_once
 from crossvox.workflows.evaluate import Scenario
 from crossvox.workflows.predict import load_split
@@ -209,7 +209,9 @@ def _refuse_changed(cell: Cell) -> None:
             f"{cell.folder}: {error}; remove that folder, or give another --out"
         ) from error
     now = cell.config.to_dict()
-    changed = [name for key in now if key not in ELSEWHERE for name in _changes(key, before, now)]
+    changed = [
+        name for key in now if key not in LOCATION_KEYS for name in _changes(key, before, now)
+    ]
     if _data_changed(cell):
         changed.append("data set")
     if changed:

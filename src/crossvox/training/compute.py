@@ -52,7 +52,7 @@ class Compute:
                 raise UsageError(f"compute.{name} is {value}; it must be at least {least}")
 
 
-def fabric(compute: Compute) -> Fabric:
+def launch_fabric(compute: Compute) -> Fabric:
     """Launch a Fabric; every line after this call runs in each process of the run.
 
     Under `torchrun` or `srun` the processes are theirs. Otherwise, with more than one device, the

@@ -36,7 +36,7 @@ TENSORBOARD = importlib.util.find_spec("tensorboard") is not None
 """Whether TensorBoard is installed; its files are written then."""
 FLUSH_SECONDS = 10
 """TensorBoard's numbers are on disk after this time; `metrics.csv` has them at once."""
-ELSEWHERE = frozenset({"compute", "data", "root", "store", "out", "weights"})
+LOCATION_KEYS = frozenset({"compute", "data", "root", "store", "out", "weights"})
 """Parts of a configuration that say where to compute and read, not what to compute."""
 PACKAGES = (
     "torch",
@@ -127,7 +127,7 @@ class RunRecord:
     @property
     def config_hash(self) -> str:
         """SHA-256 of the parts of the configuration that decide on results; key order is free."""
-        config = {key: value for key, value in self.config.items() if key not in ELSEWHERE}
+        config = {key: value for key, value in self.config.items() if key not in LOCATION_KEYS}
         return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
     def note(self, **facts: Any) -> None:

@@ -18,8 +18,7 @@ from crossvox.errors import UsageError
 from crossvox.inference.ensemble import Ensemble, require_known_modalities
 from crossvox.inference.model import Largest, TrainedModel
 from crossvox.training.checkpoint import load_weights
-from crossvox.training.compute import Accelerator, Compute
-from crossvox.training.compute import fabric as launch
+from crossvox.training.compute import Accelerator, Compute, launch_fabric
 from crossvox.utils.files import real_path, require_folder
 from crossvox.workflows.memory import require_memory
 from crossvox.workflows.messages import Echo, report_problems
@@ -75,7 +74,7 @@ def load_model(run: Run, options: Options) -> TrainedModel:
         raise UsageError(
             f"{run.path}: left and right classes forbid mirroring along every axis; leave --tta out"
         )
-    device = launch(Compute(accelerator=options.accelerator, threads=options.threads)).device
+    device = launch_fabric(Compute(accelerator=options.accelerator, threads=options.threads)).device
     method = build_method(run.task, run.config)
     load_weights(path, method)
     asked = {name: getattr(options, name) for name in ("overlap", "largest", "weigh")}

@@ -24,7 +24,7 @@ from crossvox.data.prepare.store import Store
 from crossvox.errors import CrossvoxError, UsageError
 from crossvox.methods import METHODS
 from crossvox.methods.base import Method
-from crossvox.training.compute import fabric as launch
+from crossvox.training.compute import launch_fabric
 from crossvox.training.distributed import first_process, was_restarted
 from crossvox.training.loop import fit
 from crossvox.training.progress import timed
@@ -87,7 +87,7 @@ def train(config: RunConfig, echo: Echo = print) -> TrainingResult:
     0.87
     """
     config = config.absolute()
-    fabric = launch(config.compute)
+    fabric = launch_fabric(config.compute)
     echo = echo if fabric.is_global_zero else _print_nothing
     if _was_begun(fabric, config.out):
         return _continue(fabric, _load_same(config), config.root, echo)
@@ -150,7 +150,7 @@ def resume(path: Path, root: Path | None = None, echo: Echo = print) -> Training
     """
     require_writable(path)
     run = Run.load(path.absolute())
-    fabric = launch(run.config.compute)
+    fabric = launch_fabric(run.config.compute)
     return _continue(fabric, run, root, echo if fabric.is_global_zero else _print_nothing)
 
 
