@@ -45,8 +45,9 @@ Score = TypedDict(
 def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
     """Compute the Dice coefficient 2 |P ∩ T| / (|P| + |T|) of two masks.
 
-    >>> dice(np.array([1, 1, 0]), np.array([0, 1, 0]))
-    0.6666666666666666
+    >>> prediction, truth = np.array([1, 1, 0, 1]), np.array([0, 1, 0, 0])
+    >>> dice(prediction, truth)
+    0.5
 
     Args:
         prediction: mask of any shape.
@@ -140,8 +141,10 @@ def score_case(
 ) -> list[Score]:
     """Score one predicted label map against the truth, class by class (see `POLICY`).
 
-    >>> rows = score_case(prediction, truth, (1, 1, 2.5), ("liver", "spleen"))
-    >>> [(row["class"], row["dice"], row["assd_mm"]) for row in rows]
+    >>> truth = np.pad(np.ones((4, 4, 4), int), 2)
+    >>> (liver,) = score_case(np.roll(truth, 1, axis=0), truth, (1, 1, 2.5), ("liver",))
+    >>> liver["dice"], liver["volume_truth_ml"]
+    (0.75, 0.16)
 
     Args:
         prediction: (X, Y, Z) class indices, 0 = background.
