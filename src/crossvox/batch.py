@@ -55,7 +55,7 @@ class CropRule:
 
 @dataclass(frozen=True)
 class Task:
-    """What to segment, in which modalities, and the grid of the crops.
+    """The segmentation task: classes, modalities, and the grid of the crops.
 
     Attributes:
         modalities: names, in the manifest's order.
@@ -131,7 +131,7 @@ class Task:
 
 
 def _are_offsets(offsets: Any, n: int) -> bool:
-    """Whether `offsets` is what `Task` says; a plan edited by hand may hold anything."""
+    """Return whether `offsets` has the form that `Task` documents; a plan may be edited by hand."""
     if offsets == ():
         return True
     rows = offsets if isinstance(offsets, tuple) else ()

@@ -37,7 +37,7 @@ class DataError(CrossvoxError):
 
 
 def failed_file(error: OSError) -> str:
-    """What the system says of a file, in one line: which, what is wrong, what to do."""
+    """Return the system's error on a file in one line: which file, what is wrong, what to do."""
     where = f"{error.filename}: " if error.filename else ""
     remedy = _REMEDIES.get(error.errno or 0)
     return f"{where}{error.strerror or error}{f'; {remedy}' if remedy else ''}"

@@ -12,7 +12,7 @@ from crossvox.benchmark import pictures as benchmark_pictures
 from crossvox.benchmark.runner import Launcher
 from crossvox.cli.main import main
 from crossvox.figures.side_by_side import ScanSlice, predictions_figure
-from crossvox.figures.style import save
+from crossvox.figures.style import save_figure
 from fixtures.benchmark import InProcess, read, write_suite
 from fixtures.run import refused
 
@@ -103,7 +103,7 @@ def test_the_slice_has_most_of_the_truth_and_errors_have_their_colours(tmp_path:
     sizes = {}
     for name, planes in {"right": right, "missed": none}.items():
         path = tmp_path / f"{name}.png"
-        save(predictions_figure(shown, {"a": (planes, 0.5)}, ["heart"]), path)
+        save_figure(predictions_figure(shown, {"a": (planes, 0.5)}, ["heart"]), path)
         sizes[name] = matplotlib.image.imread(path)[..., :3]
     missed = np.array([0x00, 0x72, 0xB2]) / 255
     count = {n: int((np.abs(x - missed).max(-1) < 0.12).sum()) for n, x in sizes.items()}

@@ -18,10 +18,10 @@ from crossvox.errors import DataError, UsageError
 from crossvox.evaluation.scores import (
     COLUMNS,
     aggregate_runs,
+    aggregate_to_markdown,
     read_cases,
     summarise,
     table,
-    to_markdown,
     write_scores,
 )
 
@@ -248,7 +248,7 @@ def test_only_comparable_runs_are_averaged() -> None:
 
 def test_markdown_has_methods_as_rows() -> None:
     runs = [run("cmc", 0), run("cmc", 1, shift=0.04), run("sup", 0)]
-    lines = to_markdown(aggregate_runs(runs), "dice").splitlines()
+    lines = aggregate_to_markdown(aggregate_runs(runs), "dice").splitlines()
     assert lines == [
         "| modality | method | runs | liver | spleen | average | missed | false |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -259,11 +259,11 @@ def test_markdown_has_methods_as_rows() -> None:
         "| overall | cmc | 2 |  |  | 0.270 ± 0.028 | 2 | 2 |",
         "| overall | sup | 1 |  |  | 0.250 | 1 | 1 |",
     ]
-    assert "| ct | sup | 1 | 2.00 | 202.00 | 102.00 | 1 | 0 |" in to_markdown(
+    assert "| ct | sup | 1 | 2.00 | 202.00 | 102.00 | 1 | 0 |" in aggregate_to_markdown(
         aggregate_runs(runs), "assd_mm"
     )
 
 
 def test_markdown_escapes_the_column_mark() -> None:
-    text = to_markdown(aggregate_runs([run("a|b", 0)]))
+    text = aggregate_to_markdown(aggregate_runs([run("a|b", 0)]))
     assert "| ct | a\\|b | 1 |" in text

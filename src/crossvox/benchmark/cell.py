@@ -98,12 +98,12 @@ class Cell:
 
     @property
     def is_trained(self) -> bool:
-        """Whether the run is finished."""
+        """True if the run is finished."""
         return self.training_cost.exists() and self.is_begun
 
     @property
     def is_begun(self) -> bool:
-        """Whether the run has been started."""
+        """True if the run has been started."""
         return (self.run / "config.yaml").exists()
 
     def is_done(self, variant: str) -> bool:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from crossvox.benchmark.results import Results
 from crossvox.benchmark.scores import AVERAGE, OVERALL, Line
 from crossvox.evaluation.scores import DECIMALS, TITLES
-from crossvox.figures.style import literal, modality_style, new_figure, save, tidy
+from crossvox.figures.style import literal, modality_style, new_figure, save_figure, tidy
 
 Point = tuple[float | str, float, float | None]
 """Place on the x axis, mean, and sd if there is one."""
@@ -56,7 +56,7 @@ class ScoreChart:
 
     @property
     def title(self) -> str:
-        """What the chart shows, in one line."""
+        """Title of the chart, in one line."""
         return f"{TITLES[self.metric]} against {AXES[self.axis]}, {self.data}, {self.backbone}"
 
     def figure(self, columns: int = 3) -> Figure:
@@ -115,7 +115,7 @@ def write_charts(results: Results, folder: Path, prefix: str = "") -> None:
         figure = chart.figure()
         title = f"{chart.data}, {chart.backbone}; mean of the classes, ± sd over seeds"
         figure.suptitle(literal(title), fontsize=12, x=0.02, ha="left")
-        save(figure, folder / f"{prefix}{chart.file}")
+        save_figure(figure, folder / f"{prefix}{chart.file}")
 
 
 def _panels(lines: Sequence[Line], axis: str, metric: str) -> dict[str, Panel]:

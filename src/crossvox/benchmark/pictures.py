@@ -18,7 +18,7 @@ from crossvox.data.manifest import Case, Manifest, load_manifest
 from crossvox.errors import UsageError
 from crossvox.evaluation.scores import read_cases
 from crossvox.figures.side_by_side import ScanSlice, attention_figure, predictions_figure
-from crossvox.figures.style import save
+from crossvox.figures.style import save_figure
 from crossvox.inference.attention import FEATURE_MAPS, AttentionMaps
 from crossvox.inference.slabs import assemble
 from crossvox.utils.files import atomic_path
@@ -131,7 +131,7 @@ def _draw_predictions(
     for cell in cells:
         plane = _planes(cell, scan, shown, "prediction")[0]
         planes[cell.row.label] = plane.astype(np.int16), _dice(cell, scan)
-    save(predictions_figure(shown, planes, list(scan.manifest.labels)), path)
+    save_figure(predictions_figure(shown, planes, list(scan.manifest.labels)), path)
 
 
 def _all_maps(
@@ -159,7 +159,7 @@ def _draw_attention(
         row: {name: planes[k] for name, k in (columns | cams).items()}
         for row, planes in found.items()
     }
-    save(attention_figure(shown, maps, list(cams)), path)
+    save_figure(attention_figure(shown, maps, list(cams)), path)
 
 
 def _planes(cell: Cell, scan: PicturedScan, shown: ScanSlice, kind: str) -> np.ndarray:

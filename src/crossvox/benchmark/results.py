@@ -33,7 +33,7 @@ TEXTS = ("suite", "data", "labels", "backbone", "variant", "row", "method", "cas
 
 @dataclass(frozen=True)
 class Results:
-    """What a benchmark measured.
+    """The measurements of a benchmark.
 
     Attributes:
         about: the suite's name, title, preset, split, checkpoint, seeds, settings and rows.

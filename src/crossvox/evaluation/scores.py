@@ -199,7 +199,7 @@ def aggregate_runs(summaries: Sequence[Summary]) -> Summary:
     }
 
 
-def to_markdown(aggregate: Summary, metric: str = "dice") -> str:
+def aggregate_to_markdown(aggregate: Summary, metric: str = "dice") -> str:
     """Return a Markdown table of one metric: a row per modality and method, a column per class.
 
     Args:

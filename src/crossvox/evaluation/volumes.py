@@ -16,12 +16,12 @@ from crossvox.utils.files import atomic_write
 COLUMNS = ("file", "case", "modality", "class", "voxels", "mL")
 
 
-def volumes(
+def measure_volumes(
     labels: np.ndarray, affine: np.ndarray, classes: Sequence[str], **facts: str
 ) -> list[dict[str, Any]]:
     """Measure every class in voxels and millilitres, including those that were not found.
 
-    >>> rows = volumes(labels, affine, ("liver",), file="a.nii.gz", case="a", modality="ct")
+    >>> rows = measure_volumes(labels, affine, ("liver",), file="a.nii.gz", case="a", modality="ct")
     >>> rows[0]["mL"]  # of the liver, as text with three decimals
 
     Args:

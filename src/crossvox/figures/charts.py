@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from crossvox.evaluation.scores import TITLES
-from crossvox.figures.style import literal, modality_style, new_figure, save, tidy
+from crossvox.figures.style import literal, modality_style, new_figure, save_figure, tidy
 from crossvox.utils.palette import COLOURS
 
 Rows = Iterable[Mapping[str, Any]]
@@ -50,7 +50,7 @@ def learning_curves(path: Path | str, source: Path | str | Rows) -> None:
         ax.set_axis_off()
     if not panels:
         axes[0].text(0.5, 0.5, "nothing recorded", ha="center", va="center")
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def training_figures(rows: Rows) -> dict[str, Figure]:
@@ -89,7 +89,7 @@ def score_dots(path: Path | str, rows: Rows, title: str = "") -> None:
     _add_legend(figure, axes[0])
     if title:
         figure.suptitle(literal(title), fontsize=13, x=0.02, ha="left")
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def score_figures(rows: Rows) -> dict[str, Figure]:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from crossvox.figures.slices import SlicePlan, plan_slices
-from crossvox.figures.style import literal, new_figure, save
+from crossvox.figures.style import literal, new_figure, save_figure
 from crossvox.utils.palette import COLOURS, class_colour
 
 ERRORS = {"missed": COLOURS[6], "extra": COLOURS[5], "wrong class": COLOURS[4]}
@@ -53,7 +53,7 @@ def overlay(
     """
     masks = {"truth": truth, "prediction": prediction}
     labels = {name: np.asarray(mask) for name, mask in masks.items() if mask is not None}
-    save(overlay_figure(image, spacing, labels, classes, title, orientation), path)
+    save_figure(overlay_figure(image, spacing, labels, classes, title, orientation), path)
 
 
 def overlay_figure(

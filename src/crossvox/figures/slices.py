@@ -13,7 +13,7 @@ MARGIN_MM = 30.0
 
 @dataclass(frozen=True)
 class SlicePlan:
-    """How to cut 2-D pictures out of (X, Y, Z) arrays of one grid.
+    """The cut of 2-D pictures out of (X, Y, Z) arrays of one grid.
 
     Attributes:
         axis: the array axis across which the slices lie.

@@ -59,7 +59,7 @@ def tidy(ax: Axes, grid: str = "y") -> None:
     ax.set_axisbelow(True)
 
 
-def save(figure: Figure, path: Path | str) -> None:
+def save_figure(figure: Figure, path: Path | str) -> None:
     """Write a PNG file, as a whole or not at all."""
     FigureCanvasAgg(figure)
     with atomic_path(path) as temporary:

@@ -77,12 +77,12 @@ class Ensemble:
 
     @property
     def task(self) -> Task:
-        """What is segmented; patch and spacing are those of the first model."""
+        """Task of the models; patch and spacing are those of the first one."""
         return self.models[0].task
 
     @property
     def postprocessing(self) -> Postprocessing:
-        """How the mean of the models' probabilities becomes a label map."""
+        """Rule that turns the models' mean probabilities into a label map."""
         parts = [model.postprocessing for model in self.models]
         return Postprocessing.combine(parts, self.task.n_classes)
 

@@ -73,12 +73,12 @@ class TrainedModel:
 
     @property
     def task(self) -> Task:
-        """What the method segments."""
+        """Task of the method."""
         return self.method.task
 
     @property
     def postprocessing(self) -> Postprocessing:
-        """How its probabilities become a label map."""
+        """Rule that turns probabilities into a label map."""
         asked = self.inference.largest
         keeps = asked == "always" or (asked == "auto" and self.method.keeps_largest)
         weights = self.method.class_weights() if self.inference.weigh else ()

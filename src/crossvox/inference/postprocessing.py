@@ -26,7 +26,7 @@ DECAY_MM = 60.0
 
 @dataclass(frozen=True)
 class Postprocessing:
-    """How a label map is made of class probabilities.
+    """The rule that turns class probabilities into a label map.
 
     Attributes:
         weights: factor on each class's probability before the argmax, background first, none

@@ -113,7 +113,7 @@ class Method(nn.Module):
 
     @property
     def uses_unlabelled(self) -> bool:
-        """Whether unlabelled images affect the training, given the options."""
+        """True if unlabelled images affect the training, given the options."""
         return "unlabelled" in self.needs
 
     def modality_index(self, modality: str) -> int:

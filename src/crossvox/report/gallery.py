@@ -40,7 +40,7 @@ class Gallery:
         self._kept: dict[str, list[tuple[float, str, ShownScan]]] = {}
 
     def wants(self, modality: str, score: float) -> bool:
-        """Whether a scan of that score would be kept, as things stand."""
+        """Return whether a scan with this score would be kept at present."""
         scores = [kept[0] for kept in self._kept.get(modality, [])]
         if self.count == 0 or math.isnan(score):
             return False

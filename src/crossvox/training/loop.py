@@ -33,7 +33,7 @@ Validate = Callable[["Method", int], dict[str, float]]
 
 @dataclass(frozen=True)
 class Fit:
-    """How long and how to train; the unit is a step, not an epoch.
+    """Length and optimisation of a training; the unit is a step, not an epoch.
 
     Args:
         steps: number of optimiser steps.

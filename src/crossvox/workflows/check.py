@@ -25,7 +25,7 @@ from crossvox.workflows.messages import Echo
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What was found in a data set.
+    """The problems and overlaps of a data set.
 
     Attributes:
         manifest: the cases that break no rule of the format; None if there are none.

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from crossvox.data.convert.assemble import ConvertOptions, assemble
+from crossvox.data.convert.assemble import ConvertOptions, build_manifest
 from crossvox.data.convert.copying import copy_files
 from crossvox.data.convert.raw import RawDataset
 from crossvox.data.formats.nifti import read_nifti
@@ -52,7 +52,7 @@ def convert(
         UsageError: the options cannot be met.
         DataError: a scan cannot be read; then no manifest is written.
     """
-    manifest, notes = assemble(raw, options, source)
+    manifest, notes = build_manifest(raw, options, source)
     if raw.write is not None:
         manifest = raw.write(manifest, out, partial(_progress, task="writing"))
     grids: dict[str, list[Grid]] = {modality: [] for modality in manifest.modalities}

@@ -13,7 +13,13 @@ from crossvox.config.registry import find_class
 from crossvox.config.run_config import RunConfig
 from crossvox.data.phantom import write_phantom
 from crossvox.errors import UsageError
-from crossvox.evaluation.scores import Summary, aggregate_runs, read_cases, table, to_markdown
+from crossvox.evaluation.scores import (
+    Summary,
+    aggregate_runs,
+    aggregate_to_markdown,
+    read_cases,
+    table,
+)
 from crossvox.figures import learning_curves, score_dots
 from crossvox.training.record import holds_run
 from crossvox.utils.files import atomic_write, require_folder
@@ -88,7 +94,7 @@ def demo(out: Path, settings: Demo = Demo(), echo: Echo = print) -> dict[str, Su
         shape=settings.shape,
     )
     summaries = {method: _run(out, data, method, settings, echo) for method in settings.methods}
-    text = to_markdown(aggregate_runs(list(summaries.values())))
+    text = aggregate_to_markdown(aggregate_runs(list(summaries.values())))
     atomic_write(out / "scores.md", text)
     echo(f"done in {(time.perf_counter() - began) / 60:.1f} minutes; look at")
     for what, where in _places(settings).items():

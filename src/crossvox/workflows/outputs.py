@@ -13,7 +13,7 @@ from crossvox.data.formats.dicom.seg import write_dicom_seg
 from crossvox.data.formats.label_tables import write_label_tables
 from crossvox.data.formats.nifti import write_label
 from crossvox.data.formats.probability_maps import Region, probability_writer
-from crossvox.evaluation.volumes import append_volumes, read_volumes, volumes
+from crossvox.evaluation.volumes import append_volumes, measure_volumes, read_volumes
 from crossvox.inference.ensemble import Ensemble, Prediction
 from crossvox.inference.slabs import SlabCallback, entropy
 from crossvox.workflows.scans import InputScan
@@ -25,7 +25,7 @@ PROBABILITIES, UNCERTAINTY, DICOM = "_probabilities.nii.gz", "_uncertainty.nii.g
 
 @dataclass(frozen=True)
 class Outputs:
-    """What to write beside the label maps.
+    """The files to write beside the label maps.
 
     Attributes:
         probabilities: a 4-D file per scan, the classes along its last axis.
@@ -132,6 +132,6 @@ def _write_labels(
             write_dicom_seg(target.beside(m, DICOM), labels, affine, list(ids), scan.series)
         write_label(file, labels, ids, scan.geometry)
         facts = {"file": file.name, "case": target.case, "modality": m}
-        rows += volumes(labels, affine, list(ids), **facts)
+        rows += measure_volumes(labels, affine, list(ids), **facts)
         write_label_tables(file.parent, ids)
     append_volumes(target.table, rows)

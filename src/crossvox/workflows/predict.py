@@ -31,7 +31,7 @@ Checkpoint = Literal["best", "last"]
 
 @dataclass(frozen=True)
 class Options:
-    """How trained runs are used.
+    """Options for the use of trained runs.
 
     Args:
         checkpoint: the weights with the highest validation score, or the last ones.

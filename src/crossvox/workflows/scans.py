@@ -57,7 +57,7 @@ class InputScan:
 
     @property
     def geometry(self) -> Path | Grid:
-        """What result files take their geometry from: the NIfTI file, or the series' grid."""
+        """Source of the result files' geometry: the NIfTI file, or the series' grid."""
         return self.image.grid if isinstance(self.image, Volume) else self.image
 
 

@@ -17,7 +17,7 @@ from crossvox.methods.base import Method
 from crossvox.networks import BACKBONES
 from crossvox.networks.pretrained.loading import (
     Weights,
-    compare,
+    compare_names,
     fill,
     published_networks,
     read_weights,
@@ -48,7 +48,7 @@ def inspect_weights(path: Path) -> Iterator[str]:
     yield f"layout    {under}, {named}; {weights.others} other tensors"
     use = f"no backbone takes it; {model.instead}"
     if model.backbone in BACKBONES:
-        report = compare(_published_size(model.backbone), weights)
+        report = compare_names(_published_size(model.backbone), weights)
         yield f"tensors   {report}"
         use = f"crossvox train --backbone {model.backbone} --weights {path}"
         if report.needed:

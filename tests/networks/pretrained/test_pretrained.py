@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from crossvox.errors import CrossvoxError, DataError, UsageError
 from crossvox.networks.pretrained.loading import (
-    compare,
+    compare_names,
     fill,
     published_networks,
     read_weights,
@@ -271,7 +271,7 @@ def test_a_file_without_up_path_or_statistics_is_taken_and_reported(tmp_path):
     kept = {n: t for n, t in state().items() if n.startswith("down_tr") and "running" not in n}
     weights = read_weights(write(tmp_path / "x.pth", kept | {"extra.bias": torch.zeros(1)}))
     parts = networks()
-    assert str(compare(parts, weights)) == str(report := fill(parts, weights))
+    assert str(compare_names(parts, weights)) == str(report := fill(parts, weights))
     assert len(report.missing) == 104 - len(kept) and report.unexpected == {"extra.bias"}
     assert "1 not used (extra.bias)" in str(report)
 

@@ -1,4 +1,4 @@
-"""How much of the body the scans of one subject show in common, from their headers alone."""
+"""Overlap of the fields of view of one subject's scans, from their headers alone."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def image_problems(stored: np.ndarray) -> list[Problem]:
 
 @dataclass
 class LabelCounts:
-    """How often each value stands in a label map.
+    """Number of voxels of each value in a label map.
 
     Attributes:
         voxels: id → number of voxels.

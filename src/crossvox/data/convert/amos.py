@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from crossvox.data.convert.raw import RawDataset, nothing_found, require_source, volumes
+from crossvox.data.convert.raw import RawDataset, nifti_files, nothing_found, require_source
 from crossvox.data.manifest import Case
 
 LABELS = {
@@ -35,8 +35,8 @@ def find_amos(source: Path) -> RawDataset:
     source = require_source(source)
     cases = []
     for split, part in FOLDERS.items():
-        labels = volumes(source / f"labels{part}")
-        for name, image in volumes(source / f"images{part}").items():
+        labels = nifti_files(source / f"labels{part}")
+        for name, image in nifti_files(source / f"images{part}").items():
             number = re.fullmatch(r"amos_(\d+)", name)
             if number is None:
                 continue

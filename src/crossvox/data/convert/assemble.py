@@ -34,7 +34,7 @@ class ConvertOptions:
     seed: int = 0
 
 
-def assemble(
+def build_manifest(
     raw: RawDataset, options: ConvertOptions, source: str = ""
 ) -> tuple[Manifest, list[str]]:
     """Make the manifest of a data set.

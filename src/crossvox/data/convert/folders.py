@@ -14,7 +14,7 @@ from crossvox.errors import UsageError
 
 @dataclass(frozen=True)
 class Patterns:
-    """How to read a tree.
+    """Patterns of the paths in a tree.
 
     Attributes:
         images: path of a scan below the source, with `{case}` and, for several modalities,

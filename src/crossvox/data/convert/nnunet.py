@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from crossvox.data.convert.raw import RawDataset, nothing_found, require_source, volumes
+from crossvox.data.convert.raw import RawDataset, nifti_files, nothing_found, require_source
 from crossvox.data.manifest import Case
 from crossvox.errors import DataError, UsageError
 from crossvox.utils.documents import parse_json
@@ -115,9 +115,9 @@ def _listed_cases(source: Path, listed: Any, channels: list[str], file: Path) ->
 
 
 def _cases(source: Path, part: str, split: str, channels: dict[int, str]) -> list[Case]:
-    labels = volumes(source / f"labels{part}")
+    labels = nifti_files(source / f"labels{part}")
     images: dict[str, dict[str, Path]] = {}
-    for name, file in volumes(source / f"images{part}").items():
+    for name, file in nifti_files(source / f"images{part}").items():
         numbered = re.fullmatch(r"(.+)_(\d{4})", name)
         if numbered and int(numbered[2]) in channels and name not in labels:
             images.setdefault(numbered[1], {})[channels[int(numbered[2])]] = file

@@ -47,7 +47,7 @@ class RawDataset:
     write: Writer | None = None
 
 
-def volumes(folder: Path) -> dict[str, Path]:
+def nifti_files(folder: Path) -> dict[str, Path]:
     """Return name without suffix → NIfTI file of the files in a folder, in natural order."""
     if not folder.is_dir():
         return {}

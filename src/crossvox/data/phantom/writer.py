@@ -34,7 +34,7 @@ _ORGANS = {
 
 @dataclass(frozen=True)
 class Scanner:
-    """How one modality samples a subject.
+    """Sampling of a subject by one modality.
 
     Attributes:
         render: (tissue (X, Y, Z, S), world (3, X, Y, Z), rng) → image (X, Y, Z).

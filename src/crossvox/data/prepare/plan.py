@@ -24,7 +24,7 @@ THIN_AXIS = 20
 
 @dataclass(frozen=True)
 class Budget:
-    """How large a crop may be, and how much of the anatomy it must show.
+    """Limits of a plan: size of a crop, and the anatomy that it must show.
 
     Attributes:
         patch_voxels: voxels of a crop; time and memory of a step grow with it.

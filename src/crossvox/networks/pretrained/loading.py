@@ -110,7 +110,7 @@ def require_backbone(weights: Weights, backbone: str) -> None:
     )
 
 
-def compare(networks: Iterable[nn.Module], weights: Weights) -> LoadReport:
+def compare_names(networks: Iterable[nn.Module], weights: Weights) -> LoadReport:
     """Compare the file with the published networks among `networks`, without changing them."""
     report = LoadReport()
     for network in networks:
@@ -144,7 +144,7 @@ def fill(networks: Iterable[nn.Module], weights: Weights) -> LoadReport:
         DataError: too little matches, or a value is not finite. Nothing is changed then.
     """
     networks = list(networks)
-    report = compare(networks, weights)
+    report = compare_names(networks, weights)
     if report.misshaped:
         name, (found, expected) = next(iter(report.misshaped.items()))
         raise DataError(

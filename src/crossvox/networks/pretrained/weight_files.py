@@ -67,7 +67,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
 
 
 def _whole(tensor: Tensor) -> bool:
-    """Whether the file holds every value; other tensors take their full memory when copied."""
+    """Return whether the file holds every value; others take their full memory when copied."""
     if tensor.layout != torch.strided or tensor.device.type != "cpu":
         return False
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
