@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from crossvox.errors import DataError
-from crossvox.evaluation.volumes import append_volumes, read_volumes
+from crossvox.evaluation.volumes import append_volumes, measure_volumes, read_volumes
 
 LABELS = np.array([0, 1, 1, 3, 3, 3]).reshape(1, 2, 3)
 
