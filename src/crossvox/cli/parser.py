@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,33 @@ def parse(parser: ArgumentParser, argv: Sequence[str], *, defaults: bool = True)
             if re.match(r"--[A-Za-z]", name) and not _stands_for(name, known):
                 raise UsageError(f"{name} is no option; {suggest(name, known)}") from None
         raise UsageError(" ".join(str(error).split())) from None
+
+
+def parse_subcommand(
+    command: str, description: str | None, argv: Sequence[str], choices: Mapping[str, str]
+) -> tuple[str, list[str]]:
+    """Return the word after a command, and the words after it.
+
+    Args:
+        command: the command.
+        description: for `--help`.
+        argv: the words after the command.
+        choices: valid word → one-line help.
+
+    Raises:
+        UsageError: the word is none of the choices.
+        SystemExit: after `--help`.
+    """
+    word, *rest = argv or [""]
+    if word in ("-h", "--help"):
+        print(f"usage: crossvox {command} {{{','.join(choices)}}} …\n\n{description}\n")
+        print("\n".join(f"  {name:<10}{text}" for name, text in choices.items()))
+        raise SystemExit(0)
+    if word not in choices:
+        raise UsageError(
+            f"'{word}' is no choice of `crossvox {command}`; choose from {', '.join(choices)}"
+        )
+    return word, rest
 
 
 def required(values: dict[str, Any], *names: str) -> None:

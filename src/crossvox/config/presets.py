@@ -15,7 +15,7 @@ COMPONENTS = ("method", "backbone")
 
 
 def presets() -> dict[str, str]:
-    """Return name → one-line summary, the file's first comment, of every shipped preset."""
+    """Return the shipped presets: name → one-line summary, the first comment of its file."""
     folder = resources.files("crossvox.config") / "presets"
     files = {f.name.removesuffix(".yaml"): f for f in folder.iterdir() if f.name.endswith(".yaml")}
     return {

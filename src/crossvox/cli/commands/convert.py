@@ -16,6 +16,7 @@ from crossvox.cli.parser import (
     parse_integers,
     parse_names,
     parse_pairs,
+    parse_subcommand,
     required,
 )
 from crossvox.data.convert import LAYOUTS
@@ -35,13 +36,7 @@ OF_THE_PAPER = ("amos", "mscmrseg")
 def convert_command(argv: list[str]) -> int:
     """Describe a data set in a public or a home-made layout by a dataset.json."""
     layouts = {**{name: text for name, (_, text) in LAYOUTS.items()}, "folders": FOLDERS}
-    layout, rest = (argv[0], argv[1:]) if argv else ("", [])
-    if layout in ("-h", "--help"):
-        print(f"usage: crossvox convert LAYOUT SOURCE --out DIR …\n\n{convert_command.__doc__}\n")
-        print("\n".join(f"  {name:<10}{text}" for name, text in layouts.items()))
-        return 0
-    if layout not in layouts:
-        raise UsageError(f"unknown layout '{layout}'; choose from {', '.join(layouts)}")
+    layout, rest = parse_subcommand("convert", convert_command.__doc__, argv, layouts)
     parser = new_parser(f"convert {layout}", f"Write a dataset.json for {layouts[layout]}")
     if layout == "folders":
         _add_folder_options(parser)

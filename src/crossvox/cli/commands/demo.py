@@ -9,7 +9,7 @@ from crossvox.workflows.demo import Demo, demo
 
 
 def demo_command(argv: list[str]) -> int:
-    """Synthetic two-modality scans: train, predict, evaluate and draw, in minutes."""
+    """Train, predict, evaluate and draw on synthetic scans of two modalities, in minutes."""
     parser = new_parser("demo", demo_command.__doc__)
     parser.add_argument("--out", type=Path, help="folder for everything")
     parser.add_class_arguments(Demo, None, as_group=False)

@@ -50,7 +50,7 @@ def predict_command(argv: list[str]) -> int:
 
 
 def new_scan_parser(command: str, description: str | None) -> ArgumentParser:
-    """Return a parser with what `predict` and `evaluate` share: runs, data set, options."""
+    """Return a parser with the options that `predict` and `evaluate` share."""
     parser = new_parser(command, description)
     parser.add_argument("run", type=Path, nargs="+",
                         help="run directory of `crossvox train`; several are averaged")  # fmt: skip
@@ -63,22 +63,29 @@ def new_scan_parser(command: str, description: str | None) -> ArgumentParser:
 
 
 def add_options(parser: ArgumentParser, *, label_maps: bool = True) -> None:
-    """Add the options of `Options`.
+    """Add the options that say how a trained run is used (`Options`).
 
     Args:
         parser: takes the options.
         label_maps: with those that say how probabilities become a label map.
     """
     parser.add_argument("--checkpoint", choices=get_args(Checkpoint), default="best",
-                        help="the weights with the best validation, or the last")  # fmt: skip
-    parser.add_argument("--overlap", type=float, help="of the sliding windows; default: as the run")
-    add_flag(parser, "tta", "average over mirror images, unless left and right are classes")
+                        help="weights of the best validation, or the last ones")  # fmt: skip
+    parser.add_argument("--overlap", type=float, help="of the sliding windows; default: the run's")
+    add_flag(parser, "tta", "average over mirror images that swap no left and right class")
     if label_maps:
-        parser.add_argument("--largest", choices=get_args(Largest),
-                            help="keep one part only of each class that is one piece in the "
-                            "labelled training scans; default: as the run")  # fmt: skip
-        parser.add_argument("--weigh", type=bool, metavar="{true,false}",
-                            help="weigh the classes; default: as the run")  # fmt: skip
+        parser.add_argument(
+            "--largest",
+            choices=get_args(Largest),
+            help="keep one part only of each class that is one piece in the labelled training "
+            "scans; auto: if the method does; default: the run's",
+        )
+        parser.add_argument(
+            "--weigh",
+            type=bool,
+            metavar="{true,false}",
+            help="weigh class probabilities as the method does; default: the run's",
+        )
     parser.add_argument("--accelerator", choices=get_args(Accelerator), default="auto",
                         help="auto: a GPU where there is one")  # fmt: skip
     parser.add_argument("--threads", type=int, help="CPU threads; default: torch decides")

@@ -8,7 +8,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from crossvox.cli.commands.predict import add_options, parse_images, read_options
-from crossvox.cli.parser import new_parser, parse
+from crossvox.cli.parser import new_parser, parse, parse_subcommand
 from crossvox.cli.run_options import read_run_options
 from crossvox.config.settings import FIELDS, parse_settings
 from crossvox.errors import UsageError
@@ -23,26 +23,22 @@ from crossvox.workflows.profile import (
 
 def profile_command(argv: list[str]) -> int:
     """Measure speed and memory of train, load or predict."""
-    what, rest = (argv[0], argv[1:]) if argv else ("", [])
-    if what in ("-h", "--help"):
-        print(f"usage: crossvox profile {{{','.join(_PROFILES)}}} …\n\n{profile_command.__doc__}")
-        return 0
-    if what not in _PROFILES:
-        raise UsageError(f"unknown profile '{what}'; choose from {', '.join(_PROFILES)}")
+    choices = {name: measure.__doc__ or "" for name, measure in _PROFILES.items()}
+    what, rest = parse_subcommand("profile", profile_command.__doc__, argv, choices)
     for name, value in _PROFILES[what](rest).items():
         print(f"{name:<24}{value:>12}")
     return 0
 
 
 def _train(argv: list[str]) -> Figures:
-    """Measure training steps on a data set, or on synthetic scans; write nothing that stays."""
+    """Measure training steps on a data set or on synthetic scans; nothing is kept."""
     values, steps = _read("train", _train.__doc__, argv)
     with temporary_run(values) as config:
         return profile_train(config, steps)
 
 
 def _load(argv: list[str]) -> Figures:
-    """Measure the making of batches of a data set, or of synthetic scans, in one process."""
+    """Measure how fast one process makes batches of a data set or of synthetic scans."""
     values, steps = _read("load", _load.__doc__, argv)
     with temporary_run(values) as config:
         return profile_load(config, steps)
