@@ -1,4 +1,4 @@
-"""Same seed, same machine, same bytes; what is sampled depends on seed, step and row alone."""
+"""One seed and machine give one result; crops depend on seed, step and row alone."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from crossvox.data.prepare.fingerprint import fingerprint
 from crossvox.data.prepare.plan import Budget, make_plan
 from crossvox.data.prepare.store import Store
 from crossvox.training.loader import batches
-from crossvox.training.record import read_metrics
 from fixtures.process import contents
 from fixtures.run import train_arguments
+from fixtures.training import numbers
 
 WHOLE_WAY = """
 import sys
@@ -31,7 +31,7 @@ sys.exit(main(train) or main(predict))
 
 
 def test_two_processes_on_their_own_make_the_same_bytes(unpaired_files, tmp_path):
-    """Training with a validation, and prediction; no order of a set or a hash of a text decides."""
+    """They train, validate and predict; neither set order nor string hashes change the result."""
     data, made = unpaired_files.path, []
     for hashes in ("1", "2"):
         root = tmp_path / hashes
@@ -46,14 +46,13 @@ def test_two_processes_on_their_own_make_the_same_bytes(unpaired_files, tmp_path
             timeout=300,
         )
         assert done.returncode == 0, done.stderr
-        rows = read_metrics(root / "run" / "metrics.csv")
         made.append(
             (
                 contents(root / "run" / "checkpoints"),
                 contents(root / "maps"),
                 contents(root / "prepared"),
                 (root / "run" / "plan.json").read_bytes(),
-                [row for row in rows if not row[1].startswith("time/")],
+                numbers(root / "run"),
             )
         )
     assert all(made[0])
@@ -63,7 +62,7 @@ def test_two_processes_on_their_own_make_the_same_bytes(unpaired_files, tmp_path
 
 @pytest.fixture(scope="module")
 def plain(paired_files, tmp_path_factory):
-    """Makes the data set of one of several processes, and what a single one sees in 3 steps."""
+    """A function that makes one process's data set, and three batches of a single process."""
     plan = make_plan(fingerprint(paired_files), paired_files, Budget(1500, 0.5, 3))
     folder: Path = tmp_path_factory.mktemp("store")
 
@@ -83,7 +82,7 @@ def plain(paired_files, tmp_path_factory):
 
 
 def tensors(batch) -> list[torch.Tensor]:
-    """All tensors of a batch, in one order."""
+    """Return all tensors of a batch in a fixed order."""
     views = [*batch.labelled.values(), batch.unlabelled]
     found = [[view.images, view.same_subject] for view in views]
     return tree_flatten([found, [view.label for view in batch.labelled.values()]])[0]
@@ -98,7 +97,7 @@ def test_samples_depend_on_neither_workers_nor_processes(plain, workers, world, 
         joined = [torch.cat(rows) for rows in zip(*map(tensors, shares), strict=True)]
         assert all(map(torch.equal, tensors(whole), joined))
         assert len(joined) == len(tensors(whole)) > 4
-        # A process has a share of each kind of row.
+        # Each process has a share of every kind of row.
         named = sorted(name for share in shares for name in share.names)
         assert named == sorted(whole.names)
     record_property(f"steps alike with {workers} workers in {world} processes", len(expected))

@@ -1,4 +1,4 @@
-"""Disks that are full or read-only: one line names the path, and what was there stays whole."""
+"""Full and read-only disks: one line names the path, and earlier files stay whole."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BUDGET = SMALL[2:6]
 
 @pytest.fixture(scope="module")
 def runs(unpaired_files, tmp_path_factory) -> dict[str, Path]:
-    """Two runs that differ in their seed, and the data set."""
+    """Two runs with different seeds, their data set and a benchmark suite."""
     root = tmp_path_factory.mktemp("runs")
     data = unpaired_files.path
     own = {seed: trained(data, root / seed, "--seed", seed[-1]) for seed in ("run1", "run2")}
@@ -29,7 +29,7 @@ def runs(unpaired_files, tmp_path_factory) -> dict[str, Path]:
 
 
 def command(name: str, runs: dict[str, Path], which: str, out: Path) -> list[str]:
-    """A command that writes to `out` what it makes of one of the runs."""
+    """Return a command that uses one of the runs and writes to `out`."""
     data = str(runs["data"])
     of = [str(runs[which]), "--data", data, "--split", "val"]
     return {
@@ -43,7 +43,7 @@ def command(name: str, runs: dict[str, Path], which: str, out: Path) -> list[str
 
 
 def one_line(code: int, said: str, place: Path) -> None:
-    """What a user sees: exit code 1, and one line with the path and what to do."""
+    """Assert exit code 1 and one line with the path and what to do."""
     lines = [line for line in said.splitlines() if not line.startswith("step ")]
     assert code == 1 and len(lines) == 1, said
     assert lines[0].startswith(f"crossvox: error: {place}"), said
@@ -55,7 +55,7 @@ def one_line(code: int, said: str, place: Path) -> None:
                     ("report", (0,))]
 )  # fmt: skip
 def test_a_command_that_can_write_no_more(runs, tmp_path, name, moves, record_property):
-    """After each of some files: earlier results stay whole, and the same command then finishes."""
+    """Wherever the disk is full, earlier results stay whole, and a second try finishes."""
     out, before = tmp_path / "out", tmp_path / "before"
     assert main(command(name, runs, "run2", out)) == 0
     new = contents(out)
@@ -73,7 +73,7 @@ def test_a_command_that_can_write_no_more(runs, tmp_path, name, moves, record_pr
         assert old.keys() <= left.keys()
         for file, content in left.items():
             known = {line for made in (old, new) for line in made.get(file, b"").splitlines()}
-            # The table of volumes grows by the case.
+            # The table of volumes grows case by case.
             whole = content in (old.get(file), new.get(file)) or file == "volumes.csv"
             assert whole and known >= set(content.splitlines()), file
     assert main(command(name, runs, "run2", out)) == 0
@@ -86,7 +86,7 @@ def test_training_that_can_write_no_more_goes_on_later(runs, tmp_path, record_pr
     assert main(arguments) == 0
     expected, tried = weights(tmp_path / "run"), 0
     shutil.rmtree(tmp_path / "run")
-    # The prepared volumes are there, so that 13 files are moved into place by a training.
+    # Volumes are prepared already, so a training moves 13 files into place.
     for moved in (0, 2, 3, 5, 9, 11):
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
         one_line(*run(arguments, full_after(moved)), tmp_path / "run")
@@ -100,7 +100,7 @@ def test_training_that_can_write_no_more_goes_on_later(runs, tmp_path, record_pr
 def test_a_benchmark_that_can_write_no_more_goes_on_later(runs, tmp_path, monkeypatch):
     out = tmp_path / "out"
     arguments = command("benchmark", runs, "run1", out)
-    # With real processes, which find the disk full too.
+    # With real processes, whose disk is full too.
     one_line(*run(arguments, full_after(1)), out)
     assert not (out / "cases.csv").exists()
     launch = InProcess()
@@ -123,7 +123,7 @@ def small_disk(tmp_path) -> Iterator[Path]:
 
 @pytest.fixture
 def read_only(tmp_path) -> Iterator[Path]:
-    """A folder that holds `earlier.txt` and can only be read."""
+    """A read-only folder that holds `earlier.txt`."""
     place = tmp_path / "ro"
     place.mkdir()
     (place / "earlier.txt").write_text("mine")
@@ -143,7 +143,7 @@ def _mount(*arguments: str) -> None:
 def test_training_on_a_disk_that_fills_up(runs, small_disk, tmp_path):
     run_, store = small_disk / "run", ("--store", str(tmp_path / "store"))
     arguments = train_arguments(runs["data"], run_, *STEPS, *store)
-    # Room for two of the checkpoints, where three are needed for a moment.
+    # Room for two checkpoints; writing needs three for a moment.
     size = (runs["run1"] / "checkpoints" / "last.safetensors").stat().st_size
     (small_disk / "filler").write_bytes(bytes(shutil.disk_usage(small_disk).free - int(2.3 * size)))
     one_line(*run(arguments), run_)

@@ -1,4 +1,4 @@
-"""Processes killed without warning at random moments, and gone on with: nothing lost or doubled."""
+"""Commands killed at random moments and repeated: nothing is lost or doubled."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import pytest
 
 from crossvox.benchmark.runner import Launcher
 from crossvox.cli.main import main
-from crossvox.training.record import read_metrics
 from fixtures.benchmark import InProcess, write_suite
 from fixtures.launch import family, torchrun
 from fixtures.process import attempt, contents, killed_at
 from fixtures.run import SMALL, same, train_arguments, trained, weights
+from fixtures.training import numbers
 
 STEPS = ("--fit.steps", "8", "--fit.save_every", "1", "--fit.validations", "4")
 
@@ -28,7 +28,7 @@ STEPS = ("--fit.steps", "8", "--fit.save_every", "1", "--fit.validations", "4")
 def killed_until_done(
     arguments: Callable[[], list[str]], duration: float, kills: int, rng: random.Random
 ) -> int:
-    """Kill and go on until the work is done or was killed `kills` times; returns how often."""
+    """Kill and repeat a command until it is done or was killed `kills` times; return how often."""
     count = 0
     while count < kills and attempt(arguments(), rng.uniform(0, duration)):
         count += 1
@@ -38,7 +38,7 @@ def killed_until_done(
 
 
 def training(data: Path, out: Path, *more: str) -> Callable[[], list[str]]:
-    """What a user types: the command, or once there is a run, `--resume`."""
+    """Return the user's command: `train`, or `train --resume` once there is a run."""
 
     def arguments() -> list[str]:
         if (out / "config.yaml").exists():
@@ -48,15 +48,10 @@ def training(data: Path, out: Path, *more: str) -> Callable[[], list[str]]:
     return arguments
 
 
-def numbers(run: Path) -> list[tuple[str, str, str]]:
-    """The rows of `metrics.csv`, but for those that tell the time."""
-    return [row for row in read_metrics(run / "metrics.csv") if not row[1].startswith("time/")]
-
-
 def test_training_survives_25_kills(unpaired_files, tmp_path, record_property):
     data, kills, rng = unpaired_files.path, 25, random.Random(0)
     straight = trained(data, tmp_path / "straight", *STEPS)
-    # Timed in a process like those to be killed, once all modules are loaded.
+    # Timed without imports, like the processes to be killed.
     began = time.perf_counter()
     assert not attempt(train_arguments(data, tmp_path / "timed", *STEPS))
     duration = time.perf_counter() - began
@@ -74,7 +69,7 @@ def test_training_survives_25_kills(unpaired_files, tmp_path, record_property):
 
 
 def test_training_killed_at_each_of_its_files(unpaired_files, tmp_path, record_property):
-    """In turns just before and just after one is moved into place; the volumes are prepared."""
+    """Alternately just before and just after a file is moved into place; volumes are prepared."""
     steps = ("--fit.steps", "2", "--fit.save_every", "1", "--fit.validations", "1")
     data, out = unpaired_files.path, tmp_path / "run"
     straight = trained(data, tmp_path / "straight", *steps)
@@ -102,7 +97,7 @@ def test_training_in_two_processes_survives_kills(unpaired_files, tmp_path, reco
             try:
                 code = process.wait(delay)
             except subprocess.TimeoutExpired:
-                # The launcher's death alone would leave its processes at work.
+                # Killing the launcher alone would leave its processes running.
                 for pid in family(process.pid):
                     os.kill(pid, signal.SIGKILL)
                 process.wait()
@@ -147,7 +142,7 @@ def command(name: str, run: Path, data: Path, out: Path) -> list[str]:
 
 @pytest.mark.parametrize("name", ["prepare", "predict", "evaluate", "report", "export", "convert"])
 def test_a_command_killed_and_given_again(run, unpaired_files, tmp_path, name, record_property):
-    """At random moments, and at some of its files: in the end, the same bytes and nothing else."""
+    """At random moments and at some of its files: in the end the same bytes and nothing else."""
     out, rng = tmp_path / "out", random.Random(2)
     arguments = command(name, run, unpaired_files.path, out)
     assert main(arguments) == 0
@@ -170,7 +165,7 @@ def test_a_command_killed_and_given_again(run, unpaired_files, tmp_path, name, r
 
 
 def test_a_benchmark_killed_and_given_again(unpaired_files, tmp_path, monkeypatch, record_property):
-    """Together with its commands, at random moments and files: the same scores in the end."""
+    """With its commands, at random moments and files: in the end the same scores."""
     launch, rng = InProcess(), random.Random(3)
     monkeypatch.setattr(Launcher, "__call__", lambda self, *given: launch(*given))
     suite = write_suite(tmp_path / "s.yaml", variants={"shift_mm": [5]})
@@ -184,7 +179,7 @@ def test_a_benchmark_killed_and_given_again(unpaired_files, tmp_path, monkeypatc
     assert main(arguments(straight)) == 0
     duration = time.perf_counter() - began
     kills = 0
-    # The files first: a fast machine may be done before a random moment.
+    # The files first, because a fast machine may be done before a random moment.
     for number in (rng.randint(4, 7), 2, rng.randint(3, 6)):
         before = killed_at(number, after=rng.random() < 0.5)
         kills += attempt(arguments(out), before=before)
@@ -205,7 +200,7 @@ def test_a_demonstration_killed_is_gone_on_with(tmp_path, record_property):
     options = [f"--{key}={value}" for key, value in small.items()]
     out, straight = tmp_path / "out", tmp_path / "straight"
     assert main(["demo", "--out", str(straight), *options]) == 0
-    # Among its first files are the scans, the last ones are figures.
+    # The first files are scans, the last ones figures.
     kills = sum(
         attempt(["demo", "--out", str(out), *options], before=killed_at(number, after=True))
         for number in (3, 31)

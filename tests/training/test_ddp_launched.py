@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from crossvox.training.record import read_metrics
 from fixtures.launch import Host, family, torchrun, two_hosts
 from fixtures.run import same, train_arguments, weights
+from fixtures.training import numbers
 
 pytestmark = [
     pytest.mark.slow,
@@ -39,11 +39,6 @@ def started(words: list[str], log: Path) -> Iterator[subprocess.Popen]:
 def run(words: list[str], log: Path) -> None:
     with started(words, log) as process:
         assert process.wait(300) == 0, log.read_text()
-
-
-def logged(run: Path) -> list[tuple[str, str, str]]:
-    """The rows of `metrics.csv` without the times."""
-    return [row for row in read_metrics(run / "metrics.csv") if not row[1].startswith("time/")]
 
 
 def arguments(data: Path, out: Path) -> list[str]:
@@ -86,7 +81,7 @@ def test_two_hosts_train_as_one(unpaired_files, straight, tmp_path, hosts, recor
         sent = [host.sent() for host in hosts]
 
     assert same(weights(out), weights(straight))
-    assert logged(out) == logged(straight)
+    assert numbers(out) == numbers(straight)
     # The gradients of every step were exchanged.
     size = sum(tensor.nbytes for tensor in weights(out).values())
     assert min(sent) > 12 * size / 2
@@ -102,7 +97,7 @@ def test_torchrun_begins_killed_processes_anew(unpaired_files, straight, tmp_pat
         assert process.wait(300) == 0, log.read_text()
     assert "lost another one" in log.read_text()
     assert same(weights(out), weights(straight))
-    assert logged(out) == logged(straight)
+    assert numbers(out) == numbers(straight)
     record_property("kills of a process answered by torchrun's restart", 1)
 
 
@@ -113,7 +108,7 @@ def kill_one(launchers: list[subprocess.Popen], out: Path, log: Path) -> None:
         time.sleep(0.01)
     processes = [pid for launcher in launchers for pid in family(launcher.pid)]
     os.kill(next(pid for pid in processes if _rank(pid) == "1"), signal.SIGKILL)
-    assert 3 <= int(logged(out)[-1][0]) < 12
+    assert 3 <= int(numbers(out)[-1][0]) < 12
 
 
 def _rank(pid: int) -> str | None:

@@ -1,3 +1,5 @@
+"""Runs of another version of crossvox are refused."""
+
 from __future__ import annotations
 
 import json

@@ -1,4 +1,4 @@
-"""The stages before the first step: what is planned and read, and how often."""
+"""The stages before the first step: one plan, and each label file read once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fixtures.run import train_arguments
 
 @pytest.fixture
 def reads(monkeypatch) -> Counter[Path]:
-    """File → how often its voxels were read, or all of its bytes hashed."""
+    """File → how often its voxels were read or its bytes hashed."""
     counts: Counter[Path] = Counter()
     read_voxels, sha256 = reader._read_voxels, inputs.sha256
 

@@ -1,4 +1,4 @@
-"""A batch is a pure function of seed, step and row, and shows what it says."""
+"""Batches: a pure function of seed, step and row, with labels and flags that fit the crops."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_labels_lie_on_what_they_label(unpaired_files, folder):
         right = view.images["ct"][:, 0][view.label == 2]
         assert len(left) + len(right) > 0
         seen += (len(left) >= 100) + (len(right) >= 100)
-        # 60 HU → 0.2 and 140 HU → 1.0, less what the rims share with the body's −0.6.
+        # 60 HU → 0.2 and 140 HU → 1.0; at the rims less, because the body has −0.6.
         assert len(left) < 100 or -0.4 < left.median() < 0.3
         assert len(right) < 100 or 0.3 < right.median() < 1.1
     assert seen > 4
@@ -125,7 +125,7 @@ def test_unpaired_sets_never_show_a_companion(unpaired_files, folder):
 
 
 def test_paired_sets_show_the_subjects_other_scan_where_it_is(paired_files, folder, tmp_path):
-    """A subject whose two files are one and the same scan: both crops must agree."""
+    """The two files of a subject are the same scan, so both crops must agree."""
     shutil.copytree(paired_files.path.parent, tmp_path / "twins")
     manifest = load_manifest(tmp_path / "twins" / "dataset.json")
     for case in manifest.cases:

@@ -1,4 +1,4 @@
-"""A motion of known size, the same in every process, that moves one modality and nothing else."""
+"""Misalignment: of known size, equal in every process, and of one modality only."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def test_a_shift_has_its_length_and_a_rotation_its_angle_about_the_centre():
 def test_the_motion_is_fixed_for_a_case_and_differs_between_cases_and_seeds():
     first = Misalign(shift=5).motion("p1", GRID)
     np.testing.assert_array_equal(first, Misalign(shift=5).motion("p1", GRID))
-    # Written down, since Python's own hash would differ from process to process.
+    # Fixed numbers, because Python's own hash differs from process to process.
     np.testing.assert_allclose(first[:3, 3], [-3.423381, 2.665516, 2.485052], atol=1e-6)
     assert not np.allclose(first, Misalign(shift=5).motion("p2", GRID))
     assert not np.allclose(first, Misalign(shift=5, seed=1).motion("p1", GRID))
-    # One direction for all amounts: a curve against the shift is about the shift alone.
+    # The direction does not depend on the amount, so curves show the effect of the amount alone.
     np.testing.assert_allclose(Misalign(shift=10).motion("p1", GRID)[:3, 3], 2 * first[:3, 3])
 
 
@@ -77,7 +77,7 @@ def test_at_test_a_moved_scan_changes_the_fusion_but_no_scan_alone(run, paired_f
         alone = scores(run, data, tmp_path / f"{modality}1", "--modalities", modality)
         assert {m for m, _ in alone} == {modality}
         there = scores(run, data, tmp_path / f"{modality}2", "--modalities", modality, *moved)
-        # Truth and prediction move together; a rigid motion only rounds differently.
+        # Truth and prediction move together, so only the rounding differs.
         assert there == pytest.approx(alone, abs=0.02)
 
 
@@ -94,7 +94,7 @@ def test_unknown_modalities_are_refused(run, paired_files, tmp_path, capsys):
 
 
 def test_training_sees_the_moved_scan_of_the_other_modality(paired_files, tmp_path):
-    """Own crops and their labels stay; what is laid over them is another part of the other scan."""
+    """Labelled crops stay as they are; their companion crops show another place."""
     plan = make_plan(fingerprint(paired_files), paired_files, Budget(1500, 0.65, 3))
     store = Store(tmp_path, plan.preprocessing)
 

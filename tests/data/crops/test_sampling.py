@@ -1,4 +1,4 @@
-"""Where crops lie."""
+"""Positions of crops."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_common_positions_reach_as_far_as_the_tightest_box_allows():
     roomy = entry((50, 50, 50))
     tight = entry((50, 50, 50), [(10, 10, 10), (30, 20, 18)])
     first, last = (common_position([roomy, tight], (10, 10, 10), np.full(3, u)) for u in (0.0, 1.0))
-    # Half of the crop in sizes of the box: 10/20, 10/10 and all of one that is smaller.
+    # Half of the crop's share of the box: 10/20, 10/10, and 1 for a smaller box.
     np.testing.assert_allclose(first, [0.25, 0.5, 0.5])
     np.testing.assert_allclose(last, [0.75, 0.5, 0.5])
 
@@ -147,7 +147,7 @@ def test_common_positions_reach_as_far_as_the_tightest_box_allows():
 )
 @pytest.mark.parametrize("axis", range(3))
 def test_a_scan_shows_a_crop_if_it_holds_its_centre(axis, start, seen):
-    """The centre of 10 voxels lies 4.5 after the first; a scan of 20 reaches from −0.5 to 19.5."""
+    """The centre of 10 voxels is 4.5 after the first; a scan of 20 ends at −0.5 and 19.5."""
     first = np.full(3, 5.0)
     first[axis] = start
     assert contains_centre(entry((20, 20, 20)), np.eye(4), first, (10, 10, 10)) is seen

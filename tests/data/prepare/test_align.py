@@ -1,4 +1,4 @@
-"""Scans of one subject are brought over each other where headers are wrong, and only there."""
+"""Scans of one subject are aligned where their headers are wrong, and only there."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from crossvox.workflows.run import Run
 from fixtures.run import train_arguments
 
 ERROR = 15.0
-"""Millimetres, two slices of the phantom: what a shift may err by."""
+"""Largest error of a shift in mm: two slices of the phantom."""
 SHIFTS = [(35, -30, 0), (0, 10, 25), (-60, 0, -20)]
 
 
@@ -54,7 +54,7 @@ def plan(registered):
 
 @pytest.fixture(scope="module")
 def scans(registered, plan):
-    """Per subject, modality → prepared scan; the two lie over each other."""
+    """Per subject: modality → prepared scan; the two lie over each other."""
     found = []
     for case in registered.cases:
         volumes = {m: read_image(path) for m, path in case.images.items()}
@@ -107,7 +107,7 @@ def test_stacks_of_two_or_three_slices_are_brought_over_the_others(scans, slices
 
 
 def test_scans_that_headers_put_apart_stay_apart(scans):
-    """They may show different parts of the body; `crossvox check` says that they do not meet."""
+    """They may show different parts of the body; `crossvox check` reports them."""
     for pair in scans:
         ct, mr = pair["ct"], pair["mr"]
         far = shift_grid(mr.grid, np.array([0.0, 0, 600]))
@@ -165,7 +165,7 @@ def test_the_first_scan_in_the_given_order_stays(scans):
 
 @pytest.mark.parametrize("spacing", [(1, 1, 1), (0.7, 0.7, 5), (9, 2, 2)])
 def test_coarse_blocks_lie_where_their_voxels_do(spacing):
-    """Of an array that holds its own world position."""
+    """The array holds the world position of its voxels."""
     affine = np.diag([*spacing, 1.0]) @ np.array(
         [[0, 1, 0, 3], [-1, 0, 0, 5], [0, 0, 1, -7], [0, 0, 0, 1.0]]
     )
@@ -196,7 +196,7 @@ def crops(manifest, plan, folder, *, aligned, misalign=None):
 
 
 def test_training_crops_show_the_same_anatomy_though_headers_are_wrong(registered, plan, tmp_path):
-    """Next to those of the same scans with right headers."""
+    """They are compared with crops of the same scans with right headers."""
     moved = Misalign("mr", shift=45)
     right = crops(registered, plan, tmp_path, aligned=False)
     wrong = crops(registered, plan, tmp_path, aligned=False, misalign=moved)
@@ -208,7 +208,7 @@ def test_training_crops_show_the_same_anatomy_though_headers_are_wrong(registere
     assert not wrong.shifts and not right.shifts
 
     def likeness(data, anchor, other):
-        """Of the companions to those of `right`, whose labelled crops are at the same places."""
+        """Return the correlation of companion crops with those of `right` at the same positions."""
         found = []
         for step in range(6):
             view, truth = (d[step].labelled[anchor] for d in (data, right))
@@ -224,7 +224,7 @@ def test_training_crops_show_the_same_anatomy_though_headers_are_wrong(registere
 
 
 def test_unlabelled_crops_of_a_subject_show_one_place(registered, plan, tmp_path):
-    """How much the two scans' crops tell about each other, by the correlation of their bodies."""
+    """Return the correlation of the body masks in the crops of the two scans."""
     moved = Misalign("mr", shift=45)
 
     def agreement(data):
@@ -246,7 +246,7 @@ def test_unlabelled_crops_of_a_subject_show_one_place(registered, plan, tmp_path
 
 
 class Companion(nn.Module):
-    """Class 1 of a scan is where the other one is bright."""
+    """Predicts class 1 where the other scan is bright."""
 
     def __init__(self, task: Task):
         super().__init__()
@@ -284,7 +284,7 @@ def test_a_prediction_sees_the_other_scan_where_it_shows_the_same(scans, plan, o
 
 @pytest.mark.parametrize("output", ["ct", "mr"])
 def test_windows_beyond_the_other_scan_do_without_it_where_it_truly_ends(scans, plan, output):
-    """A companion of half the slices, in a header that is wrong by as much as it is long."""
+    """The companion has half the slices, and a header that is wrong by its length."""
     pair, other = scans[1], "mr" if output == "ct" else "ct"
     scan = pair[other]
     half = scan.array[..., : scan.array.shape[2] // 2]
@@ -359,7 +359,7 @@ def test_where_scans_never_meet_there_is_nothing_to_align(unpaired_files, paired
     assert run_of(paired_files, tmp_path / "cml", "--method", "cml")[0].task.aligned
 
 
-def test_a_run_from_before_scans_were_aligned_does_as_it_did(scans, plan):
+def test_a_task_that_says_nothing_of_alignment_has_none(scans, plan):
     values = plan.task.to_dict()
     assert Task.from_dict(values).aligned
     del values["aligned"]

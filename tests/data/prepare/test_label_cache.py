@@ -18,7 +18,7 @@ from fixtures.data import CLASSES, label, write_dataset, write_nifti
 
 @pytest.fixture
 def read_from_disk(monkeypatch) -> list[Path]:
-    """The files read from the disk so far."""
+    """The files that were read from the disk so far."""
     paths: list[Path] = []
     monkeypatch.setattr(label_cache, "read_nifti", lambda p: paths.append(p) or read_nifti(p))
     return paths

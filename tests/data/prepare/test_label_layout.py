@@ -1,4 +1,4 @@
-"""Which classes count as one connected piece, by the labels that a run may open."""
+"""Connected classes and offsets between classes, measured on the labels that a run uses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def manifest(tmp_path: Path) -> Manifest:
 
 
 def draw(manifest: Manifest, case: str, *runs: tuple[int, int, int]) -> None:
-    """Write a case's label: from the first to the last plane, this id."""
+    """Write a label with runs of (first plane, last plane, id)."""
     values = np.zeros(SHAPE, dtype=np.uint8)
     for start, stop, id in runs:
         values[start:stop] = id
@@ -41,7 +41,7 @@ def test_classes_of_one_part_in_each_labelled_scan(manifest: Manifest) -> None:
 
 
 def test_one_modality_cannot_outvote_another(tmp_path: Path) -> None:
-    """Many thin slices have many more voxels than a few thick ones."""
+    """Many thin slices have more voxels than a few thick ones."""
     both = write_dataset(tmp_path, {"train": 1})
     case = both.case("train0")
     for modality, parts in (("ct", [(0, 40)]), ("mr", [(0, 1), (3, 4)])):
@@ -75,7 +75,7 @@ def test_labels_that_the_run_does_not_use_are_not_opened(manifest: Manifest) -> 
 
 
 def test_a_class_that_was_not_outlined_has_no_say_there(manifest: Manifest) -> None:
-    """What bears its id there may be anything."""
+    """Its voxels there may be anything."""
     draw(manifest, "train0", (0, 8, 1), (20, 24, 4), (30, 34, 4))
     draw(manifest, "train1", (0, 8, 1), (9, 12, 4))
     cases = [replace(manifest.case("train0"), annotated=("liver",)), manifest.case("train1")]
@@ -84,7 +84,7 @@ def test_a_class_that_was_not_outlined_has_no_say_there(manifest: Manifest) -> N
 
 
 def offset(manifest: Manifest, *cases: str) -> tuple[float, float, float] | None:
-    """From the spleen to the liver; that back must be its opposite."""
+    """Return the offset from spleen to liver; the reverse one must be its opposite."""
     selection = Selection({m: cases for m in manifest.modalities}, {})
     offsets = find_label_layout(manifest, selection).offsets
     if not offsets:  # none at all
@@ -123,7 +123,7 @@ def test_offsets_are_of_all_modalities_together(tmp_path: Path) -> None:
 
 
 def test_what_lies_here_and_there_has_no_place(manifest: Manifest) -> None:
-    """Scans of which one is upside down, say."""
+    """As if one of the scans were upside down."""
     draw(manifest, "train0", (0, 1, 1), (29, 30, 4))
     draw(manifest, "train1", (29, 30, 1), (0, 1, 4))
     assert MAX_SPREAD > 29 * 2

@@ -1,4 +1,4 @@
-"""Spacing, crop and strides from the data and the budget."""
+"""Spacing, crop size and strides, planned from the data and the budget."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One description turns scans and labels into network input."""
+"""Preprocessing of scans and labels: intensities, body box, and equal grids."""
 
 from __future__ import annotations
 

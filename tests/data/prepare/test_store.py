@@ -1,4 +1,4 @@
-"""Prepared arrays: made once, read by patch, never trusted when stale or torn."""
+"""Prepared arrays: written once, read by patch, never used when stale or torn."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def manifest(unpaired_files, tmp_path):
 
 
 def lazy(inputs, output, offset):
-    """What a file may ask blosc2 to run."""
+    """Code that a file may ask blosc2 to run."""
     raise AssertionError("code out of a file was run")
 
 
@@ -41,7 +41,7 @@ def test_an_array_that_asks_for_code_to_be_run_is_made_anew(manifest, preprocess
         pytest.skip("this blosc2 stores no code")
     assert b"LazyArray" in file.read_bytes()
     with pytest.MonkeyPatch.context() as patch:
-        # Some versions of blosc2 would run it on opening: it must not come to that.
+        # Some versions of blosc2 run it when they open the file, so nothing may open it.
         patch.setattr(blosc2, "open", lambda *given, **more: pytest.fail("was opened"))
         assert not Store(tmp_path / "s", preprocessing).has(case.images["ct"])
     again = Store(tmp_path / "s", preprocessing).image(case, "ct")
