@@ -25,6 +25,7 @@ from crossvox.utils.files import real_path, sha256, sha256_once
 from crossvox.workflows.evaluate import Scenario
 from crossvox.workflows.predict import load_split
 from crossvox.workflows.run import require_version
+from crossvox.workflows.scoring import require_labelled
 from crossvox.workflows.train import store_path
 
 
@@ -84,10 +85,7 @@ def grid(suite: Suite, out: Path) -> list[Cell]:
 def _check_data(manifest: Manifest, suite: Suite) -> None:
     """Check split, label counts and every header; reads no voxel."""
     _, cases = load_split(manifest, suite.split)
-    if not any(case.labels for case in cases):
-        raise UsageError(
-            f"{manifest.location}: no case of split '{suite.split}' has a label to compare with"
-        )
+    require_labelled(cases, manifest, suite.split)
     own = [row.labelled for row in suite.methods if row.labelled]
     for labels, draw in itertools.product((*suite.labels, *own), _draws(suite)):
         select(manifest, labels, draw)

@@ -35,6 +35,7 @@ from crossvox.workflows.memory import require_memory
 from crossvox.workflows.messages import Echo
 from crossvox.workflows.predict import Options, Predictor, load_split
 from crossvox.workflows.run import Run
+from crossvox.workflows.scoring import require_labelled
 
 SUBTITLE = f"crossvox {__version__}"
 CAUTION = "Research software, not for clinical use."
@@ -148,11 +149,7 @@ def _look(
 ) -> tuple[Manifest, Sequence[dict[str, Any]], list[ShownScan]]:
     """Return the data set, the rows of scores of the split, and the scans to show."""
     manifest, cases = load_split(data, source.split)
-    cases = [case for case in cases if case.labels]
-    if not cases:
-        raise UsageError(
-            f"{manifest.location}: no case of split '{source.split}' has a label to compare with"
-        )
+    cases = require_labelled(cases, manifest, source.split)
     require_same_problem(run, manifest)
     if source.show and len(run.task.classes) >= UNKNOWN:
         raise UsageError(f"the viewer takes at most {UNKNOWN - 1} classes; give --show 0")
