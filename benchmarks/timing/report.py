@@ -16,8 +16,8 @@ from crossvox.config.presets import load_preset, merge
 from crossvox.config.run_config import RunConfig
 from crossvox.data.phantom import write_phantom
 from crossvox.report.report import ReportData, report
-from crossvox.workflows.evaluate import evaluate
-from crossvox.workflows.predict import Options
+from crossvox.workflows.prediction.evaluate import evaluate
+from crossvox.workflows.prediction.predict import Options
 from crossvox.workflows.train import train
 
 SHAPE = (256, 256, 100)

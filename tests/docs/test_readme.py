@@ -19,8 +19,8 @@ from crossvox.data.manifest import load_manifest
 from crossvox.data.phantom import write_phantom
 from crossvox.losses.supervised import supervised_loss
 from crossvox.methods import METHODS, Method
-from fixtures.data import write_nifti
 from fixtures.docs import blocks, command_lines
+from fixtures.files.data import write_nifti
 from fixtures.methods import make_batch, make_method, make_task
 from fixtures.paths import ROOT
 from fixtures.run import SMALL

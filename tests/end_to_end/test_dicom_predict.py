@@ -11,7 +11,7 @@ import pytest
 from crossvox.cli.main import main
 from crossvox.data.formats.nifti import read_image
 from crossvox.data.manifest import Manifest
-from fixtures.dicom import SECRET, in_order, write_series
+from fixtures.files.dicom import SECRET, in_order, write_series
 from fixtures.run import refused, trained
 
 

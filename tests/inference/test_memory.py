@@ -22,7 +22,7 @@ from crossvox.inference.ensemble import Ensemble
 from crossvox.inference.memory import FLOAT, LABEL, MemoryEstimator, window_bytes
 from crossvox.inference.model import Inference, TrainedModel
 from crossvox.methods import METHODS
-from crossvox.workflows import memory
+from crossvox.workflows.prediction import memory
 from fixtures.memory import measured, untrained, write_scan
 from fixtures.methods import CROPS, CUBE, OWN_NETWORKS, TINY, make_method, make_task
 

@@ -16,7 +16,7 @@ from crossvox.errors import DataError
 from fixtures.broken.nifti import PACKED, PLAIN
 from fixtures.broken.text import CONFIGS, MANIFESTS
 from fixtures.broken.weights import WEIGHTS
-from fixtures.data import scan, write_dataset, write_nifti
+from fixtures.files.data import scan, write_dataset, write_nifti
 from fixtures.run import train_arguments
 
 SCANS = [(".nii", kind) for kind in PLAIN] + [(".nii.gz", kind) for kind in PACKED]

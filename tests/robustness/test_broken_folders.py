@@ -13,8 +13,8 @@ from crossvox.cli.main import main
 from crossvox.data.formats.nifti import read_image
 from crossvox.data.manifest import Manifest
 from fixtures.broken.folders import DICOM, LABELS, SUITES
-from fixtures.data import AFFINE, write_dataset, write_nifti
-from fixtures.dicom import SECRET, write_series
+from fixtures.files.data import AFFINE, write_dataset, write_nifti
+from fixtures.files.dicom import SECRET, write_series
 from fixtures.run import train_arguments, trained
 
 

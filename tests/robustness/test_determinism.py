@@ -18,9 +18,9 @@ from crossvox.data.prepare.fingerprint import fingerprint
 from crossvox.data.prepare.plan import Budget, make_plan
 from crossvox.data.prepare.store import Store
 from crossvox.training.loader import batches
-from fixtures.process import contents
+from fixtures.processes.process import contents
+from fixtures.processes.training import numbers
 from fixtures.run import train_arguments
-from fixtures.training import numbers
 
 WHOLE_WAY = """
 import sys

@@ -12,7 +12,7 @@ import pytest
 from crossvox.benchmark.runner import Launcher
 from crossvox.cli.main import main
 from fixtures.benchmark import InProcess, write_suite
-from fixtures.process import attempt, contents, full_after, run
+from fixtures.processes.process import attempt, contents, full_after, run
 from fixtures.run import SMALL, same, train_arguments, trained, weights
 
 STEPS = ("--fit.steps", "4", "--fit.save_every", "1", "--fit.validations", "2")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from crossvox.data.formats.nifti import read_image, read_nifti
 from crossvox.data.manifest import load_manifest, load_valid_cases
 from crossvox.errors import DataError
-from fixtures.data import scan
+from fixtures.files.data import scan
 
 BOUNDED = settings(
     max_examples=200,

@@ -17,10 +17,10 @@ import pytest
 from crossvox.benchmark.runner import Launcher
 from crossvox.cli.main import main
 from fixtures.benchmark import InProcess, write_suite
-from fixtures.launch import family, torchrun
-from fixtures.process import attempt, contents, killed_at
+from fixtures.processes.launch import family, torchrun
+from fixtures.processes.process import attempt, contents, killed_at
+from fixtures.processes.training import numbers
 from fixtures.run import SMALL, same, train_arguments, trained, weights
-from fixtures.training import numbers
 
 STEPS = ("--fit.steps", "8", "--fit.save_every", "1", "--fit.validations", "4")
 

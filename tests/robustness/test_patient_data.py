@@ -14,8 +14,8 @@ from crossvox.cli.main import main
 from crossvox.data.formats.nifti import read_image
 from crossvox.data.manifest import Manifest
 from fixtures.broken.folders import DICOM
-from fixtures.chaos import chaos
-from fixtures.dicom import MARKED, change, in_order, write_series
+from fixtures.files.chaos import chaos
+from fixtures.files.dicom import MARKED, change, in_order, write_series
 from fixtures.run import trained
 
 VALUES = [*MARKED.values(), "marked private value", "Doe", "Jane", "1.2.826.0.1.77431"]

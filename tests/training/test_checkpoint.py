@@ -15,7 +15,7 @@ from crossvox.errors import DataError
 from crossvox.training import checkpoint
 from crossvox.training.optimizer import build_optimizer
 from crossvox.training.random_state import rng_state, seed_all, set_rng_state
-from fixtures.training import ToyData, ToyMethod
+from fixtures.processes.training import ToyData, ToyMethod
 
 CPU = torch.device("cpu")
 

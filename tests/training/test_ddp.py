@@ -15,9 +15,9 @@ from crossvox.training.compute import Compute, launch_fabric
 from crossvox.training.loop import Fit, fit
 from crossvox.training.record import RunRecord, read_metrics
 from fixtures.paths import ROOT
-from fixtures.training import ToyData, ToyMethod
+from fixtures.processes.training import ToyData, ToyMethod
 
-SCRIPT = ROOT / "tests" / "fixtures" / "training.py"
+SCRIPT = ROOT / "tests" / "fixtures" / "processes" / "training.py"
 
 
 @pytest.fixture(scope="module")

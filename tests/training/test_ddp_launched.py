@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.launch import Host, family, torchrun, two_hosts
+from fixtures.processes.launch import Host, family, torchrun, two_hosts
+from fixtures.processes.training import numbers
 from fixtures.run import same, train_arguments, weights
-from fixtures.training import numbers
 
 pytestmark = [
     pytest.mark.slow,

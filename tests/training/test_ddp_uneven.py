@@ -13,8 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 from crossvox.methods import METHODS
 from crossvox.training.record import read_metrics
 from fixtures.methods import make_batch, make_method, make_task
-from fixtures.process import begin, ended
-from fixtures.process_group import one_of_two, threads_of_groups
+from fixtures.processes.process import begin, ended
+from fixtures.processes.process_group import one_of_two, threads_of_groups
 from fixtures.run import train_arguments, trained
 
 ROWS = ("--fit.steps", "3", "--sampling.labelled", "4", "--sampling.unlabelled", "4")

@@ -23,8 +23,8 @@ from crossvox.training.distributed import (
     was_restarted,
 )
 from fixtures.methods import CUBE, make_batch, make_method, make_task
-from fixtures.process import begin, ended
-from fixtures.process_group import one_of_two, threads_of_groups
+from fixtures.processes.process import begin, ended
+from fixtures.processes.process_group import one_of_two, threads_of_groups
 from fixtures.run import refused, same, train_arguments, weights
 
 

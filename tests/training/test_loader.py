@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from crossvox.errors import DataError
 from crossvox.training.loader import batches
-from fixtures.training import ToyData
+from fixtures.processes.training import ToyData
 
 
 class Slow(Dataset):

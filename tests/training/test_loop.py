@@ -15,7 +15,7 @@ from crossvox.training.compute import Compute, launch_fabric
 from crossvox.training.loop import Fit, StoppedError, fit
 from crossvox.training.random_state import seed_all
 from crossvox.training.record import RunRecord
-from fixtures.training import ToyData, ToyMethod, numbers
+from fixtures.processes.training import ToyData, ToyMethod, numbers
 
 SETTINGS = Fit(steps=12, lr=0.01, save_every=4, validations=3)
 

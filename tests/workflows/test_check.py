@@ -12,7 +12,7 @@ from crossvox.cli.main import main
 from crossvox.data.manifest import load_manifest
 from crossvox.utils.palette import class_colour
 from crossvox.workflows.check import draw_cases
-from fixtures.data import label, move_scan, scan, write_dataset, write_nifti
+from fixtures.files.data import label, move_scan, scan, write_dataset, write_nifti
 
 
 def pixels(picture: np.ndarray, index: int) -> int:

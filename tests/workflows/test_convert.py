@@ -10,7 +10,7 @@ import pytest
 
 from crossvox.cli.main import main
 from crossvox.data.manifest import load_manifest
-from fixtures.convert import amos, converted, tiny
+from fixtures.files.convert import amos, converted, tiny
 from fixtures.paths import SHARED
 from fixtures.run import refused
 

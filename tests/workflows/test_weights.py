@@ -16,9 +16,9 @@ from crossvox.cli.run_options import read_run_options
 from crossvox.config.settings import parse_settings
 from crossvox.evaluation.scores import read_cases
 from crossvox.networks.pretrained.loading import read_weights
+from fixtures.files.weights import UNET, VIT, arguments, interrupt, published
 from fixtures.golden import rule_tensor
 from fixtures.run import refused, same, weights
-from fixtures.weights import UNET, VIT, arguments, interrupt, published
 
 
 @pytest.fixture(scope="module")

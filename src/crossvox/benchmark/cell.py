@@ -13,7 +13,7 @@ from crossvox.config.run_config import RunConfig
 from crossvox.data.manifest import Manifest
 from crossvox.utils.documents import parse_json
 from crossvox.utils.files import sha256_once
-from crossvox.workflows.evaluate import Scenario
+from crossvox.workflows.prediction.evaluate import Scenario
 
 PLAIN = ""
 """Name of the test without any change."""

@@ -21,15 +21,15 @@ from crossvox.training.checkpoint import load_weights, save_weights
 from crossvox.training.record import read_facts
 from crossvox.utils.files import TEMPORARY, atomic_write, require_writable
 from crossvox.version import __version__
-from crossvox.workflows.predict import Checkpoint
+from crossvox.workflows.prediction.predict import Checkpoint
 from crossvox.workflows.run import PLAN, Run
 
 INFERENCE: dict[str, Any] = {
     "imports": [
         "$from pathlib import Path",
-        "$from crossvox.workflows.predict import Options",
-        "$from crossvox.workflows.predict import Predictor",
-        "$from crossvox.workflows.predict import predict_images",
+        "$from crossvox.workflows.prediction.predict import Options",
+        "$from crossvox.workflows.prediction.predict import Predictor",
+        "$from crossvox.workflows.prediction.predict import predict_images",
     ],
     "bundle_root": ".",
     "images": {},

@@ -18,8 +18,8 @@ from crossvox.inference.ensemble import Ensemble
 from crossvox.report.embedding import ShownScan, shown_spacing, to_grey
 from crossvox.report.score_tables import grouped, mean
 from crossvox.workflows.messages import Echo, report_problems
+from crossvox.workflows.prediction.scoring import score_cases
 from crossvox.workflows.run import Run
-from crossvox.workflows.scoring import score_cases
 
 VOXELS, MOST_VOXELS = 9_000_000, 3_000_000
 """Of all scans shown, and of one: noise takes about two bytes a voxel in a page."""

@@ -30,10 +30,10 @@ from crossvox.report.score_tables import case_table, label_size_table, summary_t
 from crossvox.utils.files import atomic_write, require_writable
 from crossvox.utils.palette import class_colour
 from crossvox.version import __version__
-from crossvox.workflows.evaluate import evaluation_facts, require_same_problem
-from crossvox.workflows.memory import require_memory
 from crossvox.workflows.messages import Echo
-from crossvox.workflows.predict import Options, Predictor, load_split
+from crossvox.workflows.prediction.evaluate import evaluation_facts, require_same_problem
+from crossvox.workflows.prediction.memory import require_memory
+from crossvox.workflows.prediction.predict import Options, Predictor, load_split
 from crossvox.workflows.run import Run
 from crossvox.workflows.scoring import require_labelled
 

@@ -136,7 +136,7 @@ def read_scores(folder: Path, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     Args:
         folder: what `crossvox evaluate` wrote.
-        asked: run, split and checkpoint, from `crossvox.workflows.evaluate.evaluation_facts`.
+        asked: run, split and checkpoint, from `prediction.evaluate.evaluation_facts`.
 
     Raises:
         UsageError: the scores are of another run, split or checkpoint.

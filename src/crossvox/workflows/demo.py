@@ -23,9 +23,9 @@ from crossvox.evaluation.scores import (
 from crossvox.figures import learning_curves, score_dots
 from crossvox.training.record import holds_run
 from crossvox.utils.files import atomic_write, require_folder
-from crossvox.workflows.evaluate import evaluate
 from crossvox.workflows.messages import Echo
-from crossvox.workflows.predict import Options, predict_split
+from crossvox.workflows.prediction.evaluate import evaluate
+from crossvox.workflows.prediction.predict import Options, predict_split
 from crossvox.workflows.run import Run
 from crossvox.workflows.train import resume, train
 

@@ -29,9 +29,9 @@ from crossvox.data.prepare.plan import make_plan
 from crossvox.data.prepare.store import Store
 from crossvox.methods import METHODS
 from crossvox.training.record import read_facts, read_metrics
-from crossvox.workflows.memory import require_memory
 from crossvox.workflows.messages import Echo
-from crossvox.workflows.predict import Options, Predictor
+from crossvox.workflows.prediction.memory import require_memory
+from crossvox.workflows.prediction.predict import Options, Predictor
 from crossvox.workflows.run import Run
 from crossvox.workflows.train import crop_dataset, store_path, train
 

@@ -16,8 +16,8 @@ from crossvox.data.prepare.store import Store
 from crossvox.inference.ensemble import Prediction
 from crossvox.inference.model import TrainedModel
 from crossvox.methods.base import Method
+from crossvox.workflows.prediction.scoring import mean_defined, score_cases
 from crossvox.workflows.run import Run
-from crossvox.workflows.scoring import mean_defined, score_cases
 
 
 @dataclass(frozen=True)

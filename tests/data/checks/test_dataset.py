@@ -21,7 +21,7 @@ from crossvox.data.checks import (
 )
 from crossvox.data.manifest import Manifest, load_manifest
 from crossvox.errors import DataError
-from fixtures.data import AFFINE, SHAPE, label, patch_header, scan, write_dataset, write_nifti
+from fixtures.files.data import AFFINE, SHAPE, label, patch_header, scan, write_dataset, write_nifti
 from fixtures.paths import SHARED
 
 SHARED = SHARED / "data"

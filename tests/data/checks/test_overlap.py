@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from crossvox.data.checks.overlap import describe_overlaps, measure_overlaps, overlap_problems
-from fixtures.data import move_scan, write_dataset
+from fixtures.files.data import move_scan, write_dataset
 
 
 def test_scans_without_anything_in_common_are_warned_of(tmp_path: Path) -> None:

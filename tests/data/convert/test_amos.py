@@ -7,7 +7,7 @@ from pathlib import Path
 from crossvox.cli.main import main
 from crossvox.data.convert.amos import LABELS
 from crossvox.data.manifest import load_manifest
-from fixtures.convert import amos, converted, ids, image, tiny
+from fixtures.files.convert import amos, converted, ids, image, tiny
 
 
 def test_amos_knows_modality_organs_and_parts(tmp_path: Path) -> None:

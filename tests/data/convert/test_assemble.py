@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from crossvox.data.formats.nifti import read_label
-from fixtures.convert import amos, converted, mscmrseg
+from fixtures.files.convert import amos, converted, mscmrseg
 from fixtures.run import refused
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.convert import converted, image, mask
+from fixtures.files.convert import converted, image, mask
 from fixtures.run import refused
 
 

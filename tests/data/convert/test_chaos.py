@@ -9,8 +9,8 @@ from PIL import Image
 from crossvox.cli.main import main
 from crossvox.data.formats.nifti import read_image
 from crossvox.data.manifest import load_manifest
-from fixtures.chaos import AFFINE, SHAPE, chaos, truth
-from fixtures.convert import converted
+from fixtures.files.chaos import AFFINE, SHAPE, chaos, truth
+from fixtures.files.convert import converted
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from crossvox.data.manifest import load_manifest
-from fixtures.convert import converted, image, mask
+from fixtures.files.convert import converted, image, mask
 from fixtures.run import refused
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from crossvox.cli.main import main
-from fixtures.convert import converted, ids, image, mask
+from fixtures.files.convert import converted, ids, image, mask
 from fixtures.run import refused
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fixtures.convert import converted, mscmrseg
+from fixtures.files.convert import converted, mscmrseg
 
 
 def test_mscmrseg_pairs_the_sequences_of_a_patient(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from crossvox.cli.main import main
-from fixtures.convert import converted, ids, image, mask, nnunet
+from fixtures.files.convert import converted, ids, image, mask, nnunet
 
 V2 = {"channel_names": {"0": "T1 (native)", "1": "CT"}, "file_ending": ".nii.gz",
       "labels": {"background": 0, "tumour": 1, "ignore": 2}, "numTraining": 6}  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from crossvox.data.geometry import Grid, coverage, respace, same_grid
-from fixtures.geometry import grid_of, rotation
+from fixtures.files.geometry import grid_of, rotation
 
 
 @pytest.mark.parametrize("axis", range(3))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from crossvox.data.geometry import dataset_frame, orient, orient_grid, signed_permutation
-from fixtures.geometry import ALL_48, grid_of, rotation
+from fixtures.files.geometry import ALL_48, grid_of, rotation
 
 
 @pytest.mark.parametrize("directions", ALL_48, ids=lambda d: str(d.astype(int).tolist()))

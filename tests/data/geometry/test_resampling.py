@@ -18,7 +18,7 @@ from crossvox.data.geometry import (
     voxel_map,
 )
 from crossvox.data.geometry.resampling import are_parallel, interpolate, parallel_axes
-from fixtures.geometry import grid_of, rotation
+from fixtures.files.geometry import grid_of, rotation
 
 GIVEN, WANTED = (7, 9, 5), (11, 6, 5)
 MATRIX = np.array([[0.6, 0, 0, -0.2], [0, 1.5, 0, 0.25], [0, 0, 1, 0], [0, 0, 0, 1.0]])

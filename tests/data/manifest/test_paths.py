@@ -12,7 +12,7 @@ import pytest
 from crossvox.cli.main import main
 from crossvox.data.manifest import load_manifest, load_valid_cases
 from crossvox.errors import DataError, UsageError
-from fixtures.data import write_dataset
+from fixtures.files.data import write_dataset
 from fixtures.run import SMALL, refused, train_arguments, trained
 
 FIRST, SECOND = "train0", "train1"

@@ -13,7 +13,7 @@ from crossvox.data.prepare.label_cache import LabelCache
 from crossvox.data.prepare.preprocess import Preprocessing
 from crossvox.data.prepare.store import Store
 from crossvox.utils.files import sha256
-from fixtures.data import CLASSES, label, write_dataset, write_nifti
+from fixtures.files.data import CLASSES, label, write_dataset, write_nifti
 
 
 @pytest.fixture

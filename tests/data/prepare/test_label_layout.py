@@ -11,7 +11,7 @@ import pytest
 from crossvox.data.manifest import Manifest
 from crossvox.data.manifest.selection import Selection
 from crossvox.data.prepare.label_layout import MAX_SPREAD, find_label_layout
-from fixtures.data import write_dataset, write_nifti
+from fixtures.files.data import write_dataset, write_nifti
 
 SHAPE = (40, 4, 4)
 

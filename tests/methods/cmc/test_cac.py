@@ -13,7 +13,7 @@ from torch import multiprocessing as mp
 
 from crossvox.losses.distributed import gather_rows
 from crossvox.methods.cmc.cac import CACForm, CACLoss, dice_similarity
-from fixtures.process_group import one_of_two, threads_of_groups
+from fixtures.processes.process_group import one_of_two, threads_of_groups
 from fixtures.tensors import noise
 
 

@@ -19,7 +19,7 @@ from crossvox.methods.base import Method
 from crossvox.methods.cmc import CMC
 from crossvox.networks import BACKBONES
 from fixtures.methods import CUBE, awake, crops, gradients, make_batch, make_method, make_task
-from fixtures.process_group import one_of_two, threads_of_groups
+from fixtures.processes.process_group import one_of_two, threads_of_groups
 
 PAIRED = make_task(paired=True)
 

@@ -9,7 +9,7 @@ from crossvox.cli.parser import add_flag, parse, parse_names, required
 from crossvox.data.crops.misalign import Misalign
 from crossvox.data.manifest import load_manifest
 from crossvox.evaluation.scores import table
-from crossvox.workflows.evaluate import Scenario, evaluate
+from crossvox.workflows.prediction.evaluate import Scenario, evaluate
 
 
 def evaluate_command(argv: list[str]) -> int:

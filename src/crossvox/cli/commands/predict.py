@@ -12,8 +12,8 @@ from crossvox.data.manifest import SPLITS, load_manifest
 from crossvox.errors import UsageError
 from crossvox.inference.model import Largest
 from crossvox.training.compute import Accelerator
-from crossvox.workflows.outputs import Outputs
-from crossvox.workflows.predict import Checkpoint, Options, predict_images, predict_split
+from crossvox.workflows.prediction.outputs import Outputs
+from crossvox.workflows.prediction.predict import Checkpoint, Options, predict_images, predict_split
 
 
 def predict_command(argv: list[str]) -> int:

@@ -12,9 +12,9 @@ from crossvox.data.formats.dicom.seg import write_dicom_seg
 from crossvox.data.formats.nifti import read_image
 from crossvox.errors import DataError, UsageError
 from crossvox.utils.palette import class_rgb
-from crossvox.workflows.outputs import Outputs
-from crossvox.workflows.predict import predict_images
-from fixtures.dicom import in_order, write_series
+from crossvox.workflows.prediction.outputs import Outputs
+from crossvox.workflows.prediction.predict import predict_images
+from fixtures.files.dicom import in_order, write_series
 from fixtures.run import trained
 
 pydicom = pytest.importorskip("pydicom")

@@ -12,7 +12,7 @@ import pytest
 from crossvox.data.formats.dicom.series import choose_series, list_series, read_series
 from crossvox.data.formats.nifti import read_image
 from crossvox.errors import DataError, UsageError
-from fixtures.dicom import MARKED, SECRET, change, in_order, plain, write_series
+from fixtures.files.dicom import MARKED, SECRET, change, in_order, plain, write_series
 
 SHAPE = (9, 7, 6)
 

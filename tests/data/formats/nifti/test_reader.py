@@ -8,7 +8,7 @@ import pytest
 
 from crossvox.data.formats.nifti import read_header, read_image, read_nifti, reader
 from crossvox.errors import DataError
-from fixtures.data import patch_header, save_nifti
+from fixtures.files.data import patch_header, save_nifti
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 
 from crossvox.batch import IGNORE
 from crossvox.data.formats.nifti import read_image, read_label
-from fixtures.data import save_nifti
+from fixtures.files.data import save_nifti
 
 IDS = {"liver": 500, "spleen": 7}
 

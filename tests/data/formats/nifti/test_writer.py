@@ -10,7 +10,7 @@ import pytest
 
 from crossvox.data.formats.nifti import read_header, read_image, read_label, write_label
 from crossvox.data.geometry import Grid
-from fixtures.data import save_nifti
+from fixtures.files.data import save_nifti
 
 IDS = {"liver": 500, "spleen": 7}
 

@@ -16,7 +16,7 @@ from crossvox.data.formats.probability_maps import Region, probability_writer
 from crossvox.evaluation.volumes import append_volumes, measure_volumes, read_volumes
 from crossvox.inference.ensemble import Ensemble, Prediction
 from crossvox.inference.slabs import SlabCallback, entropy
-from crossvox.workflows.scans import InputScan
+from crossvox.workflows.prediction.scans import InputScan
 
 VOLUMES = "volumes.csv"
 PROBABILITIES, UNCERTAINTY, DICOM = "_probabilities.nii.gz", "_uncertainty.nii.gz", ".seg.dcm"

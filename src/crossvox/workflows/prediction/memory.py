@@ -11,7 +11,7 @@ from crossvox.errors import UsageError, require
 from crossvox.inference.ensemble import Ensemble
 from crossvox.inference.memory import MemoryEstimator
 from crossvox.workflows.messages import Echo
-from crossvox.workflows.scans import grid_of
+from crossvox.workflows.prediction.scans import grid_of
 
 GB = 1e9
 

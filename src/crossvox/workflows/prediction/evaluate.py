@@ -21,11 +21,11 @@ from crossvox.figures import overlay
 from crossvox.inference.ensemble import require_known_modalities
 from crossvox.training.record import read_facts
 from crossvox.utils.files import require_folder
-from crossvox.workflows.memory import require_memory
 from crossvox.workflows.messages import Echo, report_problems
-from crossvox.workflows.predict import Options, Predictor, distinct_runs, load_split
+from crossvox.workflows.prediction.memory import require_memory
+from crossvox.workflows.prediction.predict import Options, Predictor, distinct_runs, load_split
+from crossvox.workflows.prediction.scoring import ScoredCase, require_labelled, score_cases
 from crossvox.workflows.run import Run
-from crossvox.workflows.scoring import ScoredCase, require_labelled, score_cases
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import pytest
 
 from crossvox.data.checks import check_images
 from crossvox.data.formats.nifti import Volume, read_image, write_volume
-from crossvox.workflows.scans import InputScan, grid_of
-from fixtures.dicom import in_order, write_series
+from crossvox.workflows.prediction.scans import InputScan, grid_of
+from fixtures.files.dicom import in_order, write_series
 
 AFFINE = np.diag([-0.8, -0.7, 2.5, 1.0])
 AFFINE[:3, 3] = -90.51, 31.27, -412.03

@@ -12,7 +12,7 @@ import pytest
 
 from crossvox.cli.main import main
 from crossvox.evaluation.volumes import read_volumes
-from crossvox.workflows.predict import Options, Predictor
+from crossvox.workflows.prediction.predict import Options, Predictor
 from fixtures.run import refused, trained
 
 GEOMETRY = ("qform_code", "sform_code", "pixdim", "srow_x", "srow_y", "srow_z", "quatern_b")
@@ -148,7 +148,7 @@ def test_a_failure_leaves_no_incomplete_file(runs, scan, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("crossvox.workflows.outputs.write_label", fail)
+    monkeypatch.setattr("crossvox.workflows.prediction.outputs.write_label", fail)
     out = tmp_path / "out"
     words = ["--image", f"ct={scan}", "--out", str(out), "--save-probabilities"]
     assert main(["predict", str(runs[0]), *words]) == 1

@@ -20,11 +20,11 @@ from crossvox.inference.model import Largest, TrainedModel
 from crossvox.training.checkpoint import load_weights
 from crossvox.training.compute import Accelerator, Compute, launch_fabric
 from crossvox.utils.files import real_path, require_folder
-from crossvox.workflows.memory import require_memory
 from crossvox.workflows.messages import Echo, report_problems
-from crossvox.workflows.outputs import LABELS_ONLY, Outputs, Target, predict_to_files
+from crossvox.workflows.prediction.memory import require_memory
+from crossvox.workflows.prediction.outputs import LABELS_ONLY, Outputs, Target, predict_to_files
+from crossvox.workflows.prediction.scans import InputScan
 from crossvox.workflows.run import Run
-from crossvox.workflows.scans import InputScan
 
 Checkpoint = Literal["best", "last"]
 

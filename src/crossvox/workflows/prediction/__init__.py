@@ -1,0 +1,1 @@
+"""From trained runs and scans to label maps, files and scores."""
