@@ -24,8 +24,8 @@ from crossvox.training.record import LOCATION_KEYS, read_config, read_facts
 from crossvox.utils.files import real_path, sha256, sha256_once
 from crossvox.workflows.prediction.evaluate import Scenario
 from crossvox.workflows.prediction.predict import load_split
+from crossvox.workflows.prediction.scoring import require_labelled
 from crossvox.workflows.run import require_version
-from crossvox.workflows.scoring import require_labelled
 from crossvox.workflows.train import store_path
 
 

@@ -34,8 +34,8 @@ from crossvox.workflows.messages import Echo
 from crossvox.workflows.prediction.evaluate import evaluation_facts, require_same_problem
 from crossvox.workflows.prediction.memory import require_memory
 from crossvox.workflows.prediction.predict import Options, Predictor, load_split
+from crossvox.workflows.prediction.scoring import require_labelled
 from crossvox.workflows.run import Run
-from crossvox.workflows.scoring import require_labelled
 
 SUBTITLE = f"crossvox {__version__}"
 CAUTION = "Research software, not for clinical use."
