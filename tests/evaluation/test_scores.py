@@ -18,12 +18,13 @@ from crossvox.errors import DataError, UsageError
 from crossvox.evaluation.scores import (
     COLUMNS,
     aggregate_runs,
-    aggregate_to_markdown,
     read_cases,
+    runs_table,
     summarise,
-    table,
+    terminal_table,
     write_scores,
 )
+from crossvox.utils.text_table import to_markdown
 
 NAN = float("nan")
 
@@ -198,7 +199,7 @@ def test_written_summary_is_plain_json_with_the_policy(tmp_path: Path) -> None:
 def test_printed_table_shows_every_class_and_average() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
     rows = [*ROWS, row("p1", "mr", "cava[inf]", 0.5, 1.0)]
-    console.print(table(summarise(rows)))
+    console.print(terminal_table(summarise(rows)))
     text = console.export_text()
     lines = [re.findall(r"[^\s│┃]+", line) for line in text.splitlines()]
     assert ["ct", "liver", "0.800", "±", "0.141", "2.00", "±", "1.41", "2", "0", "0", "0"] in lines
@@ -248,7 +249,7 @@ def test_only_comparable_runs_are_averaged() -> None:
 
 def test_markdown_has_methods_as_rows() -> None:
     runs = [run("cmc", 0), run("cmc", 1, shift=0.04), run("sup", 0)]
-    lines = aggregate_to_markdown(aggregate_runs(runs), "dice").splitlines()
+    lines = to_markdown(runs_table(aggregate_runs(runs), "dice")).splitlines()
     assert lines == [
         "| modality | method | runs | liver | spleen | average | missed | false |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -259,11 +260,11 @@ def test_markdown_has_methods_as_rows() -> None:
         "| overall | cmc | 2 |  |  | 0.270 ± 0.028 | 2 | 2 |",
         "| overall | sup | 1 |  |  | 0.250 | 1 | 1 |",
     ]
-    assert "| ct | sup | 1 | 2.00 | 202.00 | 102.00 | 1 | 0 |" in aggregate_to_markdown(
-        aggregate_runs(runs), "assd_mm"
+    assert "| ct | sup | 1 | 2.00 | 202.00 | 102.00 | 1 | 0 |" in to_markdown(
+        runs_table(aggregate_runs(runs), "assd_mm")
     )
 
 
 def test_markdown_escapes_the_column_mark() -> None:
-    text = aggregate_to_markdown(aggregate_runs([run("a|b", 0)]))
+    text = to_markdown(runs_table(aggregate_runs([run("a|b", 0)])))
     assert "| ct | a\\|b | 1 |" in text

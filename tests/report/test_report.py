@@ -14,8 +14,9 @@ from crossvox.benchmark.scores import CASE_COLUMNS
 from crossvox.cli.main import main
 from crossvox.data.formats.nifti import Volume
 from crossvox.data.geometry import Grid
-from crossvox.report.gallery import Gallery, view, worst_and_best
+from crossvox.report.gallery import Gallery, worst_and_best
 from crossvox.report.page import FactList, Page, Section, render
+from crossvox.report.shown_scan import to_shown_scan
 from fixtures.run import refused, trained
 
 
@@ -139,7 +140,7 @@ def _ball(signs=(1, 1, 1), voxels=10**6):
     labels = ball.astype(np.int16)
     image = np.where(ball, 100, 0).astype(np.float32)
     entropy = np.where(ball, 0.5, 0).astype(np.float32)
-    return view(Volume(image, Grid(shape, affine)), labels, labels, entropy, voxels)
+    return to_shown_scan(Volume(image, Grid(shape, affine)), labels, labels, entropy, voxels)
 
 
 @pytest.mark.parametrize("signs", [(1, 1, 1), (-1, -1, 1), (-1, 1, -1)])

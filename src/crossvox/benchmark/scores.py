@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crossvox.evaluation.comparison import compare
-from crossvox.evaluation.scores import COLUMNS, DECIMALS, summarise
+from crossvox.evaluation.scores import COLUMNS, DECIMALS, group_rows, summarise
 
 GROUP = ("data", "labels", "backbone", "variant")
 """The columns whose values all rows of one table share."""
@@ -40,9 +40,9 @@ def score_lines(cases: Sequence[Line], reference: str) -> list[Line]:
         of the modalities for `OVERALL`. A value that does not exist is None.
     """
     lines: list[Line] = []
-    tested = _split(cases, GROUP[:-1])
-    for group, members in _split(cases, GROUP).items():
-        rows = {row: own for (row,), own in _split(members, ("row",)).items()}
+    tested = group_rows(cases, *GROUP[:-1])
+    for group, members in group_rows(cases, *GROUP).items():
+        rows = {row: own for (row,), own in group_rows(members, "row").items()}
         modalities = {line["modality"] for line in tested[group[:-1]]}
         for row, own in rows.items():
             other = rows.get(reference) if row != reference else None
@@ -69,8 +69,8 @@ def change_lines(cases: Sequence[Line], metric: str) -> list[Line]:
         cases: one per row, test and modality, and one for `OVERALL` where there are several.
     """
     lines: list[Line] = []
-    for (row,), own in _split(cases, ("row",)).items():
-        tests = {variant: part for (variant,), part in _split(own, ("variant",)).items()}
+    for (row,), own in group_rows(cases, "row").items():
+        tests = {variant: part for (variant,), part in group_rows(own, "variant").items()}
         plain = tests.pop("", [])
         for variant, part in tests.items():
             modalities = list(dict.fromkeys(line["modality"] for line in part))
@@ -82,7 +82,7 @@ def change_lines(cases: Sequence[Line], metric: str) -> list[Line]:
 
 def _row_lines(own: Sequence[Line], reference: Sequence[Line] | None) -> list[Line]:
     """Return the lines of one row of one table."""
-    runs = [summarise(rows) for rows in _split(own, ("seed",)).values()]
+    runs = [summarise(rows) for rows in group_rows(own, "seed").values()]
     places: dict[tuple[str, str], list[Line]] = {}
     for run in runs:
         for modality, part in run["modalities"].items():
@@ -125,11 +125,3 @@ def _difference(
     )
     found = compare(first, second, metric)
     return empty if found is None else {name: getattr(found, name) for name in empty}
-
-
-def _split(rows: Sequence[Line], keys: Sequence[str]) -> dict[tuple, list[Line]]:
-    """Group rows by their values of `keys`, in the order of first appearance."""
-    found: dict[tuple, list[Line]] = {}
-    for row in rows:
-        found.setdefault(tuple(row[key] for key in keys), []).append(row)
-    return found

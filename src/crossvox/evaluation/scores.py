@@ -20,6 +20,7 @@ from rich.table import Table
 from crossvox.errors import DataError, UsageError
 from crossvox.evaluation.metrics import POLICY
 from crossvox.utils.files import atomic_path
+from crossvox.utils.text_table import TextTable
 
 DECIMALS = {"dice": 3, "assd_mm": 2}
 """Averaged metrics → decimals shown."""
@@ -148,7 +149,7 @@ def summarise(rows: Sequence[Row], run: Row | None = None) -> Summary:
     }
 
 
-def table(summary: Summary) -> Table:
+def terminal_table(summary: Summary) -> Table:
     """Return the summary of one run as a table for the terminal."""
     shown = Table(caption=AVERAGES, caption_justify="left", box=box.SIMPLE, padding=0)
     for heading in ("modality", "class"):
@@ -199,8 +200,8 @@ def aggregate_runs(summaries: Sequence[Summary]) -> Summary:
     }
 
 
-def aggregate_to_markdown(aggregate: Summary, metric: str = "dice") -> str:
-    """Return a Markdown table of one metric: a row per modality and method, a column per class.
+def runs_table(aggregate: Summary, metric: str = "dice") -> TextTable:
+    """Return a table of one metric: a row per modality and method, a column per class.
 
     Args:
         aggregate: from `aggregate_runs`.
@@ -213,27 +214,16 @@ def aggregate_to_markdown(aggregate: Summary, metric: str = "dice") -> str:
     methods = aggregate["methods"]
     first = next(iter(methods.values()))["modalities"]
     classes = _unique(name for part in first.values() for name in part["classes"])
-    lines = [["modality", "method", "runs", *classes, "average", "missed", "false"]]
-    lines.append(["---", "---", *["---:"] * (len(lines[0]) - 2)])
-    for modality in first:
+    rows = []
+    for modality in [*first, "overall"]:
         for method, result in methods.items():
-            part = result["modalities"][modality]
+            part = result["modalities"].get(modality, {"classes": {}, "average": result["overall"]})
             cells = [part["classes"].get(name) for name in classes] + [part["average"]]
-            lines.append(_markdown_row(modality, method, result, cells, metric))
-    for method, result in methods.items():
-        cells = [None] * len(classes) + [result["overall"]]
-        lines.append(_markdown_row("overall", method, result, cells, metric))
-    escaped = ([text.replace("|", "\\|") for text in line] for line in lines)
-    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
-
-
-def _markdown_row(
-    modality: str, method: str, result: Summary, cells: Sequence[Row | None], metric: str
-) -> list[str]:
-    values = [plus_minus(cell[metric], DECIMALS[metric]) if cell else "" for cell in cells]
-    total = cells[-1] or {}
-    counts = (str(total[key]) for key in ("n_missed", "n_false"))
-    return [modality, method, str(len(result["seeds"])), *values, *counts]
+            values = [plus_minus(cell[metric], DECIMALS[metric]) if cell else "" for cell in cells]
+            counts = [str(part["average"][key]) for key in ("n_missed", "n_false")]
+            rows.append([modality, method, str(len(result["seeds"])), *values, *counts])
+    head = ["modality", "method", "runs", *classes, "average", "missed", "false"]
+    return TextTable("", head, rows, left=2)
 
 
 def _over_runs(by_seed: Mapping[Any, Summary]) -> Summary:
@@ -275,6 +265,14 @@ def _means(cell: Row) -> Summary:
 
 def _shown(cell: Row) -> list[str]:
     return [plus_minus(cell[metric], decimals) for metric, decimals in DECIMALS.items()]
+
+
+def group_rows(rows: Iterable[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
+    """Group rows by their values of `keys`, in the order in which these first occur."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return groups
 
 
 def plus_minus(value: Row, decimals: int) -> str:

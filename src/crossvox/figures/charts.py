@@ -110,15 +110,6 @@ def score_figures(rows: Rows) -> dict[str, Figure]:
     return figures
 
 
-def as_number(value: Any) -> float | None:
-    """Return a finite number, or None for anything else."""
-    try:
-        found = float(value)
-    except (TypeError, ValueError):
-        return None
-    return found if math.isfinite(found) else None
-
-
 def _rows(source: Path | str | Rows) -> Rows:
     if not isinstance(source, Path | str):
         return source
@@ -130,7 +121,7 @@ def _series(rows: Rows) -> dict[str, Series]:
     """Return name → series, names in order of their first appearance."""
     points: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        step, value = as_number(row.get("step")), as_number(row.get("value"))
+        step, value = _number(row.get("step")), _number(row.get("value"))
         if step is not None and value is not None and row.get("name"):
             points.setdefault(str(row["name"]), []).append((step, value))
     return {name: (*np.array(own).T,) for name, own in points.items()}
@@ -201,7 +192,7 @@ def _extremes(values: np.ndarray) -> np.ndarray:
 
 def _score_panels(rows: Sequence[Mapping[str, Any]]) -> dict[str, Callable[[Axes], None]]:
     """Return the metric's name and unit → function that draws its panel."""
-    known = [m for m in TITLES if any(as_number(row.get(m)) is not None for row in rows)]
+    known = [m for m in TITLES if any(_number(row.get(m)) is not None for row in rows)]
     return {TITLES[m]: partial(_draw_scores, rows=rows, metric=m) for m in known or ["dice"]}
 
 
@@ -214,7 +205,7 @@ def _draw_scores(ax: Axes, rows: Sequence[Mapping[str, Any]], metric: str) -> No
         label: str | None = literal(modality, 24)
         for k, name in enumerate(classes):
             own = [r for r in rows if (str(r["class"]), str(r["modality"])) == (name, modality)]
-            known = [value for row in own if (value := as_number(row.get(metric))) is not None]
+            known = [value for row in own if (value := _number(row.get(metric))) is not None]
             if not known:
                 continue
             middle = k + (number - (len(modalities) - 1) / 2) * height
@@ -248,3 +239,12 @@ def _add_legend(figure: Figure, ax: Axes) -> None:
     handles, labels = ax.get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside upper right", ncols=4, frameon=False)
+
+
+def _number(value: Any) -> float | None:
+    """Return a finite number, or None for anything else."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return None
+    return found if math.isfinite(found) else None

@@ -55,7 +55,7 @@ class Viewer:
     """The three-plane viewer.
 
     Attributes:
-        scans: what `crossvox.report.embedding.embed` returned.
+        scans: what `crossvox.report.shown_scan.embed` returned.
         classes: name and colour (#RRGGBB) of class index 1, 2, …
         errors: colour of "missed", "extra" and "wrong class".
     """

@@ -15,7 +15,6 @@ from crossvox.evaluation.scores import summarise
 from crossvox.figures.charts import score_figures
 from crossvox.figures.overlays import ERRORS
 from crossvox.report.benchmark_page import benchmark_sections
-from crossvox.report.embedding import UNKNOWN, ShownScan, embed
 from crossvox.report.gallery import Gallery, predict_scans, worst_and_best
 from crossvox.report.page import Block, Charts, Page, Section, Viewer, render
 from crossvox.report.run_page import (
@@ -27,6 +26,7 @@ from crossvox.report.run_page import (
     training,
 )
 from crossvox.report.score_tables import case_table, label_size_table, summary_table
+from crossvox.report.shown_scan import UNKNOWN, ShownScan, embed
 from crossvox.utils.files import atomic_write, require_writable
 from crossvox.utils.palette import class_colour
 from crossvox.version import __version__
@@ -116,7 +116,7 @@ def _run_page(run: Run, source: ReportData, options: Options, echo: Echo) -> Pag
     scans: list[ShownScan] = []
     data: list[Block] = recorded_data(run)
     if source.data is not None:
-        manifest, rows, scans = _look(run, source.data, source, options, echo)
+        manifest, rows, scans = _scores_and_scans(run, source.data, source, options, echo)
         data = [*data_set(run, manifest), label_size_table(rows)]
     sections = [
         Section("Run", [overview(run, rows)]),
@@ -144,7 +144,7 @@ def _run_page(run: Run, source: ReportData, options: Options, echo: Echo) -> Pag
     return Page(title, sections, SUBTITLE, [images, CAUTION])
 
 
-def _look(
+def _scores_and_scans(
     run: Run, data: Manifest | Path, source: ReportData, options: Options, echo: Echo
 ) -> tuple[Manifest, Sequence[dict[str, Any]], list[ShownScan]]:
     """Return the data set, the rows of scores of the split, and the scans to show."""
@@ -153,22 +153,20 @@ def _look(
     require_same_problem(run, manifest)
     if source.show and len(run.task.classes) >= UNKNOWN:
         raise UsageError(f"the viewer takes at most {UNKNOWN - 1} classes; give --show 0")
+    known = None
+    if source.scores is not None:
+        known = read_scores(source.scores, evaluation_facts([run], manifest, source.split, options))
+        wanted = worst_and_best(known, source.show)
+        if missing := wanted - {case.id for case in cases}:
+            raise UsageError(
+                f"{source.scores}: scores of {min(missing)}, which is no labelled case of split "
+                f"'{source.split}' of {manifest.location}; give the data that were scored"
+            )
+        cases = [case for case in cases if case.id in wanted]
     gallery = Gallery(source.show, len(run.task.modalities))
-    if source.scores is None:
+    rows: list[dict[str, Any]] = []
+    if cases:
         predictor = Predictor(run.path, options=options)
         require_memory(predictor, [case.images for case in cases], options.memory_limit, echo)
         rows = predict_scans(run, manifest, predictor, cases, gallery, echo)
-        return manifest, rows, gallery.scans()
-    known = read_scores(source.scores, evaluation_facts([run], manifest, source.split, options))
-    wanted = worst_and_best(known, source.show)
-    if missing := wanted - {case.id for case in cases}:
-        raise UsageError(
-            f"{source.scores}: scores of {min(missing)}, which is no labelled case of split "
-            f"'{source.split}' of {manifest.location}; give the data that were scored"
-        )
-    if wanted:
-        chosen = [case for case in cases if case.id in wanted]
-        predictor = Predictor(run.path, options=options)
-        require_memory(predictor, [case.images for case in chosen], options.memory_limit, echo)
-        predict_scans(run, manifest, predictor, chosen, gallery, echo)
-    return manifest, known, gallery.scans()
+    return manifest, rows if known is None else known, gallery.scans()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from crossvox.evaluation.scores import COUNTS, DECIMALS, TITLES, Summary, plus_minus
-from crossvox.figures.charts import as_number
+from crossvox.evaluation.scores import COUNTS, DECIMALS, TITLES, Summary, group_rows, plus_minus
 from crossvox.utils.text_table import TextCell, TextTable
+from crossvox.workflows.prediction.scoring import mean_defined
 
 Row = Mapping[str, Any]
 
@@ -29,10 +30,13 @@ def case_table(rows: Sequence[Row]) -> TextTable:
     """Return a line per scan: its mean Dice and ASSD, and each class's Dice."""
     classes = list(dict.fromkeys(row["class"] for row in rows))
     lines = []
-    for (case, modality), own in grouped(rows, "case", "modality").items():
+    for (case, modality), own in group_rows(rows, "case", "modality").items():
         by_class = {row["class"]: row for row in own}
-        means = [_text(mean(own, metric), digits) for metric, digits in DECIMALS.items()]
-        dice = [_text(as_number(by_class.get(name, {}).get("dice")), 3) for name in classes]
+        means = [
+            _text(mean_defined(row[metric] for row in own), digits)
+            for metric, digits in DECIMALS.items()
+        ]
+        dice = [_text(by_class.get(name, {"dice": math.nan})["dice"], 3) for name in classes]
         lines.append([case, modality, *means, *dice])
     means = [f"mean {title}" for title in TITLES.values()]
     head = ["case", "modality", *means, *(f"Dice {name}" for name in classes)]
@@ -42,26 +46,12 @@ def case_table(rows: Sequence[Row]) -> TextTable:
 def label_size_table(rows: Sequence[Row]) -> TextTable:
     """Return the size of each class in the truth of the scored scans, in mL."""
     lines = []
-    for (modality, name), own in grouped(rows, "modality", "class").items():
-        sizes = [v for row in own if (v := as_number(row["volume_truth_ml"]))]
-        found = [f(sizes) if sizes else None for f in (statistics.median, min, max)]
+    for (modality, name), own in group_rows(rows, "modality", "class").items():
+        sizes = [size for row in own if (size := row["volume_truth_ml"]) > 0]
+        found = [f(sizes) if sizes else math.nan for f in (statistics.median, min, max)]
         lines.append([modality, name, str(len(sizes)), *(_text(v, 1) for v in found)])
     head = ["modality", "class", "scans that show it", "median (mL)", "least", "most"]
     return TextTable("Sizes of the labels, in the scans scored", head, lines, left=2)
-
-
-def grouped(rows: Sequence[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
-    """Group rows by their values of `keys`, in the order in which these first occur."""
-    found: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        found.setdefault(tuple(row[key] for key in keys), []).append(row)
-    return found
-
-
-def mean(rows: Sequence[Row], metric: str) -> float | None:
-    """Return the mean of a metric over the rows that have it; None if none has."""
-    values = [v for row in rows if (v := as_number(row[metric])) is not None]
-    return sum(values) / len(values) if values else None
 
 
 def _cells(cell: Row) -> list[str]:
@@ -73,5 +63,5 @@ def _strong(texts: Sequence[str]) -> list[TextCell | str]:
     return [TextCell(text, "strong") for text in texts]
 
 
-def _text(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+def _text(value: float, digits: int) -> str:
+    return "–" if math.isnan(value) else f"{value:.{digits}f}"

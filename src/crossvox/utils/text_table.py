@@ -79,7 +79,8 @@ def to_markdown(table: TextTable) -> str:
     wrap = {"best": "**{}**", "strong": "**{}**", "second": "<u>{}</u>"}
     lines = [head, rule, *([_marked(c, name(c.text), wrap) for c in row] for row in table.cells)]
     body = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    return f"{html.escape(table.caption, quote=False)}\n\n{body}"
+    caption = f"{html.escape(table.caption, quote=False)}\n\n" if table.caption else ""
+    return caption + body
 
 
 def to_latex(table: TextTable) -> str:

@@ -16,13 +16,14 @@ from crossvox.errors import UsageError
 from crossvox.evaluation.scores import (
     Summary,
     aggregate_runs,
-    aggregate_to_markdown,
     read_cases,
-    table,
+    runs_table,
+    terminal_table,
 )
 from crossvox.figures import learning_curves, score_dots
 from crossvox.training.record import holds_run
 from crossvox.utils.files import atomic_write, require_folder
+from crossvox.utils.text_table import to_markdown
 from crossvox.workflows.messages import Echo
 from crossvox.workflows.prediction.evaluate import evaluate
 from crossvox.workflows.prediction.predict import Options, predict_split
@@ -94,7 +95,7 @@ def demo(out: Path, settings: Demo = Demo(), echo: Echo = print) -> dict[str, Su
         shape=settings.shape,
     )
     summaries = {method: _run(out, data, method, settings, echo) for method in settings.methods}
-    text = aggregate_to_markdown(aggregate_runs(list(summaries.values())))
+    text = to_markdown(runs_table(aggregate_runs(list(summaries.values()))))
     atomic_write(out / "scores.md", text)
     echo(f"done in {(time.perf_counter() - began) / 60:.1f} minutes; look at")
     for what, where in _places(settings).items():
@@ -110,7 +111,7 @@ def _run(out: Path, data: Path, method: str, settings: Demo, echo: Echo) -> Summ
     predict_split(run, data, "test", out / "predictions" / method, echo=echo)
     scores = out / "scores" / method
     summary = evaluate(run, data, "test", scores, Options(), overlays=True, echo=echo)
-    Console().print(table(summary))
+    Console().print(terminal_table(summary))
     learning_curves(scores / "learning.png", run / "metrics.csv")
     score_dots(scores / "dice.png", read_cases(scores / "cases.csv"), title=f"{method}, test split")
     return summary

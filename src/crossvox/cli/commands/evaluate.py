@@ -8,7 +8,7 @@ from crossvox.cli.commands.predict import new_scan_parser, read_options
 from crossvox.cli.parser import add_flag, parse, parse_names, required
 from crossvox.data.crops.misalign import Misalign
 from crossvox.data.manifest import load_manifest
-from crossvox.evaluation.scores import table
+from crossvox.evaluation.scores import terminal_table
 from crossvox.workflows.prediction.evaluate import Scenario, evaluate
 
 
@@ -33,6 +33,6 @@ def evaluate_command(argv: list[str]) -> int:
         ),
         overlays=values["overlays"],
     )
-    Console().print(table(summary))
+    Console().print(terminal_table(summary))
     print(f"{values['out'] / 'cases.csv'}, {values['out'] / 'summary.json'}")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from crossvox.data.checks.duplicates import FileUse, repeated_paths, repeated_scans, voxel_digest
@@ -18,13 +19,15 @@ from crossvox.data.formats.nifti import NiftiFile, NiftiHeader, Volume, as_nifti
 from crossvox.data.manifest import SPLITS, Case, Manifest, load_valid_cases
 from crossvox.data.problems import Problem
 
+_read = partial(read_nifti, sha256=False)
+
 
 def check(
     manifest: Manifest,
     labels: Container[tuple[str, str]] | None = None,
     splits: Sequence[str] = SPLITS,
     skip: Callable[[Path], bool] = lambda path: False,
-    read_label: Callable[[Path], NiftiFile] = read_nifti,
+    read_label: Callable[[Path], NiftiFile] = _read,
 ) -> list[Problem]:
     """Read the scans of a data set once, one at a time, and list what is wrong with them.
 
@@ -110,7 +113,7 @@ class _DatasetCheck:
 
     manifest: Manifest | None
     skip: Callable[[Path], bool] = lambda path: False
-    read_label: Callable[[Path], NiftiFile] = read_nifti
+    read_label: Callable[[Path], NiftiFile] = _read
     volumes: Mapping[str, Volume] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     images: list[FileUse] = field(default_factory=list)
@@ -143,7 +146,7 @@ class _DatasetCheck:
         header = None
         if not self.skip(path):
             volume = self.volumes.get(modality)
-            file = read_nifti(path) if volume is None else as_nifti(volume.data, volume.grid, path)
+            file = _read(path) if volume is None else as_nifti(volume.data, volume.grid, path)
             header, problems = file.header, file.problems
             if header is not None and file.stored is not None:
                 problems = problems + image_problems(file.stored)

@@ -178,9 +178,11 @@ def _count_ids(values: np.ndarray, counts: Counter[int]) -> None:
     lowest, highest = int(values.min()), int(values.max())
     if highest - lowest < 1 << 16:
         # A wider type first: the difference of two 16-bit ids may not fit 16 bits.
-        numbers = np.bincount(values.astype(np.int64) - lowest)
+        values = values.astype(np.int64, copy=False)
+        start = 0 if 0 <= lowest <= highest < 1 << 16 else lowest
+        numbers = np.bincount(values - start if start else values)
         ids = np.flatnonzero(numbers)
-        counts.update({int(i) + lowest: int(numbers[i]) for i in ids})
+        counts.update({int(i) + start: int(numbers[i]) for i in ids})
     else:
         ids, numbers = np.unique(values, return_counts=True)
         counts.update(dict(zip(ids.tolist(), numbers.tolist(), strict=True)))

@@ -88,7 +88,7 @@ class NiftiFile:
             read.
         readable: the file holds the 3-D volume that its header announces, as far as was looked.
         problems: of the file and its header. The voxels' values are not judged here.
-        sha256: of the file's bytes; empty unless the voxels were read.
+        sha256: of the file's bytes; empty if it was not asked for or the voxels were not read.
     """
 
     path: Path
@@ -132,7 +132,7 @@ class NiftiFile:
         return values.reshape(shape, order="F")
 
 
-def read_nifti(path: Path, voxels: bool = True) -> NiftiFile:
+def read_nifti(path: Path, voxels: bool = True, sha256: bool = True) -> NiftiFile:
     """Read a file without trusting it, and list what is wrong with it.
 
     The file is read once, to its end, because a damaged gzip file is only recognised by the
@@ -142,26 +142,28 @@ def read_nifti(path: Path, voxels: bool = True) -> NiftiFile:
     Args:
         path: the file, .nii or .nii.gz.
         voxels: read the voxels, too.
+        sha256: hash the file's bytes while the voxels are read.
 
     >>> read_nifti(Path("scan.nii.gz")).problems
     []
     """
     header = stored = None
-    readable, digest = False, ""
+    readable, digest = False, hashlib.sha256() if sha256 else None
     problems: list[Problem] = []
     try:
-        with _open(path) as (file, hashed):
+        with _open(path, digest) as file:
             header = _read_header(file)
             shape_problem, geometry_problem = _shape_problem(header), _geometry_problem(header)
             problems += [problem for problem in (shape_problem, geometry_problem) if problem]
             if shape_problem is None or shape_problem.severity == "warning":
                 _refuse_false_size(file, header, path)
                 stored = _read_voxels(file, header) if voxels else None
-                readable, digest = True, hashed.hexdigest() if voxels else ""
+                readable = True
     except _ReadError as error:
         problems.append(error.problem)
     problems = [replace(problem, file=str(path)) for problem in problems]
-    return NiftiFile(path, header, stored, readable, problems, digest)
+    hexdigest = digest.hexdigest() if digest is not None and stored is not None else ""
+    return NiftiFile(path, header, stored, readable, problems, hexdigest)
 
 
 def as_nifti(values: np.ndarray, grid: Grid, path: Path) -> NiftiFile:
@@ -187,13 +189,9 @@ def format_shape(shape: tuple[int, ...]) -> str:
 class _HashedFile(io.FileIO):
     """A file that is hashed while it is read, each byte once."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(os.fspath(path), "rb")
-        self._sha256, self._hashed = hashlib.sha256(), 0
-
-    def hexdigest(self) -> str:
-        """Return the SHA-256 of the bytes up to the last one that was read."""
-        return self._sha256.hexdigest()
+    def __init__(self, path: str, digest: Any) -> None:
+        super().__init__(path)
+        self._digest, self._hashed = digest, 0
 
     def readinto(self, buffer: Any) -> int:
         """Read into a buffer; bytes that a seek left out are hashed first."""
@@ -207,7 +205,7 @@ class _HashedFile(io.FileIO):
         return count
 
     def _hash(self, data: bytes | memoryview) -> None:
-        self._sha256.update(data)
+        self._digest.update(data)
         self._hashed += len(data)
 
 
@@ -220,8 +218,11 @@ class _ReadError(Exception):
 
 
 @contextlib.contextmanager
-def _open(path: Path) -> Iterator[tuple[IO[bytes], _HashedFile]]:
-    """Open a file for its unzipped bytes; failures in the block become `_ReadError`."""
+def _open(path: Path, digest: Any = None) -> Iterator[IO[bytes]]:
+    """Open a file for its unzipped bytes; failures in the block become `_ReadError`.
+
+    The bytes as they are stored go into `digest`.
+    """
     expected = "a .nii or .nii.gz file"
     if os.path.isdir(path):
         raise _ReadError("a folder", expected, "name the file in it")
@@ -229,7 +230,9 @@ def _open(path: Path) -> Iterator[tuple[IO[bytes], _HashedFile]]:
         raise _ReadError("no regular file", expected, "copy what it holds into one")
     name = path.name.lower()
     try:
-        with _HashedFile(path) as hashed, io.BufferedReader(hashed) as file:
+        plain = os.fspath(path)
+        raw = io.FileIO(plain) if digest is None else _HashedFile(plain, digest)
+        with io.BufferedReader(raw) as file:
             if not name.endswith((".nii", ".nii.gz")):
                 fix = "convert it to .nii.gz (DICOM: dcm2niix; NRRD, MetaImage: SimpleITK)"
                 raise _ReadError(f"a file of type {path.suffix or 'unknown'}", expected, fix)
@@ -241,10 +244,10 @@ def _open(path: Path) -> Iterator[tuple[IO[bytes], _HashedFile]]:
                 fix = f"if the file is whole, rename it to {'.nii.gz' if zipped else '.nii'}"
                 raise _ReadError(found, "a suffix that fits the content", fix)
             if not zipped:
-                yield file, hashed
+                yield file
             else:
                 with gzip.GzipFile(fileobj=file) as unzipped:
-                    yield cast("IO[bytes]", unzipped), hashed
+                    yield cast("IO[bytes]", unzipped)
     except FileNotFoundError as error:
         fix = "correct its path or put the file there"
         raise _ReadError("no such file", expected, fix) from error

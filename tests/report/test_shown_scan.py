@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from crossvox.report.embedding import LEVELS, UNKNOWN, embed, shown_spacing, to_grey
+from crossvox.report.shown_scan import LEVELS, UNKNOWN, embed, shown_spacing, to_grey
 from fixtures.page import shown_scan
 
 
