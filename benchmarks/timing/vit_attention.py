@@ -28,7 +28,7 @@ from crossvox.networks.sam.image_encoder import SamMed3DEncoder, ViTConfig
 
 
 def padded(attention: WindowAttention, x: Tensor) -> Tensor:
-    """What `WindowAttention.forward` gives, by way of whole windows."""
+    """Return the result of `WindowAttention.forward`, by way of whole windows."""
     d, h, w = x.shape[1:4]
     side = attention.window
     high = [-n % side for n in (d, h, w)]

@@ -23,7 +23,7 @@ SCANS = [(".nii", kind) for kind in PLAIN] + [(".nii.gz", kind) for kind in PACK
 
 
 def refused(capsys, *argv: object) -> str:
-    """What the command says; it must fail with 1 or 2, and any exception is a failed test."""
+    """Return the command's message; its exit code must be 1 or 2, and no exception may escape."""
     capsys.readouterr()
     assert main([str(word) for word in argv]) in (1, 2)
     said = capsys.readouterr()

@@ -19,7 +19,7 @@ from fixtures.run import train_arguments, trained
 
 
 def told(capsys, *argv: object) -> str:
-    """What the command fails with, on either stream; any exception is a failed test."""
+    """Return the command's error from either stream; any exception is a failed test."""
     capsys.readouterr()
     assert main([str(word) for word in argv]) in (1, 2)
     said = capsys.readouterr()

@@ -94,7 +94,7 @@ def test_the_guard_finds_every_way_out(tmp_path: Path, code: str) -> None:
 
 
 def isolated() -> tuple[str, ...]:
-    """What runs a command in a network of its own, without a device; () if not allowed."""
+    """Return words that run a command in a network without a device; () if not allowed."""
     command = ("unshare", "--user", "--map-root-user", "--net")
     if shutil.which("unshare") is None:
         return ()

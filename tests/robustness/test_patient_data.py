@@ -1,4 +1,4 @@
-"""What names a patient in a DICOM series reaches no output, no log and no error message."""
+"""Attributes that name a patient in a DICOM series reach no output, no log and no error message."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def series(unpaired_files: Manifest, tmp_path: Path) -> Path:
 
 
 def uids(series: Path) -> list[str]:
-    """Of the series and of each slice."""
+    """Attributes of the series and of each slice."""
     headers = [pydicom.dcmread(file) for file in in_order(series)]
     return [headers[0].SeriesInstanceUID, *(header.SOPInstanceUID for header in headers)]
 

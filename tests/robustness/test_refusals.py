@@ -1,4 +1,4 @@
-"""What is refused before any work, in one line and with the right exit code."""
+"""Requests that are refused before any work, in one line and with the right exit code."""
 
 from __future__ import annotations
 

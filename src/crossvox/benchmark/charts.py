@@ -28,7 +28,7 @@ AXES = {
     "rotate": "imposed rotation (degrees)",
     "given": "modalities given at test",
 }
-"""What may vary → its name and unit on an axis."""
+"""Varied quantity → its name and unit on an axis."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ SCORE_COLUMNS = (
 """Columns of `scores.csv`."""
 
 OVERALL, AVERAGE = "overall", "average"
-"""What stands for the modality in means over modalities, and for the class in means of those."""
+"""Names in place of a modality in means over modalities, and of a class in means over classes."""
 
 Line = Mapping[str, Any]
 """A line of `cases.csv`, `scores.csv` or `cells.csv`, by column."""

@@ -20,9 +20,9 @@ POLICY = (
     "the image's diagonal. Voxels without annotation are left out of both masks; classes that "
     "were not annotated in a case are not scored there."
 )
-"""How empty masks and missing annotations are scored, for readers of the numbers."""
+"""The rule on empty masks and missing annotations, for readers of the numbers."""
 
-Box = tuple[slice, ...]
+BoundingBox = tuple[slice, ...]
 Spacing = Sequence[float] | np.ndarray
 
 Score = TypedDict(
@@ -231,11 +231,11 @@ def _one_hot(mask: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(mask))[None, None]
 
 
-def _boxes(labels: np.ndarray, count: int) -> list[Box | None]:
+def _boxes(labels: np.ndarray, count: int) -> list[BoundingBox | None]:
     return ndimage.find_objects(labels, max_label=count)
 
 
-def _union(first: Box | None, second: Box | None) -> Box:
+def _union(first: BoundingBox | None, second: BoundingBox | None) -> BoundingBox:
     if first is None or second is None:
         return first or second or (slice(0),)
     return tuple(

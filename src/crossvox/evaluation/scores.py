@@ -26,7 +26,7 @@ DECIMALS = {"dice": 3, "assd_mm": 2}
 """Averaged metrics → decimals shown."""
 
 TITLES = {"dice": "Dice", "assd_mm": "ASSD (mm)"}
-"""What figures and tables call the metrics."""
+"""Names of the metrics in figures and tables."""
 
 COUNTS = ("n_missed", "n_false", "n_both_empty")
 WHOLE = (*COUNTS, "voxels")

@@ -20,7 +20,7 @@ from crossvox.utils.palette import COLOURS
 
 Rows = Iterable[Mapping[str, Any]]
 
-Series = tuple[np.ndarray, np.ndarray]
+Curve = tuple[np.ndarray, np.ndarray]
 """Steps and values, (N,) each."""
 
 POINTS = 600
@@ -117,7 +117,7 @@ def _rows(source: Path | str | Rows) -> Rows:
         return list(csv.DictReader(file))
 
 
-def _series(rows: Rows) -> dict[str, Series]:
+def _series(rows: Rows) -> dict[str, Curve]:
     """Return name → series, names in order of their first appearance."""
     points: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
@@ -145,7 +145,7 @@ def _training_panels(rows: Rows) -> dict[str, Callable[[Axes], None]]:
     return panels
 
 
-def _draw_dice(ax: Axes, series: Mapping[str, Series]) -> None:
+def _draw_dice(ax: Axes, series: Mapping[str, Curve]) -> None:
     """Draw a line per modality and the mean of all, from 0 to 1."""
     for k, (name, (steps, values)) in enumerate(series.items()):
         modality = name.removeprefix("val/dice").lstrip("/")
@@ -157,7 +157,7 @@ def _draw_dice(ax: Axes, series: Mapping[str, Series]) -> None:
     tidy(ax)
 
 
-def _draw_loss(ax: Axes, series: Series) -> None:
+def _draw_loss(ax: Axes, series: Curve) -> None:
     """Draw faint raw values under their running mean, on a log scale if they span a decade."""
     steps, values = series
     for y, alpha, width in ((values, 0.3, 0.8), (_running_mean(values), 1.0, 1.8)):

@@ -34,7 +34,7 @@ test_postprocessing.py). Each component takes another 100, which matters from a 
 SLAB_COPIES = 6
 """Copies of a slab's values from planes to label map: measured 5.0 to 8.3, of some 12 MB each."""
 MARGIN = 1.1
-"""What allocators keep for later: the slow test of tests/inference/test_memory.py measured less."""
+"""Factor for memory that allocators keep; the slow test of this module measured less."""
 
 
 class MemoryEstimator:

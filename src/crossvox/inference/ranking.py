@@ -1,4 +1,4 @@
-"""Which scans to label next: where the method is uncertain, and what resembles no labelled scan.
+"""An order of scans to label next: uncertain ones first, and ones unlike any labelled scan.
 
 Uncertainty is the entropy of the predicted classes (Settles, *Active Learning Literature Survey*,
 2009). Diversity is the greedy solution of the k-centre problem (Sener and Savarese, ICLR 2018),

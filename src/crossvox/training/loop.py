@@ -301,6 +301,6 @@ class _TrainingState:
         reports = [self.fabric.broadcast(own, src=r) for r in range(self.fabric.world_size)]
         raise CrossvoxError(
             f"step {self.step + 1} of {self.settings.steps} is not finite: "
-            f"{'; '.join(filter(None, reports))}; the checkpoints are those of before: "
+            f"{'; '.join(filter(None, reports))}; the checkpoints of earlier steps are whole: "
             "lower fit.lr, or look at these cases"
         )

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 METRICS_HEADER = ("step", "name", "value")
 TENSORBOARD = importlib.util.find_spec("tensorboard") is not None
-"""Whether TensorBoard is installed; its files are written then."""
+"""True if TensorBoard is installed; its files are written then."""
 FLUSH_SECONDS = 10
 """TensorBoard's numbers are on disk after this time; `metrics.csv` has them at once."""
 LOCATION_KEYS = frozenset({"compute", "data", "root", "store", "out", "weights"})

@@ -12,12 +12,12 @@ from crossvox.data.prepare.store import Store
 from crossvox.errors import DataError
 from crossvox.training.record import read_facts
 from crossvox.utils.files import sha256
-from crossvox.workflows.prepare import Scan
+from crossvox.workflows.prepare import CaseModality
 from crossvox.workflows.run import Run
 from crossvox.workflows.weights import InitialWeights, describe_weights
 
 
-def images_in_use(manifest: Manifest) -> list[Scan]:
+def images_in_use(manifest: Manifest) -> list[CaseModality]:
     """Return all images that training and validation use."""
     cases = [*manifest.split("train"), *manifest.split("val")]
     return [(case, modality) for case in cases for modality in case.images]

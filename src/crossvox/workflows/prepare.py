@@ -19,7 +19,7 @@ from crossvox.data.prepare.store import Store
 from crossvox.utils.files import require_folder
 from crossvox.workflows.messages import Echo, describe_fingerprint, describe_plan, report_problems
 
-Scan = tuple[Case, str]
+CaseModality = tuple[Case, str]
 """A case and one of its modalities."""
 
 
@@ -69,8 +69,8 @@ def prepare(
 def fill_store(
     store: Store,
     manifest: Manifest,
-    images: Iterable[Scan],
-    labels: Iterable[Scan],
+    images: Iterable[CaseModality],
+    labels: Iterable[CaseModality],
     read_label: Callable[[Path], NiftiFile] = read_nifti,
 ) -> None:
     """Prepare the images and labels that the store lacks; no other file is opened.

@@ -15,14 +15,14 @@ from crossvox.data.manifest import load_manifest
 from crossvox.errors import UsageError
 from crossvox.workflows.prepare import prepare
 
-FIELDS = ("preset", "backbone", "budget")
+PREPARE_FIELDS = ("preset", "backbone", "budget")
 """The settings of a run that decide how its volumes are prepared."""
 
 
 def prepare_command(argv: list[str]) -> int:
     """Orient, resample and normalise all volumes of a data set into a store."""
     sources, options = read_run_options(
-        "prepare", prepare_command.__doc__, argv, _add_options, FIELDS
+        "prepare", prepare_command.__doc__, argv, _add_options, PREPARE_FIELDS
     )
     values = parse_settings(*sources)
     if options["dataset"] is None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from crossvox.data.convert.raw import (
-    Progress,
     RawDataset,
+    ShowProgress,
     natural,
     nothing_found,
     require_source,
@@ -66,7 +66,7 @@ def find_chaos(source: Path) -> RawDataset:
     return RawDataset("CHAOS", dict(KINDS), dict(LABELS), tuple(cases), write=write_nifti)
 
 
-def write_nifti(manifest: Manifest, folder: Path, progress: Progress) -> Manifest:
+def write_nifti(manifest: Manifest, folder: Path, progress: ShowProgress) -> Manifest:
     """Write a manifest's DICOM and PNG folders as files in `images/` and `labels/`.
 
     Returns:

@@ -7,13 +7,13 @@ from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
 
-from crossvox.data.convert.raw import SUFFIXES, Progress
+from crossvox.data.convert.raw import SUFFIXES, ShowProgress
 from crossvox.data.manifest import Manifest
 from crossvox.errors import UsageError
 from crossvox.utils.files import atomic_path
 
 
-def copy_files(manifest: Manifest, folder: Path, progress: Progress) -> Manifest:
+def copy_files(manifest: Manifest, folder: Path, progress: ShowProgress) -> Manifest:
     """Copy all files to `images/` and `labels/` below a folder; return the copies' manifest.
 
     The copies are named `<case>_<modality>`. A label map that serves several modalities of a case

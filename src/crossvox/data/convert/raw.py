@@ -12,10 +12,10 @@ from crossvox.errors import DataError, UsageError
 
 SUFFIXES = (".nii.gz", ".nii")
 
-Progress = Callable[[Iterable[Case]], Iterable[Case]]
+ShowProgress = Callable[[Iterable[Case]], Iterable[Case]]
 """Passes cases on and shows how many are done."""
 
-Writer = Callable[[Manifest, Path, Progress], Manifest]
+Writer = Callable[[Manifest, Path, ShowProgress], Manifest]
 """Writes a manifest's files below a folder and returns the manifest of these files."""
 
 

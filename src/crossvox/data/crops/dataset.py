@@ -74,7 +74,7 @@ class LabelledScan:
 
 
 @dataclass
-class Row:
+class CropRow:
     """One row of a view: an anchor crop and the crops that go with it.
 
     Attributes:
@@ -177,7 +177,7 @@ class CropDataset(Dataset[Batch]):
         """Return this process's share of the rows."""
         return range(self.rank, total, self.world)
 
-    def _labelled_row(self, modality: str, step: int, k: int) -> Row:
+    def _labelled_row(self, modality: str, step: int, k: int) -> CropRow:
         """Draw a labelled crop, and crops of the subject's other modalities at the same place."""
         stream = self.task.modalities.index(modality)
         rng = np.random.default_rng([self.seed, step, stream, k])
@@ -200,9 +200,9 @@ class CropDataset(Dataset[Batch]):
                     images[other] = self._image(companion, to_companion, rng)
         label = _crop(scan.label, to_scan, self.task.patch, nearest=True, fill=IGNORE).long()
         same_subject = dict.fromkeys(images, True)
-        return Row(images, same_subject, f"{name}/{modality}", label, scan.annotated)
+        return CropRow(images, same_subject, f"{name}/{modality}", label, scan.annotated)
 
-    def _unlabelled_row(self, step: int, k: int) -> Row:
+    def _unlabelled_row(self, step: int, k: int) -> CropRow:
         """Draw a crop of every modality.
 
         The anchor's modality takes turns. The other crops show the anchor's subject at the same
@@ -237,7 +237,7 @@ class CropDataset(Dataset[Batch]):
             if not same_subject[m]:
                 to_scan = self._crop_to_scan(start_at(scan, patch, position), pose)
             images[m] = self._image(scan, to_scan, rng)
-        return Row(images, same_subject, f"{case.id}/{anchor}")
+        return CropRow(images, same_subject, f"{case.id}/{anchor}")
 
     def _scan(self, case: Case, modality: str) -> StoredArray:
         """Return a prepared scan on its aligned grid."""
@@ -289,7 +289,7 @@ class CropDataset(Dataset[Batch]):
         flags = (True, *(name in annotated for name in self.task.classes))
         return LabelledScan(self._scan(case, modality), label, tuple(class_voxels), flags)
 
-    def _view(self, rows: Sequence[Row]) -> View:
+    def _view(self, rows: Sequence[CropRow]) -> View:
         modalities = [m for m in self.task.modalities if any(m in row.images for row in rows)]
         empty = torch.zeros(1, *self.task.patch)
         return View(
@@ -297,7 +297,7 @@ class CropDataset(Dataset[Batch]):
             {m: torch.tensor([r.same_subject.get(m, False) for r in rows]) for m in modalities},
         )
 
-    def _labelled_view(self, rows: Sequence[Row]) -> LabelledView:
+    def _labelled_view(self, rows: Sequence[CropRow]) -> LabelledView:
         view = self._view(rows)
         labels = [row.label for row in rows if row.label is not None]
         partial = any(not all(row.annotated) for row in rows)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 MAX_SHIFT = 0.1
-"""How far the corners of two equal grids may lie apart, in parts of the smallest voxel edge."""
+"""Largest distance between corners of equal grids, in parts of the smallest voxel edge."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which files a manifest may name: those below its own folder, or below a root that is trusted.
+"""Files that a manifest may name: those below its own folder, or below a trusted root.
 
 A manifest from elsewhere must not decide which files of this machine are read. So only the person
 who runs a command can name another root; the manifest cannot.

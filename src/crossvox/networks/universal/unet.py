@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from crossvox.batch import CropRule, Task
 from crossvox.networks.blocks import Pointwise, fast_layout
 
-NormForm = Literal["batch", "instance", "running"]
+NormKind = Literal["batch", "instance", "running"]
 
 
 class UniversalUNetBackbone:
@@ -39,15 +39,15 @@ class UniversalUNetBackbone:
         task: Task,
         *,
         width: int = 32,
-        norm: NormForm | Literal["auto"] = "auto",
+        norm: NormKind | Literal["auto"] = "auto",
         pretrained: bool = False,
     ) -> None:
         if width < 1:
             raise ValueError(f"width {width}: must be > 0")
         if norm == "auto":
             norm = "batch" if pretrained else "instance"
-        if norm not in get_args(NormForm):
-            choices = ", ".join(get_args(NormForm))
+        if norm not in get_args(NormKind):
+            choices = ", ".join(get_args(NormKind))
             raise ValueError(f"norm is {norm!r}; choose one of auto, {choices}")
         self.crop().check(task.patch, "universal_unet")
         self.width, self.norm = width, norm
@@ -77,7 +77,7 @@ class UniversalEncoder(nn.Module):
         ValueError: the size does not fit the strides.
     """
 
-    def __init__(self, width: int, norm: NormForm) -> None:
+    def __init__(self, width: int, norm: NormKind) -> None:
         super().__init__()
         self.channels = [2 * width, 4 * width, 8 * width, 16 * width]
         self.down_tr64 = _Stage(1, width, 2 * width, norm)
@@ -107,7 +107,7 @@ class UniversalDecoder(nn.Module):
         n_classes: logits per voxel; only the head is not published.
     """
 
-    def __init__(self, width: int, norm: NormForm, n_classes: int) -> None:
+    def __init__(self, width: int, norm: NormKind, n_classes: int) -> None:
         super().__init__()
         self.up_tr256 = _Up(16 * width, 8 * width, norm)
         self.up_tr128 = _Up(8 * width, 4 * width, norm)
@@ -131,7 +131,7 @@ class UniversalDecoder(nn.Module):
 class _Stage(nn.Module):
     """Two convolutions of 3³, each followed by norm and ReLU: inputs → between → outputs."""
 
-    def __init__(self, inputs: int, between: int, outputs: int, norm: NormForm) -> None:
+    def __init__(self, inputs: int, between: int, outputs: int, norm: NormKind) -> None:
         super().__init__()
         self.ops = nn.Sequential(_Unit(inputs, between, norm), _Unit(between, outputs, norm))
 
@@ -143,7 +143,7 @@ class _Stage(nn.Module):
 class _Up(nn.Module):
     """Twice the size by a transposed convolution, then a stage over [upsampled, skip]."""
 
-    def __init__(self, inputs: int, outputs: int, norm: NormForm) -> None:
+    def __init__(self, inputs: int, outputs: int, norm: NormKind) -> None:
         super().__init__()
         self.up_conv = nn.ConvTranspose3d(inputs, inputs, 2, 2)
         self.ops = nn.Sequential(
@@ -158,7 +158,7 @@ class _Up(nn.Module):
 class _Unit(nn.Module):
     """Convolution of 3³ → norm → ReLU."""
 
-    def __init__(self, inputs: int, outputs: int, norm: NormForm) -> None:
+    def __init__(self, inputs: int, outputs: int, norm: NormKind) -> None:
         super().__init__()
         self.conv1 = nn.Conv3d(inputs, outputs, 3, padding=1)
         # The norm subtracts the bias again. Its gradient would be rounding errors, which Adam
@@ -182,7 +182,7 @@ class _Norm(nn.BatchNorm3d):
     subject nor changes the model.
     """
 
-    def __init__(self, channels: int, form: NormForm) -> None:
+    def __init__(self, channels: int, form: NormKind) -> None:
         super().__init__(channels)
         self.form = form
 

@@ -26,7 +26,7 @@ from crossvox.inference.ranking import (
 from crossvox.utils.files import atomic_write, require_writable
 from crossvox.workflows.messages import Echo, report_problems
 from crossvox.workflows.prediction.predict import Options, load_model, load_split
-from crossvox.workflows.prepare import Scan
+from crossvox.workflows.prepare import CaseModality
 from crossvox.workflows.run import Run
 
 COLUMNS = ("rank", "case", "modality", "uncertainty", "distance")
@@ -101,7 +101,7 @@ def _features_by_modality(candidates: Sequence[Candidate]) -> dict[str, list[np.
     return found
 
 
-def _measure(model: TrainedModel, scans: Sequence[Scan], echo: Echo) -> list[Candidate]:
+def _measure(model: TrainedModel, scans: Sequence[CaseModality], echo: Echo) -> list[Candidate]:
     """Predict scans, and return their uncertainty and features."""
     candidates = []
     for number, (case, modality) in enumerate(scans, start=1):
