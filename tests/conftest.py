@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -14,6 +15,28 @@ import torch
 from crossvox.data.manifest import Case, Manifest, load_manifest
 
 torch.set_num_threads(1)
+
+SPECIMENS = {
+    "units": "units and extent",
+    "header": "headers that contradict themselves",
+    "values": "values that are not what the kind says",
+    "series": "series not whole, not one, or not as the standard says",
+    "results": "results lost or misnamed",
+    "labels": "labels, and advice followed",
+    "unused": "files that fit nothing, or twice",
+    "machine": "machines that lack something",
+    "padding": "fill without anatomy",
+}
+"""Kind of `@pytest.mark.specimen(kind)` → its name on docs/reliability.md."""
+
+
+def pytest_collection_modifyitems(items):
+    """Report how many specimens of each kind are tried, as `record_property` would."""
+    marked = [(item, mark.args[0]) for item in items for mark in item.iter_markers("specimen")]
+    counts = Counter(kind for _, kind in marked)
+    for item, kind in marked:
+        item.user_properties.append((f"specimens: {SPECIMENS[kind]}", counts[kind]))
+
 
 LABELS = {"left ball": 3, "right ball": 9}
 

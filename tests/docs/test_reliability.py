@@ -231,3 +231,14 @@ def test_a_mutants_change_is_one_line_without_the_files_names() -> None:
         "# name: survived\n--- a.py\n+++ a.py\n@@ -1 +1 @@\n def f():\n-    return 1\n+    return 2"
     )
     assert change(diff) == "return 1 → return 2"
+
+
+def test_specimens_are_counted_by_kind_and_stand_in_one_section(program) -> None:
+    patterns = program.load_sections()["scans"]["tests"]
+    counted = {path for pattern in patterns for path in ROOT.glob(pattern)}
+    marked = {
+        path
+        for path in (ROOT / "tests").rglob("test_*.py")
+        if "mark.specimen(" in path.read_text(encoding="utf-8") and path != Path(__file__)
+    }
+    assert marked and marked <= counted
