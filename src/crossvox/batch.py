@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -149,6 +149,9 @@ def _is_offset(value: Any) -> bool:
     )
 
 
+V = TypeVar("V", bound="View")
+
+
 @dataclass
 class View:
     """Crops of several modalities; in each row an anchor crop and the crops that go with it.
@@ -173,6 +176,11 @@ class View:
     def __len__(self) -> int:
         """Number of rows, B."""
         return len(next(iter(self.images.values())))
+
+    def rows(self: V, which: slice) -> V:
+        """Return a view of some rows; tensors are not copied."""
+        fields = dataclasses.fields(self)
+        return type(self)(**{f.name: _take(getattr(self, f.name), which) for f in fields})
 
     @property
     def one_subject(self) -> Tensor:
@@ -218,3 +226,30 @@ class Batch:
     def labelled_views(self) -> dict[str, LabelledView]:
         """Return the labelled views that hold a crop; in a step a modality may have none."""
         return {m: view for m, view in self.labelled.items() if len(view)}
+
+    def parts(self, n: int) -> list[Batch]:
+        """Split the rows of every view into n equal parts, in order; tensors are not copied.
+
+        Raises:
+            ValueError: a view's number of rows is no multiple of n.
+        """
+        views = [*self.labelled.values(), *filter(None, [self.unlabelled])]
+        if odd := [len(view) for view in views if len(view) % n]:
+            raise ValueError(f"{odd[0]} rows cannot be split into {n} equal parts")
+        return [self if n == 1 else self._part(i, n) for i in range(n)]
+
+    def _part(self, i: int, n: int) -> Batch:
+        def part(view: V) -> V:
+            size = len(view) // n
+            return view.rows(slice(i * size, (i + 1) * size))
+
+        labelled = {m: part(view) for m, view in self.labelled.items()}
+        unlabelled = None if self.unlabelled is None else part(self.unlabelled)
+        return dataclasses.replace(self, labelled=labelled, unlabelled=unlabelled)
+
+
+def _take(value: Any, which: slice) -> Any:
+    """Return some rows of a view's field: of a mapping's values, of a tensor, or of nothing."""
+    if isinstance(value, Mapping):
+        return {key: _take(item, which) for key, item in value.items()}
+    return None if value is None else value[which]

@@ -71,6 +71,13 @@ def test_fit_is_that_of_one_process_on_the_whole_batch(pair, tmp_path):
     assert [value for _, name, value in both if name == "val/rank"] == ["0", "0"]
 
 
+def test_two_processes_with_parts_train_as_one_process_without(pair):
+    found = load_file(pair / "rank0.safetensors")
+    weights = {name.removeprefix("weight/"): t for name, t in found.items() if "weight/" in name}
+    parts = {name: found[f"parts/{name}"] for name in weights}
+    torch.testing.assert_close(parts, weights, rtol=1e-4, atol=1e-5)
+
+
 def test_nan_on_one_rank_stops_both_and_names_its_cases(pair):
     messages = [(pair / f"rank{rank}.txt").read_text() for rank in (0, 1)]
     assert messages[0] == messages[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from pathlib import Path
 
@@ -199,6 +200,34 @@ def test_gradients_are_clipped_unless_asked_not_to(fabric, tmp_path):
         moments[clip] = 10 * tensors["optim/2/exp_avg"].norm().item()
         assert method.seen == pytest.approx([moments[clip]], rel=1e-4)
     assert moments == pytest.approx({0.0: 1000 * math.sqrt(8), 1.0: 1.0}, rel=1e-4)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_step_in_parts_is_a_step_on_all_crops(fabric, tmp_path, monkeypatch, parts):
+    """Equal up to rounding; of the parts' gradients only the last is exchanged."""
+    waits = []
+
+    def no_backward_sync(model, enabled):
+        waits.append(enabled)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(fabric, "no_backward_sync", no_backward_sync)
+    found = {}
+    for n in (1, parts):
+        waits.clear()
+        with RunRecord(out := tmp_path / str(n), {}) as record:
+            method = ToyMethod(dropout=0.0)
+            settings = Fit(steps=3, accumulate=n, validations=0)
+            fit(fabric, method, ToyData(), settings, record)
+        found[n] = method.state_dict(), [float(v) for *_, v in numbers(out)]
+    assert waits == 3 * ([True] * (parts - 1) + [False])
+    assert method.steps_done == 3
+    torch.testing.assert_close(found[1], found[parts], rtol=1e-5, atol=1e-6)
+
+
+def test_a_nan_in_one_part_stops_the_run(fabric, tmp_path):
+    with pytest.raises(CrossvoxError, match=r"step 1 of 3 .*loss = nan.* on case0, case1"):
+        train(fabric, tmp_path, data=ToyData(poison=0), settings=Fit(steps=3, accumulate=2))
 
 
 def test_lines_replace_the_bar_where_there_is_no_terminal(fabric, tmp_path, capfd):

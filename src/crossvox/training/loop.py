@@ -44,6 +44,9 @@ class Fit:
         warmup: share of the steps, 0 to 1, during which the rate is also multiplied by
             (t + 1)/(warmup·T) in step t = 0, 1, ….
         clip: largest norm of the gradient; 0 switches clipping off.
+        accumulate: parts into which a step's crops are split, one after the other, so that fewer
+            are in memory at a time; the gradient is the mean over the parts. Terms that compare
+            crops see those of a part only (docs/distributed.md).
         validations: number of validations, evenly spaced; the last one after the last step.
         log_every: steps between two entries of the log.
         save_every: steps between two checkpoints; each validation saves one too.
@@ -56,12 +59,13 @@ class Fit:
     schedule: Schedule = "poly"
     warmup: float = 0.0
     clip: float = 1.0
+    accumulate: int = 1
     validations: int = 5
     log_every: int = 1
     save_every: int = 100
 
     def __post_init__(self) -> None:
-        for name in ("steps", "log_every", "save_every"):
+        for name in ("steps", "accumulate", "log_every", "save_every"):
             require(f"fit.{name}", getattr(self, name), 1)
         for name in ("validations", "clip", "lr", "weight_decay"):
             require(f"fit.{name}", getattr(self, name), 0)
@@ -181,12 +185,8 @@ class _TrainingState:
         s = self.settings
         lr = set_lr(self.optimizer, lr_factor(s.schedule, self.step, s.steps, s.warmup))
 
-        # Forward. `progress` t/T drives the ramps of the semi-supervised terms.
-        losses = self.model(self.fabric.to_device(batch), progress=self.step / s.steps)
+        losses = self._accumulate_gradient(batch)
         stopping = self._check_loss(losses, batch, stop)
-
-        # Backward. With several processes the gradient is their mean.
-        self.fabric.backward(losses["loss"])
         norm = self._clip_gradient(batch)
         self.method.before_step()
         self.optimizer.step()
@@ -194,8 +194,26 @@ class _TrainingState:
         self.method.after_step()  # moving averages
 
         self.step += 1
-        values = {f"train/{name}": value.detach() for name, value in losses.items()}
+        values = {f"train/{name}": value for name, value in losses.items()}
         return stopping, values | {"train/grad_norm": norm, "train/lr": torch.tensor(lr)}
+
+    def _accumulate_gradient(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the gradient, part by part; return the mean of each named loss, without graph.
+
+        With several processes the gradient is their mean, too; they exchange it once, in the
+        backward pass of the last part.
+        """
+        parts = batch.parts(self.settings.accumulate)
+        found: dict[str, list[Tensor]] = {}
+        for i, part in enumerate(parts, start=1):
+            with self.fabric.no_backward_sync(self.model, enabled=i < len(parts)):
+                # `progress` t/T drives the ramps of the semi-supervised terms.
+                progress = self.step / self.settings.steps
+                losses = self.model(self.fabric.to_device(part), progress=progress)
+                self.fabric.backward(losses["loss"] / len(parts))
+            for name, value in losses.items():
+                found.setdefault(name, []).append(value.detach())
+        return {name: torch.stack(values).mean(dim=0) for name, values in found.items()}
 
     def mean(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Average named numbers over the processes; the names are the same in all of them."""
@@ -269,12 +287,12 @@ class _TrainingState:
 
     def _check_loss(self, losses: dict[str, Tensor], batch: Batch, stop: StopRequest) -> bool:
         """Return whether any process wants to stop; raises in all if any loss is not finite."""
-        loss = losses["loss"].detach()
+        loss = losses["loss"]
         asked = torch.tensor(stop.requested, device=loss.device)
         flags = torch.stack([~torch.isfinite(loss), asked])
         broken, stopping = self._reduce(flags.float(), "sum")
         if broken:
-            values = {name: value.detach().float().mean().item() for name, value in losses.items()}
+            values = {name: value.float().mean().item() for name, value in losses.items()}
             bad = [f"{n} = {v}" for n, v in values.items() if not math.isfinite(v)]
             self._fail(", ".join(bad), batch)
         return stopping > 0

@@ -159,7 +159,9 @@ def crop_dataset(
 ) -> CropDataset:
     """Return the batches that a run trains on, or one process's share of them."""
     config = run.config
-    settings = CropSettings(config.sampling, config.augment, config.misalign, config.seed)
+    settings = CropSettings(
+        config.sampling, config.augment, config.misalign, config.seed, config.fit.accumulate
+    )
     needs = METHODS[config.method["name"]].needs
     return CropDataset(manifest, store, run.task, run.selection, settings, needs, rank, world)
 

@@ -30,7 +30,16 @@ def folder(tmp_path_factory):
 
 
 def dataset(
-    manifest, folder, *, sampling=None, augment=None, needs=ALL, seed=0, voxels=1500, **ranks
+    manifest,
+    folder,
+    *,
+    sampling=None,
+    augment=None,
+    needs=ALL,
+    seed=0,
+    voxels=1500,
+    parts=1,
+    **ranks,
 ):
     plan = make_plan(fingerprint(manifest), manifest, Budget(voxels, 0.5, 3))
     store = Store(
@@ -41,7 +50,7 @@ def dataset(
         store,
         plan.task,
         select(manifest, "2"),
-        CropSettings(sampling or Sampling(), augment or Augment(), seed=seed),
+        CropSettings(sampling or Sampling(), augment or Augment(), seed=seed, parts=parts),
         needs=needs,
         **ranks,
     )
@@ -90,6 +99,13 @@ def test_rows_that_ranks_cannot_share_are_refused(unpaired_files, folder):
         sampling, world = Sampling(labelled=labelled, unlabelled=6), 5 - labelled
         with pytest.raises(UsageError, match=f"{world} processes cannot share.*{nearest}"):
             dataset(unpaired_files, folder, sampling=sampling, world=world)
+
+
+def test_rows_that_parts_cannot_share_are_refused(unpaired_files, folder):
+    sampling = Sampling(labelled=4, unlabelled=6)
+    for world, takers in ((1, "fit.accumulate 4"), (2, "2 processes with fit.accumulate 4")):
+        with pytest.raises(UsageError, match=f"which {takers} cannot share evenly; make it .*8$"):
+            dataset(unpaired_files, folder, sampling=sampling, world=world, parts=4)
 
 
 def test_labels_lie_on_what_they_label(unpaired_files, folder):

@@ -48,12 +48,14 @@ class CropSettings:
         augment: strength of the augmentation.
         misalign: motion imposed on one modality's scans.
         seed: of everything random in a batch.
+        parts: number of equal parts that a process splits its batches into (`fit.accumulate`).
     """
 
     sampling: Sampling = field(default_factory=Sampling)
     augment: Augment = field(default_factory=Augment)
     misalign: Misalign = field(default_factory=Misalign)
     seed: int = 0
+    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -127,10 +129,10 @@ class CropDataset(Dataset[Batch]):
             world: number of processes.
 
         Raises:
-            UsageError: the processes cannot share the crops evenly, or no such modality can be
-                misaligned.
+            UsageError: the processes and their parts cannot share the crops evenly, or no such
+                modality can be misaligned.
         """
-        _require_even_shares(settings.sampling, world)
+        _require_even_shares(settings.sampling, world, settings.parts)
         self.task, self.selection, self.needs = task, selection, needs
         self.sampling, self.augment, self.seed = settings.sampling, settings.augment, settings.seed
         self.misalign = settings.misalign
@@ -305,13 +307,15 @@ class CropDataset(Dataset[Batch]):
         return LabelledView(view.images, view.same_subject, torch.stack(labels), annotated)
 
 
-def _require_even_shares(sampling: Sampling, world: int) -> None:
+def _require_even_shares(sampling: Sampling, world: int, parts: int) -> None:
+    shares = world * parts
+    takers = [f"{world} processes"] * (world > 1) + [f"fit.accumulate {parts}"] * (parts > 1)
     for name in ("labelled", "unlabelled"):
         rows = getattr(sampling, name)
-        if rows % world:
-            fewer, more = rows // world * world, (rows // world + 1) * world
+        if rows % shares:
+            fewer, more = rows // shares * shares, (rows // shares + 1) * shares
             raise UsageError(
-                f"sampling.{name} is {rows}, which {world} processes cannot share evenly; "
+                f"sampling.{name} is {rows}, which {' with '.join(takers)} cannot share evenly; "
                 f"make it {f'{fewer} or {more}' if fewer else more}"
             )
 
