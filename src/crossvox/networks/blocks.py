@@ -84,6 +84,11 @@ def conv_norm_act(
     return nn.Sequential(convolution, InstanceNorm(outputs), nn.LeakyReLU(SLOPE, inplace=True))
 
 
+def climb(up: nn.Module, level: nn.Module, x: Tensor, skip: Tensor) -> Tensor:
+    """Go one level up a decoder: `level` over the upsampled x and the skip."""
+    return level(torch.cat([up(x), skip], dim=1))
+
+
 def fast_layout(x: Tensor) -> Tensor:
     """Return an image (B, 1, X, Y, Z) in the layout that is fastest for convolutions on its device.
 

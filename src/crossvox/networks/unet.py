@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import torch
+from functools import partial
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crossvox.batch import Task, Triple
 from crossvox.networks.backbone import check_size, total_stride
-from crossvox.networks.blocks import Pointwise, conv_norm_act, fast_layout
+from crossvox.networks.blocks import Pointwise, climb, conv_norm_act, fast_layout
+from crossvox.networks.checkpointing import run
 
 
 class UNetBackbone:
@@ -24,6 +26,8 @@ class UNetBackbone:
         convs: convolutions per level, in encoder and decoder alike; further levels take the last
             number.
         max_width: largest number of channels of a level.
+        checkpoint: keep only the levels' inputs for the backward pass and compute the levels again
+            there: less memory, a third more time.
 
     Raises:
         ValueError: an option is out of range, or the patch does not fit the strides.
@@ -42,6 +46,7 @@ class UNetBackbone:
         width: int = 16,
         convs: tuple[int, ...] = (1, 2, 2, 2, 2, 2),
         max_width: int = 256,
+        checkpoint: bool = False,
     ) -> None:
         if len(task.strides) != len(task.kernels):
             raise ValueError(
@@ -57,15 +62,18 @@ class UNetBackbone:
         levels = range(len(task.strides))
         self.channels = [min(width * 2**i, max_width) for i in levels]
         self.convs = [convs[min(i, len(convs) - 1)] for i in levels]
+        self.checkpoint = checkpoint
         check_size(task.patch, total_stride(task.strides))
 
     def encoder(self) -> UNetEncoder:
         """Return a new encoder with random weights."""
-        return UNetEncoder(self.channels, self.strides, self.kernels, self.convs)
+        sizes = self.channels, self.strides, self.kernels, self.convs
+        return UNetEncoder(*sizes, checkpoint=self.checkpoint)
 
     def decoder(self, n_classes: int) -> UNetDecoder:
         """Return a new decoder to `n_classes` logits, background included, with random weights."""
-        return UNetDecoder(self.channels, self.strides, self.kernels, self.convs, n_classes)
+        sizes = self.channels, self.strides, self.kernels, self.convs
+        return UNetDecoder(*sizes, n_classes, checkpoint=self.checkpoint)
 
 
 class UNetEncoder(nn.Module):
@@ -81,8 +89,11 @@ class UNetEncoder(nn.Module):
         strides: tuple[Triple, ...],
         kernels: tuple[Triple, ...],
         convs: list[int],
+        *,
+        checkpoint: bool = False,
     ) -> None:
         super().__init__()
+        self.checkpoint = checkpoint
         self.channels = channels
         self.factor = total_stride(strides)
         self.levels = nn.ModuleList()
@@ -97,7 +108,7 @@ class UNetEncoder(nn.Module):
         x = fast_layout(x)
         features = []
         for level in self.levels:
-            x = level(x)
+            x = run(level, x, enabled=self.checkpoint)
             features.append(x)
         return features
 
@@ -112,8 +123,11 @@ class UNetDecoder(nn.Module):
         kernels: tuple[Triple, ...],
         convs: list[int],
         n_classes: int,
+        *,
+        checkpoint: bool = False,
     ) -> None:
         super().__init__()
+        self.checkpoint = checkpoint
         self.stem = strides[0]
         self.ups = nn.ModuleList()
         self.levels = nn.ModuleList()
@@ -129,7 +143,7 @@ class UNetDecoder(nn.Module):
         """Return the logits."""
         x = features[-1]
         for up, level, skip in zip(self.ups, self.levels, reversed(features[:-1]), strict=True):
-            x = level(torch.cat([up(x), skip], dim=1))
+            x = run(partial(climb, up, level), x, skip, enabled=self.checkpoint)
         # Few channels, from here on read class by class: back to the channels-first layout.
         logits = self.head(x).contiguous()
         if self.stem == (1, 1, 1):

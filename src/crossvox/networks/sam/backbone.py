@@ -53,6 +53,7 @@ class SamMed3DBackbone:
         freeze: Freeze = "auto",
         decoder: Decoder = "pyramid",
         width: int = 16,
+        checkpoint: bool = False,
         pretrained: bool = False,
     ) -> None:
         """Check the options and derive the configuration.
@@ -80,6 +81,8 @@ class SamMed3DBackbone:
                 SAM-Med3D's mask decoder without a prompt, whose borders are as fine as a quarter
                 of a patch.
             width: the pyramid's channels at the image's size, doubled at each halving.
+            checkpoint: keep only the inputs of the blocks, and of the pyramid's levels, for the
+                backward pass and compute them again there: less memory, a third more time.
             pretrained: whether published weights will be loaded.
         """
         _check(patch_size, embed, heads)
@@ -117,7 +120,7 @@ class SamMed3DBackbone:
         self.taps = taps if decoder == "pyramid" else ()
         self.form: Decoder = decoder
         self.widths = [width * 2**i for i in range(halvings + 1)]
-        self.reduction = adapter_reduction
+        self.reduction, self.checkpoint = adapter_reduction, checkpoint
         loaded: FreezeForm = "paper" if pretrained else "none"
         self.freeze: FreezeForm = loaded if freeze == "auto" else freeze
 
@@ -142,7 +145,9 @@ class SamMed3DBackbone:
 
     def encoder(self) -> SamMed3DEncoder:
         """Return a new encoder with random weights, frozen as chosen."""
-        encoder = SamMed3DEncoder(self.config, self.taps, self.reduction)
+        encoder = SamMed3DEncoder(
+            self.config, self.taps, self.reduction, checkpoint=self.checkpoint
+        )
         encoder.freeze(self.freeze)
         return encoder
 
@@ -152,7 +157,7 @@ class SamMed3DBackbone:
             return ClassMaskDecoder(self.config.channels_out, n_classes)
         tokens = [self.config.embed] * len(self.taps)
         channels = [self.config.channels_in, *tokens, self.config.channels_out]
-        return PyramidDecoder(channels, self.widths, n_classes)
+        return PyramidDecoder(channels, self.widths, n_classes, checkpoint=self.checkpoint)
 
 
 def _global_blocks(depth: int, every: int) -> tuple[int, ...]:

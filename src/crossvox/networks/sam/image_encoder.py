@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crossvox.batch import CropRule
+from crossvox.networks.checkpointing import run
 from crossvox.networks.sam.adapter import Adapter
 from crossvox.networks.sam.attention import WindowAttention
 from crossvox.networks.sam.blocks import LayerNorm3d, MLPBlock
@@ -85,10 +86,19 @@ class SamMed3DEncoder(nn.Module):
         config: sizes and choices.
         taps: numbers, from 1, of the blocks after which tokens are returned.
         reduction: reduction of the adapter in each block; 0 is no adapter.
+        checkpoint: whether the backward pass computes the blocks again.
     """
 
-    def __init__(self, config: ViTConfig, taps: tuple[int, ...] = (), reduction: int = 0) -> None:
+    def __init__(
+        self,
+        config: ViTConfig,
+        taps: tuple[int, ...] = (),
+        reduction: int = 0,
+        *,
+        checkpoint: bool = False,
+    ) -> None:
         super().__init__()
+        self.checkpoint = checkpoint
         self.config, self.taps = config, taps
         self.channels = [config.channels_in, *(config.embed for _ in taps), config.channels_out]
         self.patch_embed = PatchEmbedding(config)
@@ -117,7 +127,7 @@ class SamMed3DEncoder(nn.Module):
         if self.config.absolute_position:
             tokens = tokens + self._positions(tokens.shape[1:4])
         for i, block in enumerate(self.blocks, start=1):
-            tokens = block(tokens)
+            tokens = run(block, tokens, enabled=self.checkpoint)
             features += [tokens.movedim(-1, 1)] * self.taps.count(i)
         return [*features, self.neck(tokens.movedim(-1, 1))]
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
-from crossvox.networks.blocks import Pointwise, conv_norm_act, fast_layout
+from crossvox.networks.blocks import Pointwise, climb, conv_norm_act, fast_layout
+from crossvox.networks.checkpointing import run
 
 
 class PyramidDecoder(nn.Module):
@@ -22,10 +25,14 @@ class PyramidDecoder(nn.Module):
         widths: channels per resolution, n + 1 of them, the image's first. At the image's own size
             a few suffice, and each takes much memory.
         n_classes: of the logits.
+        checkpoint: whether the backward pass computes lifts and levels again.
     """
 
-    def __init__(self, channels: list[int], widths: list[int], n_classes: int) -> None:
+    def __init__(
+        self, channels: list[int], widths: list[int], n_classes: int, *, checkpoint: bool = False
+    ) -> None:
         super().__init__()
+        self.checkpoint = checkpoint
         image, *taps, deepest = channels
         self.stem = conv_norm_act(image, widths[0])
         self.lifts = nn.ModuleList(
@@ -42,11 +49,13 @@ class PyramidDecoder(nn.Module):
     def forward(self, features: list[Tensor]) -> Tensor:
         """Return the logits."""
         image, *taps, deepest = features
-        skips = [self.stem(fast_layout(image))]
-        skips += [lift(tap) for lift, tap in zip(self.lifts, taps, strict=True)]
+        again = self.checkpoint
+        skips = [run(self.stem, fast_layout(image), enabled=again)]
+        pairs = zip(self.lifts, taps, strict=True)
+        skips += [run(lift, tap, enabled=again) for lift, tap in pairs]
         x = self.bottom(torch.cat([deepest, skips.pop()], dim=1))
         for up, level in zip(self.ups, self.levels, strict=True):
-            x = level(torch.cat([up(x), skips.pop()], dim=1))
+            x = run(partial(climb, up, level), x, skips.pop(), enabled=again)
         # Few channels, from here on read class by class: back to the channels-first layout.
         return self.head(x).contiguous()
 
