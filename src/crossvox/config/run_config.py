@@ -29,7 +29,7 @@ SECTIONS: dict[str, type] = {
 }
 """Part of a configuration → its dataclass."""
 
-_PATHS = ("data", "root", "out", "store")
+_PATHS = ("data", "root", "out", "store", "start_from")
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,9 @@ class RunConfig:
         store: folder of the prepared volumes; None = prepared/… beside the run directory.
         weights: published weights to start from: one file, or one per modality
             (--weights.MODALITY FILE).
+        start_from: directory of an earlier run, of this or another method, whose plan and weights
+            the run starts from; networks are matched by the part they play, classes by name.
+        replan: with `start_from`, plan spacing and crop anew.
         method: `name` and the method's own options; those not given take their defaults.
         backbone: `name` and the backbone's own options; likewise.
         budget: limits for planning the crop and the spacing.
@@ -70,6 +73,8 @@ class RunConfig:
     root: Path | None = None
     store: Path | None = None
     weights: Path | dict[str, Path] | None = None
+    start_from: Path | None = None
+    replan: bool = False
     method: dict[str, Any] = field(default_factory=lambda: {"name": "cmc"})
     backbone: dict[str, Any] = field(default_factory=lambda: {"name": "unet"})
     budget: Budget = field(default_factory=Budget)
@@ -82,6 +87,11 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         require("seed", self.seed, 0)
+        if self.replan and self.start_from is None:
+            raise UsageError(
+                "--replan: plans anew what --start-from RUN would take from that run; give both, "
+                "or leave it out"
+            )
         for part in COMPONENTS:
             object.__setattr__(self, part, complete(part, getattr(self, part)))
 

@@ -88,13 +88,31 @@ class Method(nn.Module):
         """
         return ()
 
+    def roles(self, modality: str) -> dict[str, nn.Module]:
+        """Return the networks that a modality's images pass through, by the part they play.
+
+        Encoders and decoders of the backbone are "encoder" and "decoder"; other parts have names
+        of the method's own. Networks that modalities share appear for each of them. A run that
+        starts from an earlier one takes the weights of equal roles (`workflows.start`). Together
+        the roles hold every trained parameter. By default the whole method is one role of its
+        own, which only the same method has.
+        """
+        return {self.name: self}
+
     def modality_networks(self, modality: str) -> list[nn.Module]:
         """Return the encoder and decoder that only this modality's images pass through.
 
         Empty if several modalities share one of them. Needed to start each modality from
         published weights of its own.
         """
-        return []
+        roles = self.roles(modality)
+        networks = [roles[role] for role in ("encoder", "decoder") if role in roles]
+        others = [m for m in self.task.modalities if m != modality]
+        shared = {id(network) for m in others for network in self.roles(m).values()}
+        return [] if any(id(network) in shared for network in networks) else networks
+
+    def after_start(self) -> None:
+        """Follow up a start from other weights, for example begin moving averages as copies."""
 
     def before_step(self) -> None:
         """Prepare the optimiser's step, after gradients were reduced and clipped."""

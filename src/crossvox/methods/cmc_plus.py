@@ -126,9 +126,17 @@ class CMCPlus(Method):
         """True unless the consistency losses and the soft labels are all off."""
         return self.student.uses_unlabelled or (self.relearn < 1 and self.weight > 0)
 
+    def roles(self, modality: str) -> dict[str, nn.Module]:
+        """Return the student's; see `CMC.roles`."""
+        return self.student.roles(modality)
+
     def modality_networks(self, modality: str) -> list[nn.Module]:
         """Return the student's; see `CMC.modality_networks`."""
         return self.student.modality_networks(modality)
+
+    def after_start(self) -> None:
+        """Begin the teacher as a copy of the student."""
+        self.teacher.copy(self.student)
 
     def before_step(self) -> None:
         """Pass on to `CMC.before_step`."""

@@ -41,6 +41,11 @@ class Teacher(nn.Module):
         # A buffer, so that a resumed run continues with the same average.
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
+    def copy(self, student: nn.Module) -> None:
+        """Begin anew as a copy of the student."""
+        self.model.load_state_dict(student.state_dict())
+        self.steps.zero_()
+
     @torch.no_grad()
     def update(self, student: nn.Module) -> None:
         """Move towards the student."""
@@ -87,6 +92,11 @@ class MeanTeacher(Sup):
         super().__init__(task, backbone, balance=balance)
         require("method.decay", decay, 0, 1)
         self.teachers = nn.ModuleList(Teacher(net, decay) for net in self.nets)
+
+    def after_start(self) -> None:
+        """Begin the teachers as copies of the networks."""
+        for modality in self.task.modalities:
+            self._teacher(modality).copy(self._net(modality))
 
     def after_step(self) -> None:
         """Update the teachers."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,12 @@ class _Supervised(Method):
         """Pass each modality's image through its network; see `Method.predict`."""
         return {m: self._net(m)(images[m]) for m in self.requested(images, outputs)}
 
-    def _net(self, modality: str) -> nn.Module:
+    def roles(self, modality: str) -> dict[str, nn.Module]:
+        """Return encoder and decoder of the modality's network."""
+        encoder, decoder = self._net(modality)
+        return {"encoder": encoder, "decoder": decoder}
+
+    def _net(self, modality: str) -> nn.Sequential:
         raise NotImplementedError
 
     def _supervised(self, logits: Tensor, view: LabelledView) -> Tensor:
@@ -64,12 +70,8 @@ class Sup(_Supervised):
         super().__init__(task, backbone, balance=balance)
         self.nets = nn.ModuleList(self._segmenter(backbone) for _ in task.modalities)
 
-    def modality_networks(self, modality: str) -> list[nn.Module]:
-        """Return the modality's network."""
-        return [self._net(modality)]
-
-    def _net(self, modality: str) -> nn.Module:
-        return self.nets[self.modality_index(modality)]
+    def _net(self, modality: str) -> nn.Sequential:
+        return cast(nn.Sequential, self.nets[self.modality_index(modality)])
 
 
 class SupJoint(_Supervised):
@@ -89,5 +91,5 @@ class SupJoint(_Supervised):
         super().__init__(task, backbone, balance=balance)
         self.net = self._segmenter(backbone)
 
-    def _net(self, modality: str) -> nn.Module:
+    def _net(self, modality: str) -> nn.Sequential:
         return self.net

@@ -36,7 +36,7 @@ TENSORBOARD = importlib.util.find_spec("tensorboard") is not None
 """True if TensorBoard is installed; its files are written then."""
 FLUSH_SECONDS = 10
 """TensorBoard's numbers are on disk after this time; `metrics.csv` has them at once."""
-LOCATION_KEYS = frozenset({"compute", "data", "root", "store", "out", "weights"})
+LOCATION_KEYS = frozenset({"compute", "data", "root", "store", "out", "weights", "start_from"})
 """Parts of a configuration that say where to compute and read, not what to compute."""
 PACKAGES = (
     "torch",

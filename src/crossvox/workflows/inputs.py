@@ -14,6 +14,7 @@ from crossvox.training.record import read_facts
 from crossvox.utils.files import sha256
 from crossvox.workflows.prepare import CaseModality
 from crossvox.workflows.run import Run
+from crossvox.workflows.start import Start
 from crossvox.workflows.weights import InitialWeights, describe_weights
 
 
@@ -72,3 +73,13 @@ def refuse_changed_weights(run: Run, weights: InitialWeights) -> None:
                 f"{facts['file']}: not the weights that {run.path} began with; restore them, or "
                 "train anew with another --out"
             )
+
+
+def refuse_changed_start(run: Run, start: Start | None) -> None:
+    """Raise `DataError` if the run to start from has other weights than when `run` began."""
+    began = read_facts(run.path).get("start") or {}
+    if start is not None and start.digest != began.get("sha256"):
+        raise DataError(
+            f"{start.file}: not the weights that {run.path} began with; restore them, or train "
+            "anew with another --out"
+        )

@@ -19,11 +19,12 @@ from crossvox.data.manifest.selection import Selection, select
 from crossvox.data.prepare.fingerprint import Fingerprint, fingerprint
 from crossvox.data.prepare.label_cache import LabelCache
 from crossvox.data.prepare.label_layout import find_label_layout
-from crossvox.data.prepare.plan import Plan, make_plan
+from crossvox.data.prepare.plan import Plan, continue_plan, make_plan
 from crossvox.data.prepare.store import Store
 from crossvox.errors import CrossvoxError, UsageError
 from crossvox.methods import METHODS
 from crossvox.methods.base import Method
+from crossvox.networks.pretrained.loading import published_networks, share_frozen
 from crossvox.training.compute import launch_fabric
 from crossvox.training.distributed import first_process, was_restarted
 from crossvox.training.loop import fit
@@ -36,6 +37,7 @@ from crossvox.workflows.inputs import (
     images_in_use,
     labels_in_use,
     refuse_changed_inputs,
+    refuse_changed_start,
     refuse_changed_weights,
 )
 from crossvox.workflows.messages import (
@@ -47,6 +49,15 @@ from crossvox.workflows.messages import (
 )
 from crossvox.workflows.prepare import fill_store
 from crossvox.workflows.run import PLAN, Run
+from crossvox.workflows.start import (
+    START,
+    Start,
+    StartReport,
+    describe_start,
+    load_start,
+    read_start,
+    summarise_start,
+)
 from crossvox.workflows.validate import Validation
 from crossvox.workflows.weights import (
     InitialWeights,
@@ -99,12 +110,14 @@ def train(config: RunConfig, echo: Echo = print) -> TrainingResult:
     manifest = load_manifest(config.data, config.root)
     selection = select(manifest, config.labelled, config.label_draw)
     weights = read_initial_weights(config, manifest.modalities)
+    start = read_start(config)
 
     # 2. Plan from the images' headers, and check all files. Each label map is read once.
     timings: dict[str, float] = {}
     labels = LabelCache()
     with timed(timings, "check"):
-        found, plan = _plan_and_check(fabric, config, manifest, selection, labels, echo)
+        earlier = start.run.plan if start is not None and not config.replan else None
+        found, plan = _plan_and_check(fabric, config, manifest, selection, labels, earlier, echo)
         plan = _with_label_layout(fabric, config, plan, manifest, selection, labels)
     run = Run(config.out, config, plan, selection, manifest.labels)
     for line in _describe(found, run):
@@ -112,8 +125,11 @@ def train(config: RunConfig, echo: Echo = print) -> TrainingResult:
 
     # 3. The method with its first weights, and prepared volumes.
     with timed(timings, "prepare"):
-        method = _new_method(fabric, run, weights, echo)
+        method, report = _new_method(fabric, run, weights, start, echo)
         store, dataset = _prepare(fabric, run, manifest, labels, echo)
+    files = {PLAN: run.document()}
+    if start is not None and report is not None:
+        files[START] = report.document(start)
     facts: dict[str, Any] = {}
     with first_process(fabric) as first:
         if first:
@@ -124,13 +140,14 @@ def train(config: RunConfig, echo: Echo = print) -> TrainingResult:
                 "threads": torch.get_num_threads(),
                 "data": hash_inputs(run, manifest, store, labels.sha256),
                 "weights": describe_weights(weights),
+                "start": None if start is None else describe_start(start),
                 "moved_mm": {"/".join(k): s.round(1).tolist() for k, s in dataset.shifts.items()},
                 "timings": timings,
             }
-    del weights, labels  # the training can use their memory
+    del weights, start, labels  # the training can use their memory
 
     # 4. Train. The first process writes the run directory.
-    files, active = {PLAN: run.document()}, fabric.is_global_zero
+    active = fabric.is_global_zero
     with RunRecord(config.out, config.to_dict(), facts, files=files, active=active) as record:
         validation = Validation(run, manifest, store)
         return _fit(fabric, run, method, dataset, validation, record, echo)
@@ -199,8 +216,10 @@ def _continue(fabric: Fabric, run: Run, root: Path | None, echo: Echo) -> Traini
     # A run without a checkpoint begins again. Any other needs its own weights only.
     begun = (run.path / "checkpoints" / "last.safetensors").exists()
     weights = None if begun else read_initial_weights(run.config, manifest.modalities)
+    start = None if begun else read_start(run.config)
     refuse_changed_weights(run, weights or {})
-    method = _new_method(fabric, run, weights, echo)
+    refuse_changed_start(run, start)
+    method, _ = _new_method(fabric, run, weights, start, echo)
     store, dataset = _prepare(fabric, run, manifest, LabelCache(), echo)
     refuse_changed_inputs(run, hash_inputs(run, manifest, store))
     validation = Validation(run, manifest, store)
@@ -214,18 +233,21 @@ def _plan_and_check(
     manifest: Manifest,
     selection: Selection,
     labels: LabelCache,
+    earlier: Plan | None,
     echo: Echo,
 ) -> tuple[Fingerprint, Plan]:
     """Plan, and refuse data with errors; labels that the run does not use are not opened.
 
-    Images that the store holds are not read again. If the plan fails, the check comes first all
-    the same, because it names every problem.
+    With an `earlier` plan, the new one has its grid and its crop. Images that the store holds
+    are not read again. If the plan fails, the check comes first all the same, because it names
+    every problem.
     """
     failure: CrossvoxError | None = None
     is_prepared: Callable[[Path], bool] = _is_never_prepared
     try:
         found = fingerprint(manifest)
         plan = make_plan(found, manifest, config.budget, crop_rule(config.backbone))
+        plan = plan if earlier is None else continue_plan(plan, earlier)
         is_prepared = Store(store_path(config, manifest, plan), plan.preprocessing).has
     except CrossvoxError as error:
         failure = error
@@ -257,17 +279,24 @@ def _with_label_layout(
     return replace(plan, task=replace(plan.task, **vars(layout), aligned=aligned))
 
 
-def _new_method(fabric: Fabric, run: Run, weights: InitialWeights | None, echo: Echo) -> Method:
-    """Build the method with its first weights, published ones where files are given."""
-    config = run.config
+def _new_method(
+    fabric: Fabric, run: Run, weights: InitialWeights | None, start: Start | None, echo: Echo
+) -> tuple[Method, StartReport | None]:
+    """Build the method with its first weights: random, published, or of an earlier run."""
+    config, report = run.config, None
     seed_all(config.seed)
     method = build_method(run.task, config)
     load_initial_weights(method, weights, echo)
+    if start is not None:
+        report = load_start(method, start, run)
+        for line in summarise_start(start, report):
+            echo(line)
+    share_frozen(published_networks(method))
     echo(
         f"method       {config.method['name']} on {config.backbone['name']}, "
         f"{method.n_parameters / 1e6:.2f} million parameters, on {fabric.device}"
     )
-    return method
+    return method, report
 
 
 def _prepare(

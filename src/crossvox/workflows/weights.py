@@ -22,7 +22,6 @@ from crossvox.networks.pretrained.loading import (
     published_networks,
     read_weights,
     require_backbone,
-    share_frozen,
 )
 from crossvox.utils.files import atomic_path, sha256
 from crossvox.workflows.messages import Echo
@@ -114,7 +113,7 @@ def read_initial_weights(config: RunConfig, modalities: Mapping[str, object]) ->
 def load_initial_weights(
     method: Method, initial: InitialWeights | None, echo: Echo = print
 ) -> None:
-    """Fill the networks of a new method, and let them share frozen tensors that are equal.
+    """Fill the networks of a new method.
 
     Args:
         method: with random weights.
@@ -139,7 +138,6 @@ def load_initial_weights(
         echo(f"             saw {weights.model.saw}")
     if initial == {} and any(published_networks(method)):
         echo("weights      none given: all networks start from random numbers")
-    share_frozen(published_networks(method))
 
 
 def describe_weights(initial: InitialWeights) -> dict[str, dict[str, Any]]:

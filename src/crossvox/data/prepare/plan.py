@@ -106,6 +106,26 @@ def make_plan(
     return Plan(task, preprocessing)
 
 
+def continue_plan(plan: Plan, earlier: Plan) -> Plan:
+    """Return a plan on the grid of an earlier one: its spacing, orientation, crop and strides.
+
+    The shapes of the networks follow from these. Modalities, classes and what is known of the
+    scans remain those of `plan`.
+    """
+    task, frame = earlier.task, earlier.preprocessing.frame
+    return Plan(
+        dataclasses.replace(
+            plan.task,
+            patch=task.patch,
+            spacing=task.spacing,
+            strides=task.strides,
+            kernels=task.kernels,
+            flips=_mirror_axes(frame, plan.task.classes),
+        ),
+        dataclasses.replace(plan.preprocessing, frame=frame, spacing=task.spacing),
+    )
+
+
 def _round_to_strides(patch: Triple, total: np.ndarray, budget: Budget) -> Triple:
     """Return the nearest multiple of the strides' product; a crop of the budget must be one."""
     nearest = _triple(np.maximum(np.round(np.array(patch) / total), 1) * total)

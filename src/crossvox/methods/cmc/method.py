@@ -175,14 +175,14 @@ class CMC(Method):
         everywhere = {m: x.new_ones(len(x), dtype=torch.bool) for m, x in images.items()}
         return self.networks(images, everywhere, outputs)
 
+    def roles(self, modality: str) -> dict[str, nn.Module]:
+        """Return E^m, MIA^m, the fusion layer and D^m."""
+        return self.networks.roles(modality)
+
     def modality_networks(self, modality: str) -> list[nn.Module]:
         """Return the encoder and decoder, unless shared, be it at first."""
-        n = len(self.task.modalities)
-        encoders, decoders = self.networks.encoders, self.networks.decoders
-        if min(len(encoders), len(decoders)) < n or (self.joint and n > 1):
-            return []
-        index = self.modality_index(modality)
-        return [encoders[index], decoders[index]]
+        joint = self.joint and len(self.task.modalities) > 1
+        return [] if joint else super().modality_networks(modality)
 
     def before_step(self) -> None:
         """Keep the modalities' networks equal while they are joint; see `joint`."""

@@ -147,6 +147,17 @@ class CMCNetworks(nn.Module):
             logits[m] = self.decode(m, features[m], f_mia, present)
         return logits
 
+    def roles(self, modality: str) -> dict[str, nn.Module]:
+        """Return the networks of one modality; see `Method.roles`."""
+        index = self.modalities.index(modality)
+        fusion = {} if self.fusion is None else {"fusion": self.fusion}
+        return {
+            "encoder": self.encoders[index % len(self.encoders)],
+            "awareness": self.mias[index],
+            **fusion,
+            "decoder": self.decoders[index % len(self.decoders)],
+        }
+
     def copy_first(self) -> None:
         """Give all encoders and decoders the gradients and buffers of the first one.
 

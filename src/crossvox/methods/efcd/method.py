@@ -93,10 +93,15 @@ class EFCD(Method):
         fused = torch.stack(contours).sum(dim=0)
         return {m: fused for m in outputs}
 
-    def modality_networks(self, modality: str) -> list[nn.Module]:
-        """Return the modality's encoder and decoder."""
+    def roles(self, modality: str) -> dict[str, nn.Module]:
+        """Return the modality's encoder, decoder and evidence, and the reliability of all."""
         index = self.modality_index(modality)
-        return [self.encoders[index], self.decoders[index]]
+        return {
+            "encoder": self.encoders[index],
+            "decoder": self.decoders[index],
+            "evidence": self.evidence[index],
+            "discounting": self.discounting,
+        }
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Exempt the evidence from weight decay.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from crossvox.batch import Batch, LabelledView, Task
 from crossvox.errors import require
@@ -121,6 +121,11 @@ class UMML(Sup):
         weights |= {name: weight * ramp for name, weight in self.weights.items()}
         loss = self.total_loss([weights[name] * part for name, part in parts.items()])
         return {"loss": loss, **parts, "ramp": loss.new_tensor(ramp)}
+
+    def roles(self, modality: str) -> dict[str, nn.Module]:
+        """Return encoder and decoder of the modality's network, and all translators."""
+        own = super().roles(modality)
+        return own if self.translation is None else {**own, "translation": self.translation}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Give translation its own rate and CycleGAN's momentum: at the networks' it oscillates."""

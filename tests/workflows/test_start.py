@@ -1,0 +1,249 @@
+"""A run that starts from an earlier one: whose weights, which plan, what is told and recorded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from crossvox.batch import Task
+from crossvox.cli.main import main
+from crossvox.config.registry import build_method
+from crossvox.config.run_config import RunConfig
+from crossvox.data.manifest.selection import Selection
+from crossvox.data.prepare.plan import Plan
+from crossvox.data.prepare.preprocess import Preprocessing
+from crossvox.errors import UsageError
+from crossvox.methods import METHODS, Method
+from crossvox.workflows.run import Run
+from crossvox.workflows.start import Start, StartReport, load_start, summarise_start
+from fixtures.files.weights import interrupt
+from fixtures.methods import OWN_NETWORKS, TINY, make_task
+from fixtures.run import refused, same, train_arguments, weights
+
+PAIRED = make_task(paired=True)
+
+
+def made(name: str, task: Task, seed: int, **backbone: object) -> tuple[Run, Method]:
+    """A run of a method that was not trained, with its random weights."""
+    options = {"name": "unet", **TINY["unet"], **backbone}
+    config = RunConfig(Path("d.json"), Path(name), method={"name": name}, backbone=options)
+    kinds = {m: "ct" if m == "ct" else "mr" for m in task.modalities}
+    plan = Plan(task, Preprocessing(np.eye(3), task.spacing, kinds))
+    torch.manual_seed(seed)
+    run = Run(Path(name), config, plan, Selection({}, {}), {})
+    return run, build_method(task, config)
+
+
+def start(
+    name: str, task: Task, before: str, earlier: Task, **backbone: object
+) -> tuple[Method, Method, StartReport]:
+    """Start a method from another; return the two and what became of the tensors."""
+    first, method = made(before, earlier, 0)
+    given = Start(first, method, Path("best.safetensors"), "", 4)
+    run, fresh = made(name, task, 1, **backbone)
+    return fresh, method, load_start(fresh, given, run)
+
+
+def outcomes(report: StartReport, prefix: str = "") -> set[str]:
+    return {fate.outcome for name, fate in report.fates.items() if name.startswith(prefix)}
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in OWN_NETWORKS])
+def test_one_network_becomes_that_of_every_modality(name: str) -> None:
+    method, first, report = start(name, PAIRED, "sup_joint", PAIRED)
+    found, before = method.state_dict(), first.state_dict()
+    taken = {name: fate for name, fate in report.fates.items() if fate.outcome == "taken"}
+    assert len(taken) == len(before) * (1 if name == "sup_joint" else 2)
+    for tensor, fate in taken.items():
+        assert torch.equal(found[tensor], before[fate.source]), tensor
+    for role in ("encoder", "decoder"):
+        of = [m.roles(k)[role].state_dict() for m, k in ((method, "mr"), (first, "ct"))]
+        assert all(torch.equal(of[0][n], of[1][n]) for n in of[1])
+    assert outcomes(report) <= {"taken", "new"}
+
+
+@pytest.mark.parametrize("name", ["uamt", "bcp", "cml", "cmc+"])
+def test_teachers_begin_as_copies_of_the_started_networks(name: str) -> None:
+    found = start(name, PAIRED, "sup_joint", PAIRED)[0].state_dict()
+    pairs = [("teacher.model.", "student.")]
+    pairs += [(f"teachers.{i}.model.", f"nets.{i}.") for i in range(2)]
+    checked = 0
+    for teacher, student in pairs:
+        for tensor in [tensor for tensor in found if tensor.startswith(teacher)]:
+            assert torch.equal(found[tensor], found[tensor.replace(teacher, student)]), tensor
+            checked += 1
+    assert checked
+
+
+@pytest.mark.parametrize(
+    ("name", "before"), [(name, name) for name in METHODS] + [("cmc+", "cmc"), ("cmc", "cmc+")]
+)
+def test_a_method_takes_all_networks_of_its_like(name: str, before: str) -> None:
+    method, first, report = start(name, PAIRED, before, PAIRED)
+    assert outcomes(report) == {"taken"}
+    trained = {n for n, p in method.named_parameters() if p.requires_grad}
+    assert trained <= report.fates.keys()
+    for tensor, fate in report.fates.items():
+        assert torch.equal(method.state_dict()[tensor], first.state_dict()[fate.source]), tensor
+
+
+@pytest.mark.parametrize("name", ["sup", "cmc+", "mmformer", "efcd"])
+def test_classes_are_matched_by_name_and_new_ones_begin_anew(name: str) -> None:
+    task = replace(PAIRED, classes=("spleen", "kidney"))
+    method, first, report = start(name, task, "sup_joint" if name == "sup" else name, PAIRED)
+    part = {n: fate for n, fate in report.fates.items() if fate.outcome == "in part"}
+    assert part and {fate.note for fate in part.values()} == {"background, spleen"}
+    for tensor, fate in part.items():
+        if not tensor.endswith("bias") or "head" not in tensor:
+            continue
+        now, before = method.state_dict()[tensor], first.state_dict()[fate.source]
+        assert torch.equal(now[:2], before[[0, 2]]) and now[2] != before[1]
+    assert outcomes(report) == {"taken", "in part"}
+
+
+def test_a_modality_more_starts_from_a_known_one() -> None:
+    """Of the same kind if there is one; what all modalities share begins anew."""
+    three = make_task(("t2", "ct", "mr"), paired=True)
+    method, first, report = start("cmc", three, "cmc", PAIRED)
+    assert report.modalities == {"t2": "mr", "ct": "ct", "mr": "mr"}
+    for modality, other in report.modalities.items():
+        for role in ("encoder", "awareness", "decoder"):
+            now, before = method.roles(modality)[role], first.roles(other)[role]
+            for tensor, value in before.state_dict().items():
+                assert torch.equal(now.state_dict()[tensor], value), (modality, role, tensor)
+    assert outcomes(report, "networks.fusion.") == {"new"}
+
+
+def test_modalities_are_matched_by_name_and_not_by_their_place() -> None:
+    turned = make_task(("mr", "ct"), paired=True)
+    method, first, report = start("umml", turned, "umml", PAIRED)
+    for m in turned.modalities:
+        now, before = (x.roles(m)["decoder"].head.bias for x in (method, first))
+        assert torch.equal(now, before)
+    assert outcomes(report, "translation.") == {"new"}
+
+
+def test_one_network_for_all_starts_from_the_first_modality() -> None:
+    method, first, report = start("sup_joint", PAIRED, "sup", PAIRED)
+    assert outcomes(report) == {"taken"}
+    now, before = (x.roles("ct")["decoder"].head.bias for x in (method, first))
+    assert torch.equal(now, before)
+
+
+def test_other_shapes_are_told() -> None:
+    deeper = replace(
+        PAIRED,
+        strides=(*PAIRED.strides, (2, 2, 2)),
+        kernels=(*PAIRED.kernels, (3, 3, 3)),
+    )
+    _, first, report = start("sup", deeper, "sup", PAIRED)
+    assert outcomes(report) == {"taken", "other shape", "new"}
+    given = Start(made("sup", PAIRED, 0)[0], first, Path("best.safetensors"), "", 4)
+    said = "\n".join(summarise_start(given, report))
+    assert "sup after 4 steps" in said and "before, " in said and "not in that run" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "backbone"),
+    [
+        ("mmformer", "sup_joint", {}),
+        ("sup", "mmformer", {}),
+        ("sup", "sup", {"width": 6}),
+    ],
+)
+def test_a_start_from_which_nothing_fits_is_refused(name, before, backbone) -> None:
+    with pytest.raises(UsageError, match=r"no weights that .* take its backbone's options"):
+        start(name, PAIRED, before, PAIRED, **backbone)
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("starts ü")
+
+
+@pytest.fixture(scope="module")
+def first(places, unpaired_files) -> Path:
+    """A trained run of `sup_joint`: one network for both modalities."""
+    out = places / "first"
+    assert main(train_arguments(unpaired_files.path, out, "--method", "sup_joint")) == 0
+    return out
+
+
+def test_the_plan_is_the_earlier_one_unless_asked_anew(first, unpaired_files, tmp_path):
+    plans = {}
+    still = ["--fit.lr", "0", "--fit.steps", "1", "--fit.validations", "0"]
+    for name, more in (("kept", []), ("anew", ["--replan", "true"])):
+        words = ["--start-from", str(first), "--method", "sup", "--budget.patch_voxels", "600"]
+        words = train_arguments(unpaired_files.path, tmp_path / name, *words, *more, *still)
+        assert main(words) == 0
+        plans[name] = json.loads((tmp_path / name / "plan.json").read_text())["task"]
+    found, before = weights(tmp_path / "kept"), weights(first, "best")
+    name = "0.levels.0.0.0.weight"
+    assert torch.equal(found[f"model/nets.1.{name}"], before[f"model/net.{name}"])
+    earlier = json.loads((first / "plan.json").read_text())["task"]
+    grid = ("patch", "spacing", "strides", "kernels")
+    assert {key: plans["kept"][key] for key in grid} == {key: earlier[key] for key in grid}
+    assert plans["anew"]["spacing"] != earlier["spacing"]
+
+
+def test_a_start_is_recorded_and_can_be_repeated_and_resumed(
+    first, unpaired_files, tmp_path, monkeypatch, capsys
+):
+    words = ["--start-from", str(first), "--method", "uamt"]
+    straight, out = tmp_path / "straight", tmp_path / "out"
+    assert main(train_arguments(unpaired_files.path, straight, *words)) == 0
+    saved = yaml.safe_load((straight / "config.yaml").read_text(encoding="utf-8"))
+    assert saved["start_from"] == str(first)
+    facts = json.loads((straight / "run.json").read_text(encoding="utf-8"))["start"]
+    assert (facts["run"], facts["method"], facts["step"]) == (str(first), "sup_joint", 4)
+    told = json.loads((straight / "start.json").read_text(encoding="utf-8"))
+    assert len(facts["sha256"]) == 64 and told.items() >= facts.items() and told["tensors"]
+    assert "tensors taken as they are" in capsys.readouterr().out
+    for step in (0, 3):  # before the first checkpoint, and after it
+        with monkeypatch.context() as patch:
+            interrupt(patch, step)
+            assert main(train_arguments(unpaired_files.path, out / str(step), *words)) == 130
+        assert main(["train", "--resume", str(out / str(step))]) == 0
+        assert same(weights(straight), weights(out / str(step)))
+
+
+def test_a_run_without_a_checkpoint_needs_the_weights_that_it_began_with(
+    first, unpaired_files, places, tmp_path, monkeypatch, capsys
+):
+    out, moved = tmp_path / "run", tmp_path / "first"
+    words = ["--start-from", str(moved), "--method", "sup"]
+    other = train_arguments(unpaired_files.path, moved, "--method", "sup_joint", "--seed", "1")
+    first.rename(moved)
+    try:
+        with monkeypatch.context() as patch:
+            interrupt(patch, 0)
+            assert main(train_arguments(unpaired_files.path, out, *words)) == 130
+    finally:
+        moved.rename(first)
+    assert main(other) == 0
+    capsys.readouterr()
+    assert main(["train", "--resume", str(out)]) == 1
+    assert "not the weights that" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--start-from", "{gone}"], ["holds no run"]),
+        (["--start-from", "{first}", "--backbone", "vnet_ssl"], ["'unet'", "--backbone unet"]),
+        (["--replan", "true"], ["--start-from RUN"]),
+    ],
+)
+def test_a_start_that_cannot_be_is_refused_before_anything_is_written(
+    words, said, first, unpaired_files, tmp_path, capsys
+):
+    given = [word.format(first=first, gone=tmp_path / "gone") for word in words]
+    line = refused(capsys, *train_arguments(unpaired_files.path, tmp_path / "run", *given))
+    assert all(word in line for word in said), line
+    assert not (tmp_path / "run").exists()
