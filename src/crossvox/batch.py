@@ -14,6 +14,9 @@ from torch import Tensor
 IGNORE = -1
 """Label of voxels without annotation; the losses leave these out."""
 
+FUSED = "fused"
+"""Name of the label map that all registered scans of a subject share; no modality may have it."""
+
 Triple = tuple[int, int, int]
 Offset = tuple[float, float, float]
 Offsets = tuple[tuple[Offset | None, ...], ...]
@@ -110,6 +113,11 @@ class Task:
     def n_classes(self) -> int:
         """Number of output channels, including the background."""
         return len(self.classes) + 1
+
+    @property
+    def fusible(self) -> bool:
+        """True if the scans of a subject agree voxel by voxel, so that one label map serves all."""
+        return self.registered and self.paired and len(self.modalities) > 1
 
     @property
     def one_piece_indices(self) -> tuple[int, ...]:

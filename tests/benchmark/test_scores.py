@@ -72,6 +72,19 @@ def test_a_row_of_one_modality_has_no_mean_over_both():
     assert [row[1].text for row in table.cells if row[0].text == "overall"] == ["sup", "cmc"]
 
 
+def test_a_fused_map_has_lines_of_its_own_and_is_in_no_mean_over_modalities():
+    fused = [{**x, "modality": "fused", "dice": x["dice"] + 0.2} for x in grid()[::2]]
+    own = [line for line in score_lines(grid(), "cmc") if line["modality"] == "overall"]
+    lines = score_lines(grid() + fused, "cmc")
+    assert [line for line in lines if line["modality"] == "overall"] == own
+    total = line_of(lines, row="sup", modality="fused", metric="dice", **{"class": "average"})
+    assert total["mean"] == pytest.approx(0.76) and total["difference"] == pytest.approx(-0.1)
+    # A row that lacks the fused map still has a mean over its modalities.
+    only_cmc = [x for x in fused if x["row"] == "cmc"]
+    kept = [x for x in score_lines(grid() + only_cmc, "cmc") if x["modality"] == "overall"]
+    assert kept == own
+
+
 def test_tables_mark_the_best_two_of_each_block_by_the_metrics_direction():
     cases = grid() + [case("low", s, f"p{i}", m, k, 0.1) for s in (0, 1) for i in (0, 1)
                       for m in ("ct", "mr") for k in "ab"]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -18,7 +19,7 @@ from crossvox.data.geometry import Grid
 from crossvox.data.manifest import Case, Manifest, load_manifest
 from crossvox.data.prepare.preprocess import Preprocessing
 from crossvox.data.prepare.store import Store
-from fixtures.run import trained
+from fixtures.run import refused, trained
 
 IDS = {"ball": 2, "slab": 7}
 FINE = Grid(
@@ -136,12 +137,97 @@ def test_the_prepared_label_lies_on_its_images_grid_and_follows_it(
     )
 
 
-def test_train_and_evaluate_with_one_label_for_both(data: Manifest, tmp_path: Path) -> None:
-    run = trained(data.path, tmp_path / "run", "--method", "sup_joint")
-    out = tmp_path / "scores"
+@pytest.fixture(scope="module")
+def run(data: Manifest, tmp_path_factory) -> Path:
+    return trained(data.path, tmp_path_factory.mktemp("runs") / "run", "--method", "sup_joint")
+
+
+def evaluated(run: Path, data: Manifest, out: Path, *more: str) -> list[dict[str, str]]:
     assert main(["evaluate", str(run), "--data", str(data.path), "--split", "test",
-                 "--out", str(out), "--overlays"]) == 0  # fmt: skip
-    rows = list(csv.DictReader((out / "cases.csv").open()))
-    assert {(r["case"], r["modality"]) for r in rows} == {("s4", "t1"), ("s4", "t2")}
+                 "--out", str(out), *more]) == 0  # fmt: skip
+    return list(csv.DictReader((out / "cases.csv").open()))
+
+
+def test_one_label_for_both_scores_each_modality_and_the_fused_map_once(
+    data: Manifest, run: Path, tmp_path: Path
+) -> None:
+    rows = evaluated(run, data, tmp_path, "--overlays")
+    assert [(r["case"], r["modality"]) for r in rows] == [
+        ("s4", name) for name in ("t1", "t2", "fused") for _ in IDS
+    ]
     assert all(0 <= float(r["dice"]) <= 1 for r in rows)
-    assert len(list((out / "overlays").iterdir())) == 2
+    assert {p.stem for p in (tmp_path / "overlays").iterdir()} == {"s4_t1", "s4_t2", "s4_fused"}
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    dice = {m: part["average"]["dice"]["mean"] for m, part in summary["modalities"].items()}
+    assert summary["overall"]["dice"]["mean"] == pytest.approx((dice["t1"] + dice["t2"]) / 2)
+    # With one scan, the fused map is that scan's.
+    alone = evaluated(run, data, tmp_path / "t2 alone", "--modalities", "t2")
+    own, fused = ([r for r in alone if r["modality"] == name] for name in ("t2", "fused"))
+    assert [{**r, "modality": "t2"} for r in fused] == own and len(alone) == 2 * len(IDS)
+
+
+def test_the_fused_map_is_scored_against_each_label_that_differs(run: Path, tmp_path: Path) -> None:
+    data = build(tmp_path)
+    case = data.split("test")[0]
+    label = nib.load(case.labels["t1"])
+    other = np.asarray(label.dataobj).copy()
+    other[:, :, :6] = 0
+    file = tmp_path / "other.nii.gz"
+    nib.save(nib.Nifti1Image(other, label.affine), file)
+    given = dataclasses.replace(case, labels={"t1": case.labels["t1"], "t2": file})
+    cases = tuple(given if c.id == case.id else c for c in data.cases)
+    dataclasses.replace(data, cases=cases).save(data.path)
+    rows = evaluated(run, load_manifest(data.path), tmp_path / "scores")
+    by_name = {name: [r for r in rows if r["modality"] == name] for name in (
+        "fused on t1", "fused on t2"
+    )}  # fmt: skip
+    truth = {name: [r["volume_truth_ml"] for r in own] for name, own in by_name.items()}
+    found = {name: [r["volume_prediction_ml"] for r in own] for name, own in by_name.items()}
+    assert truth["fused on t1"] != truth["fused on t2"]
+    assert found["fused on t1"] == found["fused on t2"]
+    assert "fused" not in {r["modality"] for r in rows}
+
+
+def test_predict_writes_one_map_on_the_first_scans_grid_unless_told_otherwise(
+    data: Manifest, run: Path, tmp_path: Path
+) -> None:
+    case = data.split("test")[0]
+    split = ["--data", str(data.path), "--split", "test"]
+    images = [f"--image={m}={file}" for m, file in case.images.items()]
+    wanted = {
+        "split": ([*split, "--save-probabilities"], {"s4_fused": FINE}),
+        "asked": ([*images[::-1], "--fused"], {"4_t2_fused": COARSE}),
+        "one scan": ([images[1]], {"4_t2_fused": COARSE}),
+        "apart": ([*split, "--no-fused"], {"s4_t1": FINE, "s4_t2": COARSE}),
+    }
+    for name, (words, maps) in wanted.items():
+        out = tmp_path / name
+        assert main(["predict", str(run), *words, "--out", str(out)]) == 0
+        files = {p.name.removesuffix(".nii.gz"): p for p in out.glob("*.nii.gz")}
+        assert {n for n in files if not n.endswith("_probabilities")} == set(maps)
+        for label, grid in maps.items():
+            assert nib.load(files[label]).shape == grid.shape
+            assert np.allclose(nib.load(files[label]).affine, grid.affine)
+        rows = list(csv.DictReader((out / "volumes.csv").open()))
+        ends = {r["file"].removesuffix(".nii.gz").rsplit("_", 1)[1] for r in rows}
+        assert {r["modality"] for r in rows} == ends
+    assert (tmp_path / "split" / "s4_fused_probabilities.nii.gz").exists()
+
+
+def test_a_report_shows_the_fused_map_as_well(data: Manifest, run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    assert main(["report", str(run), "--data", str(data.path), "--split", "test",
+                 "--out", str(out), "--show", "1"]) == 0  # fmt: skip
+    text = out.read_text(encoding="utf-8")
+    assert all(f"{m}, worst: s4" in text for m in ("t1", "t2", "fused"))
+
+
+def test_scans_that_are_not_registered_are_refused_a_fused_map(
+    paired_files, tmp_path: Path, capsys
+) -> None:
+    run = trained(paired_files.path, tmp_path / "run", "--method", "sup_joint")
+    scan = paired_files.cases[0].images["ct"]
+    line = refused(capsys, "predict", run, "--image", f"ct={scan}", "--fused",
+                   "--out", tmp_path / "out")  # fmt: skip
+    assert "not registered" in line and "leave --fused out" in line
+    assert not (tmp_path / "out").exists()

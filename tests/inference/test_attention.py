@@ -101,7 +101,7 @@ def slide(method, values):
     preprocessing = Preprocessing(np.eye(3), (2.0, 2.0, 4.0), {"ct": "ct", "mr": "mr"})
     attention = AttentionMaps(method, preprocessing, Inference(0.0))
     prepared = {"ct": PreparedScan(values, grid, 0.0, np.array([(0, 0, 0), values.shape]))}
-    return list(assemble(attention.slabs(prepared, "ct", grid)))
+    return list(assemble(attention.slabs(prepared, [("ct",)], grid)))
 
 
 def test_maps_are_bright_on_the_scans_grid_where_the_class_is():

@@ -191,7 +191,7 @@ def _predicted_planes(
     if kind == "prediction":
         maps = model.label_map(prepared, scan.modality, native)[None]
     else:
-        maps = assemble(model.slabs(prepared, scan.modality, native))
+        maps = assemble(model.slabs(prepared, [(scan.modality,)], native))
     return np.stack([shown.plane(volume) for volume in maps]).astype(np.float32)
 
 

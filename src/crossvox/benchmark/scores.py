@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crossvox.evaluation.comparison import compare
-from crossvox.evaluation.scores import COLUMNS, DECIMALS, group_rows, summarise
+from crossvox.evaluation.scores import COLUMNS, DECIMALS, group_rows, is_fused, summarise
 
 GROUP = ("data", "labels", "backbone", "variant")
 """The columns whose values all rows of one table share."""
@@ -43,12 +43,12 @@ def score_lines(cases: Sequence[Line], reference: str) -> list[Line]:
     tested = group_rows(cases, *GROUP[:-1])
     for group, members in group_rows(cases, *GROUP).items():
         rows = {row: own for (row,), own in group_rows(members, "row").items()}
-        modalities = {line["modality"] for line in tested[group[:-1]]}
+        modalities = _modalities(tested[group[:-1]])
         for row, own in rows.items():
             other = rows.get(reference) if row != reference else None
             place = dict(zip(GROUP, group, strict=True)) | {"row": row}
             # A row or test that lacks a modality has no mean to compare with that of all.
-            whole = {line["modality"] for line in own} == modalities
+            whole = _modalities(own) == modalities
             lines += [
                 {**place, **line}
                 for line in _row_lines(own, other)
@@ -73,11 +73,21 @@ def change_lines(cases: Sequence[Line], metric: str) -> list[Line]:
         tests = {variant: part for (variant,), part in group_rows(own, "variant").items()}
         plain = tests.pop("", [])
         for variant, part in tests.items():
-            modalities = list(dict.fromkeys(line["modality"] for line in part))
-            for modality in [*modalities, OVERALL] if len(modalities) > 1 else modalities:
+            names = list(dict.fromkeys(line["modality"] for line in part))
+            for modality in [*names, OVERALL] if len(_modalities(part)) > 1 else names:
                 place = {"row": row, "variant": variant, "modality": modality}
                 lines.append({**place, **_difference(part, plain, modality, metric)})
     return lines
+
+
+def _modalities(lines: Sequence[Line]) -> set[str]:
+    """Return the modalities of some lines; the fused label map is none."""
+    return {line["modality"] for line in lines if not is_fused(line["modality"])}
+
+
+def _belongs(name: str, modality: str) -> bool:
+    """Return whether scores of that name are part of a modality's mean, or of `OVERALL`."""
+    return not is_fused(name) if modality == OVERALL else name == modality
 
 
 def _row_lines(own: Sequence[Line], reference: Sequence[Line] | None) -> list[Line]:
@@ -121,7 +131,7 @@ def _difference(
     if reference is None:
         return empty
     first, second = (
-        [row for row in rows if modality in (row["modality"], OVERALL)] for rows in (own, reference)
+        [row for row in rows if _belongs(row["modality"], modality)] for rows in (own, reference)
     )
     found = compare(first, second, metric)
     return empty if found is None else {name: getattr(found, name) for name in empty}

@@ -17,6 +17,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from crossvox.batch import FUSED
 from crossvox.errors import DataError, UsageError
 from crossvox.evaluation.metrics import POLICY
 from crossvox.utils.files import atomic_path
@@ -35,7 +36,8 @@ COLUMNS = (*NAMES, *DECIMALS, *COUNTS, "volume_truth_ml", "volume_prediction_ml"
 
 AVERAGES = (
     "sd: sample standard deviation over cases (over runs in a table of runs). "
-    "average: mean of the listed classes' means. overall: mean of the modalities' averages."
+    "average: mean of the listed classes' means. overall: mean of the modalities' averages, "
+    "without that of the fused label map."
 )
 
 Row = Mapping[str, Any]
@@ -139,7 +141,8 @@ def summarise(rows: Sequence[Row], run: Row | None = None) -> Summary:
         scored = [name for name, cell in classes.items() if cell["n"]]
         average = _cell([_means(cell) for cell in classes.values()], spread=False)
         modalities[modality] = {"classes": classes, "average": {"of": scored, **average}}
-    overall = _cell([_means(part["average"]) for part in modalities.values()], spread=False)
+    averages = [part["average"] for name, part in modalities.items() if not is_fused(name)]
+    overall = _cell([_means(average) for average in averages], spread=False)
     return {
         "policy": POLICY,
         "averages": AVERAGES,
@@ -265,6 +268,16 @@ def _means(cell: Row) -> Summary:
 
 def _shown(cell: Row) -> list[str]:
     return [plus_minus(cell[metric], decimals) for metric, decimals in DECIMALS.items()]
+
+
+def fused_on(modality: str) -> str:
+    """Return the name of a fused map's scores against one modality's label, of several."""
+    return f"{FUSED} on {modality}"
+
+
+def is_fused(name: str) -> bool:
+    """Return whether a name in the column `modality` is that of a fused map's scores."""
+    return name == FUSED or name.startswith(f"{FUSED} on ")
 
 
 def group_rows(rows: Iterable[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:

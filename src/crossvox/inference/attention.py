@@ -34,12 +34,17 @@ class AttentionMaps(TrainedModel):
     called with the scan's image, so methods need no code for this.
     """
 
-    def window_values(self, images: Mapping[str, Tensor], output: str) -> Tensor:
+    def window_values(
+        self, images: Mapping[str, Tensor], outputs: Sequence[str]
+    ) -> dict[str, Tensor]:
         """Return the (B, C, X, Y, Z) maps of a batch of windows.
 
         Raises:
             UsageError: no encoder of the method is called with the image itself.
         """
+        return {output: self._maps(images, output) for output in outputs}
+
+    def _maps(self, images: Mapping[str, Tensor], output: str) -> Tensor:
         image = images[output]
         with torch.enable_grad(), _recorded_features(self.method, image) as features:
             logits = self.method.predict(images, [output])[output].float()

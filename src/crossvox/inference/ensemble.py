@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
-from crossvox.batch import Task
+from crossvox.batch import FUSED, Task
 from crossvox.data.formats.nifti import Scan, as_volume
 from crossvox.data.geometry import Grid
 from crossvox.data.prepare.preprocess import PreparedScan
 from crossvox.errors import UsageError
-from crossvox.inference.model import TrainedModel
-from crossvox.inference.postprocessing import Postprocessing
+from crossvox.inference.model import Averaged, TrainedModel
+from crossvox.inference.postprocessing import LabelMap, Postprocessing
 from crossvox.inference.slabs import Slab, SlabCallback, entropy, mean_slabs
+
+Maps = Literal["fused", "modalities", "both"]
 
 
 @dataclass
 class Prediction:
-    """Label maps of one subject's scans.
+    """Label maps of one subject, by name: a modality, or "fused".
 
     Attributes:
-        labels: modality → (X, Y, Z) int16 class indices on that scan's own grid.
-        affines: modality → (4, 4) from that scan's voxel indices to world mm (RAS+).
-        uncertainty: modality → (X, Y, Z) float32 normalised entropy of the class probabilities,
+        labels: name → (X, Y, Z) int16 class indices on a scan's own grid.
+        scans: name → modality of the scan on whose grid the map lies.
+        affines: name → (4, 4) from that scan's voxel indices to world mm (RAS+).
+        uncertainty: name → (X, Y, Z) float32 normalised entropy of the class probabilities,
             0 certain … 1 all classes equally probable; empty unless it was asked for.
         seconds: stage → wall time.
     """
 
     labels: dict[str, np.ndarray] = field(default_factory=dict)
+    scans: dict[str, str] = field(default_factory=dict)
     affines: dict[str, np.ndarray] = field(default_factory=dict)
     uncertainty: dict[str, np.ndarray] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -55,11 +60,18 @@ class Ensemble:
     may not. A single model is an ensemble of one.
     """
 
-    def __init__(self, models: Sequence[TrainedModel]) -> None:
+    def __init__(self, models: Sequence[TrainedModel], maps: Maps | None = None) -> None:
         """Join the models.
 
+        Args:
+            models: one at least.
+            maps: which label maps a subject gets: "modalities", one for each scan; "fused", one of
+                the mean probabilities of all scans; or "both". None = "fused" where scans are
+                registered, else "modalities".
+
         Raises:
-            UsageError: they segment different classes or modalities.
+            UsageError: they segment different classes or modalities; or a fused map is asked for
+                where scans are not registered.
         """
         first = models[0].task
         for model in models[1:]:
@@ -74,6 +86,18 @@ class Ensemble:
                         f"{', '.join(other)} in another; give runs of one problem"
                     )
         self.models = tuple(models)
+        if maps in ("fused", "both") and not self.fusible:
+            raise UsageError(
+                "no fused label map: this run was trained on scans that are not registered, so "
+                "their voxels do not correspond; leave --fused out, or register the scans, say "
+                '"registered": true in the manifest and train again'
+            )
+        self.maps: Maps = maps or ("fused" if self.fusible else "modalities")
+
+    @property
+    def fusible(self) -> bool:
+        """True if all models were trained on registered scans of several modalities."""
+        return all(model.task.fusible for model in self.models)
 
     @property
     def task(self) -> Task:
@@ -94,15 +118,20 @@ class Ensemble:
     ) -> Prediction:
         """Segment the scans of one subject.
 
+        The fused map lies on the grid of the first scan. It is made of the mean probabilities of
+        the given modalities' outputs; a single scan's are its own. Class weights and the choice of
+        one component apply to the mean.
+
         Args:
             images: modality → NIfTI file, `Volume`, or (array, affine) with the array (X, Y, Z)
                 and the affine (4, 4) from voxel indices to world mm (RAS+). Any non-empty subset
                 of the task's modalities, each on its own grid.
-            callbacks: modality → functions that are called with each slab of class probabilities.
+            callbacks: name of a label map → functions that are called with each slab of its class
+                probabilities.
             uncertainty: whether to return the entropy of the class probabilities, too.
 
         Returns:
-            One label map per scan, with its affine.
+            The label maps that `maps` asks for, each with its affine.
 
         Raises:
             UsageError: no image, or a modality that the task does not have.
@@ -111,26 +140,84 @@ class Ensemble:
         require_known_modalities(self.task, images)
         result = Prediction()
         prepared, grids = self._prepare(images, result)
-        for modality, native in grids.items():
-            start = time.perf_counter()
-            slabs = mean_slabs(self._streams(prepared, modality, native))
-            called = list((callbacks or {}).get(modality, ()))
-            if uncertainty:
-                result.uncertainty[modality] = np.zeros(native.shape, dtype=np.float32)
-                called.append(_entropy_writer(result.uncertainty[modality]))
-            labels = self.postprocessing.label_map(slabs, native.affine, called)
-            result.labels[modality], result.affines[modality] = labels, native.affine
+        for maps in self.passes(grids):
+            start, native = time.perf_counter(), grids[anchor_of(maps)]
+            called = {name: list((callbacks or {}).get(name, ())) for name in maps}
+            for name in maps if uncertainty else ():
+                result.uncertainty[name] = np.zeros(native.shape, dtype=np.float32)
+                called[name].append(_entropy_writer(result.uncertainty[name]))
+            slabs = mean_slabs(self._streams(prepared, maps, native))
+            result.labels |= self._label_maps(slabs, native.affine, called)
+            result.affines |= dict.fromkeys(maps, native.affine)
             result.add_time("segment", start)
+        result.scans = self.scan_of(images)
         return result
 
+    def passes(self, grids: Mapping[str, Grid]) -> list[dict[str, Averaged]]:
+        """Return the label maps of a subject, those together that one pass of the network makes.
+
+        Maps of registered scans come from one pass if the scans' files have one grid.
+
+        Args:
+            grids: modality → grid of the scan's file.
+
+        Returns:
+            Name of a label map → modalities that it averages, the first of which gives the grid.
+        """
+        passes: list[dict[str, Averaged]] = []
+        for name, outputs in self._averaged(grids).items():
+            own = grids[outputs[0]]
+            together = [
+                group for group in passes if self.fusible and _equal(grids[anchor_of(group)], own)
+            ]
+            if together:
+                together[0][name] = outputs
+            else:
+                passes.append({name: outputs})
+        return passes
+
+    def scan_of(self, given: Iterable[str]) -> dict[str, str]:
+        """Return the label maps of a subject: name → modality of the scan on whose grid it lies.
+
+        Args:
+            given: the modalities of the subject's scans.
+        """
+        return {name: outputs[0] for name, outputs in self._averaged(given).items()}
+
+    def _averaged(self, given: Iterable[str]) -> dict[str, Averaged]:
+        modalities = tuple(given)
+        maps: dict[str, Averaged] = {}
+        if self.maps != "fused":
+            maps = {m: (m,) for m in modalities}
+        return maps if self.maps == "modalities" else {**maps, FUSED: modalities}
+
+    def _label_maps(
+        self,
+        slabs: Iterable[Slab],
+        affine: np.ndarray,
+        callbacks: Mapping[str, Sequence[SlabCallback]],
+    ) -> dict[str, np.ndarray]:
+        """Return the label maps of one pass, whose names are those of `callbacks`."""
+        labels = {name: LabelMap(self.postprocessing) for name in callbacks}
+        for slab in slabs:
+            for (name, called), own in zip(callbacks.items(), slab.split(len(labels)), strict=True):
+                for callback in called:
+                    callback(own)
+                labels[name].add(own)
+        return {name: label.finish(affine) for name, label in labels.items()}
+
     def _streams(
-        self, prepared: dict[str, dict[str, PreparedScan]], modality: str, native: Grid
+        self,
+        prepared: dict[str, dict[str, PreparedScan]],
+        maps: Mapping[str, Averaged],
+        native: Grid,
     ) -> list[Iterator[Slab]]:
         """Return each model's slabs, all in the first model's order."""
         digests = [model.preprocessing.digest for model in self.models]
-        traversal = self.models[0].traversal(prepared[digests[0]][modality].grid, native)
+        grid = prepared[digests[0]][anchor_of(maps)].grid
+        traversal = self.models[0].traversal(grid, native, len(maps))
         return [
-            model.slabs(prepared[digest], modality, native, traversal)
+            model.slabs(prepared[digest], list(maps.values()), native, traversal)
             for model, digest in zip(self.models, digests, strict=True)
         ]
 
@@ -163,6 +250,15 @@ class Ensemble:
                 prepared[digest] = dict(model.align(prepared[digest]))
             result.add_time("align", start)
         return prepared, grids
+
+
+def anchor_of(maps: Mapping[str, Averaged]) -> str:
+    """Return the modality of the scan on whose grid all maps of a pass lie."""
+    return next(iter(maps.values()))[0]
+
+
+def _equal(first: Grid, second: Grid) -> bool:
+    return first.shape == second.shape and np.array_equal(first.affine, second.affine)
 
 
 def require_known_modalities(task: Task, images: Mapping[str, object]) -> None:

@@ -7,6 +7,7 @@ values. Four factors are measured: on volumes of 26 million voxels with tracemal
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import weakref
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from crossvox.data.geometry import Grid, orient_grid, respace
 from crossvox.data.prepare.preprocess import Preprocessing
-from crossvox.inference.ensemble import Ensemble
+from crossvox.inference.ensemble import Ensemble, anchor_of
 from crossvox.inference.model import TrainedModel
 from crossvox.inference.slabs import SLAB_VOXELS
 
@@ -48,7 +49,7 @@ class MemoryEstimator:
 
     def __init__(self, ensemble: Ensemble) -> None:
         self.ensemble = ensemble
-        self._windows: dict[tuple[str, ...], list[int]] = {}
+        self._windows: dict[tuple[tuple[str, ...], int], list[int]] = {}
 
     def peak(self, grids: Mapping[str, Grid]) -> int:
         """Return the bytes that predicting a subject takes at most, beside those in use already.
@@ -67,30 +68,41 @@ class MemoryEstimator:
             preparing = max(preparing, held + most)
             held += FLOAT * sum(sizes[m])
         largest = max(map(_voxels, grids.values()))
-        labels = LABEL * (
-            sum(map(_voxels, grids.values())) + largest * bool(postprocessing.weights)
-        )
+        passes = self.ensemble.passes(grids)
+        written = [_voxels(grids[anchor_of(maps)]) for maps in passes for _ in maps]
+        most_together = max(map(len, passes))
+        labels = LABEL * (sum(written) + most_together * largest * bool(postprocessing.weights))
         # Bringing scans over each other takes less than holding the result (`data.prepare.align`).
         companions = paired * (len(grids) - 1) * FLOAT * max(map(max, sizes.values()))
         segmenting = held + labels + len(models) * companions
-        segmenting += sum(self._window_bytes(tuple(grids) if paired else tuple(grids)[:1]))
-        segmenting += sum(max(_blending(m, grid) for grid in grids.values()) for m in models)
+        outputs = max((set(itertools.chain(*maps.values())) for maps in passes), key=len)
+        images = tuple(grids) if paired else tuple(grids)[:1]
+        segmenting += sum(self._window_bytes(images, len(outputs)))
+        segmenting += sum(
+            max(_blending(model, grids[anchor_of(maps)], len(maps)) for maps in passes)
+            for model in models
+        )
         searching = held + labels + COMPONENTS * largest * bool(postprocessing.single)
         return int(MARGIN * max(preparing, segmenting, searching))
 
-    def _window_bytes(self, modalities: tuple[str, ...]) -> list[int]:
+    def _window_bytes(self, modalities: tuple[str, ...], outputs: int) -> list[int]:
         """Return `window_bytes` of each model."""
-        if modalities not in self._windows:
-            sizes = [window_bytes(model, modalities) for model in self.ensemble.models]
-            self._windows[modalities] = sizes
-        return self._windows[modalities]
+        key = (modalities, outputs)
+        if key not in self._windows:
+            self._windows[key] = [window_bytes(model, *key) for model in self.ensemble.models]
+        return self._windows[key]
 
 
-def window_bytes(model: TrainedModel, modalities: tuple[str, ...]) -> int:
+def window_bytes(model: TrainedModel, modalities: tuple[str, ...], outputs: int = 1) -> int:
     """Return the most bytes that one batch of windows takes, from input to probabilities.
 
     The network runs on tensors without values, which takes neither time nor memory. On a GPU
     windows take no memory of the process: 0.
+
+    Args:
+        model: of the network.
+        modalities: whose images it is given.
+        outputs: number of these that are segmented.
     """
     if model.device.type != "cpu":
         return 0
@@ -99,20 +111,26 @@ def window_bytes(model: TrainedModel, modalities: tuple[str, ...]) -> int:
     with torch.no_grad(), _AllocationCounter() as counter:
         size = (model.inference.batch, 1, *model.task.patch)
         images = {m: torch.empty(size, device="meta") for m in modalities}
-        shadow.window_values(images, modalities[0])
+        shadow.window_values(images, modalities[:outputs])
     return counter.peak
 
 
-def _blending(model: TrainedModel, native: Grid) -> int:
-    """Return the bytes of unfinished planes, one batch of windows and the slabs made of them."""
+def _blending(model: TrainedModel, native: Grid, maps: int) -> int:
+    """Return the bytes of unfinished planes, one batch of windows and the slabs made of them.
+
+    Args:
+        model: of the windows.
+        native: grid of the scan's file.
+        maps: number of label maps that are made together.
+    """
     task, grid = model.task, _prepared(native, model.preprocessing)
-    traversal = model.traversal(grid, native)
+    traversal, channels = model.traversal(grid, native, maps), maps * model.task.n_classes
     axis = traversal.reoriented(native.directions, model.preprocessing.frame).axis
     size = [max(n, p) for n, p in zip(grid.shape, task.patch, strict=True)]
-    planes = task.patch[axis] * math.prod(size) // size[axis] * (task.n_classes + 1)
-    windows = model.inference.batch * math.prod(task.patch) * task.n_classes
+    planes = task.patch[axis] * math.prod(size) // size[axis] * (channels + 1)
+    windows = model.inference.batch * math.prod(task.patch) * channels
     plane = _voxels(native) // native.shape[traversal.axis]
-    slab = max(plane, min(SLAB_VOXELS, _voxels(native))) * task.n_classes
+    slab = max(plane, min(SLAB_VOXELS, _voxels(native))) * channels
     return FLOAT * (planes + windows + SLAB_COPIES * slab)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Literal
 
 import numpy as np
@@ -24,6 +24,10 @@ from crossvox.inference.sliding_window import SlidingWindow, Traversal, Window, 
 from crossvox.methods.base import Method
 
 Largest = Literal["auto", "always", "never"]
+
+Averaged = tuple[str, ...]
+"""The modalities whose class probabilities are averaged for one label map, the first of which
+gives the grid."""
 
 MAX_PLANE_BYTES = 1_000_000_000
 """Probabilities of unfinished planes; where the first axis needs more, the cheapest one is used."""
@@ -117,33 +121,37 @@ class TrainedModel:
         self, prepared: Mapping[str, PreparedScan], output: str, native: Grid
     ) -> np.ndarray:
         """Return the (X, Y, Z) int16 class indices of `output` on its file's grid `native`."""
-        slabs = self.slabs(prepared, output, native)
+        slabs = self.slabs(prepared, [(output,)], native)
         return self.postprocessing.label_map(slabs, native.affine)
 
     def slabs(
         self,
         prepared: Mapping[str, PreparedScan],
-        output: str,
+        maps: Sequence[Averaged],
         native: Grid,
         traversal: Traversal | None = None,
     ) -> Iterator[Slab]:
-        """Yield the class probabilities of `output` on its file's grid, slab by slab.
+        """Yield class probabilities on one file's grid, slab by slab, in one pass of the network.
 
         The network runs while the slabs are consumed.
 
         Args:
             prepared: modality → prepared scan of one subject.
-            output: modality to segment.
+            maps: the modalities whose probabilities are averaged, for one map or several; all maps
+                lie on the grid of the first modality of the first map.
             native: grid of that scan's file.
             traversal: order of the planes of `native`; None = `traversal`.
+
+        Yields:
+            Slabs with the channels of all maps, one map after the other.
         """
-        frame, grid = self.preprocessing.frame, prepared[output].grid
-        traversal = traversal or self.traversal(grid, native)
-        planes = self._planes(prepared, output, traversal.reoriented(native.directions, frame))
+        frame, grid = self.preprocessing.frame, prepared[maps[0][0]].grid
+        traversal = traversal or self.traversal(grid, native, len(maps))
+        planes = self._planes(prepared, maps, traversal.reoriented(native.directions, frame))
         return native_slabs(planes, grid, native, frame, traversal)
 
-    def traversal(self, grid: Grid, native: Grid) -> Traversal:
-        """Return the order in which the planes of `native` are predicted.
+    def traversal(self, grid: Grid, native: Grid, maps: int = 1) -> Traversal:
+        """Return the order in which the planes of `native` are predicted, for so many `maps`.
 
         It follows the first axis of the prepared `grid`. If the unfinished planes would then take
         more than `MAX_PLANE_BYTES`, it follows the axis along which they take least;
@@ -151,45 +159,53 @@ class TrainedModel:
         another order.
         """
         voxels = [math.prod(grid.shape) // n for n in grid.shape]
-        sizes = [self.task.patch[k] * voxels[k] * self.task.n_classes * 4 for k in range(3)]
+        channels = maps * self.task.n_classes
+        sizes = [self.task.patch[k] * voxels[k] * channels * 4 for k in range(3)]
         axis = 0 if sizes[0] <= MAX_PLANE_BYTES else int(np.argmin(sizes))
         return Traversal(axis).reoriented(grid.directions, native.directions)
 
     def probabilities(self, prepared: Mapping[str, PreparedScan], output: str) -> Tensor:
         """Return the (C, X, Y, Z) class probabilities on the prepared grid of `output`."""
-        planes = self._planes(prepared, output, Traversal())
+        planes = self._planes(prepared, [(output,)], Traversal())
         return torch.stack([plane for _, plane in planes], 1)
 
-    def window_values(self, images: Mapping[str, Tensor], output: str) -> Tensor:
+    def window_values(
+        self, images: Mapping[str, Tensor], outputs: Sequence[str]
+    ) -> dict[str, Tensor]:
         """Return the (B, C, X, Y, Z) values that are blended: here the class probabilities.
 
         With `Inference.tta` they are the mean over all mirrorings that the task allows.
 
         Args:
             images: modality → (B, 1, X, Y, Z) windows.
-            output: modality to segment.
+            outputs: modalities to segment.
         """
         axes = [axis + 2 for axis in self.task.flips] if self.inference.tta else []
-        mirrorings = [c for n in range(len(axes) + 1) for c in combinations(axes, n)]
-        total: Tensor | None = None
+        mirrorings = [c for n in range(len(axes) + 1) for c in itertools.combinations(axes, n)]
+        totals: dict[str, Tensor] = {}
         for dims in mirrorings:
             # Flipping along no axis would copy, too.
             mirrored = {m: x.flip(dims) for m, x in images.items()} if dims else images
-            values = self.method.predict(mirrored, [output])[output].float().softmax(1)
-            values = values.flip(dims) if dims else values
-            total = values if total is None else total + values
-        assert total is not None  # the first mirroring is along no axis
-        return total / len(mirrorings) if axes else total
+            logits = self.method.predict(mirrored, outputs)
+            for m in outputs:
+                values = logits[m].float().softmax(1)
+                values = values.flip(dims) if dims else values
+                totals[m] = totals[m] + values if m in totals else values
+        return {m: total / len(mirrorings) if axes else total for m, total in totals.items()}
 
     def _planes(
-        self, prepared: Mapping[str, PreparedScan], output: str, traversal: Traversal
+        self,
+        prepared: Mapping[str, PreparedScan],
+        maps: Sequence[Averaged],
+        traversal: Traversal,
     ) -> Iterator[tuple[int, Tensor]]:
-        """Yield index and (C, …, …) probabilities of the prepared grid's planes.
+        """Yield index and (maps · C, …, …) probabilities of the prepared grid's planes.
 
-        The subject's other scans are resampled onto the grid of `output`, after they were brought
-        over it if training did so (`Task.aligned`). As in training, a window is predicted without
-        a scan whose field of view does not hold the window's centre.
+        The subject's other scans are resampled onto the grid of the first map, after they were
+        brought over it if training did so (`Task.aligned`). As in training, a window is predicted
+        without a scan whose field of view does not hold the window's centre.
         """
+        output = maps[0][0]
         anchor, grids = prepared[output], self._aligned_grids(prepared)
         scans, companions = {output: (anchor.array, anchor.fill)}, []
         for other, scan in prepared.items():
@@ -207,7 +223,7 @@ class TrainedModel:
             centres = [grids[output].affine @ [*sliding.centre(w), 1] for w in windows]
             present = torch.tensor([[True, *(g.contains(c) for g in companions)] for c in centres])
             with self._evaluation_mode():
-                return self._predict_present(images, present.to(self.device), list(scans))
+                return self._predict_present(images, present.to(self.device), list(scans), maps)
 
         return blend_planes(predict, sliding, self.inference.batch, self.device)
 
@@ -229,21 +245,36 @@ class TrainedModel:
         finally:
             self.method.train(training)
 
-    def _predict_present(self, images: Tensor, present: Tensor, names: list[str]) -> Tensor:
+    def _predict_present(
+        self, images: Tensor, present: Tensor, names: list[str], maps: Sequence[Averaged]
+    ) -> Tensor:
         """Predict each window from the modalities it has.
 
         Args:
             images: (B, M, X, Y, Z), one channel per modality.
-            present: (B, M), whether a window has the modality.
-            names: of the modalities; the first is the one to segment.
+            present: (B, M), whether a window has the modality; it has the first.
+            names: of the modalities.
+            maps: the modalities whose values are averaged in each; those that are absent are not.
+
+        Returns:
+            (B, maps · C, X, Y, Z).
         """
+        averaged = set(itertools.chain(*maps))
         result: Tensor | None = None
         for pattern in present.unique(dim=0):
             rows = (present == pattern).all(1)
             given = {name: images[rows, k : k + 1] for k, name in enumerate(names) if pattern[k]}
-            values = self.window_values(given, names[0])
+            by_output = self.window_values(given, [m for m in given if m in averaged])
+            means = [_mean(by_output, outputs) for outputs in maps]
+            values = means[0] if len(means) == 1 else torch.cat(means, 1)
             if result is None:
                 result = values.new_empty((len(images), *values.shape[1:]))
             result[rows] = values
         assert result is not None  # a batch has at least one window
         return result
+
+
+def _mean(values: Mapping[str, Tensor], outputs: Averaged) -> Tensor:
+    """Return the mean of the outputs that there are."""
+    own = [values[m] for m in outputs if m in values]
+    return own[0] if len(own) == 1 else torch.stack(own).mean(0)

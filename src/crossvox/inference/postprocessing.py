@@ -65,22 +65,46 @@ class Postprocessing:
             affine: (4, 4) of the scan, voxel index → world position in mm (RAS+).
             callbacks: functions that are also called with each slab.
         """
-        plain = weighted = None
+        labels = LabelMap(self)
         for slab in slabs:
             for callback in callbacks:
                 callback(slab)
-            if plain is None:
-                plain = np.zeros(slab.shape, dtype=np.int16)
-                weighted = plain.copy() if self.weights else None
-            plain[slab.part] = slab.values.argmax(axis=0)
-            if weighted is not None:
-                weights = np.array(self.weights, dtype=slab.values.dtype).reshape(-1, 1, 1, 1)
-                weighted[slab.part] = (slab.values * weights).argmax(axis=0)
-        assert plain is not None  # a scan has at least one plane
-        labels = plain if weighted is None else _restore_lost(weighted, plain)
+            labels.add(slab)
+        return labels.finish(affine)
+
+
+class LabelMap:
+    """A label map that is made of one slab after the other."""
+
+    def __init__(self, rule: Postprocessing) -> None:
+        self.rule = rule
+        self._plain: np.ndarray | None = None
+        self._weighted: np.ndarray | None = None
+
+    def add(self, slab: Slab) -> None:
+        """Take the classes of a slab's voxels."""
+        rule = self.rule
+        if self._plain is None:
+            self._plain = np.zeros(slab.shape, dtype=np.int16)
+            self._weighted = self._plain.copy() if rule.weights else None
+        self._plain[slab.part] = slab.values.argmax(axis=0)
+        if self._weighted is not None:
+            weights = np.array(rule.weights, dtype=slab.values.dtype).reshape(-1, 1, 1, 1)
+            self._weighted[slab.part] = (slab.values * weights).argmax(axis=0)
+
+    def finish(self, affine: np.ndarray) -> np.ndarray:
+        """Return (X, Y, Z) int16 class indices, once all slabs were added.
+
+        Args:
+            affine: (4, 4) of the scan, voxel index → world position in mm (RAS+).
+        """
+        assert self._plain is not None  # a scan has at least one plane
+        labels = self._plain
+        if self._weighted is not None:
+            labels = _restore_lost(self._weighted, self._plain)
         # After weighting, the more certain of two components is the larger one.
-        if self.single:
-            keep_one_component(labels, affine, self.single, self.offsets)
+        if self.rule.single:
+            keep_one_component(labels, affine, self.rule.single, self.rule.offsets)
         return labels
 
 

@@ -37,6 +37,10 @@ class Slab:
     part: tuple[slice, slice, slice]
     shape: Triple
 
+    def split(self, count: int) -> list[Slab]:
+        """Return the slabs of `count` maps whose channels follow each other in this one."""
+        return [Slab(values, self.part, self.shape) for values in np.split(self.values, count)]
+
 
 SlabCallback = Callable[[Slab], None]
 """Is called with each slab in turn; must not change it."""

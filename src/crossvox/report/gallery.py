@@ -14,7 +14,7 @@ from crossvox.evaluation.scores import group_rows
 from crossvox.inference.ensemble import Ensemble
 from crossvox.report.shown_scan import ShownScan, to_shown_scan
 from crossvox.workflows.messages import Echo, report_problems
-from crossvox.workflows.prediction.scoring import mean_defined, score_cases
+from crossvox.workflows.prediction.scoring import labelled_first, mean_defined, score_cases
 from crossvox.workflows.run import Run
 
 MAX_VOXELS, MAX_SCAN_VOXELS = 9_000_000, 3_000_000
@@ -24,10 +24,13 @@ MAX_VOXELS, MAX_SCAN_VOXELS = 9_000_000, 3_000_000
 class Gallery:
     """The worst and the best scans of each modality; no other scan is held in memory."""
 
-    def __init__(self, count: int, modalities: int) -> None:
-        """Keep at most `count` worst and `count` best scans of each of `modalities` modalities."""
+    def __init__(self, count: int, names: int) -> None:
+        """Keep at most `count` worst and `count` best scans of each of `names` modalities.
+
+        A fused label map counts as one.
+        """
         self.count = count
-        self.voxels = min(MAX_SCAN_VOXELS, MAX_VOXELS // max(1, 2 * count * modalities))
+        self.voxels = min(MAX_SCAN_VOXELS, MAX_VOXELS // max(1, 2 * count * names))
         self._kept: dict[str, list[tuple[float, str, ShownScan]]] = {}
 
     def wants(self, modality: str, score: float) -> bool:
@@ -77,21 +80,21 @@ def predict_scans(
     report_problems(check(dataclasses.replace(manifest, cases=tuple(cases)), used), echo)
     rows = []
     for scored in score_cases(
-        lambda case: ensemble.predict(case.images, uncertainty=True),
+        lambda case: ensemble.predict(labelled_first(case, case.images), uncertainty=True),
         cases,
         manifest,
         run.task.classes,
     ):
         rows += scored.rows
         echo(str(scored))
-        for modality, truth in scored.truth.items():
-            score = scored.mean_dice(modality)
-            if gallery.wants(modality, score):
-                volume = read_image(scored.case.images[modality])
-                labels = scored.prediction.labels[modality]
-                entropy = scored.prediction.uncertainty[modality]
+        for name, truth in scored.truth.items():
+            score, made = scored.mean_dice(name), scored.map_of(name)
+            if gallery.wants(name, score):
+                volume = read_image(scored.scan_of(name))
+                labels = scored.prediction.labels[made]
+                entropy = scored.prediction.uncertainty[made]
                 shown = to_shown_scan(volume, truth, labels, entropy, gallery.voxels)
-                gallery.add(scored.case.id, modality, score, shown)
+                gallery.add(scored.case.id, name, score, shown)
     return rows
 
 

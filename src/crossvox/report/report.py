@@ -31,7 +31,11 @@ from crossvox.utils.files import atomic_write, require_writable
 from crossvox.utils.palette import class_colour
 from crossvox.version import __version__
 from crossvox.workflows.messages import Echo
-from crossvox.workflows.prediction.evaluate import evaluation_facts, require_same_problem
+from crossvox.workflows.prediction.evaluate import (
+    evaluation_facts,
+    require_same_problem,
+    scored_maps,
+)
 from crossvox.workflows.prediction.memory import require_memory
 from crossvox.workflows.prediction.predict import Options, Predictor, load_split
 from crossvox.workflows.prediction.scoring import require_labelled
@@ -163,10 +167,10 @@ def _scores_and_scans(
                 f"'{source.split}' of {manifest.location}; give the data that were scored"
             )
         cases = [case for case in cases if case.id in wanted]
-    gallery = Gallery(source.show, len(run.task.modalities))
+    gallery = Gallery(source.show, len(run.task.modalities) + run.task.fusible)
     rows: list[dict[str, Any]] = []
     if cases:
-        predictor = Predictor(run.path, options=options)
+        predictor = Predictor(run.path, options=scored_maps(run, options))
         require_memory(predictor, [case.images for case in cases], options.memory_limit, echo)
         rows = predict_scans(run, manifest, predictor, cases, gallery, echo)
     return manifest, rows if known is None else known, gallery.scans()

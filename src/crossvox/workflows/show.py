@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from crossvox.batch import FUSED
 from crossvox.data.formats.nifti import Scan, Volume, as_volume, read_image, read_label
 from crossvox.data.manifest import Case
 from crossvox.errors import DataError, UsageError
@@ -48,7 +49,7 @@ def show(
     Args:
         case: of a manifest, or modality → scan as `Predictor.predict` takes them.
         labels: modality → (X, Y, Z) class indices such as `Prediction.labels`, or a label file;
-            None = the case's own.
+            "fused" names the map of all scans, on the grid of the first; None = the case's own.
         modality: which scan to show; None = the first.
         classes: names of class 1, 2, …, or name → id in the label files (`Manifest.labels`);
             by default, classes and ids are called by their numbers.
@@ -69,8 +70,11 @@ def show(
     scan = as_volume(images[modality])
     indices: np.ndarray | None = None
     names: list[str] = []
-    if modality in labels:
-        indices, names = _class_indices(labels[modality], classes)
+    # A fused label map lies on the grid of the first scan.
+    is_fused = modality not in labels and modality == next(iter(images))
+    shown = FUSED if is_fused else modality
+    if shown in labels:
+        indices, names = _class_indices(labels[shown], classes)
     if indices is not None and indices.shape != scan.data.shape:
         raise DataError(
             f"labels of shape {indices.shape} on a scan of shape {scan.data.shape}; "

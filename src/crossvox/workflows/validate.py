@@ -55,7 +55,8 @@ class Validation:
         def predict(case: Case) -> Prediction:
             prepared = {m: self._read_prepared(case, m) for m in case.images}
             native = {m: read_header(path) for m, path in case.images.items()}
-            return Prediction(model.predict_prepared(prepared, native))
+            labels = model.predict_prepared(prepared, native)
+            return Prediction(labels, {m: m for m in labels})
 
         classes = self.run.task.classes
         scored = score_cases(predict, self.cases, self.manifest, classes, distances=False)

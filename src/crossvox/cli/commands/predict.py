@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from argparse import BooleanOptionalAction
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,10 +12,13 @@ from jsonargparse import ArgumentParser
 from crossvox.cli.parser import add_flag, add_root, new_parser, parse, required
 from crossvox.data.manifest import SPLITS, load_manifest
 from crossvox.errors import UsageError
+from crossvox.inference.ensemble import Maps
 from crossvox.inference.model import Largest
 from crossvox.training.compute import Accelerator
 from crossvox.workflows.prediction.outputs import Outputs
 from crossvox.workflows.prediction.predict import Checkpoint, Options, predict_images, predict_split
+
+_MAPS: dict[bool | None, Maps | None] = {True: "fused", False: "modalities", None: None}
 
 
 def predict_command(argv: list[str]) -> int:
@@ -26,6 +31,12 @@ def predict_command(argv: list[str]) -> int:
         help="modality=FILE, or a folder with a DICOM series; several are one subject's",
         metavar="MODALITY=FILE",
     )
+    parser.add_argument(
+        "--fused",
+        action=BooleanOptionalAction,
+        help="one label map of all registered scans of a subject (default where a run's scans are "
+        "registered), or one per scan",
+    )
     add_flag(
         parser, "save-probabilities", "also write the class probabilities, one 4-D file a scan"
     )
@@ -37,7 +48,7 @@ def predict_command(argv: list[str]) -> int:
     if bool(images) == (values["data"] is not None):
         raise UsageError("give either --image MODALITY=FILE or --data DATASET.json --split NAME")
     outputs = Outputs(values["save_probabilities"], values["save_uncertainty"], values["dicom_seg"])
-    options = read_options(values)
+    options = replace(read_options(values), maps=_MAPS[values["fused"]])
     if images:
         predict_images(values["run"], images, values["out"], options, outputs)
         return 0

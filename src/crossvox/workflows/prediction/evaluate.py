@@ -24,7 +24,12 @@ from crossvox.utils.files import require_folder
 from crossvox.workflows.messages import Echo, report_problems
 from crossvox.workflows.prediction.memory import require_memory
 from crossvox.workflows.prediction.predict import Options, Predictor, distinct_runs, load_split
-from crossvox.workflows.prediction.scoring import ScoredCase, require_labelled, score_cases
+from crossvox.workflows.prediction.scoring import (
+    ScoredCase,
+    labelled_first,
+    require_labelled,
+    score_cases,
+)
 from crossvox.workflows.run import Run
 
 
@@ -120,11 +125,11 @@ def evaluate(
     cases = require_labelled((scenario.restrict(case) for case in cases), manifest, split)
     used = {(case.id, modality) for case in cases for modality in case.labels}
     report_problems(check(manifest, used, splits=(split,)), echo)
-    predictor = Predictor(*paths, options=options)
+    predictor = Predictor(*paths, options=scored_maps(run, options))
     require_memory(predictor, [case.images for case in cases], options.memory_limit, echo)
     rows = []
     for scored in score_cases(
-        lambda case: predictor.predict(scenario.scans(case, modalities)),
+        lambda case: predictor.predict(labelled_first(case, scenario.scans(case, modalities))),
         cases,
         manifest,
         run.task.classes,
@@ -135,6 +140,11 @@ def evaluate(
         echo(str(scored))
     facts = evaluation_facts(predictor.runs, manifest, split, options)
     return write_scores(out, rows, facts | scenario.facts())
+
+
+def scored_maps(run: Run, options: Options) -> Options:
+    """Return the options with which every label map is made that has a score."""
+    return replace(options, maps="both" if run.task.fusible else "modalities")
 
 
 def require_same_problem(run: Run, manifest: Manifest) -> None:
@@ -182,16 +192,16 @@ def evaluation_facts(
 
 def _draw_overlays(scored: ScoredCase, classes: Sequence[str], folder: Path) -> None:
     """Write a picture of each scored scan with its prediction and truth."""
-    for modality, truth in scored.truth.items():
-        scan = read_image(scored.case.images[modality])
+    for name, truth in scored.truth.items():
+        scan = read_image(scored.scan_of(name))
         overlay(
-            folder / f"{scored.case.id}_{modality}.png",
+            folder / f"{scored.case.id}_{name}.png",
             scan.data,
             scan.grid.spacing.tolist(),
             truth,
-            scored.prediction.labels[modality],
+            scored.prediction.labels[scored.map_of(name)],
             classes,
-            title=f"{scored.case.id}, {modality}",
+            title=f"{scored.case.id}, {name}",
             orientation="".join(nib.aff2axcodes(scan.grid.affine)),
         )
 

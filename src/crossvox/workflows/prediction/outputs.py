@@ -48,21 +48,27 @@ class Target:
     Attributes:
         case: name in the table of volumes.
         scans: modality → scan.
-        files: modality → label map to write, ending in .nii.gz; other files are named after it.
+        files: name of a label map → file to write, ending in .nii.gz; others are named after it.
+        scan_of: name of a label map → modality of the scan on whose grid it lies.
     """
 
     case: str
     scans: Mapping[str, InputScan]
     files: Mapping[str, Path]
+    scan_of: Mapping[str, str]
+
+    def scan(self, name: str) -> InputScan:
+        """Return the scan on whose grid a label map lies."""
+        return self.scans[self.scan_of[name]]
 
     @property
     def table(self) -> Path:
         """The table of volumes beside the label maps."""
         return next(iter(self.files.values())).parent / VOLUMES
 
-    def beside(self, modality: str, ending: str) -> Path:
-        """Return the file with another ending beside the label map of `modality`."""
-        file = self.files[modality]
+    def beside(self, name: str, ending: str) -> Path:
+        """Return the file with another ending beside the label map of that name."""
+        file = self.files[name]
         return file.with_name(file.name.removesuffix(".nii.gz") + ending)
 
 
@@ -85,18 +91,19 @@ def predict_to_files(
     """
     if target.table.exists():
         read_volumes(target.table)  # refuses another table before any work
-    callbacks: dict[str, list[SlabCallback]] = {m: [] for m in target.scans}
+    callbacks: dict[str, list[SlabCallback]] = {name: [] for name in target.files}
     with contextlib.ExitStack() as files:
-        for m, scan in target.scans.items():
+        for name in target.files:
+            geometry = target.scan(name).geometry
             if outputs.probabilities:
-                path = target.beside(m, PROBABILITIES)
-                names = ["background", *ensemble.task.classes]
-                write = files.enter_context(probability_writer(path, scan.geometry, names))
-                callbacks[m].append(_slab_writer(write, np.asarray))
+                path = target.beside(name, PROBABILITIES)
+                channels = ["background", *ensemble.task.classes]
+                write = files.enter_context(probability_writer(path, geometry, channels))
+                callbacks[name].append(_slab_writer(write, np.asarray))
             if outputs.uncertainty:
-                path = target.beside(m, UNCERTAINTY)
-                write = files.enter_context(probability_writer(path, scan.geometry))
-                callbacks[m].append(_slab_writer(write, lambda p: entropy(p)[None]))
+                path = target.beside(name, UNCERTAINTY)
+                write = files.enter_context(probability_writer(path, geometry))
+                callbacks[name].append(_slab_writer(write, lambda p: entropy(p)[None]))
         prediction = ensemble.predict({m: s.image for m, s in target.scans.items()}, callbacks)
         _remove_stale(target, outputs)
         _write_labels(target, prediction, ids, outputs)
@@ -105,14 +112,14 @@ def predict_to_files(
 
 def _remove_stale(target: Target, outputs: Outputs) -> None:
     """Remove files of an earlier prediction that are not written anew."""
-    for m, scan in target.scans.items():
+    for name in target.files:
         written = {
             PROBABILITIES: outputs.probabilities,
             UNCERTAINTY: outputs.uncertainty,
-            DICOM: outputs.dicom_seg and bool(scan.series),
+            DICOM: outputs.dicom_seg and bool(target.scan(name).series),
         }
         for ending in (ending for ending, is_written in written.items() if not is_written):
-            target.beside(m, ending).unlink(missing_ok=True)
+            target.beside(name, ending).unlink(missing_ok=True)
 
 
 def _slab_writer(
@@ -126,12 +133,12 @@ def _write_labels(
     target: Target, prediction: Prediction, ids: Mapping[str, int], outputs: Outputs
 ) -> None:
     rows = []
-    for m, file in target.files.items():
-        scan, labels, affine = target.scans[m], prediction.labels[m], prediction.affines[m]
+    for name, file in target.files.items():
+        scan, labels, affine = target.scan(name), prediction.labels[name], prediction.affines[name]
         if outputs.dicom_seg and scan.series:
-            write_dicom_seg(target.beside(m, DICOM), labels, affine, list(ids), scan.series)
+            write_dicom_seg(target.beside(name, DICOM), labels, affine, list(ids), scan.series)
         write_label(file, labels, ids, scan.geometry)
-        facts = {"file": file.name, "case": target.case, "modality": m}
+        facts = {"file": file.name, "case": target.case, "modality": name}
         rows += measure_volumes(labels, affine, list(ids), **facts)
         write_label_tables(file.parent, ids)
     append_volumes(target.table, rows)

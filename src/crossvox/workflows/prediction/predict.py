@@ -15,7 +15,7 @@ from crossvox.data.formats.dicom.seg import require_dicom
 from crossvox.data.formats.nifti import Volume
 from crossvox.data.manifest import Case, Manifest, as_manifest
 from crossvox.errors import UsageError
-from crossvox.inference.ensemble import Ensemble, require_known_modalities
+from crossvox.inference.ensemble import Ensemble, Maps, require_known_modalities
 from crossvox.inference.model import Largest, TrainedModel
 from crossvox.training.checkpoint import load_weights
 from crossvox.training.compute import Accelerator, Compute, launch_fabric
@@ -42,6 +42,8 @@ class Options:
             scans (the largest, unless another lies better): always, never, or auto, which leaves
             it to the method; None = as configured in the run.
         weigh: use the method's class weights for label maps; None = as configured in the run.
+        maps: one label map per scan ("modalities"), one of all registered scans of a subject
+            ("fused"), or "both"; None = "fused" where the run's scans are registered.
         accelerator: "auto" takes a GPU where there is one.
         threads: CPU threads; None leaves the choice to torch.
         memory_limit: GB of memory that may be taken in all; None = what is available.
@@ -52,6 +54,7 @@ class Options:
     tta: bool = False
     largest: Largest | None = None
     weigh: bool | None = None
+    maps: Maps | None = None
     accelerator: Accelerator = "auto"
     threads: int | None = None
     memory_limit: float | None = None
@@ -104,14 +107,15 @@ class Predictor(Ensemble):
             options: checkpoint, overlap, mirroring and device.
 
         Raises:
-            UsageError: no run or checkpoint there, or runs of different problems.
+            UsageError: no run or checkpoint there, runs of different problems, or `options.maps`
+                asks for fused maps of scans that are not registered.
             DataError: a run's files are damaged.
         """
         if not paths:
             raise UsageError("no run; give one run directory at least")
         self.runs = tuple(Run.load(Path(path)) for path in paths)
         self.ids = self.runs[0].labels
-        super().__init__([load_model(run, options) for run in self.runs])
+        super().__init__([load_model(run, options) for run in self.runs], options.maps)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -131,6 +135,9 @@ def predict_images(
 
     >>> predict_images(Path("runs/first"), {"ct": Path("scan.nii.gz")}, Path("segmented"))
     [PosixPath('segmented/scan_ct.nii.gz')]
+
+    If the run's scans are registered, there is one map of all scans instead, on the grid of the
+    first: `<first scan's name>_fused.nii.gz`. `Options.maps` changes that.
 
     Args:
         paths: the run directory, or several to average.
@@ -160,14 +167,15 @@ def predict_images(
     subject = {m: scan.image for m, scan in scans.items()}
     volumes = {m: image for m, image in subject.items() if isinstance(image, Volume)}
     report_problems(check_images({m: scan.path for m, scan in scans.items()}, volumes), echo)
-    files = {m: out / f"{scan.name}_{m}.nii.gz" for m, scan in scans.items()}
+    predictor = Predictor(*paths, options=options)
+    scan_of = predictor.scan_of(scans)
+    files = {name: out / f"{scans[m].name}_{name}.nii.gz" for name, m in scan_of.items()}
     inputs = {real_path(scan.path) for scan in scans.values()}
     for file in files.values():
         if real_path(file) in inputs:
             raise UsageError(f"{file}: would overwrite the scan of that name; give another --out")
-    predictor = Predictor(*paths, options=options)
     require_memory(predictor, [subject], options.memory_limit, echo)
-    target = Target(next(iter(scans.values())).name, scans, files)
+    target = Target(next(iter(scans.values())).name, scans, files, scan_of)
     return _predict(predictor, target, outputs, echo)
 
 
@@ -180,7 +188,9 @@ def predict_split(
     outputs: Outputs = LABELS_ONLY,
     echo: Echo = print,
 ) -> list[Path]:
-    """Segment all cases of a split, and write `<case>_<modality>.nii.gz`. No label is opened.
+    """Segment all cases of a split, and write `<case>_<modality>.nii.gz`, or `<case>_fused.nii.gz`.
+
+    No label is opened.
 
     Arguments, result and errors are those of `predict_images`. A split without cases is a
     `UsageError`, too.
@@ -196,9 +206,10 @@ def predict_split(
     require_memory(predictor, [case.images for case in cases], options.memory_limit, echo)
     written = []
     for case in cases:
-        files = {m: out / f"{case.id}_{m}.nii.gz" for m in case.images}
+        scan_of = predictor.scan_of(case.images)
+        files = {name: out / f"{case.id}_{name}.nii.gz" for name in scan_of}
         scans = {m: InputScan.from_path(path) for m, path in case.images.items()}
-        written += _predict(predictor, Target(case.id, scans, files), outputs, echo)
+        written += _predict(predictor, Target(case.id, scans, files, scan_of), outputs, echo)
     return written
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from crossvox.data.formats.nifti import read_header, read_label
+from crossvox.batch import FUSED
+from crossvox.data.formats.nifti import Scan, read_header, read_label
 from crossvox.data.manifest import Case, Manifest
 from crossvox.errors import UsageError
 from crossvox.evaluation.metrics import score_case
+from crossvox.evaluation.scores import fused_on, is_fused
 from crossvox.inference.ensemble import Prediction
 
 
@@ -23,9 +26,10 @@ class ScoredCase:
     Attributes:
         case: with the scans that were predicted.
         prediction: of these scans.
-        truth: modality → (X, Y, Z) class indices of the labelled scans.
-        rows: one per labelled modality and class, as in `cases.csv`
-            (`crossvox.evaluation.scores.COLUMNS`).
+        truth: name of a score → (X, Y, Z) class indices that a label map was compared with. The
+            names are the labelled modalities and, where there is a fused map, "fused"; or one
+            name for each label (`fused_on`), if the subject's labels differ.
+        rows: one per name and class, as in `cases.csv` (`crossvox.evaluation.scores.COLUMNS`).
     """
 
     case: Case
@@ -33,8 +37,16 @@ class ScoredCase:
     truth: dict[str, np.ndarray]
     rows: list[dict[str, Any]]
 
+    def map_of(self, name: str) -> str:
+        """Return the name of the label map that a score is of."""
+        return FUSED if is_fused(name) else name
+
+    def scan_of(self, name: str) -> Path:
+        """Return the scan on whose grid a score's label map and truth lie."""
+        return self.case.images[self.prediction.scans[self.map_of(name)]]
+
     def mean_dice(self, modality: str | None = None) -> float:
-        """Return the mean Dice over the classes of one modality, or of all; NaN if undefined."""
+        """Return the mean Dice over the classes of one name, or of all; NaN if undefined."""
         return mean_defined(row["dice"] for row in self.rows if modality in (None, row["modality"]))
 
     def __str__(self) -> str:
@@ -67,20 +79,47 @@ def score_cases(
     """
     ids = {name: manifest.labels[name] for name in classes}
     for case in cases:
-        prediction, truth, rows = predict(case), dict[str, np.ndarray](), list[dict[str, Any]]()
-        for modality, path in case.labels.items():
-            grid = read_header(case.images[modality])
-            truth[modality] = read_label(path, ids, manifest.ignore, grid)
+        prediction = predict(case)
+        truth = _read_truth(case, prediction, ids, manifest.ignore)
+        scored = ScoredCase(case, prediction, truth, [])
+        for name, label in truth.items():
             scores = score_case(
-                prediction.labels[modality],
-                truth[modality],
-                grid.spacing,
+                prediction.labels[scored.map_of(name)],
+                label,
+                read_header(scored.scan_of(name)).spacing,
                 classes,
                 case.annotated,
                 distances,
             )
-            rows += [{"case": case.id, "modality": modality, **score} for score in scores]
-        yield ScoredCase(case, prediction, truth, rows)
+            scored.rows.extend({"case": case.id, "modality": name, **score} for score in scores)
+        yield scored
+
+
+def labelled_first(case: Case, images: Mapping[str, Scan]) -> dict[str, Scan]:
+    """Return the images with a labelled modality in front, on whose grid a fused map then lies."""
+    return {**{m: images[m] for m in case.labels}, **images}
+
+
+def _read_truth(
+    case: Case, prediction: Prediction, ids: Mapping[str, int], ignore: int | None
+) -> dict[str, np.ndarray]:
+    """Return the truth of each score; see `ScoredCase`."""
+
+    def read(modality: str, scan: str) -> np.ndarray:
+        return read_label(case.labels[modality], ids, ignore, read_header(case.images[scan]))
+
+    truth = {m: read(m, m) for m in case.labels}
+    if FUSED not in prediction.labels:
+        return truth
+    anchor = prediction.scans[FUSED]
+    different: dict[str, np.ndarray] = {}
+    for m in case.labels:
+        label = truth[m] if m == anchor else read(m, anchor)
+        if not any(np.array_equal(label, other) for other in different.values()):
+            different[m] = label
+    if len(different) == 1:
+        return {**truth, FUSED: next(iter(different.values()))}
+    return {**truth, **{fused_on(m): label for m, label in different.items()}}
 
 
 def require_labelled(cases: Iterable[Case], manifest: Manifest, split: str) -> list[Case]:
