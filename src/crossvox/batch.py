@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
 IGNORE = -1
@@ -20,6 +19,8 @@ FUSED = "fused"
 Triple = tuple[int, int, int]
 Offset = tuple[float, float, float]
 Offsets = tuple[tuple[Offset | None, ...], ...]
+Rows = tuple[bool, ...]
+"""Which rows of a batch something holds for; known to the host, which steps are planned by."""
 
 
 @dataclass(frozen=True)
@@ -166,20 +167,19 @@ class View:
 
     Attributes:
         images: modality → (B, 1, X, Y, Z), zero where a row has no such image.
-        same_subject: modality → (B,) bool, True where the image shows the anchor's subject on the
+        same_subject: modality → B values, True where the image shows the anchor's subject on the
             anchor's grid. A False row holds no image in a labelled view. In an unlabelled view it
             holds a crop of the same normalised position in another body, or of a scan of this
             subject that does not reach the anchor's crop.
 
     Examples:
         >>> images = {m: torch.randn(2, 1, 32, 32, 16) for m in ("ct", "mr")}
-        >>> same = {"ct": torch.tensor([True, True]), "mr": torch.tensor([True, False])}
-        >>> View(images, same).one_subject
-        tensor([ True, False])
+        >>> View(images, {"ct": (True, True), "mr": (True, False)}).one_subject
+        (True, False)
     """
 
     images: dict[str, Tensor]
-    same_subject: dict[str, Tensor]
+    same_subject: dict[str, Rows]
 
     def __len__(self) -> int:
         """Number of rows, B."""
@@ -191,9 +191,9 @@ class View:
         return type(self)(**{f.name: _take(getattr(self, f.name), which) for f in fields})
 
     @property
-    def one_subject(self) -> Tensor:
-        """(B,) bool, True where all images of a row show one subject on one grid."""
-        return torch.stack(list(self.same_subject.values())).all(dim=0)
+    def one_subject(self) -> Rows:
+        """B values, True where all images of a row show one subject on one grid."""
+        return tuple(map(all, zip(*self.same_subject.values(), strict=True)))
 
 
 @dataclass
@@ -221,9 +221,9 @@ class Batch:
         names: the cases drawn, for messages.
 
     Examples:
-        >>> images, everywhere = torch.randn(2, 1, 32, 32, 16), torch.ones(2, dtype=torch.bool)
-        >>> label = torch.randint(0, 3, (2, 32, 32, 16))
-        >>> Batch(0, {"ct": LabelledView({"ct": images}, {"ct": everywhere}, label)}).unlabelled
+        >>> images, label = torch.randn(2, 1, 32, 32, 16), torch.randint(0, 3, (2, 32, 32, 16))
+        >>> view = LabelledView({"ct": images}, {"ct": (True, True)}, label)
+        >>> Batch(0, {"ct": view}).unlabelled
     """
 
     step: int

@@ -85,7 +85,7 @@ def test_networks_part_as_in_cmc(joint: float, alike: bool) -> None:
 def test_only_rows_of_one_subject_meet() -> None:
     cmc = awake(make_method("cmc", PAIRED))
     images = dict(make_batch(PAIRED).unlabelled.images)
-    same = {m: torch.tensor([True, m == "ct"]) for m in images}
+    same = {m: (True, m == "ct") for m in images}
     before = cmc.networks(images, same)["ct"]
     images["mr"] = images["mr"] + 1
     images["mr"][:, :, ::2] *= 3
@@ -97,10 +97,10 @@ def test_only_rows_of_one_subject_meet() -> None:
 def test_a_crop_without_partners_is_decoded_as_it_is_predicted() -> None:
     cmc = awake(make_method("cmc", PAIRED))
     images = make_batch(PAIRED).unlabelled.images
-    nobody = {m: torch.zeros(2, dtype=torch.bool) for m in images}
+    nobody = {m: (False, False) for m in images}
     for m, logits in cmc.networks(images, nobody).items():
         torch.testing.assert_close(logits, cmc.predict({m: images[m]})[m])
-    everybody = {m: ~rows for m, rows in nobody.items()}
+    everybody = {m: (True, True) for m in images}
     for m, logits in cmc.networks(images, everybody).items():
         torch.testing.assert_close(logits, cmc.predict(images)[m])
 
@@ -119,7 +119,7 @@ def test_left_out_modalities_have_no_say() -> None:
         method = make_method("cmc+", PAIRED, drop=drop)
 
         def spy(_, args, drop=drop):
-            asked[drop] = {m: bool(rows.any()) for m, rows in args[1].items()}
+            asked[drop] = {m: any(rows) for m, rows in args[1].items()}
 
         method.student.networks.register_forward_pre_hook(spy)
         step(method, batch, 1.0)

@@ -97,7 +97,7 @@ def test_squared_distance_is_of_registered_crops_of_one_subject(
     task = make_task(modalities, paired=True, registered=True)
     method, batch = make_method("cml", task), make_batch(task)
     view = unlabelled(batch)
-    view.same_subject[modalities[-1]] = torch.tensor([False, True])  # row 0 is of two subjects
+    view.same_subject[modalities[-1]] = (False, True)  # row 0 is of two subjects
     found = float(step(method, batch)["mutual"].detach())
     with torch.no_grad():
         p = [x[1:].softmax(dim=1) for x in method.predict(view.images).values()]
@@ -131,7 +131,7 @@ def test_registered_crops_learn_the_mean_of_all_teachers() -> None:
     method = make_method("cml", REGISTERED, share=0.0, passes=1)
     batch = make_batch(REGISTERED)
     view = unlabelled(batch)
-    view.same_subject["mr"] = torch.tensor([True, False])
+    view.same_subject["mr"] = (True, False)
     with torch.no_grad():
         for p in method.parameters():
             p.zero_()

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from crossvox.batch import Batch, LabelledView, Task
 from crossvox.methods import METHODS, Method
 from crossvox.networks import BACKBONES
+from crossvox.training.random_state import seed_all
 from fixtures.methods import (
     CROPS,
     CUBE,
@@ -222,7 +223,7 @@ def test_the_same_seed_gives_the_same_losses_and_weights(name: str) -> None:
     task = make_task(paired=True)
     one, two = (make_method(name, task) for _ in range(2))
     for method in (one, two):
-        torch.manual_seed(0)
+        seed_all(0)
         train(method, make_batch(task), steps=2, lr=0.01)
     for (n, a), (_, b) in zip(one.state_dict().items(), two.state_dict().items(), strict=True):
         assert torch.equal(a, b), n

@@ -84,7 +84,8 @@ def plain(paired_files, tmp_path_factory):
 def tensors(batch) -> list[torch.Tensor]:
     """Return all tensors of a batch in a fixed order."""
     views = [*batch.labelled.values(), batch.unlabelled]
-    found = [[view.images, view.same_subject] for view in views]
+    same = [[torch.tensor(rows) for rows in view.same_subject.values()] for view in views]
+    found = [[view.images for view in views], same]
     return tree_flatten([found, [view.label for view in batch.labelled.values()]])[0]
 
 

@@ -109,14 +109,14 @@ def random_box(patch: Triple, share: float, device: torch.device) -> Tensor:
     Returns:
         (X, Y, Z) bool, True in the box.
     """
-    inside = torch.ones(patch, dtype=torch.bool)
+    inside = torch.ones(patch, dtype=torch.bool, device=device)
     for axis, size in enumerate(patch):
         length = int(size * share + 1e-6)
-        start = int(torch.randint(0, size - length + 1, ()))
-        place = torch.arange(size)
+        start = torch.randint(0, size - length + 1, (), device=device)
+        place = torch.arange(size, device=device)
         along = (place >= start) & (place < start + length)
         inside &= along.view([-1 if a == axis else 1 for a in range(3)])
-    return inside.to(device)
+    return inside
 
 
 def paste(x: Tensor, inside: Tensor) -> Tensor:

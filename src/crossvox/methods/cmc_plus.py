@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -20,6 +21,7 @@ from crossvox.methods.cmc import CMC
 from crossvox.methods.cmc.mia import MIAForm
 from crossvox.methods.mean_teacher import Teacher
 from crossvox.networks.backbone import Backbone
+from crossvox.utils.rows import both
 
 
 class CMCPlus(Method):
@@ -164,15 +166,17 @@ class CMCPlus(Method):
     def _relearn(self, view: View) -> Tensor:
         """Compare the predictions of augmented crops with the teacher's soft labels."""
         teacher, student = cast(CMC, self.teacher.model).networks, self.student.networks
-        device = next(iter(view.same_subject.values())).device
+        device = next(iter(view.images.values())).device
         inside = random_box(self.task.patch, self.box, device)
         with torch.no_grad():
             logits = teacher(view.images, view.same_subject)
             soft = {m: paste(self._soft_labels(x), inside) for m, x in logits.items()}
         images = {m: self._augment(paste(x, inside)) for m, x in view.images.items()}
         # A pasted box shows another subject: a crop's modalities match if those of both rows do.
-        kept = torch.rand(len(view), device=device) >= self.drop
-        same = {m: own & own.roll(1, 0) & kept for m, own in view.same_subject.items()}
+        kept = tuple(random.random() >= self.drop for _ in range(len(view)))
+        same = {
+            m: both(both(own, own[-1:] + own[:-1]), kept) for m, own in view.same_subject.items()
+        }
         logits = student(images, same)
         return torch.stack([soft_label_loss(logits[m], soft[m]) for m in logits]).mean()
 

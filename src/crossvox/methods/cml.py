@@ -7,13 +7,14 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from crossvox.batch import Batch, Task, View
+from crossvox.batch import Batch, Rows, Task, View
 from crossvox.errors import require
 from crossvox.losses.pseudo_labels import soft_label_loss
 from crossvox.losses.ramps import sigmoid_rampup
 from crossvox.methods.cmc.cac import CACLoss
 from crossvox.methods.mean_teacher import MeanTeacher
 from crossvox.networks.backbone import Backbone
+from crossvox.utils.rows import choose_rows, take_rows
 
 RAMPED = 81 / 200
 """Fraction of the mutual term's ramp (200 epochs) that the published training covers (81)."""
@@ -81,7 +82,7 @@ class CML(MeanTeacher):
         if batch.unlabelled is not None:
             view = batch.unlabelled
             logits = {m: self._net(m)(view.images[m]) for m in self.task.modalities}
-            registered = view.one_subject & self.task.registered
+            registered = tuple(row and self.task.registered for row in view.one_subject)
             parts |= self._agreement(logits, registered)
             parts["relearn"] = sup.new_zeros(())
             if progress >= self.relearn:
@@ -98,27 +99,26 @@ class CML(MeanTeacher):
         mutual = self.mutual > 0 and self.task.registered
         return self.relearn < 1 or (several and (self.contrast > 0 or mutual))
 
-    def _agreement(self, logits: dict[str, Tensor], registered: Tensor) -> dict[str, Tensor]:
+    def _agreement(self, logits: dict[str, Tensor], registered: Rows) -> dict[str, Tensor]:
         """Compute ASC and the squared distance between the modalities."""
         first = next(iter(logits.values()))
         parts = {"asc": first.new_zeros(()), "mutual": first.new_zeros(())}
         if len(logits) > 1:
             voxels = registered if self.task.registered else False
             parts["asc"] = self.asc(list(logits.values()), voxels)
-        if len(logits) > 1 and bool(registered.any()):
-            p = [x[registered].float().softmax(dim=1) for x in logits.values()]
+        if len(logits) > 1 and any(registered):
+            p = [take_rows(x, registered).float().softmax(dim=1) for x in logits.values()]
             pairs = [(a - b).square().mean() for a, b in combinations(p, 2)]
             parts["mutual"] = torch.stack(pairs).mean()
         return parts
 
-    def _relearn(self, view: View, logits: dict[str, Tensor], registered: Tensor) -> Tensor:
+    def _relearn(self, view: View, logits: dict[str, Tensor], registered: Rows) -> Tensor:
         """Compare with soft labels, and contrast the similarity to them with other crops'."""
         soft = {m: self._teacher(m).mean(view.images[m], self.passes) for m in self.task.modalities}
         common = torch.stack(list(soft.values())).mean(dim=0)
         terms = []
         for m, own in logits.items():
-            rows = registered.view(-1, 1, 1, 1, 1)
-            target = torch.where(rows, common, soft[m])
+            target = choose_rows(registered, common, soft[m])
             # Prediction and target show one scan, so their voxels correspond.
             asc = self.asc([own, target.clamp_min(1e-6).log()], True)
             terms.append(self.share * asc + (1 - self.share) * soft_label_loss(own, target))

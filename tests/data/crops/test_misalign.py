@@ -110,7 +110,7 @@ def test_training_sees_the_moved_scan_of_the_other_modality(paired_files, tmp_pa
         np.testing.assert_array_equal(plain.images["ct"], other.images["ct"])
         np.testing.assert_array_equal(plain.label, other.label)
         both = plain.same_subject.get("mr"), other.same_subject.get("mr")
-        if all(same is not None and bool(same.all()) for same in both):
+        if all(same is not None and all(same) for same in both):
             moved += not np.allclose(plain.images["mr"], other.images["mr"])
     assert moved
     with pytest.raises(UsageError, match=r"'pet'.*ct, mr"):

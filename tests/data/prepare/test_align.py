@@ -213,7 +213,8 @@ def test_training_crops_show_the_same_anatomy_though_headers_are_wrong(registere
         for step in range(6):
             view, truth = (d[step].labelled[anchor] for d in (data, right))
             assert torch.equal(view.images[anchor], truth.images[anchor])
-            for k in (view.same_subject[other] & truth.same_subject[other]).nonzero().flatten():
+            rows = zip(view.same_subject[other], truth.same_subject[other], strict=True)
+            for k in (k for k, row in enumerate(rows) if all(row)):
                 pair = torch.stack([v.images[other][k].flatten() for v in (view, truth)])
                 found.append(float(torch.corrcoef(pair)[0, 1]))
         assert len(found) > 4
@@ -231,7 +232,7 @@ def test_unlabelled_crops_of_a_subject_show_one_place(registered, plan, tmp_path
         found = []
         for step in range(8):
             view = data[step].unlabelled
-            for k in (view.same_subject["ct"] & view.same_subject["mr"]).nonzero().flatten():
+            for k in (k for k, row in enumerate(view.one_subject) if row):
                 pair = torch.stack(
                     [(view.images[m][k] > -1).float().flatten() for m in view.images]
                 )

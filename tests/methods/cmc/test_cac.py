@@ -129,7 +129,7 @@ def test_unregistered_predictions_are_compared_by_region_not_by_voxel() -> None:
 def test_rows_that_are_not_registered_are_pooled_among_those_that_are() -> None:
     a, b = (3 * noise(2, 3, 16, 8, 8, seed=s) for s in (0, 1))
     loss = CACLoss()
-    everyone, nobody = torch.tensor([True, True]), torch.tensor([False, False])
+    everyone, nobody = (True, True), (False, False)
     assert float(loss([a, b], everyone)) == pytest.approx(float(loss([a, b], True)), rel=1e-5)
     assert float(loss([a, b], nobody)) == pytest.approx(float(loss([a, b])), rel=1e-3)
 

@@ -89,7 +89,7 @@ def test_unregistered_features_are_compared_by_region_not_by_voxel() -> None:
 def test_rows_that_are_not_registered_are_pooled_among_those_that_are() -> None:
     a, b = noise(2, 6, 8, 8, 8), noise(2, 6, 8, 8, 8, seed=1)
     loss = CSCLoss()
-    mixed = loss([a, b], torch.tensor([True, False]))
+    mixed = loss([a, b], (True, False))
     expected = float(loss([a[:1], b[:1]], True) + loss([a[1:], b[1:]], False)) / 2
     assert float(mixed) == pytest.approx(expected, rel=1e-4)
 

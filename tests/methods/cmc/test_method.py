@@ -81,7 +81,7 @@ def test_cac_lasts_between_scans_of_one_subject_that_lie_over_each_other(
     batch = make_batch(task)
     assert batch.unlabelled is not None
     of_one = {"one subject's": [True, True], "half": [False, True], "others'": [False, False]}[part]
-    batch.unlabelled.same_subject["mr"] = torch.tensor(of_one)
+    batch.unlabelled.same_subject["mr"] = tuple(of_one)
     for progress in (0.0, 0.4, 1.0):
         scheduled = 0.1 * math.exp(-5 * progress)
         method = make_method("cmc", task, cac_lasts=True)
@@ -127,7 +127,7 @@ def test_companions_count_only_in_rows_whose_subject_has_them() -> None:
     method, batch = awake(make_method("cmc", PAIRED)), make_batch(PAIRED)
     before = value(method, batch)
     view = batch.labelled["ct"]
-    assert view.same_subject["mr"].tolist() == [True, False]
+    assert view.same_subject["mr"] == (True, False)
     view.images["mr"][1] = 5.0
     assert value(method, batch) == before
     view.images["mr"][0] += 5 * crops(1, 9)[0]
@@ -177,7 +177,7 @@ def test_fused_cac_leaves_other_subjects_out() -> None:
     fused.load_state_dict(own.state_dict())
     batch = make_batch(PAIRED)
     assert batch.unlabelled is not None
-    batch.unlabelled.same_subject["mr"] = torch.tensor([False, False])
+    batch.unlabelled.same_subject["mr"] = (False, False)
     assert value(own, batch, "cac") == pytest.approx(value(fused, batch, "cac"))
 
 

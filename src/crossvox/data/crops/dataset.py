@@ -296,7 +296,7 @@ class CropDataset(Dataset[Batch]):
         empty = torch.zeros(1, *self.task.patch)
         return View(
             {m: torch.stack([r.images.get(m, empty) for r in rows]) for m in modalities},
-            {m: torch.tensor([r.same_subject.get(m, False) for r in rows]) for m in modalities},
+            {m: tuple(r.same_subject.get(m, False) for r in rows) for m in modalities},
         )
 
     def _labelled_view(self, rows: Sequence[CropRow]) -> LabelledView:

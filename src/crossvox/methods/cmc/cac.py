@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from crossvox.batch import Rows
 from crossvox.errors import check_choice
 from crossvox.losses.distributed import gather_rows
 from crossvox.losses.pooling import flatten_space
@@ -57,14 +58,14 @@ class CACLoss(nn.Module):
         self.tau = tau
         self.form = form
 
-    def forward(self, logits: list[Tensor], registered: Tensor | bool = False) -> Tensor:
+    def forward(self, logits: list[Tensor], registered: Rows | bool = False) -> Tensor:
         """Compute the mean loss over all pairs of modalities.
 
         Args:
             logits: per modality (U, K + 1, X, Y, Z), background first; row j of all shows the
                 same anatomy.
-            registered: whether the voxels of a row correspond across modalities; (U,) bool if
-                this differs between rows.
+            registered: whether the voxels of a row correspond across modalities; U values if
+                this may differ between rows.
 
         Returns:
             A scalar, the same on every rank.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from crossvox.batch import Triple
+from crossvox.batch import Rows, Triple
 from crossvox.errors import check_choice
 from crossvox.losses.pooling import flatten_space, pooled_size
 
@@ -68,13 +68,13 @@ class CSCLoss(nn.Module):
                 "take a larger patch or fewer levels, or switch it off (csc: none)"
             )
 
-    def forward(self, features: list[Tensor], registered: Tensor | bool = False) -> Tensor:
+    def forward(self, features: list[Tensor], registered: Rows | bool = False) -> Tensor:
         """Compute the mean loss over all pairs of modalities.
 
         Args:
             features: F_ds of each modality, (B, C, x, y, z); row i of all shows the same anatomy.
-            registered: whether the voxels of a row correspond across modalities; (B,) bool if
-                this differs between rows.
+            registered: whether the voxels of a row correspond across modalities; B values if
+                this may differ between rows.
 
         Returns:
             A scalar.
@@ -97,7 +97,7 @@ class CSCLoss(nn.Module):
         return -0.5 * (to_b.mean() + to_a.mean())
 
 
-def _unit_channels(features: Tensor, registered: Tensor | bool) -> Tensor:
+def _unit_channels(features: Tensor, registered: Rows | bool) -> Tensor:
     """Return centred channels of unit length, (B, C, positions)."""
     x, y, z = features.shape[2:]
     CSCLoss.check((x, y, z))

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from crossvox.batch import Batch, LabelledView, Task, View
+from crossvox.batch import Batch, LabelledView, Rows, Task, View
 from crossvox.errors import check_choice, require
 from crossvox.losses.distributed import gather_rows, world_size
 from crossvox.losses.supervised import supervised_loss
@@ -25,6 +25,7 @@ from crossvox.methods.cmc.mia import MIAForm
 from crossvox.methods.cmc.networks import CMCNetworks, FusionForm
 from crossvox.methods.cmc.schedules import ScheduleForm, ramp_down, ramp_up
 from crossvox.networks.backbone import Backbone, deepest_grid
+from crossvox.utils.rows import row_mask, spread_rows, take_rows
 
 CSCOn = Literal["unlabelled", "all"]
 CACPredictions = Literal["own", "fused"]
@@ -164,7 +165,7 @@ class CMC(Method):
         loss = self.total_loss([weights[name] * parts[name] for name in weights if name in parts])
         for name, term in (("alpha", "csc"), ("beta", "cac")):
             if term in parts:
-                parts[name] = loss.new_tensor(weights[term])
+                parts[name] = loss.new_zeros(()) + weights[term]
         return {"loss": loss, **parts}
 
     def predict(
@@ -172,7 +173,7 @@ class CMC(Method):
     ) -> dict[str, Tensor]:
         """Fuse all given images if trained on paired data; see `Method.predict`."""
         outputs = self.requested(images, outputs)
-        everywhere = {m: x.new_ones(len(x), dtype=torch.bool) for m, x in images.items()}
+        everywhere = {m: (True,) * len(x) for m, x in images.items()}
         return self.networks(images, everywhere, outputs)
 
     def roles(self, modality: str) -> dict[str, nn.Module]:
@@ -201,11 +202,10 @@ class CMC(Method):
             features = net.encode(m, view.images[m])
             f_mia, present = {m: net.awareness(m, features[-1])}, {}
             for n, rows in self._companions(m, view):
-                f_ds = net.encode(n, view.images[n][rows])[-1]
-                pairs.append((features[-1][rows], f_ds))
-                absent = torch.zeros_like(f_mia[m])
-                f_mia[n] = absent.index_copy(0, rows, net.awareness(n, f_ds))
-                present[n] = view.same_subject[n]
+                f_ds = net.encode(n, take_rows(view.images[n], rows))[-1]
+                pairs.append((take_rows(features[-1], rows), f_ds))
+                f_mia[n] = spread_rows(net.awareness(n, f_ds), rows, f_mia[m])
+                present[n] = rows
             terms.append(self._sup_term(m, net.decode(m, features, f_mia, present), view))
         if not terms:
             return None, pairs
@@ -223,13 +223,12 @@ class CMC(Method):
             balance=self.balance,
         )
 
-    def _companions(self, modality: str, view: View) -> Iterator[tuple[str, Tensor]]:
+    def _companions(self, modality: str, view: View) -> Iterator[tuple[str, Rows]]:
         """Yield the other modalities and the rows that have them, if anything uses these."""
         if not self.task.paired or not (self.networks.fuses or self.csc_on_all):
             return
-        for other, same in view.same_subject.items():
-            rows = same.nonzero().squeeze(1)
-            if other != modality and len(rows):
+        for other, rows in view.same_subject.items():
+            if other != modality and any(rows):
                 yield other, rows
 
     def _unsupervised(self, view: View, pairs: list[Pair]) -> dict[str, Tensor]:
@@ -249,7 +248,7 @@ class CMC(Method):
                 parts["cac_fallback"] = parts["cac"].new_ones(())
         return parts
 
-    def _csc(self, f_ds: list[Tensor], registered: Tensor | bool, pairs: list[Pair]) -> Tensor:
+    def _csc(self, f_ds: list[Tensor], registered: Rows | bool, pairs: list[Pair]) -> Tensor:
         """Compute L_CSC, with `csc_on` "all" as the mean over unlabelled crops and pairs."""
         assert self.csc is not None
         unlabelled = self.csc(f_ds, registered)
@@ -260,16 +259,17 @@ class CMC(Method):
         return (len(f_ds[0]) * unlabelled + torch.stack(labelled).sum()) / rows
 
     @torch.no_grad()
-    def _csc_shuffled(self, f_ds: list[Tensor], registered: Tensor | bool) -> Tensor:
+    def _csc_shuffled(self, f_ds: list[Tensor], registered: Rows | bool) -> Tensor:
         """Compute L_CSC between each crop and the next row's, for the log."""
         assert self.csc is not None
         pairs = combinations(f_ds, 2)
         return torch.stack([self.csc([a, b.roll(1, 0)], registered) for a, b in pairs]).mean()
 
-    def _cac_ramp(self, view: View | None, progress: float) -> float:
+    def _cac_ramp(self, view: View | None, progress: float) -> float | Tensor:
         """Return the factor of β, with `cac_lasts` the mean over the crops of all processes."""
         ramp = ramp_down(self.schedule, progress)
         if view is None or not self.cac_lasts:
             return ramp
-        lasting = gather_rows(view.one_subject.float())
-        return ramp + (1 - ramp) * float(lasting.mean())
+        device = next(iter(view.images.values())).device
+        lasting = gather_rows(row_mask(view.one_subject, device).float())
+        return ramp + (1 - ramp) * lasting.mean()

@@ -14,14 +14,14 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Literal, cast
 
-import torch
 from torch import Tensor, nn
 
-from crossvox.batch import Task
+from crossvox.batch import Rows, Task
 from crossvox.errors import check_choice, require
 from crossvox.methods.cmc.fusion import Fusion
 from crossvox.methods.cmc.mia import MIAForm, make_mia
 from crossvox.networks.backbone import Backbone, Encoder
+from crossvox.utils.rows import both, row_mask
 
 FusionForm = Literal["full", "none"]
 
@@ -73,14 +73,14 @@ class CMCNetworks(nn.Module):
     def forward(
         self,
         images: Mapping[str, Tensor],
-        same_subject: Mapping[str, Tensor],
+        same_subject: Mapping[str, Rows],
         outputs: Sequence[str] | None = None,
     ) -> dict[str, Tensor]:
         """Compute logits, fusing the images of one subject.
 
         Args:
             images: modality → (B, 1, X, Y, Z).
-            same_subject: modality → (B,) bool; a row's images are fused where it is True in two
+            same_subject: modality → B values; a row's images are fused where they are True in two
                 modalities.
             outputs: modalities to segment; None = all given.
 
@@ -105,7 +105,7 @@ class CMCNetworks(nn.Module):
         modality: str,
         features: list[Tensor],
         f_mia: Mapping[str, Tensor],
-        present: Mapping[str, Tensor],
+        present: Mapping[str, Rows],
     ) -> Tensor:
         """Return the logits of one modality: D^m(F_mia^m + Z).
 
@@ -113,16 +113,17 @@ class CMCNetworks(nn.Module):
             modality: m.
             features: what `encode` returned for m.
             f_mia: modality → F_mia, at least of m.
-            present: other modalities → (B,) bool, the rows in which Z includes them. Those that
-                are not named are absent.
+            present: other modalities → the rows in which Z includes them. Those that are not
+                named are absent.
         """
         own = f_mia[modality]
         if self.fusion is not None:
-            rows = {**present, modality: own.new_ones(len(own), dtype=torch.bool)}
-            absent = own.new_zeros(len(own), dtype=torch.bool)
+            absent = (False,) * len(own)
+            rows = {**present, modality: (True,) * len(own)}
+            columns = [rows.get(m, absent) for m in self.modalities]
             z = self.fusion(
                 [f_mia[m] if m in rows else None for m in self.modalities],
-                torch.stack([rows.get(m, absent) for m in self.modalities], dim=1),
+                row_mask(list(zip(*columns, strict=True)), own.device),
             )
             own = own + z
         return self._network(self.decoders, modality)([*features[:-1], own])
@@ -130,7 +131,7 @@ class CMCNetworks(nn.Module):
     def decode_all(
         self,
         features: Mapping[str, list[Tensor]],
-        same_subject: Mapping[str, Tensor],
+        same_subject: Mapping[str, Rows],
         outputs: Sequence[str] | None = None,
     ) -> dict[str, Tensor]:
         """Return the logits of several modalities from what `encode` returned for each.
@@ -143,7 +144,7 @@ class CMCNetworks(nn.Module):
         for m in features if outputs is None else outputs:
             present = {}
             if self.fuses:
-                present = {n: rows & same_subject[m] for n, rows in same_subject.items()}
+                present = {n: both(rows, same_subject[m]) for n, rows in same_subject.items()}
             logits[m] = self.decode(m, features[m], f_mia, present)
         return logits
 

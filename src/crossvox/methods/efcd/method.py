@@ -14,6 +14,7 @@ from crossvox.losses.supervised import supervised_loss
 from crossvox.methods.base import Method
 from crossvox.methods.efcd.evidential import ContextualDiscounting, EvidentialLayer
 from crossvox.networks.backbone import Backbone
+from crossvox.utils.rows import spread_rows, take_rows
 
 
 class EFCD(Method):
@@ -126,10 +127,10 @@ class EFCD(Method):
         """Return the sum of the log contours of the subject's other modalities; 0 if none."""
         x = view.images[modality]
         total = x.new_zeros(len(x), self.task.n_classes, *x.shape[2:], dtype=torch.float32)
-        for other, same in view.same_subject.items():
-            rows = same.nonzero().squeeze(1)
-            if other != modality and len(rows):
-                total = total.index_add(0, rows, self._contour(other, view.images[other][rows]))
+        for other, rows in view.same_subject.items():
+            if other != modality and any(rows):
+                contour = self._contour(other, take_rows(view.images[other], rows))
+                total = total + spread_rows(contour, rows, total)
         return total
 
     def _supervised(self, log_contour: Tensor, view: LabelledView) -> Tensor:

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from crossvox.batch import Batch, LabelledView, Task
+from crossvox.batch import Batch, LabelledView, Rows, Task
 from crossvox.errors import require
 from crossvox.losses.supervised import supervised_loss
 from crossvox.methods.base import Method
 from crossvox.methods.mmformer.network import MMFormerNet, MMFormerSize, resize
 from crossvox.networks.backbone import Backbone
+from crossvox.utils.rows import row_mask, take_rows, to_device
 
 LEAST = 1e-6
 """Smallest probability whose logarithm is taken."""
@@ -112,31 +113,33 @@ class MMFormer(Method):
     ) -> Tensor:
         """Return logits of `size`, attending to all features and decoding some modalities'."""
         like = next(iter(features.values()))[0]
-        masks = torch.zeros(2, len(like), len(self.task.modalities), dtype=torch.bool)
-        masks[0, :, list(features)] = True
-        masks[1, :, decoded] = True
-        return resize(self.net.fuse(features, *masks.to(like.device))[0], size)
+        numbers = range(len(self.task.modalities))
+        present, kept = (
+            row_mask([[m in chosen for m in numbers]] * len(like), like.device)
+            for chosen in (features, decoded)
+        )
+        return resize(self.net.fuse(features, present, kept)[0], size)
 
     def _losses(self, anchor: str, view: LabelledView) -> dict[str, Tensor]:
         """Compute the terms of the loss on the crops whose label belongs to one modality."""
         own = self.modality_index(anchor)
-        nowhere = torch.zeros_like(view.same_subject[anchor])
+        nowhere = (False,) * len(view)
         # A view need not name a modality that no row has.
-        exists = torch.stack(
-            [view.same_subject.get(m, nowhere) for m in self.task.modalities], dim=1
-        )
+        columns = [view.same_subject.get(m, nowhere) for m in self.task.modalities]
         features, separate = {}, []
-        for index, modality in enumerate(self.task.modalities):
-            rows = exists[:, index].nonzero().squeeze(1)
-            if not len(rows):
+        for index, (modality, rows) in enumerate(zip(self.task.modalities, columns, strict=True)):
+            if not any(rows):
                 continue
             # Absent rows are encoded as zeros and masked below: whole batches run fastest.
             features[index] = self.net.encode(index, view.images[modality])
             # Unless scans are registered, the label is valid for the anchor alone.
             if index == own or self.task.registered:
-                logits = self.net.separate([f[rows] for f in features[index]])
-                separate.append(len(rows) / len(exists) * self._supervised(logits, view, rows))
+                logits = self.net.separate([take_rows(f, rows) for f in features[index]])
+                loss = self._supervised(logits, view, rows)
+                separate.append(sum(rows) / len(rows) * loss)
+        exists = torch.tensor(list(zip(*columns, strict=True)))
         present = draw_subsets(exists, None if self.task.registered else own)
+        present = to_device(present, view.label.device)
         decoded = present.clone()
         if not self.task.registered:
             decoded[:] = False
@@ -148,11 +151,11 @@ class MMFormer(Method):
             "deep": torch.stack([self._deep(x, view) for x in coarser]).sum(),
         }
 
-    def _supervised(self, logits: Tensor, view: LabelledView, rows: Tensor | None = None) -> Tensor:
+    def _supervised(self, logits: Tensor, view: LabelledView, rows: Rows | None = None) -> Tensor:
         label, annotated = view.label, view.annotated
         if rows is not None:
-            label = label[rows]
-            annotated = None if annotated is None else annotated[rows]
+            label = take_rows(label, rows)
+            annotated = None if annotated is None else take_rows(annotated, rows)
         logits = resize(logits, label.shape[1:])
         return supervised_loss(logits, label, annotated, balance=self.balance)
 
@@ -166,18 +169,18 @@ def draw_subsets(exists: Tensor, keep: int | None = None) -> Tensor:
     """Draw a non-empty subset of what exists in each row, all subsets with equal probability.
 
     Args:
-        exists: (B, M) bool; at least one in each row.
+        exists: (B, M) bool, in host memory; at least one in each row.
         keep: a column that every subset must contain; it must exist.
 
     Returns:
-        (B, M) bool, always drawn with torch's CPU generator.
+        (B, M) bool, drawn with torch's CPU generator.
     """
     if keep is not None:
-        chosen = exists & (torch.rand(exists.shape).to(exists.device) < 0.5)
+        chosen = exists & (torch.rand(exists.shape) < 0.5)
         chosen[:, keep] = True
         return chosen
     subsets = 2 ** exists.sum(dim=1) - 1
-    drawn = torch.rand(len(exists), dtype=torch.float64).to(exists.device)
+    drawn = torch.rand(len(exists), dtype=torch.float64)
     number = 1 + (drawn * subsets).long()
     # The n-th modality that a row has is in the subset if the n-th bit of the number is set.
     nth = (exists.long().cumsum(dim=1) - 1).clamp_min(0)

@@ -124,7 +124,8 @@ class MMFormerNet(nn.Module):
         grid = deepest[given[0]].shape[2:]
         positions = {m: _sequence(resize(self.positions[m], grid)) for m in given}
         own = [self.within[m](_sequence(self.embed[m](deepest[m])), positions[m]) for m in given]
-        keys = present[:, given].repeat_interleave(grid.numel(), dim=1)
+        columns = torch.stack([present[:, m] for m in given], dim=1)
+        keys = columns.repeat_interleave(grid.numel(), dim=1)
         where = torch.cat([positions[m] for m in given], dim=1)
         # The modalities follow each other in one sequence, which is split in the same order.
         mixed = self.across(torch.cat(own, dim=1), where, keys if len(given) > 1 else None)

@@ -30,7 +30,7 @@ class _Crops:
         images: (B, 1, X, Y, Z).
         view: the labelled crops; None without.
         labelled: number of labelled rows.
-        translated: the rows that are translated.
+        translated: the rows that are translated: the first labelled and the first unlabelled ones.
         own: logits of the modality's network, (B, K + 1, X, Y, Z).
         other: logits of the target modality's network for the translations.
     """
@@ -38,14 +38,18 @@ class _Crops:
     images: Tensor
     view: LabelledView | None
     labelled: int
-    translated: list[int]
+    translated: tuple[slice, slice]
     own: Tensor
     other: Tensor | None = None
 
     @property
     def translated_labelled(self) -> int:
         """Number of translated rows that are labelled; they come first."""
-        return sum(row < self.labelled for row in self.translated)
+        return self.translated[0].stop
+
+    def to_translate(self, x: Tensor) -> Tensor:
+        """Return the translated rows of (B, …)."""
+        return torch.cat([x[rows] for rows in self.translated])
 
 
 class UMML(Sup):
@@ -111,7 +115,7 @@ class UMML(Sup):
         parts: dict[str, Tensor] = {}
         weights = {"sup": 1.0, "sup_translated": 1.0}
         if self.translation is not None:
-            images = {m: c.images[c.translated] for m, c in crops.items()}
+            images = {m: c.to_translate(c.images) for m, c in crops.items()}
             fakes, parts = self.translation(images)
             weights |= self.translation.WEIGHTS
             for m, fake in fakes.items():
@@ -120,7 +124,7 @@ class UMML(Sup):
         ramp = sigmoid_rampup(progress)
         weights |= {name: weight * ramp for name, weight in self.weights.items()}
         loss = self.total_loss([weights[name] * part for name, part in parts.items()])
-        return {"loss": loss, **parts, "ramp": loss.new_tensor(ramp)}
+        return {"loss": loss, **parts, "ramp": loss.new_full((), ramp)}
 
     def roles(self, modality: str) -> dict[str, nn.Module]:
         """Return encoder and decoder of the modality's network, and all translators."""
@@ -155,7 +159,7 @@ class UMML(Sup):
             n = 0 if view is None else len(view)
             # Rows are drawn at random, so the first ones are as good as any.
             first, second = (math.ceil(self.translated * k) for k in (n, len(rows) - n))
-            translated = [*range(first), *range(n, n + second)]
+            translated = slice(0, first), slice(n, n + second)
             crops[m] = _Crops(rows, view, n, translated, self._net(m)(rows))
         return crops
 
@@ -169,7 +173,7 @@ class UMML(Sup):
             if c.view is not None:
                 terms.setdefault("sup", []).append(self._supervised(c.own[:n], c.view))
             if c.other is not None:
-                own = c.own[c.translated]
+                own = c.to_translate(c.own)
                 views = [own[first:], c.other[first:]]
                 terms.setdefault("consistency", []).append(symmetric_kl(own, c.other))
                 if c.view is not None:
