@@ -20,6 +20,7 @@ from rich.table import Table
 from crossvox.batch import FUSED
 from crossvox.errors import DataError, UsageError
 from crossvox.evaluation.metrics import POLICY
+from crossvox.utils.documents import parse_json
 from crossvox.utils.files import atomic_path
 from crossvox.utils.text_table import TextTable
 
@@ -70,6 +71,41 @@ def write_scores(folder: Path | str, rows: Sequence[Row], run: Row | None = None
     return summary
 
 
+def read_facts_of_scores(path: Path) -> dict[str, Any]:
+    """Return `summary["run"]` of a `summary.json`; raise `DataError` for any other file."""
+    try:
+        return dict(parse_json(path.read_text(encoding="utf-8"))["run"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: no readable summary of scores ({error})") from error
+
+
+def first_difference(found: Row, asked: Row) -> str | None:
+    """Return the first fact in which two evaluations differ, as text; None if they agree."""
+    for name in [*asked, *(name for name in found if name not in asked)]:
+        if found.get(name) != asked.get(name):
+            return f"scores of {name} {found.get(name)}, asked for {asked.get(name)}"
+    return None
+
+
+def require_same_scores(folder: Path, run: Row) -> None:
+    """Refuse to replace the scores of another evaluation.
+
+    Args:
+        folder: where scores are to be written.
+        run: what will be scored, see `summarise`.
+
+    Raises:
+        UsageError: the folder holds scores of something else.
+        DataError: its `summary.json` or `cases.csv` holds no scores.
+    """
+    if (folder / "cases.csv").exists():
+        read_table(folder / "cases.csv", COLUMNS)
+    if (folder / "summary.json").exists():
+        found = read_facts_of_scores(folder / "summary.json")
+        if difference := first_difference(found, run):
+            raise UsageError(f"{folder / 'summary.json'}: {difference}; give another --out")
+
+
 def _table(rows: Iterable[Row]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -117,8 +153,8 @@ def summarise(rows: Sequence[Row], run: Row | None = None) -> Summary:
     Args:
         rows: see `write_scores`; classes and modalities keep the order of their first row.
         run: describes what was scored, kept as `summary["run"]`. `aggregate_runs` needs `method`
-            and `seed` in it. All else, such as data and split, must be equal in runs that are
-            averaged, so leave out what differs between repetitions.
+            and `seed` in it. All else but `mark`, such as data and split, must be equal in runs
+            that are averaged, so leave out what differs between repetitions.
 
     Returns:
         `{"policy", "averages", "run", "modalities": {name: {"classes": {name: cell}, "average":
@@ -315,7 +351,8 @@ def _unique(names: Iterable[str]) -> list[str]:
 
 
 def _conditions(summary: Summary) -> Summary:
-    return {key: value for key, value in summary["run"].items() if key not in ("method", "seed")}
+    own = ("method", "seed", "mark")
+    return {key: value for key, value in summary["run"].items() if key not in own}
 
 
 def _layout(summary: Summary) -> dict[str, list[str]]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from crossvox.errors import DataError
 from crossvox.utils.files import atomic_write
+from crossvox.utils.locks import folder_lock
 
 COLUMNS = ("file", "case", "modality", "class", "voxels", "mL")
 
@@ -52,12 +53,14 @@ def append_volumes(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """
     new = list(rows)
     files = {row["file"] for row in new}
-    kept = [row for row in read_volumes(path) if row["file"] not in files] if path.exists() else []
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows([*kept, *new])
-    atomic_write(path, text.getvalue())
+    # Several predictions may fill one folder at a time.
+    with folder_lock(path.parent):
+        found = read_volumes(path) if path.exists() else []
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*(row for row in found if row["file"] not in files), *new])
+        atomic_write(path, text.getvalue())
 
 
 def read_volumes(path: Path) -> list[dict[str, str]]:

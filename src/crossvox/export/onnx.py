@@ -52,7 +52,8 @@ def export_onnx(
         The files written.
 
     Raises:
-        UsageError: the run or checkpoint does not exist, or the extra `onnx` is not installed.
+        UsageError: the run or checkpoint does not exist, another run's file or any other has the
+            name of one to write, or the extra `onnx` is not installed.
         DataError: onnxruntime's probabilities differ from torch's; that file is not written.
 
     Example:
@@ -62,12 +63,17 @@ def export_onnx(
         _require(name)
     require_writable(out.parent)
     run = Run.load(path)
+    files = {
+        m: out.with_name(f"{out.name.removesuffix('.onnx')}_{m}.onnx") for m in run.task.modalities
+    }
+    for file in files.values():
+        if file.exists() and _read_mark(file) != run.mark:
+            raise UsageError(f"{file}: is there already, and not of {path}; give another --onnx")
     options = Options(checkpoint=checkpoint, accelerator="cpu")
     model = load_model(run, options)
     method = model.method.eval()
     written = []
-    for modality in run.task.modalities:
-        file = out.with_name(f"{out.name.removesuffix('.onnx')}_{modality}.onnx")
+    for modality, file in files.items():
         network = _OneModality(method, modality)
         with atomic_path(file) as temporary:
             _convert(network, run, _metadata(run, modality, model.postprocessing), temporary)
@@ -170,6 +176,7 @@ def _difference(network: nn.Module, file: Path, run: Run) -> float | None:
 def _metadata(run: Run, modality: str, postprocessing: Postprocessing) -> dict[str, Any]:
     return {
         "version": __version__,
+        "run": run.mark,
         "modality": modality,
         "classes": ["background", *run.task.classes],
         "patch": list(run.task.patch),
@@ -180,6 +187,18 @@ def _metadata(run: Run, modality: str, postprocessing: Postprocessing) -> dict[s
             "decay_mm": DECAY_MM,
         },
     }
+
+
+def _read_mark(file: Path) -> str | None:
+    """Return the mark of the run that a file was exported from; None for any other file."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        entries = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
+        return json.loads(entries["crossvox"])["run"]
+    except (DecodeError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _verdict(difference: float | None) -> str:

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread, imsave
+from PIL import Image, UnidentifiedImageError
 
 from crossvox.utils.files import atomic_path
 from crossvox.utils.palette import COLOURS
@@ -21,6 +22,9 @@ from crossvox.utils.palette import COLOURS
 MARKERS = "osD^vP*"
 
 GRID = "#e6e6e6"
+
+MARK = "crossvox"
+"""Key of the text in a PNG file that tells what it shows."""
 
 PAGE_COLOURS = {
     "#000000": "var(--ink)",
@@ -91,12 +95,27 @@ def _themed(style: re.Match[str]) -> str:
     return re.sub("#[0-9a-f]{6}", lambda colour: PAGE_COLOURS.get(colour[0], colour[0]), style[0])
 
 
-def stack_pictures(pictures: Sequence[Path], path: Path) -> None:
-    """Write PNG files one below the other into one PNG file, on white."""
+def read_mark(path: Path) -> str | None:
+    """Return the mark of a picture that `stack_pictures` wrote; None for any other file."""
+    try:
+        with Image.open(path) as picture:
+            return picture.info.get(MARK)
+    except (OSError, UnidentifiedImageError):
+        return None
+
+
+def stack_pictures(pictures: Sequence[Path], path: Path, mark: str = "") -> None:
+    """Write PNG files one below the other into one PNG file, on white.
+
+    Args:
+        pictures: from top to bottom.
+        path: file to write.
+        mark: kept in the file, to tell later what it shows (`read_mark`).
+    """
     arrays = [imread(picture)[..., :3] for picture in pictures]
     width = max(array.shape[1] for array in arrays)
     rows = [
         np.pad(a, ((0, 0), (0, width - a.shape[1]), (0, 0)), constant_values=1.0) for a in arrays
     ]
     with atomic_path(path) as temporary:
-        imsave(temporary, np.concatenate(rows), format="png")
+        imsave(temporary, np.concatenate(rows), format="png", metadata={MARK: mark})

@@ -8,6 +8,7 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -86,12 +87,14 @@ class Page:
         sections: from top to bottom.
         subtitle: one line below the title.
         warnings: shown before everything else.
+        mark: tells what the page is about, for programs.
     """
 
     title: str
     sections: Sequence[Section]
     subtitle: str = ""
     warnings: Sequence[str] = field(default_factory=list)
+    mark: str = ""
 
 
 def render(page: Page) -> str:
@@ -121,6 +124,14 @@ def render(page: Page) -> str:
     return environment.get_template("page.html").render(
         page=page, style=source("page.css"), script=script, digest=digest
     )
+
+
+def read_mark(path: Path) -> str | None:
+    """Return the mark of a page that was rendered before; None for any other file."""
+    with open(path, "rb") as file:
+        head = file.read(2000)
+    found = re.search(rb'<meta name="crossvox-report" content="([^"]*)">', head)
+    return found[1].decode("utf-8", "replace") if found else None
 
 
 def _sort_value(text: str) -> float | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from crossvox.figures.charts import score_figures
 from crossvox.figures.overlays import ERRORS
 from crossvox.report.benchmark_page import benchmark_sections
 from crossvox.report.gallery import Gallery, predict_scans, worst_and_best
-from crossvox.report.page import Block, Charts, Page, Section, Viewer, render
+from crossvox.report.page import Block, Charts, Page, Section, Viewer, read_mark, render
 from crossvox.report.run_page import (
     data_set,
     overview,
@@ -27,7 +29,7 @@ from crossvox.report.run_page import (
 )
 from crossvox.report.score_tables import case_table, label_size_table, summary_table
 from crossvox.report.shown_scan import UNKNOWN, ShownScan, embed
-from crossvox.utils.files import atomic_write, require_writable
+from crossvox.utils.files import atomic_write, logical_path, require_writable
 from crossvox.utils.palette import class_colour
 from crossvox.version import __version__
 from crossvox.workflows.messages import Echo
@@ -88,7 +90,8 @@ def report(
         `out`.
 
     Raises:
-        UsageError: `path` holds no run or benchmark, or the data set does not fit the run.
+        UsageError: `path` holds no run or benchmark, the data set does not fit the run, or `out`
+            is another file that would be lost.
         DataError: files are damaged; nothing is written then.
 
     Example:
@@ -103,10 +106,14 @@ def report(
         if source.data or source.scores:
             raise UsageError(f"{path} is a benchmark; --data and --scores go with a run")
         results = read_results(path)
+        mark = hashlib.sha256(json.dumps(results.about, sort_keys=True).encode()).hexdigest()[:16]
+        _require_same_report(out, mark, path)
         title = results.about["title"] or f"Benchmark {results.about['name']}"
-        page = Page(title, benchmark_sections(results), SUBTITLE, [NO_IMAGES, CAUTION])
+        page = Page(title, benchmark_sections(results), SUBTITLE, [NO_IMAGES, CAUTION], mark)
     else:
-        page = _run_page(Run.load(path), source, options, echo)
+        run = Run.load(path)
+        _require_same_report(out, run.mark, path)
+        page = _run_page(run, source, options, echo)
     text = render(page)
     atomic_write(out, text)
     echo(f"{out}: {len(text.encode()) / 1e6:.1f} MB")
@@ -144,8 +151,14 @@ def _run_page(run: Run, source: ReportData, options: Options, echo: Echo) -> Pag
         sections.append(Section("Worst and best scans", [viewer]))
     sections.append(Section("How to repeat this", reproduction(run, sys.argv)))
     images = IMAGES.format(len(scans)) if scans else NO_IMAGES
-    title = f"{run.config.method['name']}, run {run.path.resolve().name}"
-    return Page(title, sections, SUBTITLE, [images, CAUTION])
+    title = f"{run.config.method['name']}, run {logical_path(run.path).name}"
+    return Page(title, sections, SUBTITLE, [images, CAUTION], run.mark)
+
+
+def _require_same_report(out: Path, mark: str, path: Path) -> None:
+    """Raise `UsageError` if a file is there that is no earlier report of the same thing."""
+    if out.exists() and read_mark(out) != mark:
+        raise UsageError(f"{out}: is there already, and no report on {path}; give another --out")
 
 
 def _scores_and_scans(

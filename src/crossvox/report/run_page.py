@@ -15,11 +15,18 @@ from crossvox.data.formats.nifti import read_header
 from crossvox.data.geometry import Grid
 from crossvox.data.manifest import SPLITS, Manifest
 from crossvox.errors import DataError, UsageError
-from crossvox.evaluation.scores import DECIMALS, TITLES, plus_minus, read_cases, summarise
+from crossvox.evaluation.scores import (
+    DECIMALS,
+    TITLES,
+    first_difference,
+    plus_minus,
+    read_cases,
+    read_facts_of_scores,
+    summarise,
+)
 from crossvox.figures.charts import training_figures
 from crossvox.report.page import Block, Charts, Code, FactList, Section
 from crossvox.training.record import read_facts, read_metrics
-from crossvox.utils.documents import parse_json
 from crossvox.utils.text_table import TextTable
 from crossvox.workflows.run import Run
 
@@ -142,17 +149,14 @@ def read_scores(folder: Path, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
         UsageError: the scores are of another run, split or checkpoint.
         DataError: the files cannot be read.
     """
-    path = folder / "summary.json"
     try:
-        found = parse_json(path.read_text(encoding="utf-8"))["run"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not readable ({error}); run `crossvox evaluate` first") from error
-    for name in [*asked, *(name for name in found if name not in asked)]:
-        if found.get(name) != asked.get(name):
-            raise UsageError(
-                f"{folder}: scores of {name} {found.get(name)}, asked for {asked.get(name)}; "
-                "give the folder of this run, split and checkpoint"
-            )
+        found = read_facts_of_scores(folder / "summary.json")
+    except DataError as error:
+        raise DataError(f"{error}; run `crossvox evaluate` first") from error
+    if difference := first_difference(found, asked):
+        raise UsageError(
+            f"{folder}: {difference}; give the folder of this run, split and checkpoint"
+        )
     return read_cases(folder / "cases.csv")
 
 

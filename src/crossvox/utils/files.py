@@ -7,6 +7,7 @@ import errno
 import functools
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,6 +86,14 @@ def require_folder(path: Path | str) -> None:
     require_writable(path)
 
 
+def require_file_name(option: str, name: str) -> None:
+    """Raise `UsageError` unless a text can be part of a file's name on any system."""
+    if not re.fullmatch(r'[^\s./\\:*?"<>|\x00-\x1f][^/\\:*?"<>|\x00-\x1f]{0,99}', name):
+        raise UsageError(
+            f"{option} {name!r} can be no file's name; give letters, digits, - and _ for example"
+        )
+
+
 def require_writable(path: Path | str) -> None:
     """Raise `OSError` if a folder cannot be written to, or made if there is none."""
     place = Path(path).absolute()
@@ -101,6 +110,24 @@ def real_path(path: Path | str) -> Path:
     Unlike `Path.resolve` it accepts links in a circle; opening such a file raises the error.
     """
     return Path(os.path.realpath(path))
+
+
+def logical_path(path: Path | str) -> Path:
+    """Return the absolute path without `.` and `..`, with links as the user gave them.
+
+    A link may stand for a folder that is named after a patient, so nothing may be named after what
+    a link leads to. The shell knows by which links it came to the working folder (`PWD`).
+
+    Raises:
+        UsageError: the path steps back over a link (`link/..`), so its name is not the user's.
+    """
+    here = Path(os.environ.get("PWD", ""))
+    if not (here.is_absolute() and here.is_dir() and here.samefile(".")):
+        here = Path.cwd()
+    plain = Path(os.path.normpath(here / path))
+    if real_path(plain) != real_path(path):
+        raise UsageError(f"{path} leads back over a link; give the folder by its own name")
+    return plain
 
 
 def sha256(path: Path | str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import sys
 import tempfile
@@ -17,8 +18,9 @@ from crossvox.data.checks import Problem, check_manifest
 from crossvox.data.checks.overlap import Overlap, measure_overlaps, overlap_problems
 from crossvox.data.formats.nifti import read_image, read_label
 from crossvox.data.manifest import Case, Manifest
+from crossvox.errors import UsageError
 from crossvox.figures.overlays import overlay
-from crossvox.figures.style import stack_pictures
+from crossvox.figures.style import read_mark, stack_pictures
 from crossvox.utils.files import require_folder
 from crossvox.workflows.messages import Echo
 
@@ -80,8 +82,17 @@ def draw_cases(
         folder: for the pictures.
         without: (case id, modality) of scans to leave out because they have an error.
         echo: takes the lines for the user, among them the scans left out.
+
+    Raises:
+        UsageError: a file there that is no picture of this data set would be lost.
     """
     require_folder(folder)
+    mark = hashlib.sha256(str(manifest.path and manifest.path.absolute()).encode()).hexdigest()[:16]
+    for file in (folder / f"{case.id}.png" for case in manifest.cases):
+        if file.exists() and read_mark(file) != mark:
+            raise UsageError(
+                f"{file}: is there already, and not of {manifest.location}; give another folder"
+            )
     drawn = 0
     quiet = not sys.stdout.isatty()
     for case in track(manifest.cases, "drawing", disable=quiet, transient=True):
@@ -90,12 +101,14 @@ def draw_cases(
             left_out = ", ".join(m for m in case.images if m not in modalities)
             echo(f"{case.id}: {left_out} not drawn because of errors")
         if modalities:
-            _draw_case(manifest, case, modalities, folder / f"{case.id}.png")
+            _draw_case(manifest, case, modalities, folder / f"{case.id}.png", mark)
             drawn += 1
     echo(f"{folder}: {drawn} {'picture' if drawn == 1 else 'pictures'}")
 
 
-def _draw_case(manifest: Manifest, case: Case, modalities: Sequence[str], path: Path) -> None:
+def _draw_case(
+    manifest: Manifest, case: Case, modalities: Sequence[str], path: Path, mark: str
+) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         pictures = []
         for modality in modalities:
@@ -115,4 +128,4 @@ def _draw_case(manifest: Manifest, case: Case, modalities: Sequence[str], path: 
                 title=f"{case.id}, {modality}" + ("" if label else ", unlabelled"),
                 orientation="".join(nib.aff2axcodes(scan.grid.affine)),
             )
-        stack_pictures(pictures, path)
+        stack_pictures(pictures, path, mark)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -53,6 +54,12 @@ class Run:
     def preprocessing(self) -> Preprocessing:
         """The preprocessing of the run's scans."""
         return self.plan.preprocessing
+
+    @property
+    def mark(self) -> str:
+        """Sixteen hexadecimal digits that tell this run from others, wherever it lies."""
+        content = [read_facts(self.path).get("started"), self.config.to_dict(), self.document()]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def checkpoint(self, name: str) -> Path:
         """Return the file of the checkpoint `best` or `last`; raise `UsageError` without one."""

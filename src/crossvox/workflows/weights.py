@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -65,19 +66,30 @@ def convert_weights(path: Path, out: Path) -> Path:
     The header of the new file says what they are and where they come from.
 
     Raises:
-        UsageError: `out` is no .safetensors file, or the file itself.
+        UsageError: `out` is no .safetensors file, the file itself, or another that would be lost.
         DataError: see `inspect_weights`.
     """
     if out.suffix != ".safetensors" or out.is_dir():
         raise UsageError(f"{out}: --out must name a .safetensors file")
     if out.resolve() == path.resolve():
         raise UsageError(f"{out}: is the file to be converted; give another --out")
+    if out.exists() and _read_metadata(out).get("source_sha256") != sha256(path):
+        raise UsageError(f"{out}: is there already, and not made of {path}; give another --out")
     weights = read_weights(path)
     tensors = {name: t.contiguous().clone() for name, t in weights.tensors.items()}
     facts = {"source": path.name, "source_sha256": sha256(path), **_facts(weights)}
     with atomic_path(out) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt", **facts})
     return out
+
+
+def _read_metadata(path: Path) -> Mapping[str, str]:
+    """Return what the header of a safetensors file says; nothing for any other file."""
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError):
+        return {}
 
 
 def read_initial_weights(config: RunConfig, modalities: Mapping[str, object]) -> InitialWeights:

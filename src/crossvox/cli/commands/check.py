@@ -7,6 +7,8 @@ from pathlib import Path
 from crossvox.cli.parser import add_root, new_parser, parse
 from crossvox.data.checks import format_problems, has_errors
 from crossvox.data.checks.overlap import describe_overlaps
+from crossvox.errors import UsageError
+from crossvox.utils.documents import parse_json
 from crossvox.utils.files import atomic_write
 from crossvox.workflows.check import check_dataset, draw_cases
 
@@ -23,6 +25,8 @@ def check_command(argv: list[str]) -> int:
         help="also draw every case with its labels, as CASE.png in this folder",
     )
     values = parse(parser, argv)
+    if values["json"] is not None:
+        _require_own(values["json"])
     result = check_dataset(values["dataset"], values["root"])
     if values["json"] is not None:
         atomic_write(values["json"], result.to_json())
@@ -30,3 +34,15 @@ def check_command(argv: list[str]) -> int:
     if result.manifest and values["overlay"] is not None:
         draw_cases(result.manifest, values["overlay"], result.faulty)
     return int(has_errors(result.problems))
+
+
+def _require_own(file: Path) -> None:
+    """Raise `UsageError` if a file is there that no check wrote, such as the manifest itself."""
+    if not file.exists():
+        return
+    try:
+        known = parse_json(file.read_text(encoding="utf-8")).keys() == {"problems", "overlaps"}
+    except (ValueError, AttributeError, IsADirectoryError):
+        known = False
+    if not known:
+        raise UsageError(f"--json {file}: is there already, and no list of problems; name another")

@@ -32,6 +32,9 @@ def predict_command(argv: list[str]) -> int:
         metavar="MODALITY=FILE",
     )
     parser.add_argument(
+        "--name", type=str, help="of the results of --image; default: the scan's own name"
+    )
+    parser.add_argument(
         "--fused",
         action=BooleanOptionalAction,
         help="one label map of all registered scans of a subject (default where a run's scans are "
@@ -50,8 +53,10 @@ def predict_command(argv: list[str]) -> int:
     outputs = Outputs(values["save_probabilities"], values["save_uncertainty"], values["dicom_seg"])
     options = replace(read_options(values), maps=_MAPS[values["fused"]])
     if images:
-        predict_images(values["run"], images, values["out"], options, outputs)
+        predict_images(values["run"], images, values["out"], options, outputs, name=values["name"])
         return 0
+    if values["name"] is not None:
+        raise UsageError("--name: a data set's results are named after its cases; give --image")
     if values["dicom_seg"]:
         raise UsageError("--dicom-seg: the scans of a data set are NIfTI files; give --image")
     required(values, "split")

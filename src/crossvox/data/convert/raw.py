@@ -9,6 +9,7 @@ from pathlib import Path
 
 from crossvox.data.manifest import Case, Manifest
 from crossvox.errors import DataError, UsageError
+from crossvox.utils.files import logical_path
 
 SUFFIXES = (".nii.gz", ".nii")
 
@@ -87,7 +88,7 @@ def require_source(folder: Path) -> Path:
     """Return a folder's absolute path; raises `UsageError` if there is no such folder."""
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; name the one that holds the data set")
-    return folder.absolute()
+    return logical_path(folder)
 
 
 def nothing_found(folder: Path, expected: str) -> UsageError:

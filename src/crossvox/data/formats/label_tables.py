@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 from nibabel.nifti1 import Nifti1Extension
 
+from crossvox.errors import UsageError
 from crossvox.utils.files import atomic_write
 from crossvox.utils.palette import class_rgb
 
@@ -63,8 +64,23 @@ def itksnap_table(ids: Mapping[str, int]) -> str:
 
 def write_label_tables(folder: Path, ids: Mapping[str, int]) -> None:
     """Write `labels.ctbl` and `labels.itksnap.txt` into `folder`."""
-    atomic_write(folder / SLICER_TABLE, slicer_table(ids))
-    atomic_write(folder / ITKSNAP_TABLE, itksnap_table(ids))
+    for name, text in _tables(ids).items():
+        atomic_write(folder / name, text)
+
+
+def require_same_tables(folder: Path, ids: Mapping[str, int]) -> None:
+    """Raise `UsageError` if tables in `folder` name other ids, which are those of other results."""
+    for name, text in _tables(ids).items():
+        file = folder / name
+        if file.exists() and file.read_bytes() != text.encode():
+            raise UsageError(
+                f"{file}: names the classes of other results ({', '.join(ids)} are this run's); "
+                "give another --out"
+            )
+
+
+def _tables(ids: Mapping[str, int]) -> dict[str, str]:
+    return {SLICER_TABLE: slicer_table(ids), ITKSNAP_TABLE: itksnap_table(ids)}
 
 
 def _rows(ids: Mapping[str, int]) -> Iterator[tuple[str, int, tuple[int, int, int]]]:

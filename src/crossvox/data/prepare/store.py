@@ -198,7 +198,7 @@ class Store:
 
 def _identity(source: Path) -> dict[str, Any]:
     """Return name, path, size and time of a file; size and time are None if there is none."""
-    identity: dict[str, Any] = {"name": source.name, "path": str(source.resolve())}
+    identity: dict[str, Any] = {"name": source.name, "path": str(source.absolute())}
     try:
         status = source.stat()
     except OSError:

@@ -16,7 +16,7 @@ from crossvox.data.formats.nifti import Scan, Volume, read_image
 from crossvox.data.geometry import Grid
 from crossvox.data.manifest import Case, Manifest
 from crossvox.errors import UsageError
-from crossvox.evaluation.scores import Summary, write_scores
+from crossvox.evaluation.scores import Summary, require_same_scores, write_scores
 from crossvox.figures import overlay
 from crossvox.inference.ensemble import require_known_modalities
 from crossvox.training.record import read_facts
@@ -110,8 +110,8 @@ def evaluate(
         The summary (`crossvox.evaluation.scores.summarise`).
 
     Raises:
-        UsageError: no labelled case in the split, other classes or modalities, no checkpoint, or
-            more memory would be needed than there is.
+        UsageError: no labelled case in the split, other classes or modalities, no checkpoint,
+            scores of another evaluation in `out`, or more memory would be needed than there is.
         DataError: scans or labels have errors; nothing is written then.
     """
     require_folder(out)
@@ -126,6 +126,8 @@ def evaluate(
     used = {(case.id, modality) for case in cases for modality in case.labels}
     report_problems(check(manifest, used, splits=(split,)), echo)
     predictor = Predictor(*paths, options=scored_maps(run, options))
+    facts = evaluation_facts(predictor.runs, manifest, split, options) | scenario.facts()
+    require_same_scores(out, facts)
     require_memory(predictor, [case.images for case in cases], options.memory_limit, echo)
     rows = []
     for scored in score_cases(
@@ -138,8 +140,7 @@ def evaluate(
         if overlays:
             _draw_overlays(scored, run.task.classes, out / "overlays")
         echo(str(scored))
-    facts = evaluation_facts(predictor.runs, manifest, split, options)
-    return write_scores(out, rows, facts | scenario.facts())
+    return write_scores(out, rows, facts)
 
 
 def scored_maps(run: Run, options: Options) -> Options:
@@ -162,7 +163,7 @@ def require_same_problem(run: Run, manifest: Manifest) -> None:
 def evaluation_facts(
     runs: Sequence[Run], manifest: Manifest, split: str, options: Options
 ) -> dict[str, Any]:
-    """Describe what was scored. All but method and seed must agree for runs to be averaged.
+    """Describe what was scored. All but method, seed and mark must agree for runs to be averaged.
 
     Args:
         runs: the run, or the members of an ensemble.
@@ -187,7 +188,9 @@ def evaluation_facts(
     if len(runs) > 1:
         facts["ensemble"] = len(runs)
     facts |= {k: v for k in ("largest", "weigh") if (v := getattr(options, k)) is not None}
-    return {**facts, "tta": True} if options.tta else facts
+    if options.tta:
+        facts["tta"] = True
+    return {**facts, "mark": _joined([run.mark for run in runs])}
 
 
 def _draw_overlays(scored: ScoredCase, classes: Sequence[str], folder: Path) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from crossvox.data.formats.dicom.seg import write_dicom_seg
-from crossvox.data.formats.label_tables import write_label_tables
-from crossvox.data.formats.nifti import write_label
+from crossvox.data.formats.label_tables import require_same_tables, write_label_tables
+from crossvox.data.formats.nifti import read_origin, write_label
 from crossvox.data.formats.probability_maps import Region, probability_writer
+from crossvox.errors import UsageError
 from crossvox.evaluation.volumes import append_volumes, measure_volumes, read_volumes
 from crossvox.inference.ensemble import Ensemble, Prediction
 from crossvox.inference.slabs import SlabCallback, entropy
@@ -21,6 +22,7 @@ from crossvox.workflows.prediction.scans import InputScan
 VOLUMES = "volumes.csv"
 PROBABILITIES, UNCERTAINTY, DICOM = "_probabilities.nii.gz", "_uncertainty.nii.gz", ".seg.dcm"
 """Endings of the files beside a label map, in place of its own `.nii.gz`."""
+_ELSEWHERE = "give another --out or, with --image, a --name"
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,35 @@ class Target:
         return file.with_name(file.name.removesuffix(".nii.gz") + ending)
 
 
+def require_free_names(targets: Iterable[Target], ids: Mapping[str, int]) -> None:
+    """Refuse to replace anything but earlier results of the same scans, before any work.
+
+    Args:
+        targets: everything that is to be written.
+        ids: class name → id in the label maps.
+
+    Raises:
+        UsageError: a result would take the place of another scan's, or of any other file.
+        DataError: `volumes.csv` there is another table.
+    """
+    taken: set[Path] = set()
+    for target in targets:
+        for name, file in target.files.items():
+            if file in taken:
+                raise UsageError(f"{file}: would be the result of two scans; {_ELSEWHERE}")
+            taken.add(file)
+            origin = read_origin(file) if file.exists() else None
+            if file.exists() and origin != target.scan(name).mark:
+                what = "the result of another scan" if origin else "no result of this scan"
+                raise UsageError(f"{file}: is there already and {what}; {_ELSEWHERE}")
+            for beside in (target.beside(name, e) for e in (PROBABILITIES, UNCERTAINTY, DICOM)):
+                if beside.exists() and origin is None:
+                    raise UsageError(f"{beside}: is there already, without {file}; {_ELSEWHERE}")
+        if target.table.exists():
+            read_volumes(target.table)
+        require_same_tables(target.table.parent, ids)
+
+
 def predict_to_files(
     ensemble: Ensemble, target: Target, ids: Mapping[str, int], outputs: Outputs
 ) -> Prediction:
@@ -87,10 +118,9 @@ def predict_to_files(
         outputs: what to write beside the label maps.
 
     Raises:
-        UsageError, DataError: as `Ensemble.predict`; or `volumes.csv` there is another table.
+        UsageError, DataError: as `Ensemble.predict` and `require_free_names`.
     """
-    if target.table.exists():
-        read_volumes(target.table)  # refuses another table before any work
+    require_free_names([target], ids)
     callbacks: dict[str, list[SlabCallback]] = {name: [] for name in target.files}
     with contextlib.ExitStack() as files:
         for name in target.files:
@@ -137,7 +167,7 @@ def _write_labels(
         scan, labels, affine = target.scan(name), prediction.labels[name], prediction.affines[name]
         if outputs.dicom_seg and scan.series:
             write_dicom_seg(target.beside(name, DICOM), labels, affine, list(ids), scan.series)
-        write_label(file, labels, ids, scan.geometry)
+        write_label(file, labels, ids, scan.geometry, scan.mark)
         facts = {"file": file.name, "case": target.case, "modality": name}
         rows += measure_volumes(labels, affine, list(ids), **facts)
         write_label_tables(file.parent, ids)

@@ -19,10 +19,16 @@ from crossvox.inference.ensemble import Ensemble, Maps, require_known_modalities
 from crossvox.inference.model import Largest, TrainedModel
 from crossvox.training.checkpoint import load_weights
 from crossvox.training.compute import Accelerator, Compute, launch_fabric
-from crossvox.utils.files import real_path, require_folder
+from crossvox.utils.files import real_path, require_file_name, require_folder
 from crossvox.workflows.messages import Echo, report_problems
 from crossvox.workflows.prediction.memory import require_memory
-from crossvox.workflows.prediction.outputs import LABELS_ONLY, Outputs, Target, predict_to_files
+from crossvox.workflows.prediction.outputs import (
+    LABELS_ONLY,
+    Outputs,
+    Target,
+    predict_to_files,
+    require_free_names,
+)
 from crossvox.workflows.prediction.scans import InputScan
 from crossvox.workflows.run import Run
 
@@ -130,8 +136,11 @@ def predict_images(
     options: Options = Options(),
     outputs: Outputs = LABELS_ONLY,
     echo: Echo = print,
+    name: str | None = None,
 ) -> list[Path]:
     """Segment the scans of one subject, and write `<scan's name>_<modality>.nii.gz` for each.
+
+    Results of the same scans in `out` are replaced, results of other scans never.
 
     >>> predict_images(Path("runs/first"), {"ct": Path("scan.nii.gz")}, Path("segmented"))
     [PosixPath('segmented/scan_ct.nii.gz')]
@@ -147,16 +156,19 @@ def predict_images(
         options: checkpoint, overlap, mirroring and device.
         outputs: what to write beside the label maps.
         echo: takes the lines for the user.
+        name: of the results, in place of the scans' names.
 
     Returns:
         The label maps written.
 
     Raises:
-        UsageError: a modality that the run does not know, no checkpoint, an extra is missing, or
-            more memory would be needed than there is.
+        UsageError: a modality that the run does not know, no checkpoint, an extra is missing, a
+            result would replace another scan's, or more memory would be needed than there is.
         DataError: a scan has errors; nothing is written then.
     """
     require_folder(out)
+    if name is not None:
+        require_file_name("--name", name)
     if outputs.dicom_seg:
         require_dicom()
     paths = distinct_runs(paths)
@@ -169,13 +181,14 @@ def predict_images(
     report_problems(check_images({m: scan.path for m, scan in scans.items()}, volumes), echo)
     predictor = Predictor(*paths, options=options)
     scan_of = predictor.scan_of(scans)
-    files = {name: out / f"{scans[m].name}_{name}.nii.gz" for name, m in scan_of.items()}
+    files = {key: out / f"{name or scans[m].name}_{key}.nii.gz" for key, m in scan_of.items()}
     inputs = {real_path(scan.path) for scan in scans.values()}
     for file in files.values():
         if real_path(file) in inputs:
             raise UsageError(f"{file}: would overwrite the scan of that name; give another --out")
+    target = Target(name or next(iter(scans.values())).name, scans, files, scan_of)
+    require_free_names([target], predictor.ids)
     require_memory(predictor, [subject], options.memory_limit, echo)
-    target = Target(next(iter(scans.values())).name, scans, files, scan_of)
     return _predict(predictor, target, outputs, echo)
 
 
@@ -203,14 +216,15 @@ def predict_split(
         require_known_modalities(task, case.images)
     report_problems(check(manifest, (), splits=(split,)), echo)
     predictor = Predictor(*paths, options=options)
-    require_memory(predictor, [case.images for case in cases], options.memory_limit, echo)
-    written = []
+    targets = []
     for case in cases:
         scan_of = predictor.scan_of(case.images)
         files = {name: out / f"{case.id}_{name}.nii.gz" for name in scan_of}
         scans = {m: InputScan.from_path(path) for m, path in case.images.items()}
-        written += _predict(predictor, Target(case.id, scans, files, scan_of), outputs, echo)
-    return written
+        targets.append(Target(case.id, scans, files, scan_of))
+    require_free_names(targets, predictor.ids)
+    require_memory(predictor, [case.images for case in cases], options.memory_limit, echo)
+    return [file for target in targets for file in _predict(predictor, target, outputs, echo)]
 
 
 def distinct_runs(paths: Path | Sequence[Path]) -> tuple[Path, ...]:

@@ -60,7 +60,8 @@ def rank_cases(
         The candidates, in the order of the file.
 
     Raises:
-        UsageError: nothing is left to label, other modalities, no checkpoint.
+        UsageError: nothing is left to label, other modalities, no checkpoint, or `out` is another
+            file that would be lost.
         DataError: scans have errors; nothing is written then.
     """
     require_writable(out.parent)
@@ -72,6 +73,7 @@ def rank_cases(
                 f"{manifest.location}: modality '{modality}' is none of this run's; "
                 f"choose from {', '.join(run.task.modalities)}"
             )
+    _require_same_table(out, manifest)
     used = run.selection.labels
     scans = [(case, modality) for case in cases for modality in case.images]
     labelled = [scan for scan in scans if (scan[0].id, scan[1]) in used]
@@ -91,6 +93,19 @@ def rank_cases(
     first = ranked[0].candidate
     echo(f"{out}: {len(ranked)} scans, first {first.case} {first.modality}")
     return ranked
+
+
+def _require_same_table(out: Path, manifest: Manifest) -> None:
+    """Raise `UsageError` if a file is there that is no earlier ranking of these scans."""
+    if not out.exists():
+        return
+    scans = {(case.id, modality) for case in manifest.split("train") for modality in case.images}
+    with open(out, newline="", encoding="utf-8", errors="replace") as file:
+        rows = list(csv.reader(file))
+    if rows[:1] != [list(COLUMNS)] or not {tuple(row[1:3]) for row in rows[1:]} <= scans:
+        raise UsageError(
+            f"{out}: is there already, and no ranking of these scans; give another --out"
+        )
 
 
 def _features_by_modality(candidates: Sequence[Candidate]) -> dict[str, list[np.ndarray]]:

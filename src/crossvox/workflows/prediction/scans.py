@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 from crossvox.data.formats.dicom.series import choose_series, read_series
 from crossvox.data.formats.nifti import Volume, read_header
 from crossvox.data.geometry import Grid
+from crossvox.utils.files import logical_path, sha256_once
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class InputScan:
     Attributes:
         path: as it was given.
         name: what its results are named after: the file's name without .nii or .nii.gz, or the
-            DICOM folder's name.
+            DICOM folder's name, as the user gave it.
         image: the NIfTI file, or the volume of the DICOM series.
         series: the DICOM files, in the order of the slices; empty for NIfTI.
     """
@@ -53,7 +56,17 @@ class InputScan:
         # conversion give the same result.
         affine = stack.grid.affine.astype(np.float32).astype(np.float64)
         volume = Volume(stack.data, Grid(stack.grid.shape, affine))
-        return cls(path, folder.resolve().name, volume, stack.files)
+        return cls(path, logical_path(folder).name, volume, stack.files)
+
+    @functools.cached_property
+    def mark(self) -> str:
+        """Sixteen hexadecimal digits that tell this scan from others, and nothing else of it."""
+        if not isinstance(self.image, Volume):
+            return sha256_once(self.image)[:16]
+        digest = hashlib.sha256(self.image.grid.affine.tobytes())
+        # Series are read in such an order that this is a view.
+        digest.update(np.ascontiguousarray(self.image.data.T).data)
+        return digest.hexdigest()[:16]
 
     @property
     def geometry(self) -> Path | Grid:

@@ -11,7 +11,12 @@ from crossvox.data.formats.nifti.scans import (
     read_image,
     read_label,
 )
-from crossvox.data.formats.nifti.writer import header_like, write_label, write_volume
+from crossvox.data.formats.nifti.writer import (
+    header_like,
+    read_origin,
+    write_label,
+    write_volume,
+)
 
 __all__ = [
     "NiftiFile",
@@ -27,6 +32,7 @@ __all__ = [
     "read_image",
     "read_label",
     "read_nifti",
+    "read_origin",
     "write_label",
     "write_volume",
 ]

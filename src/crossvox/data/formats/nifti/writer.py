@@ -18,9 +18,15 @@ GEOMETRY_FIELDS = (
     *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
 )
 """Header fields that place the voxels in the world."""
+TEXT_FIELDS = ("data_type", "db_name", "descrip", "aux_file", "intent_name")
+"""Header fields of free text. They may name a patient, so no result takes them over."""
+ORIGIN = "crossvox, of scan "
+"""Begins the description in a result's header; the scan's mark follows."""
 
 
-def write_label(path: Path, indices: np.ndarray, ids: Mapping[str, int], like: Path | Grid) -> None:
+def write_label(
+    path: Path, indices: np.ndarray, ids: Mapping[str, int], like: Path | Grid, origin: str = ""
+) -> None:
     """Write class indices as a label map with the geometry of a scan, bit for bit.
 
     The header also names and colours the classes (`label_tables.label_extension`).
@@ -30,6 +36,7 @@ def write_label(path: Path, indices: np.ndarray, ids: Mapping[str, int], like: P
         indices: (X, Y, Z) class indices on the scan's grid.
         ids: class name → id to write.
         like: the scan's NIfTI file, or its grid if there is no such file.
+        origin: mark of the scan, kept in the header (`read_origin`).
 
     >>> write_label(Path("label.nii.gz"), indices, {"liver": 6}, like=Path("scan.nii.gz"))
     """
@@ -39,6 +46,8 @@ def write_label(path: Path, indices: np.ndarray, ids: Mapping[str, int], like: P
         dtype = np.int32
     header = header_like(like, dtype)
     header.extensions.append(label_extension(ids))
+    if origin:
+        header["descrip"] = f"{ORIGIN}{origin}".encode()
     data = table.astype(dtype)[indices].reshape(header.get_data_shape())
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     image = kind(data, None, header)
@@ -47,6 +56,14 @@ def write_label(path: Path, indices: np.ndarray, ids: Mapping[str, int], like: P
         image.header[name] = header[name]
     with atomic_path(path) as temporary:
         nib.save(image, temporary)
+
+
+def read_origin(path: Path) -> str | None:
+    """Return the mark of the scan that a label map was made of; None for any other file."""
+    header = read_nifti(path, voxels=False).header
+    text = b"" if header is None else bytes(header.fields["descrip"].item())
+    is_known = text.startswith(ORIGIN.encode())
+    return text.removeprefix(ORIGIN.encode()).decode("ascii", "replace") if is_known else None
 
 
 def write_volume(path: Path, data: np.ndarray, grid: Grid) -> None:
@@ -84,4 +101,7 @@ def header_like(like: Path | Grid, dtype: type) -> nib.Nifti1Header:
     header.set_data_offset(0)  # set anew when the file is written
     header.set_slope_inter(1, 0)
     header["cal_min"], header["cal_max"] = 0, 0
+    for name in TEXT_FIELDS:
+        if name in header:
+            header[name] = b""
     return header
