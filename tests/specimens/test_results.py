@@ -17,6 +17,8 @@ from crossvox.figures.style import stack_pictures
 from fixtures.files.dicom import write_series
 from fixtures.run import refused, trained
 
+pytestmark = pytest.mark.specimen("results")
+
 PATIENT = "Mustermann_Erika"
 
 
