@@ -1,4 +1,4 @@
-"""One run of a benchmark's grid: its files, its state and the commands that are still to run."""
+"""The runs of a benchmark's grid: their files, their state and the commands still to run."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from crossvox.workflows.prediction.evaluate import Scenario
 PLAIN = ""
 """Name of the test without any change."""
 
+TRAINED = "trained"
+"""What a command that trains does."""
+
 
 @dataclass(frozen=True)
 class MethodInfo:
@@ -34,34 +37,20 @@ class MethodInfo:
     adaptation: str
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One run of the grid, and its tests.
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A run that is trained in a folder of its own.
 
     Attributes:
         name: unique in the grid; also the folder's name.
-        folder: holds all files of the cell.
-        row, dataset, labels, seed, backbone: place in the grid.
+        folder: holds all files.
         config: every setting of the run.
-        tests: variant → what the method is given at test.
-        scored: split and checkpoint.
-        info: properties of the method.
-        files: name → file, the scans and labels that the tests read.
-        derived: manifest that only this row uses and that must be written first, if any.
+        derived: manifest that must be written first, if any.
     """
 
     name: str
     folder: Path
-    row: MethodRow
-    dataset: str
-    labels: str
-    seed: int
-    backbone: str
     config: RunConfig
-    tests: Mapping[str, Scenario]
-    scored: Mapping[str, str]
-    info: MethodInfo
-    files: Mapping[str, Path]
     derived: Manifest | None = None
 
     @property
@@ -84,6 +73,56 @@ class Cell:
         """File that exists when the run is trained; holds its cost."""
         return self.folder / "trained.json"
 
+    @property
+    def is_trained(self) -> bool:
+        """True if the run is finished."""
+        return self.training_cost.exists() and self.is_begun
+
+    @property
+    def is_begun(self) -> bool:
+        """True if the run has been started."""
+        return (self.run / "config.yaml").exists()
+
+    def forget(self) -> None:
+        """Remove the results of an earlier training."""
+        self.training_cost.unlink(missing_ok=True)
+
+    def commands(self) -> Iterator[tuple[str, list[str]]]:
+        """Yield what is still to run: (`TRAINED` or a variant, arguments of `crossvox`)."""
+        if not self.is_trained:
+            resumed = ["--resume", str(self.run), *self._root]
+            fresh = ["--config", str(self.folder / "settings.yaml")]
+            yield TRAINED, ["train", *(resumed if self.is_begun else fresh)]
+
+    @property
+    def _root(self) -> list[str]:
+        return ["--root", str(self.config.root)] if self.config.root else []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell(Training):
+    """One run of the grid, and its tests.
+
+    Attributes:
+        row, dataset, labels, seed, backbone: place in the grid.
+        tests: variant → what the method is given at test.
+        scored: split and checkpoint.
+        info: properties of the method.
+        files: name → file, the scans and labels that the tests read.
+        start: the run that this one begins from; None without.
+    """
+
+    row: MethodRow
+    dataset: str
+    labels: str
+    seed: int
+    backbone: str
+    tests: Mapping[str, Scenario]
+    scored: Mapping[str, str]
+    info: MethodInfo
+    files: Mapping[str, Path]
+    start: Training | None = None
+
     def scores(self, variant: str) -> Path:
         """Return the folder of a test's scores."""
         return self.folder / "scores" / (slug(variant) or "plain")
@@ -95,16 +134,6 @@ class Cell:
     def hashes(self) -> dict[str, str]:
         """Return the SHA-256 of the files that the tests read, as they are now."""
         return {name: sha256_once(path) for name, path in self.files.items()}
-
-    @property
-    def is_trained(self) -> bool:
-        """True if the run is finished."""
-        return self.training_cost.exists() and self.is_begun
-
-    @property
-    def is_begun(self) -> bool:
-        """True if the run has been started."""
-        return (self.run / "config.yaml").exists()
 
     def is_done(self, variant: str) -> bool:
         """Return whether a test was made with the settings and files of now."""
@@ -121,9 +150,9 @@ class Cell:
         asked = {"given": None, "misalign": None, **self.scored, **self.tests[variant].facts()}
         return all(made.get(key) == value for key, value in asked.items())
 
-    def forget_tests(self) -> None:
-        """Remove the results of an earlier training."""
-        self.training_cost.unlink(missing_ok=True)
+    def forget(self) -> None:
+        """Remove the results of an earlier training, and of its tests."""
+        super().forget()
         for name in ("scores", "pictures"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
@@ -135,18 +164,14 @@ class Cell:
         return "failed" if self.failure.exists() else "open"
 
     def commands(self) -> Iterator[tuple[str, list[str]]]:
-        """Yield what is still to run: ("trained" or a variant, arguments of `crossvox`)."""
-        root = ["--root", str(self.config.root)] if self.config.root else []
-        if not self.is_trained:
-            resumed = ["--resume", str(self.run), *root]
-            fresh = ["--config", str(self.folder / "settings.yaml")]
-            yield "trained", ["train", *(resumed if self.is_begun else fresh)]
+        """Yield the training and the tests that are still to run; see `Training.commands`."""
+        yield from super().commands()
         for variant, scenario in self.tests.items():
             if not self.is_done(variant):
                 yield variant, [
                     "evaluate", str(self.run), "--data", str(self.config.data),
                     "--split", self.scored["split"], "--checkpoint", self.scored["checkpoint"],
-                    "--out", str(self.scores(variant)), *root, *_options(scenario),
+                    "--out", str(self.scores(variant)), *self._root, *_options(scenario),
                 ]  # fmt: skip
 
 

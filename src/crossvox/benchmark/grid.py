@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from crossvox.benchmark.cell import PLAIN, Cell, MethodInfo
-from crossvox.benchmark.suite import Suite, Variants, row_settings, slug, table_backbone
+import torch
+
+from crossvox.batch import Task
+from crossvox.benchmark.cell import PLAIN, Cell, MethodInfo, Training
+from crossvox.benchmark.suite import Start, Suite, Variants, row_settings, slug, table_backbone
 from crossvox.config.registry import build_method, crop_rule
 from crossvox.config.run_config import RunConfig
 from crossvox.config.settings import Settings, parse_settings
@@ -20,6 +25,7 @@ from crossvox.data.manifest.selection import select
 from crossvox.data.prepare.fingerprint import fingerprint
 from crossvox.data.prepare.plan import make_plan
 from crossvox.errors import CrossvoxError, UsageError
+from crossvox.methods.base import Method
 from crossvox.training.record import LOCATION_KEYS, read_config, read_facts
 from crossvox.utils.files import real_path, sha256, sha256_once
 from crossvox.workflows.prediction.evaluate import Scenario
@@ -55,7 +61,9 @@ def grid(suite: Suite, out: Path) -> list[Cell]:
             own = _only(manifest, row.only, out / "data", where)
             # A row's own manifest lies in `out`; its files lie where the full manifest's do.
             root = suite.root or (path.parent if row.only else None)
-            config, info = _planned(dataclasses.replace(base, root=root), own, out, where)
+            config, info, first = _planned(
+                dataclasses.replace(base, root=root), own, out, where, suite.start
+            )
             draft = Cell(
                 name="",
                 folder=out / "cells",
@@ -72,13 +80,14 @@ def grid(suite: Suite, out: Path) -> list[Cell]:
                 derived=own if row.only else None,
             )
             cells += [
-                _cell(draft, labels, seed, suite)
+                _with_start(_cell(draft, labels, seed, suite), first)
                 for labels, seed in itertools.product(suite.labels, suite.seeds)
             ]
     # If time runs out, the first seeds are complete.
     cells.sort(key=lambda cell: suite.seeds.index(cell.seed))
-    for cell in cells:
-        _refuse_changed(cell)
+    starts = {cell.start.folder: cell.start for cell in cells if cell.start is not None}
+    for run in (*starts.values(), *cells):
+        _refuse_changed(run)
     return cells
 
 
@@ -160,19 +169,78 @@ def _only(manifest: Manifest, which: str, folder: Path, where: str) -> Manifest:
 
 
 def _planned(
-    config: RunConfig, manifest: Manifest, out: Path, where: str
-) -> tuple[RunConfig, MethodInfo]:
-    """Return the settings with data set and shared store, and the method's properties."""
+    config: RunConfig, manifest: Manifest, out: Path, where: str, start: Start | None
+) -> tuple[RunConfig, MethodInfo, RunConfig | None]:
+    """Return the settings with data set and shared store, and the method's properties.
+
+    Third come the settings of the run to begin from, if the suite has a start.
+    """
     try:
         rule = crop_rule(config.backbone)
         plan = make_plan(fingerprint(manifest), manifest, config.budget, rule)
-        method = build_method(plan.task, config)
+        with torch.device("meta"):
+            method = build_method(plan.task, config)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None
     assert manifest.path is not None
     config = dataclasses.replace(config, data=manifest.path, out=out / "cells").absolute()
     config = dataclasses.replace(config, store=store_path(config, manifest, plan))
-    return config, MethodInfo(method.n_parameters, method.uses_unlabelled, method.adaptation)
+    adaptation, first = method.adaptation, None
+    if start is not None:
+        first = _start_config(config, start, plan.task, method)
+        if first.method["name"] != start.method:
+            own = f"own start: {start.steps} steps of {method.name} itself"
+            adaptation = f"{adaptation}; {own}" if adaptation else own
+    return config, MethodInfo(method.n_parameters, method.uses_unlabelled, adaptation), first
+
+
+def _start_config(config: RunConfig, start: Start, task: Task, method: Method) -> RunConfig:
+    """Return the settings of the run that a row begins from, those of the row but for the method.
+
+    If the start's method has no network that the row's could take, it is the row's own.
+    """
+    fit = dataclasses.replace(config.fit, steps=start.steps, validations=0)
+    first = dataclasses.replace(config, method={"name": start.method, **start.options}, fit=fit)
+    try:
+        with torch.device("meta"):
+            made = build_method(task, first)
+    except UsageError as error:
+        raise UsageError(f"start: {error}") from None
+    if any(method.roles(m).keys() & made.roles(m).keys() for m in task.modalities):
+        return first
+    return dataclasses.replace(first, method=config.method)
+
+
+def _with_start(cell: Cell, first: RunConfig | None) -> Cell:
+    """Return a cell that begins from a run with the settings of `first` and the cell's labels.
+
+    Cells with equal starts share one run. Its folder's name tells the settings apart.
+    """
+    if first is None:
+        return cell
+    own = {name: getattr(cell.config, name) for name in ("labelled", "seed", "label_draw")}
+    first = dataclasses.replace(first, **own)
+    settings = {k: v for k, v in first.to_dict().items() if k not in LOCATION_KEYS}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    only = "" if cell.derived is None else "-" + "-".join(cell.derived.modalities)
+    parts = [
+        cell.dataset + only,
+        first.method["name"],
+        first.backbone["name"],
+        f"labels-{first.labelled}",
+        f"seed-{first.seed}",
+        digest,
+    ]
+    name = "_".join(slug(part) for part in parts)
+    folder = cell.folder.parent.parent / "starts" / name
+    start = Training(
+        name=name,
+        folder=folder,
+        config=dataclasses.replace(first, out=folder / "run"),
+        derived=cell.derived,
+    )
+    config = dataclasses.replace(cell.config, start_from=start.run)
+    return dataclasses.replace(cell, start=start, config=config)
 
 
 def _cell(draft: Cell, labels: str, seed: int, suite: Suite) -> Cell:
@@ -195,7 +263,7 @@ def _cell(draft: Cell, labels: str, seed: int, suite: Suite) -> Cell:
     )
 
 
-def _refuse_changed(cell: Cell) -> None:
+def _refuse_changed(cell: Training) -> None:
     """Raise `UsageError` if the folder holds a run of other settings or other data."""
     if not cell.is_begun:
         return
@@ -210,6 +278,8 @@ def _refuse_changed(cell: Cell) -> None:
     changed = [
         name for key in now if key not in LOCATION_KEYS for name in _changes(key, before, now)
     ]
+    if _start_name(before["start_from"]) != _start_name(now["start_from"]):
+        changed.append("start")
     if _data_changed(cell):
         changed.append("data set")
     if changed:
@@ -229,7 +299,12 @@ def _changes(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> lis
     return [f"{key}.{k}" for k in one | two if one.get(k) != two.get(k)]
 
 
-def _data_changed(cell: Cell) -> bool:
+def _start_name(run: str | None) -> str:
+    """Return the name of the run that another one begins from, wherever the folder lies."""
+    return "" if run is None else Path(run).parent.name
+
+
+def _data_changed(cell: Training) -> bool:
     """Return whether the manifest or a file of the run has changed since the run began."""
     path, began = cell.config.data, read_facts(cell.run).get("data", {})
     if cell.derived is not None:

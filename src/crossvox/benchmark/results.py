@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +25,8 @@ CELL_COLUMNS = (
     "pretrained_on", "adaptation", "parameters", "train_seconds", "cpu_seconds", "peak_mb",
     "attempts", "jobs", "threads", "crossvox", "torch", "commit", "log",
 )  # fmt: skip
-"""Columns of `cells.csv`, a line per run. `cpu_seconds` are the last attempt's, with scoring."""
+"""Columns of `cells.csv`, a line per run. `cpu_seconds` are the last attempt's, with scoring. Both
+times count the run that a cell begins from."""
 
 TEXTS = ("suite", "data", "labels", "backbone", "variant", "row", "method", "case", "modality",
          "class")  # fmt: skip
@@ -83,6 +85,7 @@ def write_results(suite: Suite, cells: Sequence[Cell], out: Path) -> None:
         **{key: getattr(suite, key) for key in keys},
         "seeds": list(suite.seeds),
         "settings": suite.set,
+        "start": suite.start and dataclasses.asdict(suite.start),
         "rows": {row.label: _changed_settings(row) for row in suite.methods},
     }
     atomic_write(out / "suite.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
@@ -128,7 +131,10 @@ def _cell_line(suite: Suite, cell: Cell, out: Path) -> dict[str, Any]:
     facts = read_facts(cell.run)
     trained = _read_cost(cell.training_cost)
     tested = (_read_cost(cell.test_cost(variant)) for variant in cell.tests)
-    costs = [cost for cost in (trained, *tested) if cost]
+    runs = [cell] if cell.start is None else [cell.start, cell]
+    started = [_read_cost(run.training_cost) for run in runs[:-1]]
+    costs = [cost for cost in (*started, trained, *tested) if cost]
+    fitted = [read_facts(run.run).get("timings", {}).get("fit") for run in runs]
     weights = (facts.get("weights") or {}).values()
     versions, git = facts.get("versions", {}), facts.get("git") or {}
     done = cell.state == "done"
@@ -140,7 +146,7 @@ def _cell_line(suite: Suite, cell: Cell, out: Path) -> dict[str, Any]:
         "pretrained_on": "; ".join(dict.fromkeys(w["saw"] for w in weights)),
         "adaptation": cell.info.adaptation,
         "parameters": cell.info.parameters,
-        "train_seconds": _rounded(facts.get("timings", {}).get("fit")),
+        "train_seconds": "" if None in fitted else _rounded(sum(fitted)),
         "cpu_seconds": _rounded(sum(cost["cpu"] for cost in costs)) if done else "",
         "peak_mb": _rounded(max(cost["megabytes"] for cost in costs)) if done else "",
         "attempts": 1 + len(facts.get("resumed", [])) if facts else 0,

@@ -20,7 +20,7 @@ import yaml
 from rich import progress
 from rich.console import Console
 
-from crossvox.benchmark.cell import Cell
+from crossvox.benchmark.cell import TRAINED, Cell, Training
 from crossvox.errors import UsageError, require
 from crossvox.utils.files import atomic_write, naming_errors
 from crossvox.utils.locks import Lock
@@ -127,7 +127,8 @@ def run_cells(
     """Run the cells that are not done. A failure stops only its cell and is noted in its folder.
 
     Args:
-        cells: the cells of this share; done ones are skipped, begun ones continue.
+        cells: the cells of this share; done ones are skipped, begun ones continue. The runs that
+            they begin from are trained first.
         share: how many run at once.
         launch: runs a command; None runs it as a process.
         echo: takes a line for each failure.
@@ -136,53 +137,95 @@ def run_cells(
     launcher = Launcher(share.threads)
     console = console or Console(file=sys.stderr, highlight=False)
     todo = [cell for cell in cells if cell.state != "done"]
+    untrained = (cell.start for cell in todo if not cell.is_trained and cell.start is not None)
+    starts = {start.folder: start for start in untrained if not start.is_trained}
+    work = _Work(share, launch or launcher)
     bar = _bar(console, len(cells), len(cells) - len(todo))
     with _terminable(), bar as finished:
-        pool = ThreadPoolExecutor(share.jobs)
-        waiting = {pool.submit(_run_cell, cell, share, launch or launcher) for cell in todo}
-        try:
-            while waiting:
-                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    waiting.remove(future)
-                    if not future.cancelled() and (message := future.result()):
-                        echo(message)
-                    finished()
-        finally:
-            # After Ctrl-C: start no further cell, and let the running ones save their state.
-            pool.shutdown(wait=False, cancel_futures=True)
-            launcher.stop()
-            pool.shutdown(wait=True)
-
-
-def _run_cell(cell: Cell, share: Share, launch: Launch) -> str:
-    """Run the missing commands of a cell; return why it failed or was skipped, or ""."""
-    cell.folder.mkdir(parents=True, exist_ok=True)
-    with Lock(cell.folder / "lock") as lock:
-        if not lock.acquire():
-            return f"{cell.name}: left to another process that runs it"
-        cell.failure.unlink(missing_ok=True)
-        if not cell.is_trained:
-            cell.forget_tests()
-        text = yaml.safe_dump(cell.config.to_dict(), sort_keys=False, allow_unicode=True)
-        atomic_write(cell.folder / "settings.yaml", text)
-        if cell.derived is not None and not cell.config.data.exists():
-            cell.derived.save(cell.config.data)
-        for what, arguments in cell.commands():
+        # Starts serve several cells. Another share of the grid may be at work on them.
+        for runs, wait_for_others in ((starts.values(), True), (todo, False)):
+            pool = ThreadPoolExecutor(share.jobs)
+            waiting = {pool.submit(work.run, one, wait_for_others) for one in runs}
             try:
-                cost = launch(arguments, cell.log, lock.handle)
-            except CommandError as error:
-                note = {"what": str(error), "code": error.code, "says": _last_line(cell.log)}
-                # A stopped cell has not failed; it continues next time.
-                if error.code not in (130, -signal.SIGTERM, -signal.SIGINT):
-                    atomic_write(cell.failure, json.dumps(note, ensure_ascii=False))
-                return f"{cell.name}: {note['says']} ({note['what']}); see {cell.log}"
-            place = cell.training_cost if what == "trained" else cell.test_cost(what)
-            extra: dict[str, Any] = {"jobs": share.jobs, "threads": share.threads}
-            if what != "trained":
-                extra["files"] = cell.hashes()
-            atomic_write(place, json.dumps(cost | extra))
-    return ""
+                while waiting:
+                    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        waiting.remove(future)
+                        if not future.cancelled() and (message := future.result()):
+                            echo(message)
+                        if not wait_for_others:
+                            finished()
+            finally:
+                # After Ctrl-C: start no further run, and let the running ones save their state.
+                pool.shutdown(wait=False, cancel_futures=True)
+                if waiting:
+                    work.stopping.set()
+                    launcher.stop()
+                pool.shutdown(wait=True)
+
+
+@dataclass
+class _Work:
+    """What is needed to run a cell, or the start of one.
+
+    Attributes:
+        share: how many run at once.
+        launch: runs a command.
+        stopping: set when the benchmark ends early.
+    """
+
+    share: Share
+    launch: Launch
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    def run(self, one: Training, wait_for_others: bool) -> str:
+        """Run the missing commands of a run; return why it failed or was skipped, or ""."""
+        one.folder.mkdir(parents=True, exist_ok=True)
+        with Lock(one.folder / "lock") as lock:
+            while not lock.acquire():
+                if not wait_for_others:
+                    return f"{one.name}: left to another process that runs it"
+                if self.stopping.wait(1):
+                    return ""
+            one.failure.unlink(missing_ok=True)
+            if isinstance(one, Cell) and one.start is not None and not one.start.is_trained:
+                return self._without_start(one, one.start)
+            if not one.is_trained:
+                one.forget()
+            text = yaml.safe_dump(one.config.to_dict(), sort_keys=False, allow_unicode=True)
+            atomic_write(one.folder / "settings.yaml", text)
+            if one.derived is not None and not one.config.data.exists():
+                one.derived.save(one.config.data)
+            for what, arguments in one.commands():
+                if message := self._command(one, what, arguments, lock.handle):
+                    return message
+        return ""
+
+    def _command(self, one: Training, what: str, arguments: list[str], lock: int) -> str:
+        """Run one command and note its cost, or its failure, which is returned."""
+        try:
+            cost = self.launch(arguments, one.log, lock)
+        except CommandError as error:
+            note = {"what": str(error), "code": error.code, "says": _last_line(one.log)}
+            # A stopped run has not failed; it continues next time.
+            if error.code not in (130, -signal.SIGTERM, -signal.SIGINT):
+                atomic_write(one.failure, json.dumps(note, ensure_ascii=False))
+            return f"{one.name}: {note['says']} ({note['what']}); see {one.log}"
+        place = one.training_cost
+        extra: dict[str, Any] = {"jobs": self.share.jobs, "threads": self.share.threads}
+        if what != TRAINED:
+            assert isinstance(one, Cell)
+            place, extra["files"] = one.test_cost(what), one.hashes()
+        atomic_write(place, json.dumps({**cost, **extra}))
+        return ""
+
+    def _without_start(self, cell: Cell, start: Training) -> str:
+        """Return why a cell could not begin, and note it unless its start was only stopped."""
+        says = f"the run that it begins from is not trained; see {start.log}"
+        if start.failure.exists():
+            note = {"what": "its start failed", "code": 1, "says": says}
+            atomic_write(cell.failure, json.dumps(note, ensure_ascii=False))
+        return f"{cell.name}: {says}"
 
 
 def _last_line(log: Path) -> str:

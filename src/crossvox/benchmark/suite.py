@@ -15,7 +15,8 @@ from crossvox.data.manifest import SPLITS
 from crossvox.errors import UsageError
 from crossvox.utils.documents import read_yaml
 
-GRID = ("data", "root", "out", "store", "method", "labelled", "label_draw", "seed", "preset")
+GRID = ("data", "root", "out", "store", "method", "labelled", "label_draw", "seed", "preset",
+        "start_from")  # fmt: skip
 """Settings of a run that the grid decides on; `set` must not name them."""
 
 
@@ -74,6 +75,23 @@ class Pictures:
 
 
 @dataclass(frozen=True)
+class Start:
+    """A short training from whose weights the rows begin.
+
+    A row whose method has other networks begins from as many steps of its own method.
+
+    Attributes:
+        method: name of the method.
+        steps: number of its steps.
+        options: options of the method.
+    """
+
+    method: str
+    steps: int
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Suite:
     """A grid of runs: data sets × label counts × backbones × methods × seeds.
 
@@ -95,6 +113,7 @@ class Suite:
         variants: further tests of every run.
         pictures: what to draw.
         reference: label of the row that the others are compared with.
+        start: what every row begins from; None begins from random or published weights.
     """
 
     name: str
@@ -113,6 +132,7 @@ class Suite:
     variants: Variants = Variants()
     pictures: Pictures = Pictures()
     reference: str = "cmc"
+    start: Start | None = None
 
     def __post_init__(self) -> None:
         named: tuple[tuple[str, list[Any]], ...] = (
@@ -187,6 +207,7 @@ def load_suite(path: Path, over: Mapping[str, Any] | None = None) -> Suite:
     values["backbones"] = tuple(_backbone(where, b) for b in values.get("backbones", []))
     values["variants"] = _variants(where, values.get("variants", {}))
     values["pictures"] = _pictures(where, values.get("pictures", {}))
+    values["start"] = _start(where, values.get("start"))
     if odd := [name for name, file in values.get("data", {}).items() if not isinstance(file, str)]:
         raise UsageError(f"{where}: data set '{odd[0]}' names no file; give the path of one")
     values["data"] = {
@@ -287,6 +308,23 @@ def _pictures(where: str, values: dict[str, Any]) -> Pictures:
     if not isinstance(cases, list | tuple):
         raise UsageError(f"{where}: pictures.cases is {cases!r}; expected a list of cases")
     return Pictures(tuple(str(case) for case in cases), values.get("attention", False))
+
+
+def _start(where: str, values: Any) -> Start | None:
+    if values is None:
+        return None
+    if not isinstance(values, dict) or not {"method", "steps"} <= values.keys():
+        raise UsageError(f"{where}: start is {values!r}; expected `method: NAME` and `steps: N`")
+    where = f"{where}, 'start'"
+    _keys(where, values, Start)
+    _kinds(where, values, dict, "options")
+    if type(values["steps"]) is not int or values["steps"] < 1:
+        raise UsageError(f"{where}: steps is {values['steps']!r}; expected a number from 1")
+    try:
+        find_class("method", values["method"])
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+    return Start(**values)
 
 
 def _keys(where: str, values: Mapping[str, Any], kind: type) -> None:
