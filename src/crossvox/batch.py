@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -246,6 +246,16 @@ class Batch:
             raise ValueError(f"{odd[0]} rows cannot be split into {n} equal parts")
         return [self if n == 1 else self._part(i, n) for i in range(n)]
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Return a batch with each tensor changed."""
+        labelled = {m: _map_view(view, change) for m, view in self.labelled.items()}
+        unlabelled = None if self.unlabelled is None else _map_view(self.unlabelled, change)
+        return dataclasses.replace(self, labelled=labelled, unlabelled=unlabelled)
+
+    def pin_memory(self) -> Batch:
+        """Return a copy in memory that a card reads by itself; `DataLoader` calls this."""
+        return self.map(Tensor.pin_memory)
+
     def _part(self, i: int, n: int) -> Batch:
         def part(view: V) -> V:
             size = len(view) // n
@@ -254,6 +264,17 @@ class Batch:
         labelled = {m: part(view) for m, view in self.labelled.items()}
         unlabelled = None if self.unlabelled is None else part(self.unlabelled)
         return dataclasses.replace(self, labelled=labelled, unlabelled=unlabelled)
+
+
+def _map_view(view: V, change: Callable[[Tensor], Tensor]) -> V:
+    return dataclasses.replace(view, **{k: _map(v, change) for k, v in vars(view).items()})
+
+
+def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return a view's field with each tensor changed; other values stay."""
+    if isinstance(value, Mapping):
+        return {key: _map(item, change) for key, item in value.items()}
+    return change(value) if isinstance(value, Tensor) else value
 
 
 def _take(value: Any, which: slice) -> Any:

@@ -27,7 +27,9 @@ def test_the_overview_and_wrong_commands_do_not_wait_for_torch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "profile train", "profile load", "profile predict"])
+@pytest.mark.parametrize(
+    "command", [*COMMANDS, "profile train", "profile load", "profile memory", "profile predict"]
+)
 def test_help_of_every_command_succeeds(command, capsys):
     assert main([*command.split(), "--help"]) == 0
     assert "usage: crossvox" in capsys.readouterr().out

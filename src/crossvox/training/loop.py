@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from crossvox.batch import Batch
 from crossvox.errors import CrossvoxError, UsageError, require
 from crossvox.training import checkpoint
-from crossvox.training.loader import batches
+from crossvox.training.loader import batches, on_device
 from crossvox.training.optimizer import OptimizerName, Schedule, build_optimizer, lr_factor, set_lr
 from crossvox.training.progress import Progress, StepTimer
 from crossvox.training.random_state import rng_state, set_rng_state
@@ -129,7 +129,9 @@ def fit(
     state.model.train()
 
     timer, bar = StepTimer(), Progress(settings.steps, state.step, shown=fabric.is_global_zero)
-    feed = batches(dataset, range(state.step, settings.steps), workers)
+    pinned = fabric.device.type == "cuda"
+    made = batches(dataset, range(state.step, settings.steps), workers, pinned=pinned)
+    feed = on_device(made, fabric.to_device, fabric.device)
     with record.stage("fit"), StopRequest() as stop, bar, contextlib.closing(feed):
         for batch in timer.watch(feed):
             stopping, values = state.train_step(batch, stop)
@@ -209,7 +211,7 @@ class _TrainingState:
             with self.fabric.no_backward_sync(self.model, enabled=i < len(parts)):
                 # `progress` t/T drives the ramps of the semi-supervised terms.
                 progress = self.step / self.settings.steps
-                losses = self.model(self.fabric.to_device(part), progress=progress)
+                losses = self.model(part, progress=progress)
                 self.fabric.backward(losses["loss"] / len(parts))
             for name, value in losses.items():
                 found.setdefault(name, []).append(value.detach())

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import cProfile
 import dataclasses
+import os
+import pstats
 import resource
 import statistics
 import sys
@@ -18,25 +22,39 @@ from lightning_fabric.utilities import move_data_to_device
 from torch import nn
 from torch.utils._pytree import tree_map
 
+from crossvox.batch import Batch
 from crossvox.config.registry import build_method, crop_rule
 from crossvox.config.run_config import RunConfig
+from crossvox.data.crops.augment import IntensityAugmentation
+from crossvox.data.crops.dataset import CropDataset
 from crossvox.data.formats.nifti import read_header
+from crossvox.data.geometry import sample
 from crossvox.data.manifest import load_manifest
 from crossvox.data.manifest.selection import select
 from crossvox.data.phantom import write_phantom
 from crossvox.data.prepare.fingerprint import fingerprint
 from crossvox.data.prepare.plan import make_plan
-from crossvox.data.prepare.store import Store
+from crossvox.data.prepare.store import Store, StoredArray
+from crossvox.errors import CrossvoxError
 from crossvox.methods import METHODS
+from crossvox.training.loader import batches
 from crossvox.training.record import read_facts, read_metrics
 from crossvox.workflows.messages import Echo
 from crossvox.workflows.prediction.memory import require_memory
 from crossvox.workflows.prediction.predict import Options, Predictor
 from crossvox.workflows.run import Run
+from crossvox.workflows.step_memory import savings, step_memory
 from crossvox.workflows.train import crop_dataset, store_path, train
 
 WARM_UP = 3
 """Steps that are not counted, since the first ones also allocate memory and tune kernels."""
+
+LOAD_STAGES: dict[str, Any] = {
+    "reading": StoredArray.read,
+    "rotation, scaling": sample,
+    "intensities": IntensityAugmentation.__call__,
+}
+"""Part of a crop's making → its function."""
 
 Figures = dict[str, str]
 """Name of a measurement → value with its unit."""
@@ -89,30 +107,66 @@ def profile_train(config: RunConfig, steps: int, echo: Echo = print) -> Figures:
 
 
 def profile_load(config: RunConfig, steps: int) -> Figures:
-    """Measure the loading of `steps` batches in this process; preparing volumes does not count.
+    """Measure the loading of `steps` batches; preparing volumes does not count.
+
+    One core makes them first, in this process. Then as many workers as the run would have do, as
+    in the training loop. Where there are fewer cores than workers, the speed of as many cores is
+    extrapolated from one core's, and named so.
 
     Args:
         config: from `temporary_run`.
         steps: number of batches to measure.
     """
     manifest = load_manifest(config.data, config.root)
-    selection = select(manifest, config.labelled, config.label_draw)
-    plan = make_plan(fingerprint(manifest), manifest, config.budget, crop_rule(config.backbone))
-    run = Run(config.out, config, plan, selection, manifest.labels)
-    store = Store(store_path(config, manifest, plan), plan.preprocessing)
+    run = planned_run(config)
+    store = Store(store_path(config, manifest, run.plan), run.preprocessing)
     dataset = crop_dataset(run, manifest, store)
     for step in range(steps):  # prepares the volumes that these steps need
         dataset[step]
-    start = time.perf_counter()
-    for step in range(steps):
-        dataset[step]
-    rate = steps / (time.perf_counter() - start)
+    with one_thread():
+        start = time.perf_counter()
+        made = [crops_in(dataset[step]) for step in range(steps)]
+        seconds = time.perf_counter() - start
+    rate = steps / seconds
+    workers, cores = config.compute.workers, len(os.sched_getaffinity(0))
+    figures = {"batches/s, one core": f"{rate:.2f}"}
+    if workers:
+        figures[f"batches/s, {workers} workers"] = f"{_worker_rate(dataset, steps, workers):.2f}"
+    if workers > cores:
+        figures[f"extrapolated to {workers} cores"] = f"{workers * rate:.2f}"
     return {
-        "batches/s": f"{rate:.2f}",
-        "seconds per batch": f"{1 / rate:.3f}",
+        **figures,
+        "crops per batch": f"{sum(made) / steps:.1f}",
+        "seconds per crop": f"{seconds / sum(made):.3f}",
+        **_load_shares(dataset, steps),
         "million voxels/s": f"{rate * _voxels(config, run) / 1e6:.3f}",
         **peak_memory(),
     }
+
+
+def profile_memory(config: RunConfig) -> Figures:
+    """Estimate the memory of a training step, and what saves some; nothing is computed.
+
+    On the CPU (`compute.accelerator cpu`) and with `compute.precision` 32-true it is estimated in
+    fp32, else for a card in bf16. Data are only planned for.
+
+    Args:
+        config: from `temporary_run`.
+    """
+    run = planned_run(config)
+    compute = config.compute
+    half = compute.accelerator != "cpu" and compute.precision != "32-true"
+    method = build_method(run.task, config)
+    world = compute.devices * compute.num_nodes
+    found = step_memory(config, method, half=half, world=world)
+    if found is None:
+        raise CrossvoxError(f"{method.name} reads values in its forward pass: nothing to tell")
+    figures = {name: f"{size / 1e9:.2f} GB" for name, size in vars(found).items()}
+    figures["in all"] = f"{found.tensors / 1e9:.2f} GB"
+    figures["on a card, about"] = f"{found.card / 1e9:.0f} GB"
+    for option, saved in savings(config, method, half=half, world=world):
+        figures[f"with {option}"] = f"{saved.card / 1e9:.0f} GB"
+    return figures
 
 
 def profile_predict(path: Path, images: Mapping[str, Path], options: Options) -> Figures:
@@ -145,6 +199,65 @@ def peak_memory() -> Figures:
     if torch.cuda.is_available():
         figures["peak GPU memory"] = f"{torch.cuda.max_memory_allocated() / 1e9:.2f} GB"
     return figures
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute with one thread, as it does in a worker."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def crops_in(batch: Batch) -> int:
+    """Return the number of images that a batch holds, companions included."""
+    labelled = [rows for view in batch.labelled.values() for rows in view.same_subject.values()]
+    unlabelled = batch.unlabelled
+    others = 0 if unlabelled is None else len(unlabelled) * len(unlabelled.images)
+    return others + sum(int(rows.sum()) for rows in labelled)
+
+
+def _worker_rate(dataset: CropDataset, steps: int, workers: int) -> float:
+    """Return the batches per second of workers, from each one's second batch on."""
+    feed = batches(dataset, range(workers + steps), workers)
+    with contextlib.closing(feed):
+        for _ in range(workers):
+            next(feed)
+        start = time.perf_counter()
+        for _ in range(steps):
+            next(feed)
+        return steps / (time.perf_counter() - start)
+
+
+def _load_shares(dataset: CropDataset, steps: int) -> Figures:
+    """Return where the time of one core goes while it makes batches."""
+    profiler = cProfile.Profile()
+    with one_thread():
+        profiler.enable()
+        for step in range(steps):
+            dataset[step]
+        profiler.disable()
+    spent = pstats.Stats(profiler)
+    total = spent.total_tt  # type: ignore[attr-defined]
+    shares = {}
+    for stage, function in LOAD_STAGES.items():
+        code = function.__code__
+        entry = (code.co_filename, code.co_firstlineno, code.co_name)
+        *_, cumulative, _ = spent.stats.get(entry, (0, 0, 0, 0.0, {}))  # type: ignore[attr-defined]
+        shares[stage] = cumulative / total
+    shares["other"] = 1 - sum(shares.values())
+    return {f"of it {stage}": f"{100 * share:.1f} %" for stage, share in shares.items()}
+
+
+def planned_run(config: RunConfig) -> Run:
+    """Return the run that a configuration would begin."""
+    manifest = load_manifest(config.data, config.root)
+    selection = select(manifest, config.labelled, config.label_draw)
+    plan = make_plan(fingerprint(manifest), manifest, config.budget, crop_rule(config.backbone))
+    return Run(config.out, config, plan, selection, manifest.labels)
 
 
 def _loss_shares(config: RunConfig, run: Run, step: float) -> Figures:

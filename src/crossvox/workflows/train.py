@@ -58,6 +58,7 @@ from crossvox.workflows.start import (
     read_start,
     summarise_start,
 )
+from crossvox.workflows.step_memory import check_step_memory
 from crossvox.workflows.validate import Validation
 from crossvox.workflows.weights import (
     InitialWeights,
@@ -296,7 +297,17 @@ def _new_method(
         f"method       {config.method['name']} on {config.backbone['name']}, "
         f"{method.n_parameters / 1e6:.2f} million parameters, on {fabric.device}"
     )
+    _check_memory(fabric, run, method, echo)
     return method, report
+
+
+def _check_memory(fabric: Fabric, run: Run, method: Method, echo: Echo) -> None:
+    """Refuse a step that cannot fit on the card, before anything is prepared."""
+    if fabric.device.type != "cuda":
+        return
+    total = torch.cuda.get_device_properties(fabric.device).total_memory
+    half = fabric.strategy.precision.precision != "32-true"
+    echo(check_step_memory(run.config, method, total, half=half, world=fabric.world_size))
 
 
 def _prepare(

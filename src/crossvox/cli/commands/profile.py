@@ -1,7 +1,8 @@
-"""`crossvox profile train|load|predict`."""
+"""`crossvox profile train|load|memory|predict`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from crossvox.errors import UsageError
 from crossvox.workflows.profile import (
     Figures,
     profile_load,
+    profile_memory,
     profile_predict,
     profile_train,
     temporary_run,
@@ -22,26 +24,35 @@ from crossvox.workflows.profile import (
 
 
 def profile_command(argv: list[str]) -> int:
-    """Measure speed and memory of train, load or predict."""
+    """Measure speed and memory of training, loading or predicting."""
     choices = {name: measure.__doc__ or "" for name, measure in _PROFILES.items()}
     what, rest = parse_subcommand("profile", profile_command.__doc__, argv, choices)
-    for name, value in _PROFILES[what](rest).items():
-        print(f"{name:<24}{value:>12}")
+    figures = _PROFILES[what](rest)
+    width = max(24, *(len(name) + 2 for name in figures))
+    for name, value in figures.items():
+        print(f"{name:<{width}}{value:>12}")
     return 0
 
 
 def _train(argv: list[str]) -> Figures:
     """Measure training steps on a data set or on synthetic scans; nothing is kept."""
-    values, steps = _read("train", _train.__doc__, argv)
+    values, options = _read("train", _train.__doc__, argv, _add_steps)
     with temporary_run(values) as config:
-        return profile_train(config, steps)
+        return profile_train(config, options["steps"])
 
 
 def _load(argv: list[str]) -> Figures:
-    """Measure how fast one process makes batches of a data set or of synthetic scans."""
-    values, steps = _read("load", _load.__doc__, argv)
+    """Measure how fast one core and the workers make batches, and where the time goes."""
+    values, options = _read("load", _load.__doc__, argv, _add_steps)
     with temporary_run(values) as config:
-        return profile_load(config, steps)
+        return profile_load(config, options["steps"])
+
+
+def _memory(argv: list[str]) -> Figures:
+    """Estimate the memory of a training step on a card; none is needed."""
+    values, _ = _read("memory", _memory.__doc__, argv, lambda parser: None)
+    with temporary_run(values) as config:
+        return profile_memory(config)
 
 
 def _predict(argv: list[str]) -> Figures:
@@ -58,15 +69,20 @@ def _predict(argv: list[str]) -> Figures:
     return profile_predict(values["run"], images, read_options(values))
 
 
-def _read(name: str, description: str | None, argv: list[str]) -> tuple[dict[str, Any], int]:
-    """Return the settings of the run and the number of steps."""
+def _read(
+    name: str,
+    description: str | None,
+    argv: list[str],
+    add_options: Callable[[ArgumentParser], None],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings of the run and the command's own options."""
     fields = [field for field in FIELDS if field != "out"]
-    sources, options = read_run_options(f"profile {name}", description, argv, _add_options, fields)
-    return parse_settings(*sources), options["steps"]
+    sources, options = read_run_options(f"profile {name}", description, argv, add_options, fields)
+    return parse_settings(*sources), options
 
 
-def _add_options(parser: ArgumentParser) -> None:
+def _add_steps(parser: ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=20, help="to measure, after a warm-up")
 
 
-_PROFILES = {"train": _train, "load": _load, "predict": _predict}
+_PROFILES = {"train": _train, "load": _load, "memory": _memory, "predict": _predict}

@@ -1,0 +1,203 @@
+"""Memory of a training step, found without a card: the step runs on tensors without values."""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdRef
+
+from crossvox.batch import Batch, LabelledView, Task, View
+from crossvox.methods.base import Method
+
+LIBRARIES = 0.7e9
+"""Bytes that CUDA, cuBLAS and cuDNN take on a card besides tensors."""
+SLACK = 0.1
+"""Share of the tensors' bytes that convolution workspaces and gaps between tensors may take."""
+MOMENTS = 2
+"""Numbers that Adam and AdamW keep per trained parameter."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a step that pass at once in one process.
+
+    Attributes:
+        labelled: per modality.
+        unlabelled: per modality.
+        parts: number of such passes in a step.
+    """
+
+    labelled: int
+    unlabelled: int
+    parts: int = 1
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Bytes of a training step.
+
+    Attributes:
+        weights: parameters and buffers, those of teachers too.
+        gradients: of the trained parameters.
+        moments: of the optimiser.
+        crops: those of the step and of the next one.
+        activations: what the forward pass keeps for the backward pass.
+        temporary: what the peak holds beyond all these.
+    """
+
+    weights: int
+    gradients: int
+    moments: int
+    crops: int
+    activations: int
+    temporary: int
+
+    @property
+    def tensors(self) -> int:
+        """Bytes of all tensors at the peak."""
+        return sum(vars(self).values())
+
+    @property
+    def card(self) -> float:
+        """Bytes to expect on a card, with libraries, workspaces and gaps."""
+        return self.tensors * (1 + SLACK) + LIBRARIES
+
+
+def estimate_step(
+    method: Method, rows: Rows, *, half: bool = False, checkpoint: bool = False
+) -> StepMemory | None:
+    """Estimate the memory of the last step of a training, when all terms of the loss are on.
+
+    The forward and the backward pass run on tensors that have shapes but no values, under
+    autocast on the CPU's list of operations. This takes seconds and next to no memory, and the
+    method stays as it is.
+
+    Args:
+        method: networks and losses, as they will be trained.
+        rows: that pass at once.
+        half: whether the networks compute in bf16.
+        checkpoint: estimate as if `backbone.checkpoint` were on.
+
+    Returns:
+        None if a pass needs the values of a tensor, which there are not.
+    """
+    ledger = _Ledger()
+    with torch.random.fork_rng(devices=[]), FakeTensorMode(allow_non_fake_inputs=True) as fake:
+        with FakeCopyMode(fake):
+            own = copy.deepcopy(method).train()
+        for module in own.modules():
+            if checkpoint and hasattr(module, "checkpoint"):
+                module.checkpoint = True  # type: ignore[assignment]
+        batch = _batch(own.task, own.needs, rows)
+        with ledger:
+            try:
+                activations = _pass(own, batch, half, ledger, again=rows.parts > 1)
+            except RuntimeError:  # all of torch's errors about missing values are such
+                return None
+        trained = [p for p in own.parameters() if p.requires_grad]
+        weights = _bytes([*own.parameters(), *own.buffers()])
+        gradients = _bytes(trained)
+        crops = rows.parts * _bytes(tree_leaves([vars(v) for v in _views(batch)]))
+    # The first pass of several finds no gradients yet, the others do.
+    peak = max(ledger.peak, gradients + activations)
+    return StepMemory(
+        weights,
+        gradients,
+        MOMENTS * gradients,
+        2 * crops,
+        activations,
+        peak - gradients - activations,
+    )
+
+
+def _pass(method: Method, batch: Batch, half: bool, ledger: _Ledger, *, again: bool) -> int:
+    """Do the passes of a step, the second one if it is done `again`; return the activations."""
+    activations = 0
+    for _ in range(1 + again):
+        held = ledger.now
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            losses = method(batch, progress=1.0)
+        activations = max(activations, ledger.now - held)
+        losses["loss"].backward()
+        del losses
+    return activations
+
+
+def _batch(task: Task, needs: frozenset[str], rows: Rows) -> Batch:
+    """Return a batch without values that has all the crops that a method may get."""
+    labelled = {}
+    for m in task.modalities:
+        companions = task.modalities if task.paired and "companion" in needs else (m,)
+        view = _view(task, companions, rows.labelled)
+        label = torch.zeros(rows.labelled, *task.patch, dtype=torch.int64)
+        labelled[m] = LabelledView(view.images, view.same_subject, label)
+    unlabelled = None
+    if "unlabelled" in needs:
+        unlabelled = _view(task, task.modalities, rows.unlabelled)
+    return Batch(0, labelled, unlabelled)
+
+
+def _view(task: Task, modalities: Iterable[str], n: int) -> View:
+    images = {m: torch.zeros(n, 1, *task.patch) for m in modalities}
+    return View(images, {m: torch.ones(n, dtype=torch.bool) for m in images})
+
+
+def _views(batch: Batch) -> list[View]:
+    return [*batch.labelled.values(), *filter(None, [batch.unlabelled])]
+
+
+def _bytes(values: Iterable[Any]) -> int:
+    """Return the bytes of all tensors among the values, shared storages once."""
+    storages = {}
+    for value in values:
+        if isinstance(value, Tensor):
+            storage = value.untyped_storage()
+            storages[storage._cdata] = storage.nbytes()
+    return sum(storages.values())
+
+
+class _Ledger(TorchDispatchMode):
+    """Count the bytes of the storages that are made while it is on, and are still there.
+
+    Attributes:
+        now: bytes that are held.
+        peak: largest `now` so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._held: dict[WeakIdRef, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {id(s) for s in _storages((args, kwargs))}
+        result = func(*args, **(kwargs or {}))
+        for storage in _storages(result):
+            if id(storage) not in given:
+                self._enter(storage)
+        return result
+
+    def _enter(self, storage: torch.UntypedStorage) -> None:
+        key = WeakIdRef(storage)
+        if key in self._held:
+            return
+        self._held[key] = storage.nbytes()
+        self.now += storage.nbytes()
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._leave, key)
+
+    def _leave(self, key: WeakIdRef) -> None:
+        self.now -= self._held.pop(key, 0)
+
+
+def _storages(values: Any) -> list[torch.UntypedStorage]:
+    return [t.untyped_storage() for t in tree_leaves(values) if isinstance(t, Tensor)]
