@@ -148,7 +148,7 @@ def _batch(task: Task, needs: frozenset[str], rows: Rows) -> Batch:
 
 def _view(task: Task, modalities: Iterable[str], n: int) -> View:
     images = {m: torch.zeros(n, 1, *task.patch) for m in modalities}
-    return View(images, {m: torch.ones(n, dtype=torch.bool) for m in images})
+    return View(images, {m: (True,) * n for m in images})
 
 
 def _views(batch: Batch) -> list[View]:

@@ -217,7 +217,7 @@ def crops_in(batch: Batch) -> int:
     labelled = [rows for view in batch.labelled.values() for rows in view.same_subject.values()]
     unlabelled = batch.unlabelled
     others = 0 if unlabelled is None else len(unlabelled) * len(unlabelled.images)
-    return others + sum(int(rows.sum()) for rows in labelled)
+    return others + sum(sum(rows) for rows in labelled)
 
 
 def _worker_rate(dataset: CropDataset, steps: int, workers: int) -> float:
