@@ -92,7 +92,7 @@ def test_a_second_scan_is_used_where_its_field_of_view_reaches(tmp_path, batch):
     ct, inside = write(tmp_path / "ct.nii.gz", (60, 26, 12))
     mr, _ = write(tmp_path / "mr.nii.gz", (20, 26, 12), origin=(-40, 0, 0))
     method = Threshold(paired=True)
-    labels = predictor(method, batch).predict({"ct": ct, "mr": mr}).labels
+    labels = predictor(method, batch).predict({"ct": ct, "mr": mr}, checked=True).labels
     assert {("ct",), ("ct", "mr"), ("mr", "ct")} <= set(method.shown)
     assert np.array_equal(labels["ct"] == 1, inside)
 

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from crossvox.batch import FUSED, Task
-from crossvox.data.formats.nifti import Scan, as_volume
+from crossvox.data.checks.scans import scan_problems
+from crossvox.data.formats.nifti import (
+    Form,
+    NiftiFile,
+    Scan,
+    Volume,
+    as_image,
+    as_volume,
+    open_scan,
+)
 from crossvox.data.geometry import Grid
 from crossvox.data.prepare.preprocess import PreparedScan
-from crossvox.errors import UsageError
+from crossvox.errors import DataError, UsageError
 from crossvox.inference.model import Averaged, TrainedModel
 from crossvox.inference.postprocessing import LabelMap, Postprocessing
 from crossvox.inference.slabs import Slab, SlabCallback, entropy, mean_slabs
 
 Maps = Literal["fused", "modalities", "both"]
+
+
+class ScanWarning(UserWarning):
+    """A scan has something that a user should know of; see `crossvox check`."""
 
 
 @dataclass
@@ -60,7 +75,9 @@ class Ensemble:
     may not. A single model is an ensemble of one.
     """
 
-    def __init__(self, models: Sequence[TrainedModel], maps: Maps | None = None) -> None:
+    def __init__(
+        self, models: Sequence[TrainedModel], maps: Maps | None = None, form: Form = "auto"
+    ) -> None:
         """Join the models.
 
         Args:
@@ -68,6 +85,7 @@ class Ensemble:
             maps: which label maps a subject gets: "modalities", one for each scan; "fused", one of
                 the mean probabilities of all scans; or "both". None = "fused" where scans are
                 registered, else "modalities".
+            form: the part of a NIfTI header that places the voxels (`nifti.geometry`).
 
         Raises:
             UsageError: they segment different classes or modalities; or a fused map is asked for
@@ -86,6 +104,7 @@ class Ensemble:
                         f"{', '.join(other)} in another; give runs of one problem"
                     )
         self.models = tuple(models)
+        self.form: Form = form
         if maps in ("fused", "both") and not self.fusible:
             raise UsageError(
                 "no fused label map: this run was trained on scans that are not registered, so "
@@ -115,6 +134,7 @@ class Ensemble:
         images: Mapping[str, Scan],
         callbacks: Mapping[str, Sequence[SlabCallback]] | None = None,
         uncertainty: bool = False,
+        checked: bool = False,
     ) -> Prediction:
         """Segment the scans of one subject.
 
@@ -129,6 +149,8 @@ class Ensemble:
             callbacks: name of a label map → functions that are called with each slab of its class
                 probabilities.
             uncertainty: whether to return the entropy of the class probabilities, too.
+            checked: the scans were judged before, as the commands do. Otherwise they are judged
+                here, and what `crossvox check` would warn of is a `ScanWarning`.
 
         Returns:
             The label maps that `maps` asks for, each with its affine.
@@ -139,7 +161,7 @@ class Ensemble:
         """
         require_known_modalities(self.task, images)
         result = Prediction()
-        prepared, grids = self._prepare(images, result)
+        prepared, grids = self._prepare(images, result, checked)
         for maps in self.passes(grids):
             start, native = time.perf_counter(), grids[anchor_of(maps)]
             called = {name: list((callbacks or {}).get(name, ())) for name in maps}
@@ -221,8 +243,14 @@ class Ensemble:
             for model, digest in zip(self.models, digests, strict=True)
         ]
 
+    def _judged(self, scan: Scan, modality: str) -> Volume:
+        """Read a scan, and judge it as it is stored; raises `DataError`."""
+        file = open_scan(scan, Path(f"the scan of {modality}"), self.form)
+        judge(file, self.models[0], modality)
+        return as_image(file)
+
     def _prepare(
-        self, images: Mapping[str, Scan], result: Prediction
+        self, images: Mapping[str, Scan], result: Prediction, checked: bool
     ) -> tuple[dict[str, dict[str, PreparedScan]], dict[str, Grid]]:
         """Read and prepare the scans, once for all models of equal preprocessing.
 
@@ -235,7 +263,7 @@ class Ensemble:
         grids = {}
         for modality, scan in images.items():
             start = time.perf_counter()
-            volume = as_volume(scan)
+            volume = as_volume(scan, self.form) if checked else self._judged(scan, modality)
             start = result.add_time("read", start)
             for digest, preprocessing in kinds.items():
                 prepared[digest][modality] = preprocessing.prepare_image(
@@ -259,6 +287,21 @@ def anchor_of(maps: Mapping[str, Averaged]) -> str:
 
 def _equal(first: Grid, second: Grid) -> bool:
     return first.shape == second.shape and np.array_equal(first.affine, second.affine)
+
+
+def judge(file: NiftiFile, model: TrainedModel, modality: str) -> None:
+    """Refuse a scan that `crossvox check` would refuse, and warn of what it would warn of.
+
+    Raises:
+        DataError: its header, its size or its values cannot be right.
+    """
+    kind, seen = model.preprocessing.kinds[modality], model.sizes.get(modality)
+    problems = scan_problems(file, kind, seen)
+    for problem in problems:
+        if problem.severity == "error":
+            raise DataError(problem.line)
+    for problem in problems:
+        warnings.warn(problem.line, ScanWarning, stacklevel=5)
 
 
 def require_known_modalities(task: Task, images: Mapping[str, object]) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from crossvox.batch import Task
+from crossvox.data.checks.extent import Sizes
 from crossvox.data.geometry import Grid, resample
 from crossvox.data.prepare.align import align_scans
 from crossvox.data.prepare.preprocess import PreparedScan, Preprocessing
@@ -68,12 +69,22 @@ class TrainedModel:
         preprocessing: Preprocessing,
         inference: Inference,
         device: torch.device | str = "cpu",
+        sizes: Mapping[str, Sizes] | None = None,
     ) -> None:
-        """Move `method` to `device`. It is in evaluation mode only while it predicts."""
+        """Move `method` to `device`. It is in evaluation mode only while it predicts.
+
+        Args:
+            method: trained.
+            preprocessing: that it was trained with.
+            inference: options of the sliding window.
+            device: to predict on.
+            sizes: modality → sizes of the training scans, where they are known.
+        """
         self.method = method.to(device)
         self.preprocessing = preprocessing
         self.inference = inference
         self.device = torch.device(device)
+        self.sizes = dict(sizes or {})
 
     @property
     def task(self) -> Task:

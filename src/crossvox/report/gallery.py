@@ -80,7 +80,9 @@ def predict_scans(
     report_problems(check(dataclasses.replace(manifest, cases=tuple(cases)), used), echo)
     rows = []
     for scored in score_cases(
-        lambda case: ensemble.predict(labelled_first(case, case.images), uncertainty=True),
+        lambda case: ensemble.predict(
+            labelled_first(case, case.images), uncertainty=True, checked=True
+        ),
         cases,
         manifest,
         run.task.classes,

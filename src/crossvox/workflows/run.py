@@ -10,6 +10,7 @@ from pathlib import Path
 
 from crossvox.batch import Task
 from crossvox.config.run_config import RunConfig
+from crossvox.data.checks.extent import Sizes
 from crossvox.data.manifest.selection import Selection
 from crossvox.data.prepare.plan import Plan
 from crossvox.data.prepare.preprocess import Preprocessing
@@ -77,6 +78,7 @@ class Run:
         plan = {
             "task": self.task.to_dict(),
             "preprocessing": self.plan.preprocessing.to_dict(),
+            "sizes": {m: sizes.to_dict() for m, sizes in self.plan.sizes.items()},
             "selection": {
                 "labelled": self.selection.labelled,
                 "unlabelled": self.selection.unlabelled,
@@ -105,7 +107,11 @@ class Run:
             return cls(
                 path,
                 config,
-                Plan(Task.from_dict(plan["task"]), Preprocessing.from_dict(plan["preprocessing"])),
+                Plan(
+                    Task.from_dict(plan["task"]),
+                    Preprocessing.from_dict(plan["preprocessing"]),
+                    {m: Sizes.from_dict(sizes) for m, sizes in plan["sizes"].items()},
+                ),
                 Selection(**{name: _tuples(pool) for name, pool in plan["selection"].items()}),
                 plan["labels"],
             )

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from crossvox.batch import FUSED
-from crossvox.data.formats.nifti import Scan, Volume, as_volume, read_image, read_label
+from crossvox.data.formats.nifti import Scan, Volume, as_volume, read_label, read_nifti
 from crossvox.data.manifest import Case
 from crossvox.errors import DataError, UsageError
 from crossvox.figures.overlays import overlay_figure
@@ -98,7 +98,7 @@ def _class_indices(
         return read_label(Path(labels), classes), list(classes)
     if classes:
         raise UsageError(f"{labels}: names alone do not say which id is which; give name → id")
-    ids = np.unique(np.round(read_image(Path(labels)).data).astype(int))
+    ids = np.unique(np.round(read_nifti(Path(labels)).values()).astype(int))
     found = dict(zip(_default_names(ids[ids > 0]), ids[ids > 0].tolist(), strict=True))
     return read_label(Path(labels), found), list(found)
 

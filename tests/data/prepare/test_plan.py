@@ -18,7 +18,7 @@ OBLIQUE = np.linalg.qr([[0.68, -0.39, -0.62], [0.71, 0.14, 0.69], [0.18, 0.91, -
 
 
 def facts(spacing, extent, frame=AXIAL):
-    values = dict(frame=frame, counts={"a": 1, "b": 1}, paired=False)
+    values = dict(frame=frame, counts={"a": 1, "b": 1}, sizes={}, paired=False)
     return Fingerprint(
         spacing={k: np.array(v, float) for k, v in zip("ab", spacing, strict=True)},
         extent={k: np.array(v, float) for k, v in zip("ab", extent, strict=True)},

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from jsonargparse import ArgumentParser
 
 from crossvox.cli.parser import add_flag, add_root, new_parser, parse, required
+from crossvox.data.formats.nifti import Form
 from crossvox.data.manifest import SPLITS, load_manifest
 from crossvox.errors import UsageError
 from crossvox.inference.ensemble import Maps
@@ -45,6 +46,12 @@ def predict_command(argv: list[str]) -> int:
     )
     add_flag(parser, "save-uncertainty", "also write the entropy of these probabilities, 0 to 1")
     add_flag(parser, "dicom-seg", "also write DICOM SEG, for scans given as a DICOM series")
+    parser.add_argument(
+        "--header",
+        choices=get_args(Form),
+        default="auto",
+        help="part of a NIfTI header that places the voxels where they differ; auto: as ITK",
+    )
     values = parse(parser, argv)
     images = parse_images(values["image"] or [])
     required(values, "out")

@@ -8,14 +8,15 @@ from functools import partial
 from pathlib import Path
 
 from crossvox.data.checks.duplicates import FileUse, repeated_paths, repeated_scans, voxel_digest
+from crossvox.data.checks.extent import Sizes
 from crossvox.data.checks.scans import (
     count_labels,
-    image_problems,
     label_problems,
     placement_problems,
     registered_placement_problems,
+    scan_problems,
 )
-from crossvox.data.formats.nifti import NiftiFile, NiftiHeader, Volume, as_nifti, read_nifti
+from crossvox.data.formats.nifti import Form, NiftiFile, NiftiHeader, Volume, as_nifti, read_nifti
 from crossvox.data.manifest import SPLITS, Case, Manifest, load_valid_cases
 from crossvox.data.problems import Problem
 
@@ -28,6 +29,8 @@ def check(
     splits: Sequence[str] = SPLITS,
     skip: Callable[[Path], bool] = lambda path: False,
     read_label: Callable[[Path], NiftiFile] = _read,
+    seen: Mapping[str, Sizes] | None = None,
+    header: Form = "auto",
 ) -> list[Problem]:
     """Read the scans of a data set once, one at a time, and list what is wrong with them.
 
@@ -38,6 +41,8 @@ def check(
         splits: the splits to look at.
         skip: true for images that need not be read again, such as prepared ones.
         read_label: reads a label map, such as a `LabelCache` that also keeps it.
+        seen: modality → sizes of the training scans of the run that is to predict.
+        header: the part of the images' headers that places the voxels.
 
     Returns:
         The problems, in the manifest's order; none if the data can be used.
@@ -45,7 +50,7 @@ def check(
     >>> check(load_manifest("dataset.json"))
     []
     """
-    run = _DatasetCheck(manifest, skip, read_label)
+    run = _DatasetCheck(manifest, skip, read_label, seen=seen or {}, header=header)
     run.check_cases(labels, splits)
     run.check_duplicates()
     run.check_absent_classes()
@@ -79,15 +84,24 @@ def check_manifest(path: Path, root: Path | None = None) -> tuple[Manifest | Non
 
 
 def check_images(
-    images: Mapping[str, Path], volumes: Mapping[str, Volume] | None = None
+    images: Mapping[str, Path],
+    volumes: Mapping[str, Volume] | None = None,
+    kinds: Mapping[str, str] | None = None,
+    seen: Mapping[str, Sizes] | None = None,
+    header: Form = "auto",
 ) -> list[Problem]:
     """List what is wrong with the scans of one subject.
 
     Args:
         images: modality → path of the scan.
         volumes: modality → the scan, where it was read already, from another format than NIfTI.
+        kinds: modality → kind, as far as they are known.
+        seen: as in `check`.
+        header: as in `check`.
     """
-    run = _DatasetCheck(None, volumes=volumes or {})
+    run = _DatasetCheck(
+        None, volumes=volumes or {}, kinds=kinds or {}, seen=seen or {}, header=header
+    )
     case = Case("", "test", images)
     for modality, path in images.items():
         run.check_image(case, modality, Path(path))
@@ -104,6 +118,9 @@ class _DatasetCheck:
         skip: true for images that need not be read again.
         read_label: reads a label map.
         volumes: modality → scan that was read already.
+        kinds: modality → kind, where there is no manifest.
+        seen: modality → sizes of the training scans of the run that is to predict.
+        header: the part of the images' headers that places the voxels.
         problems: those found so far.
         images: the images named so far.
         labels: the label maps named so far.
@@ -115,6 +132,9 @@ class _DatasetCheck:
     skip: Callable[[Path], bool] = lambda path: False
     read_label: Callable[[Path], NiftiFile] = _read
     volumes: Mapping[str, Volume] = field(default_factory=dict)
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    seen: Mapping[str, Sizes] = field(default_factory=dict)
+    header: Form = "auto"
     problems: list[Problem] = field(default_factory=list)
     images: list[FileUse] = field(default_factory=list)
     labels: list[FileUse] = field(default_factory=list)
@@ -146,12 +166,16 @@ class _DatasetCheck:
         header = None
         if not self.skip(path):
             volume = self.volumes.get(modality)
-            file = _read(path) if volume is None else as_nifti(volume.data, volume.grid, path)
-            header, problems = file.header, file.problems
+            file = (
+                _read(path, form=self.header)
+                if volume is None
+                else as_nifti(volume.data, volume.grid, path)
+            )
+            header = file.header
             if header is not None and file.stored is not None:
-                problems = problems + image_problems(file.stored)
                 use = replace(use, digest=voxel_digest(file.stored, header))
-            self._add(use, problems)
+            kinds = self.manifest.modalities if self.manifest else self.kinds
+            self._add(use, scan_problems(file, kinds.get(modality, ""), self.seen.get(modality)))
         elif has_label:
             file = read_nifti(path, voxels=False)
             header = file.header

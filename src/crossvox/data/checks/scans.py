@@ -4,39 +4,37 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from crossvox.data.formats.nifti.reader import CHUNK, NiftiHeader, format_shape
+from crossvox.data.checks.extent import Sizes, extent_problems
+from crossvox.data.checks.values import value_problems
+from crossvox.data.formats.nifti.reader import CHUNK, NiftiFile, NiftiHeader, format_shape
 from crossvox.data.geometry import coverage, same_grid
 from crossvox.data.geometry.grid import MAX_SHIFT, corner_shift
-from crossvox.data.problems import Problem
+from crossvox.data.problems import Problem, has_errors
 
 MAX_ROUNDING = 1e-3
 """A label this close to a whole number is one that a scaled integer file rounded."""
 
 
-def image_problems(stored: np.ndarray) -> list[Problem]:
-    """List what is wrong with the flat stored intensities of a scan."""
-    bad, lowest, highest = 0, np.inf, -np.inf
-    for chunk in _chunks(stored):
-        finite = chunk
-        if chunk.dtype.kind == "f" and not (is_finite := np.isfinite(chunk)).all():
-            bad += int(np.count_nonzero(~is_finite))
-            finite = chunk[is_finite]
-        if finite.size:
-            lowest, highest = min(lowest, finite.min()), max(highest, finite.max())
-    problems = []
-    if bad:
-        found = f"{bad} of {stored.size} voxels NaN or Inf"
-        fix = "replace them by the scan's background value, or export it again"
-        problems.append(Problem.error(found, "finite intensities", fix))
-    if lowest == highest:
-        found = f"a constant image, every voxel {lowest:g} as stored"
-        fix = "export the scan again, or take the case out"
-        problems.append(Problem.error(found, "intensities that differ", fix))
-    return problems
+def scan_problems(file: NiftiFile, kind: str = "", seen: Sizes | None = None) -> list[Problem]:
+    """List what is wrong with a scan: its header, its size and its intensities.
+
+    This is the one judgement that checking, training and every way to predict share.
+
+    Args:
+        file: the scan, read with its voxels.
+        kind: of its modality (`ct`, `mr`, …); empty = unknown.
+        seen: sizes of the training scans of its modality; None = unknown.
+    """
+    problems = list(file.problems)
+    if file.header is None or has_errors(problems):
+        return problems
+    found = extent_problems(file.header.grid, seen)
+    found += value_problems(file, kind) if file.stored is not None else []
+    return problems + [replace(problem, file=str(file.path)) for problem in found]
 
 
 @dataclass

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from crossvox.data.checks.extent import Sizes
 from crossvox.data.formats.nifti import read_header
 from crossvox.data.geometry import Grid, dataset_frame, signed_permutation
 from crossvox.data.manifest import Manifest
@@ -21,6 +22,7 @@ class Fingerprint:
         counts: modality → number of training images.
         spacing: modality → (3,) median spacing in mm along the frame's axes.
         extent: modality → (3,) median field of view in mm along the frame's axes.
+        sizes: modality → least and largest sizes of the training images.
         paired: some subject has several modalities.
     """
 
@@ -28,6 +30,7 @@ class Fingerprint:
     counts: dict[str, int]
     spacing: dict[str, np.ndarray]
     extent: dict[str, np.ndarray]
+    sizes: dict[str, Sizes]
     paired: bool
 
 
@@ -67,5 +70,6 @@ def fingerprint(manifest: Manifest) -> Fingerprint:
             m: median([along_frame(g, g.spacing) for g in found]) for m, found in grids.items()
         },
         extent={m: median([along_frame(g, g.extent) for g in found]) for m, found in grids.items()},
+        sizes={m: Sizes.of(found) for m, found in grids.items()},
         paired=any(len(case.images) > 1 for case in cases),
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from crossvox.batch import CropRule, Task, Triple
+from crossvox.data.checks.extent import Sizes
 from crossvox.data.manifest import Manifest
 from crossvox.data.prepare.fingerprint import Fingerprint
 from crossvox.data.prepare.preprocess import Preprocessing
@@ -52,10 +53,17 @@ class Budget:
 
 @dataclass(frozen=True)
 class Plan:
-    """The task of a network on a data set, and the preprocessing of the scans."""
+    """The plan of a run.
+
+    Attributes:
+        task: of the network on a data set.
+        preprocessing: of the scans.
+        sizes: modality → sizes of the training scans, which a scan to predict is compared with.
+    """
 
     task: Task
     preprocessing: Preprocessing
+    sizes: dict[str, Sizes] = field(default_factory=dict)
 
 
 def make_plan(
@@ -103,7 +111,7 @@ def make_plan(
         flips=_mirror_axes(fingerprint.frame, tuple(manifest.labels)),
     )
     preprocessing = Preprocessing(fingerprint.frame, task.spacing, dict(manifest.modalities))
-    return Plan(task, preprocessing)
+    return Plan(task, preprocessing, fingerprint.sizes)
 
 
 def continue_plan(plan: Plan, earlier: Plan) -> Plan:

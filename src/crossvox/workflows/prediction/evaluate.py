@@ -124,14 +124,16 @@ def evaluate(
     require_known_modalities(run.task, dict.fromkeys(named))
     cases = require_labelled((scenario.restrict(case) for case in cases), manifest, split)
     used = {(case.id, modality) for case in cases for modality in case.labels}
-    report_problems(check(manifest, used, splits=(split,)), echo)
+    report_problems(check(manifest, used, splits=(split,), seen=run.plan.sizes), echo)
     predictor = Predictor(*paths, options=scored_maps(run, options))
     facts = evaluation_facts(predictor.runs, manifest, split, options) | scenario.facts()
     require_same_scores(out, facts)
     require_memory(predictor, [case.images for case in cases], options.memory_limit, echo)
     rows = []
     for scored in score_cases(
-        lambda case: predictor.predict(labelled_first(case, scenario.scans(case, modalities))),
+        lambda case: predictor.predict(
+            labelled_first(case, scenario.scans(case, modalities)), checked=True
+        ),
         cases,
         manifest,
         run.task.classes,

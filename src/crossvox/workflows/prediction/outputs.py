@@ -134,7 +134,8 @@ def predict_to_files(
                 path = target.beside(name, UNCERTAINTY)
                 write = files.enter_context(probability_writer(path, geometry))
                 callbacks[name].append(_slab_writer(write, lambda p: entropy(p)[None]))
-        prediction = ensemble.predict({m: s.image for m, s in target.scans.items()}, callbacks)
+        images = {m: scan.image for m, scan in target.scans.items()}
+        prediction = ensemble.predict(images, callbacks, checked=True)
         _remove_stale(target, outputs)
         _write_labels(target, prediction, ids, outputs)
     return prediction

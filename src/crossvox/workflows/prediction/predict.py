@@ -12,7 +12,7 @@ from typing import Literal
 from crossvox.config.registry import build_method
 from crossvox.data.checks import check, check_images
 from crossvox.data.formats.dicom.seg import require_dicom
-from crossvox.data.formats.nifti import Volume
+from crossvox.data.formats.nifti import Form, Volume
 from crossvox.data.manifest import Case, Manifest, as_manifest
 from crossvox.errors import UsageError
 from crossvox.inference.ensemble import Ensemble, Maps, require_known_modalities
@@ -53,6 +53,8 @@ class Options:
         accelerator: "auto" takes a GPU where there is one.
         threads: CPU threads; None leaves the choice to torch.
         memory_limit: GB of memory that may be taken in all; None = what is available.
+        header: the part of a NIfTI header that places the voxels: "qform", "sform", or "auto",
+            which follows the rule of `crossvox.data.formats.nifti.geometry`.
     """
 
     checkpoint: Checkpoint = "best"
@@ -64,6 +66,7 @@ class Options:
     accelerator: Accelerator = "auto"
     threads: int | None = None
     memory_limit: float | None = None
+    header: Form = "auto"
 
 
 def load_model(run: Run, options: Options) -> TrainedModel:
@@ -90,7 +93,7 @@ def load_model(run: Run, options: Options) -> TrainedModel:
     asked = {name: value for name, value in asked.items() if value is not None}
     configured = run.config.inference
     inference = dataclasses.replace(configured, **asked, tta=options.tta or configured.tta)
-    return TrainedModel(method, run.preprocessing, inference, device)
+    return TrainedModel(method, run.preprocessing, inference, device, run.plan.sizes)
 
 
 class Predictor(Ensemble):
@@ -121,7 +124,8 @@ class Predictor(Ensemble):
             raise UsageError("no run; give one run directory at least")
         self.runs = tuple(Run.load(Path(path)) for path in paths)
         self.ids = self.runs[0].labels
-        super().__init__([load_model(run, options) for run in self.runs], options.maps)
+        models = [load_model(run, options) for run in self.runs]
+        super().__init__(models, options.maps, options.header)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -172,13 +176,16 @@ def predict_images(
     if outputs.dicom_seg:
         require_dicom()
     paths = distinct_runs(paths)
-    require_known_modalities(Run.load(paths[0]).task, images)
-    scans = {m: InputScan.from_path(path) for m, path in images.items()}
+    run = Run.load(paths[0])
+    require_known_modalities(run.task, images)
+    scans = {m: InputScan.from_path(path, options.header) for m, path in images.items()}
     if outputs.dicom_seg and not any(scan.series for scan in scans.values()):
         raise UsageError("--dicom-seg: no scan is a DICOM series; give --image ct=FOLDER")
     subject = {m: scan.image for m, scan in scans.items()}
     volumes = {m: image for m, image in subject.items() if isinstance(image, Volume)}
-    report_problems(check_images({m: scan.path for m, scan in scans.items()}, volumes), echo)
+    named = {m: scan.path for m, scan in scans.items()}
+    problems = check_images(named, volumes, run.preprocessing.kinds, run.plan.sizes, options.header)
+    report_problems(problems, echo)
     predictor = Predictor(*paths, options=options)
     scan_of = predictor.scan_of(scans)
     files = {key: out / f"{name or scans[m].name}_{key}.nii.gz" for key, m in scan_of.items()}
@@ -210,17 +217,17 @@ def predict_split(
     """
     require_folder(out)
     paths = distinct_runs(paths)
-    task = Run.load(paths[0]).task
+    run = Run.load(paths[0])
     manifest, cases = load_split(data, split)
     for case in cases:
-        require_known_modalities(task, case.images)
-    report_problems(check(manifest, (), splits=(split,)), echo)
+        require_known_modalities(run.task, case.images)
+    report_problems(check(manifest, (), (split,), seen=run.plan.sizes, header=options.header), echo)
     predictor = Predictor(*paths, options=options)
     targets = []
     for case in cases:
         scan_of = predictor.scan_of(case.images)
         files = {name: out / f"{case.id}_{name}.nii.gz" for name in scan_of}
-        scans = {m: InputScan.from_path(path) for m, path in case.images.items()}
+        scans = {m: InputScan.from_path(p, options.header) for m, p in case.images.items()}
         targets.append(Target(case.id, scans, files, scan_of))
     require_free_names(targets, predictor.ids)
     require_memory(predictor, [case.images for case in cases], options.memory_limit, echo)

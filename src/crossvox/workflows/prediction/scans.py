@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from crossvox.data.formats.dicom.series import choose_series, read_series
-from crossvox.data.formats.nifti import Volume, read_header
+from crossvox.data.formats.nifti import Form, Volume, read_header
 from crossvox.data.geometry import Grid
 from crossvox.utils.files import logical_path, sha256_once
 
@@ -26,15 +26,17 @@ class InputScan:
             DICOM folder's name, as the user gave it.
         image: the NIfTI file, or the volume of the DICOM series.
         series: the DICOM files, in the order of the slices; empty for NIfTI.
+        header: the part of the NIfTI header that places the voxels.
     """
 
     path: Path
     name: str
     image: Path | Volume
     series: tuple[Path, ...] = ()
+    header: Form = "auto"
 
     @classmethod
-    def from_path(cls, path: Path) -> InputScan:
+    def from_path(cls, path: Path, header: Form = "auto") -> InputScan:
         """Read the DICOM series that a path names, or take the path for a NIfTI file.
 
         >>> InputScan.from_path(Path("scan.nii.gz")).name
@@ -43,6 +45,7 @@ class InputScan:
 
         Args:
             path: NIfTI file, folder with one DICOM series, or `FOLDER#UID`.
+            header: the part of a NIfTI header that places the voxels.
 
         Raises:
             UsageError: several series in a folder and none named, or pydicom is not installed.
@@ -50,7 +53,8 @@ class InputScan:
         """
         folder, uid = _dicom_folder(path)
         if folder is None:
-            return cls(path, path.name.removesuffix(".gz").removesuffix(".nii"), path)
+            name = path.name.removesuffix(".gz").removesuffix(".nii")
+            return cls(path, name, path, header=header)
         stack = read_series(choose_series(folder, uid))
         # NIfTI stores affines in single precision. With the same rounding, a series and its
         # conversion give the same result.
@@ -70,8 +74,10 @@ class InputScan:
 
     @property
     def geometry(self) -> Path | Grid:
-        """Source of the result files' geometry: the NIfTI file, or the series' grid."""
-        return self.image.grid if isinstance(self.image, Volume) else self.image
+        """Source of the result files' geometry: the NIfTI file, or a grid that is not its own."""
+        if isinstance(self.image, Volume):
+            return self.image.grid
+        return self.image if self.header == "auto" else read_header(self.image, self.header)
 
 
 def grid_of(image: Path | Volume) -> Grid:

@@ -1,5 +1,6 @@
 """NIfTI files: a reader that trusts no header, and writers that keep a scan's geometry."""
 
+from crossvox.data.formats.nifti.geometry import Form
 from crossvox.data.formats.nifti.reader import NiftiFile, NiftiHeader, as_nifti, read_nifti
 from crossvox.data.formats.nifti.scans import (
     Scan,
@@ -7,6 +8,7 @@ from crossvox.data.formats.nifti.scans import (
     as_image,
     as_volume,
     label_indices,
+    open_scan,
     read_header,
     read_image,
     read_label,
@@ -19,6 +21,7 @@ from crossvox.data.formats.nifti.writer import (
 )
 
 __all__ = [
+    "Form",
     "NiftiFile",
     "NiftiHeader",
     "Scan",
@@ -28,6 +31,7 @@ __all__ = [
     "as_volume",
     "header_like",
     "label_indices",
+    "open_scan",
     "read_header",
     "read_image",
     "read_label",

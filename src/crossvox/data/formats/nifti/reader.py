@@ -20,14 +20,21 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from nibabel.volumeutils import apply_read_scaling
 
+from crossvox.data.formats.nifti.geometry import (
+    MAX_SHEAR,
+    SCANNER,
+    Form,
+    Geometry,
+    max_cosine,
+    numbers,
+    read_geometry,
+)
 from crossvox.data.geometry import Grid
 from crossvox.data.problems import Problem
 from crossvox.errors import DataError
 
 MAX_VOXELS = 2**30
 """Larger volumes (4 GiB in single precision) are refused before memory is taken for them."""
-MAX_SHEAR = 2e-3
-"""Largest cosine between two voxel axes: 0.11°, 0.8 mm at the end of a 400 mm axis."""
 MAX_SURPLUS = 1 << 24
 """Bytes that a file may hold before its voxels, and behind them. Without a limit a small gzip
 file could go on inflating for hours."""
@@ -47,8 +54,8 @@ class NiftiHeader:
 
     Attributes:
         shape: voxels along all axes of the file.
-        spacing: (3,) voxel size in mm as stated, of any sign.
-        affine: (4, 4) voxel index → world position in mm.
+        spacing: (3,) voxel size in pixdim as stated, of any sign.
+        geometry: where the header puts the voxels, by the rule of `nifti.geometry`.
         dtype: of the stored voxels.
         offset: number of bytes before the voxels.
         scaling: slope and intercept from stored to real values; None if there is none.
@@ -57,11 +64,16 @@ class NiftiHeader:
 
     shape: tuple[int, ...]
     spacing: np.ndarray
-    affine: np.ndarray
+    geometry: Geometry
     dtype: np.dtype
     offset: int
     scaling: tuple[float, float] | None
     fields: nib.Nifti1Header
+
+    @property
+    def affine(self) -> np.ndarray:
+        """(4, 4) voxel index → world position in mm."""
+        return self.geometry.affine
 
     @property
     def grid(self) -> Grid:
@@ -132,7 +144,9 @@ class NiftiFile:
         return values.reshape(shape, order="F")
 
 
-def read_nifti(path: Path, voxels: bool = True, sha256: bool = True) -> NiftiFile:
+def read_nifti(
+    path: Path, voxels: bool = True, sha256: bool = True, form: Form = "auto"
+) -> NiftiFile:
     """Read a file without trusting it, and list what is wrong with it.
 
     The file is read once, to its end, because a damaged gzip file is only recognised by the
@@ -143,6 +157,7 @@ def read_nifti(path: Path, voxels: bool = True, sha256: bool = True) -> NiftiFil
         path: the file, .nii or .nii.gz.
         voxels: read the voxels, too.
         sha256: hash the file's bytes while the voxels are read.
+        form: the part of the header that places the voxels.
 
     >>> read_nifti(Path("scan.nii.gz")).problems
     []
@@ -152,9 +167,10 @@ def read_nifti(path: Path, voxels: bool = True, sha256: bool = True) -> NiftiFil
     problems: list[Problem] = []
     try:
         with _open(path, digest) as file:
-            header = _read_header(file)
-            shape_problem, geometry_problem = _shape_problem(header), _geometry_problem(header)
-            problems += [problem for problem in (shape_problem, geometry_problem) if problem]
+            header = _read_header(file, form)
+            shape_problem = _shape_problem(header)
+            problems += [shape_problem] if shape_problem else []
+            problems += _geometry_problems(header)
             if shape_problem is None or shape_problem.severity == "warning":
                 _refuse_false_size(file, header, path)
                 stored = _read_voxels(file, header) if voxels else None
@@ -175,9 +191,11 @@ def as_nifti(values: np.ndarray, grid: Grid, path: Path) -> NiftiFile:
         path: what problems are reported of, such as the DICOM folder it was read from.
     """
     fields = nib.Nifti1Image(np.broadcast_to(np.uint8(0), grid.shape), grid.affine).header
-    header = NiftiHeader(grid.shape, grid.spacing, grid.affine, values.dtype, 0, None, fields)
-    found = (_shape_problem(header), _geometry_problem(header))
-    problems = [replace(problem, file=str(path)) for problem in found if problem]
+    geometry = Geometry(grid.affine, SCANNER)
+    header = NiftiHeader(grid.shape, grid.spacing, geometry, values.dtype, 0, None, fields)
+    shape_problem = _shape_problem(header)
+    found = [*([shape_problem] if shape_problem else []), *_geometry_problems(header)]
+    problems = [replace(problem, file=str(path)) for problem in found]
     return NiftiFile(path, header, values.reshape(-1, order="F"), True, problems)
 
 
@@ -261,7 +279,7 @@ def _open(path: Path, digest: Any = None) -> Iterator[IO[bytes]]:
         raise _ReadError(found, "a readable file", "check its permissions and the disk") from error
 
 
-def _read_header(file: IO[bytes]) -> NiftiHeader:
+def _read_header(file: IO[bytes], form: Form) -> NiftiHeader:
     start = file.read(nib.Nifti2Header.sizeof_hdr)
     kind: type[nib.Nifti1Header] | None = None
     if start[344:347] == nib.Nifti1Header.single_magic:
@@ -280,7 +298,7 @@ def _read_header(file: IO[bytes]) -> NiftiHeader:
         return NiftiHeader(
             shape=tuple(int(n) for n in fields.get_data_shape()),
             spacing=spacing,
-            affine=np.array(fields.get_best_affine(), dtype=np.float64),
+            geometry=read_geometry(fields, form),
             dtype=fields.get_data_dtype(),
             offset=int(fields.get_data_offset()),
             scaling=None if slope is None or (slope, intercept) == (1, 0) else (slope, intercept),
@@ -354,31 +372,26 @@ def _shape_problem(header: NiftiHeader) -> Problem | None:
     return None
 
 
-def _geometry_problem(header: NiftiHeader) -> Problem | None:
-    """Return the first reason why spacing or affine cannot be used."""
+def _geometry_problems(header: NiftiHeader) -> list[Problem]:
+    """Return the first reason why spacing or affine cannot be used, else all contradictions."""
     matrix = header.affine[:3, :3]
     sizes = np.linalg.norm(matrix, axis=0)
     fix = "export the scan again, or copy the affine of a sound file of the same scan"
     if not (np.isfinite(header.spacing).all() and (header.spacing > 0).all()):
-        found = f"voxel size {_numbers(header.spacing)} mm"
+        found = f"voxel size {numbers(header.spacing)} mm"
         fix = "write the true one into the header (pixdim), or convert the DICOM series again"
-        return Problem.error(found, "three positive numbers", fix)
+        return [Problem.error(found, "three positive numbers", fix)]
     if not np.isfinite(header.affine).all():
-        return Problem.error("NaN or Inf in the affine", "finite numbers", fix)
+        return [Problem.error("NaN or Inf in the affine", "finite numbers", fix)]
     if (sizes == 0).any() or abs(np.linalg.det(matrix / sizes)) < 1e-3:
-        found = f"a singular affine, columns of length {_numbers(sizes)} mm"
-        return Problem.error(found, "three independent axes", fix)
-    cosines = np.abs((matrix / sizes).T @ (matrix / sizes) - np.eye(3))
-    if cosines.max() > MAX_SHEAR:
-        off, limit = np.degrees(np.arcsin([min(cosines.max(), 1.0), MAX_SHEAR]))
+        found = f"a singular affine, columns of length {numbers(sizes)} mm"
+        return [Problem.error(found, "three independent axes", fix)]
+    if (cosine := max_cosine(header.affine)) > MAX_SHEAR:
+        off, limit = np.degrees(np.arcsin([min(cosine, 1.0), MAX_SHEAR]))
         found = f"a non-orthogonal affine, axes {off:.2f}° off the right angle"
         fix = (
             "resample the scan onto an orthogonal grid (dcm2niix corrects gantry tilt; apply an "
             "affine registration instead of writing it into the header)"
         )
-        return Problem.error(found, f"at most {limit:.2f}°", fix)
-    return None
-
-
-def _numbers(values: np.ndarray) -> str:
-    return ", ".join(f"{value:.4g}" for value in values)
+        return [Problem.error(found, f"at most {limit:.2f}°", fix)]
+    return header.geometry.problems

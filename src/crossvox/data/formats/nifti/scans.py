@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from crossvox.batch import IGNORE
-from crossvox.data.formats.nifti.reader import NiftiFile, read_nifti
+from crossvox.data.formats.nifti.geometry import Form
+from crossvox.data.formats.nifti.reader import NiftiFile, as_nifti, read_nifti
 from crossvox.data.geometry import Grid, resample, same_grid
+from crossvox.data.values import measure_values
 from crossvox.errors import DataError
 
 
@@ -19,7 +21,8 @@ class Volume:
     """A scan in memory.
 
     Attributes:
-        data: (X, Y, Z) float32 values, in the axis order of the file.
+        data: (X, Y, Z) float32 values, in the axis order of the file; in a scan that was read,
+            no data counts as the smallest intensity (`data.values`).
         grid: where its voxels lie.
     """
 
@@ -31,13 +34,13 @@ Scan = Path | str | Volume | tuple[np.ndarray, np.ndarray]
 """A NIfTI file, a `Volume`, or an (X, Y, Z) array with its (4, 4) affine."""
 
 
-def read_header(path: Path) -> Grid:
+def read_header(path: Path, form: Form = "auto") -> Grid:
     """Return the grid of a NIfTI file without reading its voxels; raises `DataError`."""
-    return read_nifti(path, voxels=False).require_sound().grid
+    return read_nifti(path, voxels=False, form=form).require_sound().grid
 
 
 def read_image(path: Path) -> Volume:
-    """Read a scan, with slope and intercept applied.
+    """Read a scan, with slope and intercept applied; no data counts as its smallest intensity.
 
     Raises:
         DataError: the file cannot be read, or its geometry cannot be used.
@@ -51,7 +54,7 @@ def read_image(path: Path) -> Volume:
 
 def as_image(file: NiftiFile) -> Volume:
     """Return a scan that was read, with slope and intercept applied; raises `DataError`."""
-    return Volume(file.values(), file.require_sound().grid)
+    return _clean(Volume(file.values(), file.require_sound().grid))
 
 
 def read_label(
@@ -101,12 +104,28 @@ def label_indices(
     return indices
 
 
-def as_volume(scan: Scan) -> Volume:
+def open_scan(scan: Scan, name: Path, form: Form = "auto") -> NiftiFile:
+    """Return a scan that was given in any form as a file that was read; raises `DataError`.
+
+    Args:
+        scan: a file, a `Volume`, or an array with its affine.
+        name: what problems of a scan in memory are reported of.
+        form: the part of a file's header that places the voxels.
+    """
+    if isinstance(scan, Path | str):
+        return read_nifti(Path(scan), sha256=False, form=form)
+    volume = scan if isinstance(scan, Volume) else _from_pair(scan)
+    return as_nifti(volume.data, volume.grid, name)
+
+
+def as_volume(scan: Scan, form: Form = "auto") -> Volume:
     """Return a scan that was given in any form as a `Volume`; raises `DataError`."""
     if isinstance(scan, Path | str):
-        return read_image(Path(scan))
-    if isinstance(scan, Volume):
-        return scan
+        return as_image(read_nifti(Path(scan), sha256=False, form=form))
+    return _clean(scan if isinstance(scan, Volume) else _from_pair(scan))
+
+
+def _from_pair(scan: tuple[np.ndarray, np.ndarray]) -> Volume:
     try:
         data, affine = np.asarray(scan[0], dtype=np.float32), np.asarray(scan[1], dtype=np.float64)
     except (TypeError, ValueError, IndexError) as error:
@@ -118,8 +137,13 @@ def as_volume(scan: Scan) -> Volume:
             f"array of shape {data.shape} with affine of shape {affine.shape}; "
             "expected (X, Y, Z) and (4, 4)"
         )
-    if not np.isfinite(data).all() or not np.isfinite(affine).all():
-        raise DataError("array or affine with NaN or Inf; replace these values first")
+    if not np.isfinite(affine).all():
+        raise DataError("affine with NaN or Inf; give one of finite numbers")
     if abs(np.linalg.det(affine)) < 1e-9:
         raise DataError("singular affine; give one with three independent axes")
     return Volume(data, Grid(data.shape, affine))
+
+
+def _clean(volume: Volume) -> Volume:
+    data = measure_values(volume.data).clean(volume.data)
+    return volume if data is volume.data else Volume(data, volume.grid)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
 from crossvox.data.formats.label_tables import label_extension
+from crossvox.data.formats.nifti.geometry import Geometry, is_rigid
 from crossvox.data.formats.nifti.reader import read_nifti
 from crossvox.data.geometry import Grid
 from crossvox.utils.files import atomic_path
 
+MAX_ROUNDING = 1e-3
+"""Largest difference in mm of two forms that counts as single precision's."""
 GEOMETRY_FIELDS = (
     *("qform_code", "sform_code", "pixdim", "quatern_b", "quatern_c", "quatern_d"),
     *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
@@ -27,7 +30,10 @@ ORIGIN = "crossvox, of scan "
 def write_label(
     path: Path, indices: np.ndarray, ids: Mapping[str, int], like: Path | Grid, origin: str = ""
 ) -> None:
-    """Write class indices as a label map with the geometry of a scan, bit for bit.
+    """Write class indices as a label map with the geometry of a scan.
+
+    Where the scan's qform, sform and pixdim agree, they are kept bit for bit. Otherwise all say
+    where the voxels lie by the rule of `nifti.geometry`, in mm.
 
     The header also names and colours the classes (`label_tables.label_extension`).
 
@@ -80,7 +86,7 @@ def write_volume(path: Path, data: np.ndarray, grid: Grid) -> None:
 
 
 def header_like(like: Path | Grid, dtype: type) -> nib.Nifti1Header:
-    """Return a header with the geometry of a file or a grid, for voxels of another meaning.
+    """Return a header with the geometry of a file or a grid, in mm, for voxels of another meaning.
 
     Args:
         like: a NIfTI file or a grid.
@@ -90,13 +96,15 @@ def header_like(like: Path | Grid, dtype: type) -> nib.Nifti1Header:
         DataError: the file has no readable header of a 3-D volume.
     """
     if isinstance(like, Path):
-        header = read_nifti(like, voxels=False).require_readable().fields.copy()
+        found = read_nifti(like, voxels=False).require_readable()
+        header = found.fields.copy()
+        _settle(header, found.geometry)
     else:
         image = nib.Nifti1Image(np.broadcast_to(np.uint8(0), like.shape), like.affine)
         image.set_sform(like.affine, "scanner")
         image.set_qform(like.affine, "scanner")
         header = image.header
-        header.set_xyzt_units("mm")
+    header.set_xyzt_units("mm")
     header.set_data_dtype(dtype)
     header.set_data_offset(0)  # set anew when the file is written
     header.set_slope_inter(1, 0)
@@ -105,3 +113,21 @@ def header_like(like: Path | Grid, dtype: type) -> nib.Nifti1Header:
         if name in header:
             header[name] = b""
     return header
+
+
+def _settle(header: nib.Nifti1Header, geometry: Geometry) -> None:
+    """Let qform, sform and pixdim say the same; one that says so already keeps its bits."""
+    affine = geometry.affine
+    if not is_rigid(affine):
+        return
+    if not _is_near(header.get_qform, affine):
+        header.set_qform(affine, geometry.code)  # sets pixdim, too
+    if not _is_near(header.get_sform, affine):
+        header.set_sform(affine, geometry.code)
+
+
+def _is_near(read_form: Callable[[], np.ndarray], affine: np.ndarray) -> bool:
+    try:
+        return bool(np.abs(read_form() - affine).max() <= MAX_ROUNDING)
+    except ValueError:  # a quaternion longer than 1
+        return False

@@ -1,0 +1,182 @@
+"""The intensities of a scan, and the values in it that are none: fill, spikes, NaN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+CHUNK = 1 << 20
+"""Voxels that are looked at together."""
+SAMPLE = 100_000
+"""Voxels that are drawn to judge a scan by."""
+HUGE = 1000.0
+"""A value that lies this many times the spread of all others beyond them is no intensity."""
+MIN_DISTINCT = 32
+"""With fewer distinct values, none but a huge one counts as isolated from the others."""
+TAIL = 0.005
+"""Share of the voxels at the far end that does not count for the spread of the others."""
+
+
+@dataclass(frozen=True)
+class Values:
+    """What the values of a scan are.
+
+    A single value that lies far beyond all others is no intensity. Below them, or at a corner of
+    the scan, it marks voxels without data. Otherwise it is a spike, such as a saturated voxel.
+
+    Attributes:
+        low: the smallest intensity; NaN if there is none.
+        high: the largest one.
+        top: what values above `high` count as: `high` if they are spikes, `low` if no data.
+        no_data: finite values that mark voxels without data.
+        cut: some finite value is no intensity.
+        bad: number of NaN and Inf voxels.
+        sample: (n,) float64, some of the intensities.
+    """
+
+    low: float
+    high: float
+    top: float
+    no_data: tuple[float, ...]
+    cut: bool
+    bad: int
+    sample: np.ndarray
+
+    def clean(self, data: np.ndarray) -> np.ndarray:
+        """Return intensities only, no data as the smallest of them; a copy only if it must be."""
+        if not self.cut and not self.bad:
+            return data
+        clean = np.where(data > self.high, self.top, data)
+        return np.where(clean >= self.low, clean, self.low).astype(data.dtype, copy=False)
+
+
+def measure_values(
+    stored: np.ndarray, scale: Callable[[np.ndarray], np.ndarray] = np.asarray
+) -> Values:
+    """Measure the intensities of a scan.
+
+    Args:
+        stored: (X, Y, Z) values as they are stored.
+        scale: makes intensities of stored values.
+    """
+    return _measure(_Voxels(stored, scale))
+
+
+class _Voxels:
+    """The voxels of a scan as they are stored, and how they are scaled."""
+
+    def __init__(self, stored: np.ndarray, scale: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Keep (X, Y, Z) stored values, and what makes real ones of them."""
+        self.stored = stored
+        # A view where it can be one, whichever axis runs fastest.
+        self.flat = stored.ravel(order="K")
+        self.scale = scale
+
+    def real(self, stored: np.ndarray) -> np.ndarray:
+        """Return real values of stored ones, in double precision."""
+        return self.scale(stored).astype(np.float64, copy=False)
+
+    def finite_chunks(self) -> Iterator[np.ndarray]:
+        """Yield the finite values in parts, as copies of them stay small however large a scan."""
+        for start in range(0, len(self.flat), CHUNK):
+            chunk = self.flat[start : start + CHUNK]
+            if chunk.dtype.kind == "f" and not (finite := np.isfinite(chunk)).all():
+                chunk = chunk[finite]
+            yield chunk
+
+    def sample(self) -> np.ndarray:
+        """Draw finite values, and sort them."""
+        flat = self.flat
+        if flat.size > SAMPLE:
+            # Not every n-th voxel, as these may all lie in one column.
+            flat = flat[np.random.default_rng(0).integers(0, flat.size, SAMPLE)]
+        real = self.real(flat)
+        return np.sort(real[np.isfinite(real)])
+
+    def corners(self) -> np.ndarray:
+        """Return the values at the corners."""
+        ends = np.ix_(*[sorted({0, n - 1}) for n in self.stored.shape])
+        return self.real(self.stored[ends])
+
+
+def _measure(voxels: _Voxels) -> Values:
+    count, ends = 0, []
+    for chunk in voxels.finite_chunks():
+        count += chunk.size
+        ends += [chunk.min(), chunk.max()] if chunk.size else []
+    bad, sample = voxels.flat.size - count, voxels.sample()
+    if not ends:
+        return Values(np.nan, np.nan, np.nan, (), False, bad, sample)
+    real = voxels.real(np.array(ends))
+    low, high = float(real.min()), float(real.max())
+    # The ends may not have been drawn.
+    sample = np.concatenate([[low], sample, [high]])
+    return _without_isolated(sample, voxels, bad)
+
+
+def _without_isolated(sample: np.ndarray, voxels: _Voxels, bad: int) -> Values:
+    """Take isolated values off both ends of the sorted sample, until none is left."""
+    no_data, fills_top, least, most = list[float](), False, -np.inf, np.inf
+    corners = voxels.corners()
+    while True:
+        if _is_isolated(sample, negative_only=True):
+            no_data.append(float(sample[0]))
+            least, sample = _cut(sample)
+        elif _is_isolated(-sample[::-1]):
+            top = float(sample[-1])
+            if (corners == top).any() or _is_isolated(-sample[::-1], factor=HUGE):
+                no_data.append(top)
+                fills_top = True
+            below, mirrored = _cut(-sample[::-1])
+            most, sample = -below, -mirrored[::-1]
+        else:
+            break
+    low, high, cut = float(sample[0]), float(sample[-1]), bool(np.isfinite([least, most]).any())
+    if cut:
+        low, high = _ends(voxels, least, most)
+    return Values(low, high, low if fills_top else high, tuple(no_data), cut, bad, sample)
+
+
+def _is_isolated(sample: np.ndarray, factor: float = 1.0, negative_only: bool = False) -> bool:
+    """Return whether the first of sorted values lies far below the others.
+
+    The value at the other end does not count, as it may be isolated, too.
+
+    Args:
+        sample: sorted.
+        factor: of the spread, which the distance must exceed.
+        negative_only: a positive value counts only if it is huge, and 0 never: background.
+    """
+    value = sample[0]
+    others = sample[(sample > value) & (sample < sample[-1])]
+    if not others.size or value == sample[-1]:
+        return False
+    gap, spread = others[0] - value, np.quantile(others, 1 - TAIL) - others[0]
+    if spread > 0 and gap > HUGE * spread:
+        return bool(value != 0) and _n_distinct(others) >= MIN_DISTINCT // 4
+    if gap <= factor * spread or (negative_only and value >= 0):
+        return False
+    return spread > 0 and _n_distinct(others) >= MIN_DISTINCT
+
+
+def _n_distinct(values: np.ndarray) -> int:
+    return 1 + int(np.count_nonzero(np.diff(values)))
+
+
+def _cut(sample: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return the middle between the first and the next value, and the sample from that one on."""
+    rest = sample[sample > sample[0]]
+    return float(sample[0] / 2 + rest[0] / 2), rest
+
+
+def _ends(voxels: _Voxels, least: float, most: float) -> tuple[float, float]:
+    """Return the smallest and the largest of all values between the two."""
+    low, high = np.inf, -np.inf
+    for chunk in voxels.finite_chunks():
+        real = voxels.real(chunk)
+        inside = real[(real > least) & (real < most)]
+        if inside.size:
+            low, high = min(low, float(inside.min())), max(high, float(inside.max()))
+    return low, high
