@@ -9,7 +9,7 @@ from typing import Any
 from crossvox.data.geometry import Grid
 from crossvox.data.problems import Problem
 
-LEAST_EXTENT, MOST_EXTENT = 10.0, 4000.0
+LEAST_EXTENT, MOST_EXTENT = 8.0, 4000.0
 """Field of view in mm along its longest axis, of a finger and of a whole body with some air."""
 MOST_SPACING = 100.0
 """Largest voxel edge in mm."""

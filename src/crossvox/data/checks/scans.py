@@ -32,8 +32,8 @@ def scan_problems(file: NiftiFile, kind: str = "", seen: Sizes | None = None) ->
     problems = list(file.problems)
     if file.header is None or has_errors(problems):
         return problems
-    found = extent_problems(file.header.grid, seen)
-    found += value_problems(file, kind) if file.stored is not None else []
+    found = value_problems(file, kind) if file.stored is not None else []
+    found += extent_problems(file.header.grid, seen)
     return problems + [replace(problem, file=str(file.path)) for problem in found]
 
 

@@ -85,7 +85,7 @@ def _bad_problem(file: NiftiFile, bad: int) -> Problem:
     border = is_bad.copy()
     border[1:-1, 1:-1, 1:-1] = False
     reached = ndimage.binary_propagation(border, mask=is_bad)
-    if bad >= MIN_FILL * file.stored.size and (reached == is_bad).all():
+    if MIN_FILL * is_bad.size <= bad < is_bad.size and (reached == is_bad).all():
         fix = "nothing if they mark where there is no data: they count as the smallest value"
         return Problem.warning(f"{found}, at its border", "finite intensities", fix)
     fix = "replace them by the scan's background value, or export it again"
