@@ -11,11 +11,12 @@ import torch
 from lightning_fabric import Fabric
 
 from crossvox.errors import CrossvoxError, DataError, UsageError
-from crossvox.training import checkpoint
+from crossvox.training import checkpoint, reports
 from crossvox.training.compute import Compute, launch_fabric
 from crossvox.training.loop import Fit, StoppedError, fit
 from crossvox.training.random_state import seed_all
 from crossvox.training.record import RunRecord
+from crossvox.training.reports import LateValues
 from fixtures.processes.training import ToyData, ToyMethod, numbers
 
 SETTINGS = Fit(steps=12, lr=0.01, save_every=4, validations=3)
@@ -169,6 +170,46 @@ def test_nan_stops_the_run_before_it_spoils_anything(fabric, tmp_path):
     tensors, state = checkpoint.load(tmp_path / "checkpoints" / "last.safetensors")
     assert state["step"] == 4
     assert all(tensor.isfinite().all() for name, tensor in tensors.items() if "model" in name)
+
+
+def test_a_step_is_under_way_before_the_last_ones_numbers_are_read(fabric, tmp_path, monkeypatch):
+    seen = []
+
+    class Spy(LateValues):
+        def read(self):
+            seen.append("read")
+            return super().read()
+
+    class Watched(ToyMethod):
+        def after_step(self):
+            seen.append("step")
+            super().after_step()
+
+    monkeypatch.setattr(reports, "LateValues", Spy)
+    settings = Fit(steps=5, save_every=3, validations=0)
+    with RunRecord(tmp_path, {}) as record:
+        fit(fabric, Watched(), ToyData(), settings, record)
+    # The numbers of a step that is saved are read before that, as are the last ones.
+    assert " ".join(seen) == "step step read step read read step step read read"
+
+
+def test_what_a_broken_step_breaks_later_is_not_blamed(fabric, tmp_path):
+    class Strict(ToyMethod):
+        def forward(self, batch, progress):
+            assert self.head.weight.isfinite().all()
+            return super().forward(batch, progress)
+
+    with (
+        RunRecord(tmp_path, {}) as record,
+        pytest.raises(CrossvoxError, match=r"step 3 of 12 is not finite: .*loss = nan"),
+    ):
+        fit(fabric, Strict(), ToyData(poison=2), SETTINGS, record)
+
+
+def test_steps_before_a_crash_are_logged(fabric, tmp_path):
+    with pytest.raises(DataError):
+        train(fabric, tmp_path, data=ToyData(crash=3))
+    assert {step for step, *_ in numbers(tmp_path)} == {"1", "2", "3"}
 
 
 def test_infinite_gradient_with_a_finite_loss_stops_the_run(fabric, tmp_path):

@@ -49,11 +49,12 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def update(self, student: nn.Module) -> None:
         """Move towards the student."""
-        decay = min(1 - 1 / (int(self.steps) + 1), self.decay)
+        # A tensor, as the number of steps is on the device.
+        share = (1 / (self.steps + 1)).clamp_min(1 - self.decay)
         # By name: students may share frozen parameters between networks, teachers do not.
         own = dict(self.model.named_parameters(remove_duplicate=False))
         for name, other in student.named_parameters(remove_duplicate=False):
-            own[name].lerp_(other.detach(), 1 - decay)
+            own[name].lerp_(other.detach(), share.to(other.dtype))
         for copied, buffer in zip(self.model.buffers(), student.buffers(), strict=True):
             copied.copy_(buffer)
         self.steps += 1

@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -22,6 +22,7 @@ from crossvox.training.optimizer import OptimizerName, Schedule, build_optimizer
 from crossvox.training.progress import Progress, StepTimer
 from crossvox.training.random_state import rng_state, set_rng_state
 from crossvox.training.record import RunRecord
+from crossvox.training.reports import StepReport, StepReports
 from crossvox.training.signals import StopRequest
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ def fit(
     """Train a method on `dataset[0]`, `dataset[1]`, … and keep its checkpoints in `record`.
 
     Every process calls this, and all must name the same losses. SIGINT and SIGTERM end the run
-    after the step under way.
+    after the step under way, with several processes after the next one. A step's numbers are read
+    while the next step is under way, so that no step waits for its device.
 
     Args:
         fabric: launched.
@@ -132,24 +134,25 @@ def fit(
     pinned = fabric.device.type == "cuda"
     made = batches(dataset, range(state.step, settings.steps), workers, pinned=pinned)
     feed = on_device(made, fabric.to_device, fabric.device)
-    with record.stage("fit"), StopRequest() as stop, bar, contextlib.closing(feed):
+    reports = StepReports(fabric, record, bar, settings.steps)
+    with record.stage("fit"), StopRequest() as stop, bar, contextlib.closing(feed), reports:
         for batch in timer.watch(feed):
-            stopping, values = state.train_step(batch, stop)
+            report = state.train_step(batch, stop)
             timer.end_step()
             done = state.step == settings.steps
             validating = state.step in settings.validation_steps
 
             if done or state.step % settings.log_every == 0:
-                numbers = state.mean(values)
-                record.log(state.step, numbers | timer.read())
-                bar.advance(numbers["train/loss"])
-            else:
-                bar.advance()
+                report.times = timer.read()
+            reports.take(report)
+            saving = done or validating or state.step % settings.save_every == 0
+            if saving or reports.stopping:
+                reports.settle()  # nothing is saved before it is known to be finite
             if validate and validating:
                 state.validate(validate)
-            if done or validating or stopping or state.step % settings.save_every == 0:
+            if saving or reports.stopping:
                 state.save()
-            if stopping and not done:
+            if reports.stopping and not done:
                 raise StoppedError(
                     f"stopped after step {state.step} of {settings.steps}; "
                     f"go on with: crossvox train --resume {record.out}"
@@ -182,22 +185,21 @@ class _TrainingState:
         """The bare method."""
         return self.model.module
 
-    def train_step(self, batch: Batch, stop: StopRequest) -> tuple[bool, dict[str, Tensor]]:
-        """Do one step; return whether any process wants to stop, and the numbers to log."""
+    def train_step(self, batch: Batch, stop: StopRequest) -> StepReport:
+        """Do one step, of which nothing is waited for; return what it finds."""
         s = self.settings
         lr = set_lr(self.optimizer, lr_factor(s.schedule, self.step, s.steps, s.warmup))
 
         losses = self._accumulate_gradient(batch)
-        stopping = self._check_loss(losses, batch, stop)
-        norm = self._clip_gradient(batch)
+        norm = self._clip_gradient()
         self.method.before_step()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.method.after_step()  # moving averages
 
         self.step += 1
-        values = {f"train/{name}": value for name, value in losses.items()}
-        return stopping, values | {"train/grad_norm": norm, "train/lr": torch.tensor(lr)}
+        values = losses | {"grad_norm": norm}
+        return StepReport(self.step, batch.names, values, lr, stop.requested)
 
     def _accumulate_gradient(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the gradient, part by part; return the mean of each named loss, without graph.
@@ -216,12 +218,6 @@ class _TrainingState:
             for name, value in losses.items():
                 found.setdefault(name, []).append(value.detach())
         return {name: torch.stack(values).mean(dim=0) for name, values in found.items()}
-
-    def mean(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """Average named numbers over the processes; the names are the same in all of them."""
-        names = sorted(values)
-        stacked = torch.stack([values[name].float().to(self.fabric.device) for name in names])
-        return dict(zip(names, self._reduce(stacked, "mean"), strict=True))
 
     def validate(self, validate: Validate) -> None:
         """Score the method, log the result, and keep the weights if they are the best so far."""
@@ -287,40 +283,11 @@ class _TrainingState:
             own = {name: rows[self.fabric.global_rank] for name, rows in rng.items()}
             set_rng_state(own, self.fabric.device)
 
-    def _check_loss(self, losses: dict[str, Tensor], batch: Batch, stop: StopRequest) -> bool:
-        """Return whether any process wants to stop; raises in all if any loss is not finite."""
-        loss = losses["loss"]
-        asked = torch.tensor(stop.requested, device=loss.device)
-        flags = torch.stack([~torch.isfinite(loss), asked])
-        broken, stopping = self._reduce(flags.float(), "sum")
-        if broken:
-            values = {name: value.float().mean().item() for name, value in losses.items()}
-            bad = [f"{n} = {v}" for n, v in values.items() if not math.isfinite(v)]
-            self._fail(", ".join(bad), batch)
-        return stopping > 0
-
-    def _clip_gradient(self, batch: Batch) -> Tensor:
-        """Clip the gradient; return its norm before that, which must be finite."""
+    def _clip_gradient(self) -> Tensor:
+        """Clip the gradient; return its norm before that."""
         limit = self.settings.clip or math.inf
         norm = self.fabric.clip_gradients(
             self.model, self.optimizer, max_norm=limit, error_if_nonfinite=False
         )
-        # Under fp16 the loss scaler causes infinite gradients and skips these steps itself.
-        scaled = getattr(self.fabric.strategy.precision, "scaler", None) is not None
         assert norm is not None  # always the case where a largest norm is given
-        if not scaled and not torch.isfinite(norm):
-            self._fail(f"gradient norm = {norm.item()}", batch)
         return norm
-
-    def _reduce(self, values: Tensor, how: str) -> list[float]:
-        return cast(Tensor, self.fabric.all_reduce(values, reduce_op=how)).tolist()
-
-    def _fail(self, found: str, batch: Batch) -> NoReturn:
-        """Raise in every process what any of them found; all must call this together."""
-        own = f"{found} on {', '.join(batch.names) or 'unnamed cases'}" if found else ""
-        reports = [self.fabric.broadcast(own, src=r) for r in range(self.fabric.world_size)]
-        raise CrossvoxError(
-            f"step {self.step + 1} of {self.settings.steps} is not finite: "
-            f"{'; '.join(filter(None, reports))}; the checkpoints of earlier steps are whole: "
-            "lower fit.lr, or look at these cases"
-        )
