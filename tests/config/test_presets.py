@@ -9,6 +9,7 @@ from crossvox.config.registry import crop_rule
 from crossvox.config.run_config import RunConfig
 from crossvox.config.settings import Settings, parse_settings
 from crossvox.errors import UsageError
+from crossvox.methods import METHODS
 
 
 def config(preset: str, **values: Any) -> RunConfig:
@@ -25,8 +26,11 @@ def test_every_shipped_preset_parses_with_every_method(name, method):
 
 @pytest.mark.parametrize("name", presets())
 def test_every_value_of_a_preset_arrives(name):
-    made = config(name).to_dict()
-    for key, value in load_preset(name).items():
+    made, shipped = config(name).to_dict(), load_preset(name)
+    for method, own in shipped.pop("methods", {}).items():
+        found = config(name, method=method).method
+        assert {k: found[k] for k in own} == own
+    for key, value in shipped.items():
         if isinstance(value, dict):
             assert {k: made[key][k] for k in value} == value
         else:
@@ -59,7 +63,20 @@ def test_the_papers_settings_on_published_backbones(name, backbone, devices):
     assert (made.budget.patch, made.sampling, made.augment, made.inference) == (
         paper.budget.patch, paper.sampling, paper.augment, paper.inference,
     )  # fmt: skip
+    assert made.budget.spacing == (1.5, 1.5, 1.5) and made.fit.new_lr == paper.fit.lr
+    assert not made.allow_random
     assert crop_rule(made.backbone).nearest((96, 96, 96)) == (96, 96, 96)
+
+
+@pytest.mark.parametrize("name", [name for name in presets() if name.startswith("paper")])
+@pytest.mark.parametrize("method", METHODS)
+def test_the_papers_presets_train_every_method_as_printed(name, method):
+    """The gradient is not clipped, and no class weighs more than another."""
+    made = config(name, method=method)
+    assert made.fit.clip == 0 and made.method.get("balance", 0) == 0
+    if "balance" in made.method:
+        asked = config(name, method={"name": method, "balance": 0.25})
+        assert asked.method["balance"] == 0.25
 
 
 @pytest.mark.parametrize("name", ["cpu", "gpu"])

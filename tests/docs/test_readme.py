@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 import shutil
@@ -19,6 +18,7 @@ from crossvox.data.manifest import load_manifest
 from crossvox.data.phantom import write_phantom
 from crossvox.losses.supervised import supervised_loss
 from crossvox.methods import METHODS, Method
+from fixtures.code_lines import REFRESH, Place, line_of, places
 from fixtures.docs import blocks, command_lines
 from fixtures.files.data import write_nifti
 from fixtures.methods import make_batch, make_method, make_task
@@ -27,10 +27,6 @@ from fixtures.run import SMALL
 
 README = ROOT / "README.md"
 TEXT = README.read_text(encoding="utf-8")
-CODE_ROWS = re.findall(
-    r"^\| .+? \| `(\w+)` \| \[(.+?):(\d+)\]\((.+?)#L(\d+)\) \|$", TEXT, flags=re.M
-)
-"""(symbol, shown path, shown line, linked path, linked line) of the table of the method."""
 
 
 def section(title: str) -> str:
@@ -89,25 +85,15 @@ def test_its_data_and_its_commands_work(tmp_path, monkeypatch) -> None:
     assert Path("segmented/new_scan_ct.nii.gz").exists() and Path("report.html").exists()
 
 
-def line_of(file: Path, symbol: str) -> int:
-    """Return the line on which `file` defines the class or function `symbol`."""
-    body = ast.parse(file.read_text(encoding="utf-8")).body
-    kinds = (ast.ClassDef, ast.FunctionDef)
-    (line,) = [node.lineno for node in body if isinstance(node, kinds) and node.name == symbol]
-    return line
-
-
 def test_the_method_table_names_networks_losses_schedules_and_the_loop() -> None:
-    named = {symbol for symbol, *_ in CODE_ROWS}
+    named = {place.symbol for place in places(README)}
     assert named >= {"MIA", "Fusion", "CSCLoss", "CACLoss", "supervised_loss", "ramp_up", "fit"}
 
 
-@pytest.mark.parametrize("row", CODE_ROWS, ids=[row[0] for row in CODE_ROWS])
-def test_the_method_table_leads_to_the_code(row: tuple[str, ...]) -> None:
-    symbol, shown, shown_line, target, line = row
-    assert target == f"src/crossvox/{shown}"
-    found = line_of(ROOT / target, symbol)
-    assert (int(shown_line), int(line)) == (found, found), f"{symbol} is at {shown}:{found}"
+@pytest.mark.parametrize("place", places(README), ids=lambda place: place.symbol)
+def test_the_method_table_leads_to_the_code(place: Place) -> None:
+    assert f"(src/crossvox/{place.file}#" in TEXT
+    assert place.lines == {line_of(place.file, place.symbol)}, f"lines moved; run: {REFRESH}"
 
 
 def test_the_example_method_learns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from crossvox.training.optimizer import build_optimizer, lr_factor, set_lr
+from crossvox.training.optimizer import build_optimizer, lr_factor, set_lr, split_new
 
 
 def test_poly_schedule_by_hand():
@@ -45,3 +45,13 @@ def test_weight_decay_is_decoupled_in_adamw_only():
         weights[name] = weight.item()
     # AdamW shrinks by lr·wd; Adam takes a full step of lr along the gradient of the decay.
     assert weights == pytest.approx({"adam": 1.9, "adamw": 2.0 * (1 - 0.1 * 0.5)})
+
+
+def test_new_parameters_get_their_rate_unless_their_group_has_one() -> None:
+    old, new, own = (torch.nn.Parameter(torch.ones(1)) for _ in range(3))
+    groups = [{"params": [old, new], "weight_decay": 0.5}, {"params": [own], "lr": 3.0}]
+    split = split_new(groups, {old}, 0.25)
+    optimizer = build_optimizer(split, "adam", 0.125, 0.0)
+    rates = {id(g["params"][0]): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups}
+    assert rates == {id(old): (0.125, 0.5), id(new): (0.25, 0.5), id(own): (3.0, 0.0)}
+    assert [len(group["params"]) for group in split_new(groups, {old, new}, 1.0)] == [2, 1]

@@ -16,7 +16,7 @@ from crossvox.cli.run_options import read_run_options
 from crossvox.config.settings import parse_settings
 from crossvox.evaluation.scores import read_cases
 from crossvox.networks.pretrained.loading import read_weights
-from fixtures.files.weights import UNET, VIT, arguments, interrupt, published
+from fixtures.files.weights import CROP, UNET, VIT, arguments, interrupt, published
 from fixtures.golden import rule_tensor
 from fixtures.run import refused, same, weights
 
@@ -154,9 +154,60 @@ def test_a_run_that_came_to_no_checkpoint_needs_the_same_file_again(
     assert main(["train", "--resume", str(out)]) == 0
 
 
+def test_what_is_not_in_the_file_has_a_rate_of_its_own(
+    places, vit, unpaired_files, tmp_path, monkeypatch
+):
+    """Also after an interruption, when the file is gone."""
+    file, once = places / "vit_once.pth", ["--fit.steps", "1", "--fit.validations", "0"]
+    file.write_bytes(vit.read_bytes())
+    words = [*VIT, "--weights", file, "--fit.lr", "0", "--fit.new_lr", "0.001"]
+    started = tmp_path / "started"
+    assert main(arguments(unpaired_files.path, started, *words[:-1], "0", *once)) == 0
+    first = weights(started)
+    straight, out = tmp_path / "straight", tmp_path / "run"
+    for run in (straight, out):
+        with monkeypatch.context() as patch:
+            if run == out:
+                interrupt(patch, 3)
+            assert main(arguments(unpaired_files.path, run, *words)) == (130 if run == out else 0)
+    file.unlink()
+    assert main(["train", "--resume", str(out)]) == 0
+    last = weights(out)
+    assert same(last, weights(straight))
+    moved = {name for name in last if not torch.equal(last[name], first[name])}
+    encoder = {name for name in last if name.startswith("model/networks.encoders.0.")}
+    assert {name for name in moved & encoder if "adapter" not in name} == set()
+    assert any("adapter" in name for name in moved & encoder)
+    assert any(name.startswith("model/networks.decoders.0.") for name in moved)
+
+
+def test_a_preset_of_published_weights_starts_without_them_only_if_told_to(
+    unpaired_files, tmp_path, capsys
+):
+    out = tmp_path / "run"
+    small = ["--budget.spacing", "null", "--fit.validations", "0", "--inference.overlap", "0"]
+    few = [*UNET[2:], *CROP, *small, "--fit.steps", "1", "--compute.workers", "0"]
+    words = arguments(unpaired_files.path, out, "--preset", "paper-unet", *few)
+    line = refused(capsys, *words)
+    assert "paper-unet" in line and "--weights FILE" in line and "--allow-random" in line
+    assert not out.exists()
+    assert main([*words, "--allow-random"]) == 0
+    said = capsys.readouterr().out
+    assert "start from random numbers" in said and "encoders" in said and "mias" in said
+    assert yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))["allow_random"]
+    facts = json.loads((out / "run.json").read_text())
+    assert facts["weights"] == {}
+    assert facts["parameters"].keys() == {"encoders", "mias", "fusion", "decoders"}
+    # What has no published weights needs none.
+    for name, more in (("own", ["--method", "mmformer"]), ("other", ["--backbone", "unet"])):
+        assert main([*arguments(unpaired_files.path, tmp_path / name, "--preset", "paper-unet",
+                                *more, *CROP, *small, "--fit.steps", "1")]) == 0  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
+        (["--weights", "{unet}", "--method", "mmformer"], 2, ["mmformer", "leave --weights out"]),
         (["--weights", "gone.pth", *UNET], 1, ["gone.pth", "no such file"]),
         (["--weights", "{unet}"], 2, ["'unet'", "--backbone universal_unet"]),
         (["--weights", "{unet}", *VIT], 2, ["'sam_med3d'", "--backbone universal_unet"]),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from crossvox.batch import Task
 from crossvox.benchmark.cell import PLAIN, Cell, MethodInfo, Training
 from crossvox.benchmark.suite import Start, Suite, Variants, row_settings, slug, table_backbone
-from crossvox.config.registry import build_method, crop_rule
+from crossvox.config.registry import build_method, crop_rule, takes_weights
 from crossvox.config.run_config import RunConfig
 from crossvox.config.settings import Settings, parse_settings
 from crossvox.data.crops.misalign import Misalign
@@ -26,6 +27,7 @@ from crossvox.data.prepare.fingerprint import fingerprint
 from crossvox.data.prepare.plan import make_plan
 from crossvox.errors import CrossvoxError, UsageError
 from crossvox.methods.base import Method
+from crossvox.networks.pretrained.loading import Weights, read_weights
 from crossvox.training.record import LOCATION_KEYS, read_config, read_facts
 from crossvox.utils.files import real_path, sha256, sha256_once
 from crossvox.workflows.prediction.evaluate import Scenario
@@ -33,6 +35,7 @@ from crossvox.workflows.prediction.predict import load_split
 from crossvox.workflows.prediction.scoring import require_labelled
 from crossvox.workflows.run import require_version
 from crossvox.workflows.train import store_path
+from crossvox.workflows.weights import read_initial_weights, require_initial_fit
 
 
 def grid(suite: Suite, out: Path) -> list[Cell]:
@@ -51,6 +54,7 @@ def grid(suite: Suite, out: Path) -> list[Cell]:
         DataError: a file is missing or unreadable.
     """
     cells = []
+    read = functools.cache(read_weights)
     for name, path in suite.data.items():
         manifest = load_manifest(path, suite.root)
         _check_data(manifest, suite)
@@ -58,11 +62,14 @@ def grid(suite: Suite, out: Path) -> list[Cell]:
         for row, backbone in itertools.product(suite.methods, backbones):
             where = f"{suite.name}, row '{row.label}'"
             base = _parse(row_settings(suite, row, backbone), where)
+            if "weights" not in row.set and not takes_weights(base):
+                # The suite's weights are for the rows that can take them.
+                base = dataclasses.replace(base, weights=None)
             own = _only(manifest, row.only, out / "data", where)
             # A row's own manifest lies in `out`; its files lie where the full manifest's do.
             root = suite.root or (path.parent if row.only else None)
             config, info, first = _planned(
-                dataclasses.replace(base, root=root), own, out, where, suite.start
+                dataclasses.replace(base, root=root), own, out, where, suite.start, read
             )
             draft = Cell(
                 name="",
@@ -169,19 +176,27 @@ def _only(manifest: Manifest, which: str, folder: Path, where: str) -> Manifest:
 
 
 def _planned(
-    config: RunConfig, manifest: Manifest, out: Path, where: str, start: Start | None
+    config: RunConfig,
+    manifest: Manifest,
+    out: Path,
+    where: str,
+    start: Start | None,
+    read: Callable[[Path], Weights],
 ) -> tuple[RunConfig, MethodInfo, RunConfig | None]:
     """Return the settings with data set and shared store, and the method's properties.
 
-    Third come the settings of the run to begin from, if the suite has a start.
+    The network is built without memory for its values. Weights are read and compared with it, but
+    not loaded. Third come the settings of the run to begin from, if the suite has a start.
     """
     try:
+        weights = read_initial_weights(config, manifest.modalities, read)
         rule = crop_rule(config.backbone)
         plan = make_plan(fingerprint(manifest), manifest, config.budget, rule)
         with torch.device("meta"):
             method = build_method(plan.task, config)
-    except UsageError as error:
-        raise UsageError(f"{where}: {error}") from None
+        require_initial_fit(method, weights)
+    except CrossvoxError as error:
+        raise type(error)(f"{where}: {error}") from None
     assert manifest.path is not None
     config = dataclasses.replace(config, data=manifest.path, out=out / "cells").absolute()
     config = dataclasses.replace(config, store=store_path(config, manifest, plan))

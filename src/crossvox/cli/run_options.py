@@ -8,6 +8,7 @@ subclass options do not fit: they name a class by its import path, also in files
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Collection
 from typing import Any
@@ -17,7 +18,7 @@ from jsonargparse import ArgumentParser
 
 from crossvox.cli.parser import add_flag, new_parser, parse
 from crossvox.config.presets import COMPONENTS
-from crossvox.config.run_config import SECTIONS, plain
+from crossvox.config.run_config import SECTIONS, RunConfig, plain
 from crossvox.config.settings import (
     FIELDS,
     Settings,
@@ -30,6 +31,9 @@ from crossvox.errors import UsageError
 
 NESTED = (*COMPONENTS, *SECTIONS, "weights")
 """Fields with keys of their own: `--fit.steps 3`, `--weights.ct FILE`."""
+
+FLAGS = [f.name for f in dataclasses.fields(RunConfig) if f.type == "bool"]
+"""Fields that are true where they are named without a value."""
 
 NestedText = str | dict[str, str | list | dict | None]
 
@@ -64,7 +68,9 @@ def read_run_options(
     reader.add_argument("-h", "--help", action="store_true")
     for name in fields:
         spellings = dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}"))
-        reader.add_argument(*spellings, type=NestedText if name in NESTED else str)
+        # `--allow-random` is short for `--allow-random true`.
+        short: dict[str, Any] = {"nargs": "?", "const": "true"} if name in FLAGS else {}
+        reader.add_argument(*spellings, type=NestedText if name in NESTED else str, **short)
     _refuse_two_kinds_of_weights(argv)
     # `--method NAME` is short for `--method.name NAME`.
     words = [re.sub(r"^--(method|backbone)(?==|$)", r"--\1.name", word) for word in argv]

@@ -25,13 +25,30 @@ def presets() -> dict[str, str]:
 
 
 def load_preset(name: str) -> dict[str, Any]:
-    """Return the values of a shipped preset; raise `UsageError` with the valid names."""
+    """Return the values of a shipped preset; raise `UsageError` with the valid names.
+
+    `with_method_options` completes them once the method is known.
+    """
     if str(name) not in presets():
         raise UsageError(f"unknown preset '{name}'; choose from {', '.join(presets())}")
     text = (resources.files("crossvox.config") / "presets" / f"{name}.yaml").read_text(
         encoding="utf-8"
     )
     return {"preset": name, **yaml.safe_load(text)}
+
+
+def with_method_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings over a preset, in which the method has what the preset says of it.
+
+    A preset may hold `methods`, options by name of a method. Those of the method in use go below
+    its own; the key itself is left out.
+
+    >>> with_method_options({"method": {"name": "sup"}, "methods": {"sup": {"balance": 0}}})
+    {'method': {'name': 'sup', 'balance': 0}}
+    """
+    own = values.get("methods", {}).get(values["method"].get("name"), {})
+    rest = {key: value for key, value in values.items() if key != "methods"}
+    return {**rest, "method": {**own, **values["method"]}}
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -93,6 +93,12 @@ def crop_rule(backbone: Mapping[str, Any]) -> CropRule | None:
         raise UsageError(str(error)) from error
 
 
+def takes_weights(config: RunConfig) -> bool:
+    """Return whether a run's networks can start from published weights of its backbone."""
+    uses = find_class("method", config.method["name"]).uses_backbone  # type: ignore[attr-defined]
+    return uses and hasattr(find_class("backbone", config.backbone["name"]), "published")
+
+
 def is_aligned(task: Task, config: RunConfig) -> bool:
     """Return whether a run moves the scans of a subject onto each other before training."""
     needs = find_class("method", config.method["name"]).needs  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crossvox.config.presets import COMPONENTS
-from crossvox.config.registry import complete
+from crossvox.config.registry import complete, find_class
 from crossvox.data.crops.augment import Augment
 from crossvox.data.crops.misalign import Misalign
 from crossvox.data.crops.sampling import Sampling
@@ -53,8 +53,11 @@ class RunConfig:
         start_from: directory of an earlier run, of this or another method, whose plan and weights
             the run starts from; networks are matched by the part they play, classes by name.
         replan: with `start_from`, plan spacing and crop anew.
+        allow_random: start from random numbers where the backbone has published weights and none
+            are given; presets paper-unet and paper-sam do not, unless told to.
         method: `name` and the method's own options; those not given take their defaults.
-        backbone: `name` and the backbone's own options; likewise.
+        backbone: `name` and the backbone's own options; likewise. It is `unet` for a method that
+            has networks of its own.
         budget: limits for planning the crop and the spacing.
         sampling: the crops of one step.
         augment: the random changes made to crops.
@@ -75,6 +78,7 @@ class RunConfig:
     weights: Path | dict[str, Path] | None = None
     start_from: Path | None = None
     replan: bool = False
+    allow_random: bool = True
     method: dict[str, Any] = field(default_factory=lambda: {"name": "cmc"})
     backbone: dict[str, Any] = field(default_factory=lambda: {"name": "unet"})
     budget: Budget = field(default_factory=Budget)
@@ -94,6 +98,9 @@ class RunConfig:
             )
         for part in COMPONENTS:
             object.__setattr__(self, part, complete(part, getattr(self, part)))
+        if not find_class("method", self.method["name"]).uses_backbone:  # type: ignore[attr-defined]
+            # Its levels are then planned from the scans, not dictated by a network that it lacks.
+            object.__setattr__(self, "backbone", complete("backbone", "unet"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for YAML."""

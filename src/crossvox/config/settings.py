@@ -11,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from crossvox.config.presets import COMPONENTS, load_preset, merge
+from crossvox.config.presets import COMPONENTS, load_preset, merge, with_method_options
 from crossvox.config.registry import CLASSES, NOT_OPTIONS, find_class
 from crossvox.config.run_config import SECTIONS, RunConfig
 from crossvox.errors import UsageError, suggest
@@ -102,7 +102,7 @@ def combine(sources: Iterable[Settings]) -> dict[str, Any]:
     merged = load_preset(named[-1] if named else "cpu")
     for values in given:
         merged = merge(merged, {**values, "preset": merged["preset"]})
-    return merged
+    return with_method_options(merged)
 
 
 def add_settings(
@@ -131,7 +131,7 @@ def add_settings(
         group = parser.add_argument_group(f"{name}: {_summary(SECTIONS[name])}")
         group.add_class_arguments(SECTIONS[name], name, as_group=False)
     names = {part: {"name": values[part]["name"]} for part in CLASSES}
-    shipped = merge(load_preset(values["preset"]), names)
+    shipped = with_method_options(merge(load_preset(values["preset"]), names))
     known = list(parser.get_defaults().keys())
     parser.set_defaults({key: value for key, value in _flatten(shipped) if key in known})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -27,6 +27,10 @@ class Method(nn.Module):
             "companion" crops of the subject's other modalities.
         adaptation: how a published method was changed to work here (unpaired scans, 3-D, few
             labels), for the tables; empty if it was not.
+        uses_backbone: whether the configured backbone makes its networks; False for a method that
+            is an architecture of its own.
+        loaded: the parameters that come from published weights; the others may be trained at a
+            rate of their own.
         keeps_largest: whether label maps keep a single component of each class in
             `Task.one_piece`, unless `inference.largest` says otherwise.
 
@@ -41,6 +45,8 @@ class Method(nn.Module):
     summary: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
     adaptation: ClassVar[str] = ""
+    uses_backbone: ClassVar[bool] = True
+    loaded: Collection[nn.Parameter] = frozenset()
     keeps_largest: bool = False
 
     def __init__(self, task: Task, backbone: Backbone) -> None:
@@ -127,7 +133,20 @@ class Method(nn.Module):
     @property
     def n_parameters(self) -> int:
         """Number of trained parameters."""
-        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+        return _count(self)
+
+    def parameters_by_part(self) -> dict[str, int]:
+        """Return the number of trained parameters of each part, those without any left out.
+
+        Parts are the named submodules, below what holds nothing but a single part.
+        """
+        module: nn.Module = self
+        while True:
+            parts = {name: part for name, part in module.named_children() if _count(part)}
+            inner = list(parts.values())
+            if len(inner) != 1 or isinstance(inner[0], nn.ModuleList | nn.Sequential):
+                return {name: _count(part) for name, part in parts.items()}
+            module = inner[0]
 
     @property
     def uses_unlabelled(self) -> bool:
@@ -164,3 +183,7 @@ class Method(nn.Module):
         if world_size() > 1 and nothing:
             total = total + torch.stack(nothing).sum()
         return total
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -18,7 +18,14 @@ from crossvox.batch import Batch
 from crossvox.errors import CrossvoxError, UsageError, require
 from crossvox.training import checkpoint
 from crossvox.training.loader import batches, on_device
-from crossvox.training.optimizer import OptimizerName, Schedule, build_optimizer, lr_factor, set_lr
+from crossvox.training.optimizer import (
+    OptimizerName,
+    Schedule,
+    build_optimizer,
+    lr_factor,
+    set_lr,
+    split_new,
+)
 from crossvox.training.progress import Progress, StepTimer
 from crossvox.training.random_state import rng_state, set_rng_state
 from crossvox.training.record import RunRecord
@@ -40,6 +47,7 @@ class Fit:
         steps: number of optimiser steps.
         optimizer: "adam" (weight decay as an L2 term) or "adamw" (decoupled).
         lr: base learning rate, scaled by `schedule` and `warmup`.
+        new_lr: base rate of what does not come from published weights; null means `lr`.
         weight_decay: of the optimiser.
         schedule: "constant", or "poly": lr·(1 − t/T)^0.9.
         warmup: share of the steps, 0 to 1, during which the rate is also multiplied by
@@ -56,6 +64,7 @@ class Fit:
     steps: int = 400
     optimizer: OptimizerName = "adamw"
     lr: float = 1e-3
+    new_lr: float | None = None
     weight_decay: float = 0.01
     schedule: Schedule = "poly"
     warmup: float = 0.0
@@ -70,6 +79,7 @@ class Fit:
             require(f"fit.{name}", getattr(self, name), 1)
         for name in ("validations", "clip", "lr", "weight_decay"):
             require(f"fit.{name}", getattr(self, name), 0)
+        require("fit.new_lr", self.lr if self.new_lr is None else self.new_lr, 0)
         require("fit.warmup", self.warmup, 0, 1)
 
     @property
@@ -122,6 +132,8 @@ def fit(
         DataError: the checkpoint is damaged or belongs to another run.
     """
     groups = method.parameter_groups()
+    if settings.new_lr is not None:
+        groups = split_new(groups, method.loaded, settings.new_lr)
     optimizer = build_optimizer(groups, settings.optimizer, settings.lr, settings.weight_decay)
     model, wrapped = fabric.setup(method, optimizer)
     state = _TrainingState(fabric, model, wrapped, settings, record)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Literal
 
 import torch
+from torch.nn import Parameter
 from torch.optim import Optimizer
 
 OptimizerName = Literal["adam", "adamw"]
@@ -21,6 +22,25 @@ def build_optimizer(
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer
+
+
+def split_new(
+    groups: Iterable[dict[str, Any]], loaded: Collection[Parameter], lr: float
+) -> list[dict[str, Any]]:
+    """Give the parameters that are not `loaded` the rate `lr`, in groups of their own.
+
+    Groups with a rate of their own keep it.
+    """
+    result = []
+    for group in groups:
+        if "lr" in group:
+            result.append(group)
+            continue
+        kept = [p for p in group["params"] if p in loaded]
+        new = [p for p in group["params"] if p not in loaded]
+        result += [{**group, "params": kept}] if kept else []
+        result += [{**group, "params": new, "lr": lr}] if new else []
+    return result
 
 
 def lr_factor(schedule: Schedule, step: int, steps: int, warmup: float = 0.0) -> float:

@@ -15,7 +15,7 @@ from crossvox.utils.files import sha256
 from crossvox.workflows.prepare import CaseModality
 from crossvox.workflows.run import Run
 from crossvox.workflows.start import Start
-from crossvox.workflows.weights import InitialWeights, describe_weights
+from crossvox.workflows.weights import InitialWeights
 
 
 def images_in_use(manifest: Manifest) -> list[CaseModality]:
@@ -67,10 +67,10 @@ def refuse_changed_inputs(run: Run, now: dict[str, Any]) -> None:
 def refuse_changed_weights(run: Run, weights: InitialWeights) -> None:
     """Raise `DataError` if a file of weights is not the one that the run began with."""
     began = read_facts(run.path).get("weights", {})
-    for place, facts in describe_weights(weights).items():
-        if facts["sha256"] != began.get(place, {}).get("sha256"):
+    for place, file in weights.items():
+        if sha256(file.path) != began.get(place, {}).get("sha256"):
             raise DataError(
-                f"{facts['file']}: not the weights that {run.path} began with; restore them, or "
+                f"{file.path}: not the weights that {run.path} began with; restore them, or "
                 "train anew with another --out"
             )
 

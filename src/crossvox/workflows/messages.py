@@ -10,6 +10,7 @@ import numpy as np
 from crossvox.data.checks import Problem, raise_on_errors
 from crossvox.data.prepare.fingerprint import Fingerprint
 from crossvox.data.prepare.plan import Plan
+from crossvox.methods.base import Method
 
 Echo = Callable[[str], None]
 """Takes the lines for the user, such as `print`."""
@@ -50,6 +51,21 @@ def describe_plan(plan: Plan) -> Iterator[str]:
     kind = "registered" if task.registered else "not registered"
     kind += ", will be aligned by a shift" if task.aligned else ""
     yield f"subjects     {f'paired, {kind}' if task.paired else 'unpaired'}"
+
+
+def describe_method(method: Method, backbone: str, device: str) -> str:
+    """Describe a method in one line: its network, its trained parameters by part, its device.
+
+    Parts of less than 1 % are left out, and so is a part that is all there is.
+    """
+    total, parts = method.n_parameters, method.parameters_by_part()
+    shown = [f"{name} {n / 1e6:.2f}" for name, n in parts.items() if total > n >= total / 100]
+    network = backbone if method.uses_backbone else "a network of its own"
+    of_these = f" ({', '.join(shown)})" if shown else ""
+    return (
+        f"method       {method.name} on {network}, {total / 1e6:.2f} million parameters{of_these}, "
+        f"on {device}"
+    )
 
 
 def describe_shifts(shifts: Mapping[tuple[str, str], np.ndarray]) -> Iterator[str]:

@@ -30,7 +30,7 @@ from crossvox.training.distributed import first_process, was_restarted
 from crossvox.training.loop import fit
 from crossvox.training.progress import timed
 from crossvox.training.random_state import seed_all
-from crossvox.training.record import RunRecord, holds_run
+from crossvox.training.record import RunRecord, holds_run, read_facts
 from crossvox.utils.files import require_folder, require_writable, sha256
 from crossvox.workflows.inputs import (
     hash_inputs,
@@ -43,6 +43,7 @@ from crossvox.workflows.inputs import (
 from crossvox.workflows.messages import (
     Echo,
     describe_fingerprint,
+    describe_method,
     describe_plan,
     describe_shifts,
     report_problems,
@@ -64,6 +65,7 @@ from crossvox.workflows.weights import (
     InitialWeights,
     describe_weights,
     load_initial_weights,
+    loaded_parameters,
     read_initial_weights,
 )
 
@@ -140,8 +142,9 @@ def train(config: RunConfig, echo: Echo = print) -> TrainingResult:
                 "processes": fabric.world_size,
                 "threads": torch.get_num_threads(),
                 "data": hash_inputs(run, manifest, store, labels.sha256),
-                "weights": describe_weights(weights),
+                "weights": describe_weights(weights, method),
                 "start": None if start is None else describe_start(start),
+                "parameters": method.parameters_by_part(),
                 "moved_mm": {"/".join(k): s.round(1).tolist() for k, s in dataset.shifts.items()},
                 "timings": timings,
             }
@@ -221,6 +224,10 @@ def _continue(fabric: Fabric, run: Run, root: Path | None, echo: Echo) -> Traini
     refuse_changed_weights(run, weights or {})
     refuse_changed_start(run, start)
     method, _ = _new_method(fabric, run, weights, start, echo)
+    if begun:
+        files = read_facts(run.path).get("weights", {})
+        missing = {modality: facts.get("missing", ()) for modality, facts in files.items()}
+        method.loaded = loaded_parameters(method, missing)
     store, dataset = _prepare(fabric, run, manifest, LabelCache(), echo)
     refuse_changed_inputs(run, hash_inputs(run, manifest, store))
     validation = Validation(run, manifest, store)
@@ -293,10 +300,7 @@ def _new_method(
         for line in summarise_start(start, report):
             echo(line)
     share_frozen(published_networks(method))
-    echo(
-        f"method       {config.method['name']} on {config.backbone['name']}, "
-        f"{method.n_parameters / 1e6:.2f} million parameters, on {fabric.device}"
-    )
+    echo(describe_method(method, config.backbone["name"], str(fabric.device)))
     _check_memory(fabric, run, method, echo)
     return method, report
 

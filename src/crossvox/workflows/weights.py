@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from crossvox.batch import Task
+from crossvox.config.registry import takes_weights
 from crossvox.config.run_config import RunConfig
 from crossvox.errors import UsageError
+from crossvox.methods import METHODS
 from crossvox.methods.base import Method
 from crossvox.networks import BACKBONES
 from crossvox.networks.pretrained.loading import (
@@ -23,6 +25,7 @@ from crossvox.networks.pretrained.loading import (
     published_networks,
     read_weights,
     require_backbone,
+    require_fit,
 )
 from crossvox.utils.files import atomic_path, sha256
 from crossvox.workflows.messages import Echo
@@ -92,16 +95,37 @@ def _read_metadata(path: Path) -> Mapping[str, str]:
         return {}
 
 
-def read_initial_weights(config: RunConfig, modalities: Mapping[str, object]) -> InitialWeights:
+def read_initial_weights(
+    config: RunConfig,
+    modalities: Mapping[str, object],
+    read: Callable[[Path], Weights] = read_weights,
+) -> InitialWeights:
     """Read the files that a run starts from; empty if it starts from random weights.
 
+    Args:
+        config: of the run.
+        modalities: of its data set.
+        read: reads a file, such as one that keeps what it read.
+
     Raises:
-        UsageError: a modality is unknown or has no file, or a file is of another model.
+        UsageError: none is given, but the run may not start from random weights; the method takes
+            none; a modality is unknown or has no file; or a file is of another model.
         DataError: a file cannot be read.
     """
     given = config.weights
+    method, backbone = config.method["name"], config.backbone["name"]
     if given is None:
+        if takes_weights(config) and not config.allow_random:
+            raise UsageError(
+                f"preset {config.preset} starts {backbone} from published weights, and none are "
+                "given; give --weights FILE, or --allow-random to start from random numbers"
+            )
         return {}
+    if not METHODS[method].uses_backbone:
+        raise UsageError(
+            f"--weights: {method} has networks of its own, which no published weights fit; "
+            "leave --weights out"
+        )
     files = given if isinstance(given, dict) else {ALL_MODALITIES: given}
     if isinstance(given, dict):
         for modality in given:
@@ -116,10 +140,22 @@ def read_initial_weights(config: RunConfig, modalities: Mapping[str, object]) ->
                 f"--weights.{lacking[0]} is missing; give a file for each modality, or "
                 "one --weights FILE for all"
             )
-    read = {path: read_weights(path) for path in dict.fromkeys(files.values())}
-    for weights in read.values():
-        require_backbone(weights, config.backbone["name"])
-    return {modality: read[path] for modality, path in files.items()}
+    found = {path: read(path) for path in dict.fromkeys(files.values())}
+    for weights in found.values():
+        require_backbone(weights, backbone)
+    return {modality: found[path] for modality, path in files.items()}
+
+
+def require_initial_fit(method: Method, initial: InitialWeights) -> None:
+    """Refuse files that `load_initial_weights` would refuse, without changing the method.
+
+    The method may lie on the device "meta".
+
+    Raises:
+        UsageError, DataError: as `load_initial_weights`.
+    """
+    for _, weights, networks in _started(method, initial):
+        require_fit(networks, weights)
 
 
 def load_initial_weights(
@@ -136,23 +172,54 @@ def load_initial_weights(
         UsageError: one file per modality, but networks that several modalities pass through.
         DataError: too little of a file matches.
     """
-    for modality, weights in (initial or {}).items():
-        networks = [method] if modality == ALL_MODALITIES else method.modality_networks(modality)
-        if not networks:
-            raise UsageError(
-                f"--weights.{modality}: {method.name} sends several modalities through one network "
-                "here; give one --weights FILE for all, or keep the networks apart (cmc, cmc+: "
-                "--method.joint 0)"
-            )
-        report = fill([p for n in networks for p in published_networks(n)], weights)
+    reports = {}
+    for modality, weights, networks in _started(method, initial or {}):
+        report = reports[modality] = fill(networks, weights)
         whose = "" if modality == ALL_MODALITIES else f" for {modality}"
         echo(f"weights      {weights.model.title}{whose}: {report}")
         echo(f"             saw {weights.model.saw}")
     if initial == {} and any(published_networks(method)):
         echo("weights      none given: all networks start from random numbers")
+    missing = {modality: report.missing for modality, report in reports.items()}
+    method.loaded = loaded_parameters(method, missing)
 
 
-def describe_weights(initial: InitialWeights) -> dict[str, dict[str, Any]]:
+def loaded_parameters(method: Method, missing: Mapping[str, Collection[str]]) -> set[nn.Parameter]:
+    """Return the parameters of a method that come from published weights.
+
+    Args:
+        method: whose networks were filled, be it in an earlier process.
+        missing: modality → the published tensors that its file lacks, as `run.json` has them.
+    """
+    found = set()
+    for modality, lacking in missing.items():
+        for network in _networks(method, modality):
+            names = set(network.published_names()) - set(lacking)  # type: ignore[operator]
+            found |= {p for name, p in network.named_parameters() if name in names}
+    return found
+
+
+def _started(
+    method: Method, initial: InitialWeights
+) -> Iterator[tuple[str, Weights, list[nn.Module]]]:
+    """Yield each modality with its weights and the networks that start from them."""
+    for modality, weights in initial.items():
+        if modality != ALL_MODALITIES and not method.modality_networks(modality):
+            raise UsageError(
+                f"--weights.{modality}: {method.name} sends several modalities through one network "
+                "here; give one --weights FILE for all, or keep the networks apart (cmc, cmc+: "
+                "--method.joint 0)"
+            )
+        yield modality, weights, _networks(method, modality)
+
+
+def _networks(method: Method, modality: str) -> list[nn.Module]:
+    """Return the networks that start from a modality's weights, or from those of all."""
+    within = [method] if modality == ALL_MODALITIES else method.modality_networks(modality)
+    return [network for module in within for network in published_networks(module)]
+
+
+def describe_weights(initial: InitialWeights, method: Method) -> dict[str, dict[str, Any]]:
     """Return what `run.json` records of the files that a run starts from."""
     hashes = {weights.path: sha256(weights.path) for weights in initial.values()}
     return {
@@ -160,6 +227,7 @@ def describe_weights(initial: InitialWeights) -> dict[str, dict[str, Any]]:
             "file": str(weights.path),
             "sha256": hashes[weights.path],
             **_facts(weights),
+            "missing": sorted(compare_names(_networks(method, modality), weights).missing),
         }
         for modality, weights in initial.items()
     }

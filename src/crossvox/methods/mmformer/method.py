@@ -29,6 +29,7 @@ class MMFormer(Method):
     name = "mmformer"
     summary = "its own network: attention within and across modalities, trained on labels only"
     needs = frozenset({"companion"})
+    uses_backbone = False
     adaptation = "own networks; unpaired: one modality a crop, attention and decoder shared"
 
     # One keyword per size and weight of the publication is what the command line addresses.

@@ -59,8 +59,8 @@ class MMFormerNet(nn.Module):
         super().__init__()
         if len(task.strides) < 2:
             raise ValueError(
-                "mmformer has networks of its own, whose levels are planned with backbone unet "
-                "and budget.levels of 2 at least; this task has a single level"
+                "mmformer has networks of its own with two levels at least; this task has a single "
+                "one: raise budget.levels"
             )
         self.factor = total_stride(task.strides)
         check_size(task.patch, self.factor)

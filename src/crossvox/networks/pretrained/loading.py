@@ -133,17 +133,15 @@ def compare_names(networks: Iterable[nn.Module], weights: Weights) -> LoadReport
     return report
 
 
-@torch.no_grad()
-def fill(networks: Iterable[nn.Module], weights: Weights) -> LoadReport:
-    """Copy the file's tensors into the published networks among `networks`, by name.
+def require_fit(networks: Iterable[nn.Module], weights: Weights) -> LoadReport:
+    """Compare the file with the published networks among `networks`, and refuse a bad fit.
 
     All parameters that an encoder shares with the publication must be in the file, and all shapes
-    must agree. Other missing tensors (a decoder's, running statistics) keep their initial values.
+    must agree. Other missing tensors (a decoder's, running statistics) are no fault.
 
     Raises:
-        DataError: too little matches, or a value is not finite. Nothing is changed then.
+        DataError: too little matches, or a value is not finite.
     """
-    networks = list(networks)
     report = compare_names(networks, weights)
     if report.misshaped:
         name, (found, expected) = next(iter(report.misshaped.items()))
@@ -158,6 +156,20 @@ def fill(networks: Iterable[nn.Module], weights: Weights) -> LoadReport:
         )
     for name in sorted(report.matched):
         _require_numbers(weights, name)
+    return report
+
+
+@torch.no_grad()
+def fill(networks: Iterable[nn.Module], weights: Weights) -> LoadReport:
+    """Copy the file's tensors into the published networks among `networks`, by name.
+
+    What the file lacks keeps its initial values.
+
+    Raises:
+        DataError: see `require_fit`. Nothing is changed then.
+    """
+    networks = list(networks)
+    report = require_fit(networks, weights)
     for network in networks:
         state = network.state_dict()
         for name in report.matched & set(_published_names(network)):
