@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from crossvox.benchmark.grid import grid
 from crossvox.benchmark.suite import load_suite, row_settings, slug
 from crossvox.cli.main import main
+from crossvox.errors import DataError, UsageError
 from crossvox.methods import METHODS
 from crossvox.networks import BACKBONES
 from fixtures.benchmark import write_suite
+from fixtures.files.weights import published
+from fixtures.golden import FOLDER
 from fixtures.paths import ROOT
 from fixtures.run import refused
 
+PROGRAM = FOLDER.parent / "fake_ckpt.py"
+"""Writes stand-ins of the published files."""
 SHIPPED = sorted((ROOT / "benchmarks").glob("*.yaml"))
 
 
@@ -148,6 +156,51 @@ def test_a_rows_own_label_count_stands_in_every_table(paired_files, tmp_path):
     assert counts == {
         ("sup", "1"): "1", ("sup", "2"): "2", ("bound", "1"): "all", ("bound", "2"): "all"
     }  # fmt: skip
+
+
+def test_published_weights_go_to_the_rows_that_take_them(paired_files, tmp_path):
+    """And the check before the first cell refuses what a training would refuse."""
+    file = published(tmp_path / "unet.pth", "universal_unet")
+    small = {"backbone": {"width": 2}, "budget": {"patch": [32, 32, 32], "levels": 3}}
+
+    def check(methods, **settings):
+        suite = write_suite(tmp_path / "s.yaml", methods=methods, preset="paper-unet",
+                            set={**small, **settings})  # fmt: skip
+        return grid(load_suite(suite).with_data({"t": paired_files.path}), tmp_path)
+
+    own = {"label": "V-Net", "method": "sup", "set": {"backbone": {"name": "vnet_ssl"}}}
+    rows = ["sup", own, "mmformer", "cmc", "cmc+"]
+    cells = check(rows, weights=str(file))
+    assert [cell.row.label for cell in cells if cell.config.weights] == ["sup", "cmc", "cmc+"]
+    assert {cell.config.budget.spacing for cell in cells} == {(1.5, 1.5, 1.5)}
+    assert not any(cell.config.weights for cell in check(rows, allow_random=True))
+    with pytest.raises(UsageError, match=r"row 'sup': .*--weights FILE, or --allow-random"):
+        check(["sup"])
+    with pytest.raises(UsageError, match=r"row 'mmformer': .*leave --weights out"):
+        check([{"method": "mmformer", "set": {"weights": str(file)}}], weights=str(file))
+    with pytest.raises(DataError, match=r"row 'cmc': .*mis-shaped.*found 2×.*expected 4×"):
+        check(["cmc"], weights=str(file), backbone={"width": 4})
+    with pytest.raises(UsageError, match=r"row 'sup': .*--backbone universal_unet"):
+        check(["sup"], weights=str(file), backbone={"name": "sam_med3d"})
+
+
+@pytest.mark.skipif(not PROGRAM.exists(), reason="the program that writes stand-ins is not here")
+@pytest.mark.parametrize(("preset", "kind"), [("paper-unet", "unet"), ("paper-sam", "sam")])
+def test_the_papers_table_can_start_from_published_weights(
+    preset, kind, paired_files, tmp_path, monkeypatch
+):
+    """In full size, with one number for all values, which takes less time than the rule."""
+    monkeypatch.syspath_prepend(PROGRAM.parent)
+    program = importlib.import_module(PROGRAM.stem)
+    monkeypatch.setattr(program.rule, "value", lambda *of: np.full(of[-1], 0.01, np.float32))
+    torch.save(program.make(kind), tmp_path / "weights.pth")
+    (file,) = [path for path in SHIPPED if path.stem == "table1"]
+    over = {"preset": preset, "split": "val", "seeds": [0], "labels": [2],
+            "set": {"weights": str(tmp_path / "weights.pth")}}  # fmt: skip
+    cells = grid(load_suite(file, over).with_data({"t": paired_files.path}), tmp_path)
+    without = {cell.row.label for cell in cells if not cell.config.weights}
+    assert without == {"sup (V-Net)", "mmformer"}
+    assert {cell.config.budget.patch for cell in cells} == {(96, 96, 96)}
 
 
 def test_slugs_are_names_of_folders():
