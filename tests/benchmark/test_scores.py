@@ -13,6 +13,7 @@ from crossvox.benchmark.scores import CASE_COLUMNS, score_lines
 from crossvox.benchmark.tables import (
     change_table,
     cost_table,
+    labels_text,
     overview_table,
     score_table,
     variant_table,
@@ -210,3 +211,9 @@ def test_a_chart_has_no_panel_with_a_single_place():
     assert list(charts[0].panels) == ["ct", "mr"]
     assert [x for x, _, _ in charts[0].panels["mr"]["sup"]] == ["all", "mr"]
     assert len(charts[0].figure(columns=1).axes) == 2
+
+
+def test_a_share_of_the_scans_is_shown_in_per_cent() -> None:
+    assert [labels_text(n) for n in ("2", "all", "0.1", ".075", "ct=0.1,mr=2")] == [
+        "labels: 2", "all labels", "labels: 10 %", "labels: 7.5 %", "labels: ct=0.1,mr=2"
+    ]  # fmt: skip

@@ -134,6 +134,28 @@ def test_table_2_adds_one_part_after_the_other(paired_files, tmp_path):
     assert [cell.info.uses_unlabelled for cell in cells] == [False, False, True, True]
 
 
+@pytest.mark.parametrize("name", ["table2", "figure3cd"])
+@pytest.mark.parametrize("preset", ["cpu", "paper"])
+def test_ablations_hold_nothing_of_ours(name, preset, paired_files, tmp_path):
+    """Neither alignment, nor a lasting weight of CAC, nor classes that weigh more than others."""
+    (file,) = [path for path in SHIPPED if path.stem == name]
+    over = {"split": "val", "seeds": [0], "preset": preset}
+    for cell in grid(load_suite(file, over).with_data({"t": paired_files.path}), tmp_path):
+        made = cell.config
+        assert not made.sampling.align and not made.method["cac_lasts"]
+        assert made.method["balance"] == 0 and made.method["schedule"] == "paper"
+
+
+def test_the_papers_suites_ask_for_its_shares_of_labels_and_its_methods():
+    shipped = {path.stem: load_suite(path) for path in SHIPPED}
+    compared = {"sup", "efcd", "umml", "mmformer", "cml", "cmc"}
+    for name in ("table1", "figure2"):
+        assert shipped[name].labels == ("0.1", "0.2")
+        assert compared <= {row.label for row in shipped[name].methods}
+    moved = [row.set["sampling"]["align"] for row in shipped["misaligned"].methods if row.set]
+    assert sorted(moved) == [False, False, True, True]
+
+
 @pytest.mark.parametrize(("backbones", "tables"), [([], ["unet"]), (["unet", "sam_med3d"],) * 2])
 def test_a_row_keeps_the_backbone_it_names_and_stands_beside_the_others(
     backbones, tables, paired_files, tmp_path
@@ -185,7 +207,10 @@ def test_published_weights_go_to_the_rows_that_take_them(paired_files, tmp_path)
 
 
 @pytest.mark.skipif(not PROGRAM.exists(), reason="the program that writes stand-ins is not here")
-@pytest.mark.parametrize(("preset", "kind"), [("paper-unet", "unet"), ("paper-sam", "sam")])
+@pytest.mark.parametrize(
+    ("preset", "kind"),
+    [("paper-unet", "unet"), pytest.param("paper-sam", "sam", marks=pytest.mark.slow)],
+)
 def test_the_papers_table_can_start_from_published_weights(
     preset, kind, paired_files, tmp_path, monkeypatch
 ):

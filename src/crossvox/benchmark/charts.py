@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from crossvox.benchmark.results import Results
 from crossvox.benchmark.scores import AVERAGE, OVERALL, Line
+from crossvox.benchmark.tables import count_text
 from crossvox.evaluation.scores import DECIMALS, TITLES
 from crossvox.figures.style import literal, modality_style, new_figure, save_figure, tidy
 
@@ -144,7 +145,7 @@ def _panels(lines: Sequence[Line], axis: str, metric: str) -> dict[str, Panel]:
 def _place(line: Line, axis: str) -> float | str | None:
     """Return where a line lies on an axis; None if it is not on it."""
     if axis == "labels":
-        return None if line["variant"] else line["labels"]
+        return None if line["variant"] else count_text(line["labels"])
     kind, _, amount = line["variant"].partition("=")
     if axis == "given":
         return amount if kind == "given" else "all" if not kind else None

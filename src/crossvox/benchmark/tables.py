@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -70,7 +71,12 @@ def _where(lines: Sequence[Line], **values: str) -> list[Line]:
 
 def labels_text(labels: str) -> str:
     """Return a label count in words."""
-    return "all labels" if labels == "all" else f"labels: {labels}"
+    return "all labels" if labels == "all" else f"labels: {count_text(labels)}"
+
+
+def count_text(labels: str) -> str:
+    """Return a label count as it is, a share of the scans in per cent."""
+    return f"{float(labels) * 100:g} %" if re.fullmatch(r"[0-9]*\.[0-9]+", labels) else labels
 
 
 def overview_table(lines: Sequence[Line], caption: str, bounds: Collection[str] = ()) -> TextTable:

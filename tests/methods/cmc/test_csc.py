@@ -129,6 +129,15 @@ def test_a_flat_channel_gives_no_exploding_gradient() -> None:
     assert float(gradient.abs().max()) < 1e4
 
 
+@pytest.mark.parametrize("registered", [False, True])
+def test_literal_form_takes_the_cosines_of_the_features_as_they_are(registered: bool) -> None:
+    """They are neither centred nor pooled."""
+    a, b = noise(2, 5, 8, 6, 5) + 1, noise(2, 5, 8, 6, 5, seed=1)
+    s = F.cosine_similarity(a.flatten(2), b.flatten(2), dim=2)
+    expected = float((s.logsumexp(1, keepdim=True) - s).sum(1).mean())
+    assert float(CSCLoss(form="literal")([a, b], registered)) == pytest.approx(expected, rel=1e-5)
+
+
 def test_literal_form_is_blind_to_how_similar_the_channels_are() -> None:
     """Equation 1 as printed is least whenever all similarities are equal, high or low."""
     literal, channels = CSCLoss(form="literal"), 2

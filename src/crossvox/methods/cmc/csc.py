@@ -39,8 +39,8 @@ class CSCLoss(nn.Module):
     Args:
         tau: temperature τ.
         form: "infonce" as above; "literal" is eq. 1 as printed, Σ_c [log Σ_c' e^{s_c'} − s_c]
-            with s_c the cosine of the two channels c. It is least (C log C) whenever all
-            similarities are equal, high or low.
+            with s_c the cosine of the two channels c, which are neither centred nor pooled. It is
+            least (C log C) whenever all similarities are equal, high or low.
 
     Raises:
         ValueError: the form is unknown, or there are fewer than 8 positions.
@@ -81,7 +81,7 @@ class CSCLoss(nn.Module):
         """
         # In half precision, cosines that a temperature of 0.1 sets apart would be equal.
         with torch.autocast(features[0].device.type, enabled=False):
-            rows = [_unit_channels(f.float(), registered) for f in features]
+            rows = [self._unit_channels(f.float(), registered) for f in features]
             terms = [self._compare(a, b) for a, b in combinations(rows, 2)]
             return torch.stack(terms).mean()
 
@@ -96,10 +96,11 @@ class CSCLoss(nn.Module):
         to_a = similarity.log_softmax(dim=1).diagonal(dim1=1, dim2=2)
         return -0.5 * (to_b.mean() + to_a.mean())
 
-
-def _unit_channels(features: Tensor, registered: Rows | bool) -> Tensor:
-    """Return centred channels of unit length, (B, C, positions)."""
-    x, y, z = features.shape[2:]
-    CSCLoss.check((x, y, z))
-    rows = flatten_space(features, GRID, registered)
-    return F.normalize(rows - rows.mean(dim=2, keepdim=True), dim=2, eps=FLAT)
+    def _unit_channels(self, features: Tensor, registered: Rows | bool) -> Tensor:
+        """Return channels of unit length, (B, C, positions), centred unless as printed."""
+        x, y, z = features.shape[2:]
+        self.check((x, y, z))
+        if self.form == "literal":
+            return F.normalize(features.flatten(2), dim=2, eps=FLAT)
+        rows = flatten_space(features, GRID, registered)
+        return F.normalize(rows - rows.mean(dim=2, keepdim=True), dim=2, eps=FLAT)

@@ -90,7 +90,8 @@ class CMC(Method):
             joint: fraction of the training in which all modalities pass through the first one's
                 encoder and decoder; then each continues with a copy, optimiser moments included.
                 Awareness modules are always separate. Training loops must call `before_step`.
-            mia: awareness module: "gate" (gated attention), "danet" (channel attention) or "none".
+            mia: awareness module: "gate" (gated attention), "softmax" (the same with a softmax over
+                channels), "danet" (channel attention) or "none".
             fusion: "full", or "none" to decode each modality from its own features alone.
             reduction: divides the channels inside awareness and fusion.
             sup: "both" (CE + Dice in every modality) or "literal" (CE in the first modality, Dice
