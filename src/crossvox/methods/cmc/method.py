@@ -66,7 +66,7 @@ class CMC(Method):
         joint: float = 0.0,
         mia: MIAForm = "gate",
         fusion: FusionForm = "full",
-        reduction: int = 1,
+        reduction: int = 4,
         sup: SupForm = "both",
         balance: float = 0.5,
         csc: CSCForm | Literal["none"] = "infonce",

@@ -49,7 +49,7 @@ class CMCNetworks(nn.Module):
         shared_decoder: bool = False,
         mia: MIAForm = "gate",
         fusion: FusionForm = "full",
-        reduction: int = 1,
+        reduction: int = 4,
     ) -> None:
         """Build the networks; those of all modalities start as copies of the first one's.
 
