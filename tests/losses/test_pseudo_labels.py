@@ -43,3 +43,18 @@ def test_refuses_other_fractions(fraction: float) -> None:
 def test_every_class_is_labelled_however_small_the_crop() -> None:
     p = torch.tensor([[0.1, 0.2, 0.7]]).view(1, 3, 1, 1, 1)
     assert class_balanced_labels(p, 1.0).item() == 2
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.37, 0.5, 1.0])
+def test_a_threshold_per_class_says_which_voxels_are_kept(fraction: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(2, 5, 6, 5, 4, generator=generator)
+    logits[:, 3] -= 20  # a class that no voxel has
+    p = logits.mul(3).softmax(1).mul(50).round().div(50)  # with ties
+    confidence, label = p.max(1)
+    expected = torch.full_like(label, IGNORE)
+    for c in label.unique().tolist():
+        values = confidence[label == c].sort(descending=True).values
+        threshold = values[max(1, round(fraction * len(values))) - 1]
+        expected[(label == c) & (confidence >= threshold)] = c
+    assert torch.equal(class_balanced_labels(p, fraction), expected)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import torch
 from torch import Tensor
 
 from crossvox.batch import IGNORE
-from crossvox.utils.connected_components import keep_largest_components
 
 
 def class_balanced_labels(p: Tensor, fraction: float) -> Tensor:
@@ -32,32 +29,15 @@ def class_balanced_labels(p: Tensor, fraction: float) -> Tensor:
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction is {fraction}; must be above 0 and at most 1")
     confidence, label = p.detach().max(dim=1)
-    kept = torch.full_like(label, IGNORE)
-    for c in range(p.shape[1]):
-        mine = label == c
-        values = confidence[mine]
-        if len(values):
-            # The k-th largest is the (n − k + 1)-th smallest.
-            k = max(1, round(fraction * len(values)))
-            threshold = values.kthvalue(len(values) - k + 1).values
-            kept = torch.where(mine & (confidence >= threshold), c, kept)
-    return kept
-
-
-def largest_components(label: Tensor, classes: Collection[int]) -> Tensor:
-    """Set all but the largest connected component of each class to background, row by row.
-
-    Args:
-        label: (B, X, Y, Z) int64 class indices.
-        classes: the classes to clean; others are left as they are.
-
-    Returns:
-        (B, X, Y, Z), on the device of `label`.
-    """
-    kept = label.to("cpu", copy=True)
-    for row in kept.numpy():
-        keep_largest_components(row, classes)
-    return kept.to(label.device)
+    # All voxels in one order, by class and then from the surest down. Positive floats are in the
+    # order of their bits.
+    bits = confidence.float().view(torch.int32).long()
+    key = (label << 32) - bits
+    order = key.flatten().sort().values
+    counts = torch.stack([(label == c).sum() for c in range(p.shape[1])])
+    kept = (fraction * counts).round().long().clamp_min(1)
+    last = (counts.cumsum(0) - counts + kept - 1).clamp_max(len(order) - 1)
+    return label.masked_fill(key > order[last][label], IGNORE)
 
 
 def soft_label_loss(logits: Tensor, target: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from crossvox.batch import IGNORE, Batch, LabelledView, Task, Triple
 from crossvox.errors import require
-from crossvox.losses.pseudo_labels import largest_components
+from crossvox.losses.components import largest_components
 from crossvox.losses.supervised import supervised_loss
 from crossvox.methods.mean_teacher import MeanTeacher
 from crossvox.networks.backbone import Backbone

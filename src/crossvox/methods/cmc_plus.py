@@ -13,8 +13,9 @@ from torch import distributed as dist
 
 from crossvox.batch import Batch, Task, View
 from crossvox.errors import require
+from crossvox.losses.components import largest_components
 from crossvox.losses.distributed import world_size
-from crossvox.losses.pseudo_labels import largest_components, soft_label_loss
+from crossvox.losses.pseudo_labels import soft_label_loss
 from crossvox.methods.base import Method
 from crossvox.methods.bcp import paste, random_box
 from crossvox.methods.cmc import CMC
