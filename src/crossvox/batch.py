@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -168,9 +168,11 @@ class View:
     Attributes:
         images: modality → (B, 1, X, Y, Z), zero where a row has no such image.
         same_subject: modality → B values, True where the image shows the anchor's subject on the
-            anchor's grid. A False row holds no image in a labelled view. In an unlabelled view it
-            holds a crop of the same normalised position in another body, or of a scan of this
-            subject that does not reach the anchor's crop.
+            anchor's grid.
+        strangers: modality → B values, True where the image shows another body at the anchor's
+            normalised position, or a scan of this subject that does not reach the anchor's crop.
+            Always so where an unlabelled view has no crop of the same subject, in a labelled view
+            only for methods that need strangers.
 
     Examples:
         >>> images = {m: torch.randn(2, 1, 32, 32, 16) for m in ("ct", "mr")}
@@ -180,6 +182,7 @@ class View:
 
     images: dict[str, Tensor]
     same_subject: dict[str, Rows]
+    strangers: dict[str, Rows] = field(default_factory=dict, kw_only=True)
 
     def __len__(self) -> int:
         """Number of rows, B."""

@@ -87,6 +87,14 @@ class Method(nn.Module):
         """
         raise NotImplementedError
 
+    @classmethod
+    def needs_with(cls, options: Mapping[str, Any]) -> frozenset[str]:
+        """Return `needs` and, with these options, also "stranger" crops of other subjects.
+
+        They take the places of companions in labelled crops.
+        """
+        return cls.needs
+
     def class_weights(self) -> tuple[float, ...]:
         """Return the factor on each class's probability before the argmax, background first.
 

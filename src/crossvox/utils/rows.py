@@ -30,17 +30,22 @@ def take_rows(x: Tensor, rows: Rows) -> Tensor:
     return torch.cat([piece for piece, row in zip(x.split(1), rows, strict=True) if row])
 
 
-def spread_rows(x: Tensor, rows: Rows, like: Tensor) -> Tensor:
-    """Invert `take_rows`: (n, …) → (B, …) as `like`, with zeros in the rows that are False."""
+def spread_rows(x: Tensor, rows: Rows) -> Tensor:
+    """Invert `take_rows`: (n, …) → (B, …), with zeros in the rows that are False."""
     if all(rows):
         return x
-    numbers = torch.tensor([i for i, row in enumerate(rows) if row], dtype=torch.int64)
-    return torch.zeros_like(like).index_copy(0, to_device(numbers, x.device), x)
+    pieces, absent = iter(x.split(1)), torch.zeros_like(x[:1])
+    return torch.cat([next(pieces) if row else absent for row in rows])
 
 
 def both(one: Rows, other: Rows) -> Rows:
     """Return the rows that are True in both."""
     return tuple(a and b for a, b in zip(one, other, strict=True))
+
+
+def either(one: Rows, other: Rows) -> Rows:
+    """Return the rows that are True in one or both."""
+    return tuple(a or b for a, b in zip(one, other, strict=True))
 
 
 def choose_rows(rows: Rows, x: Tensor, other: Tensor) -> Tensor:

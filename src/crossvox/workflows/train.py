@@ -183,7 +183,7 @@ def crop_dataset(
     settings = CropSettings(
         config.sampling, config.augment, config.misalign, config.seed, config.fit.accumulate
     )
-    needs = METHODS[config.method["name"]].needs
+    needs = METHODS[config.method["name"]].needs_with(config.method)
     return CropDataset(manifest, store, run.task, run.selection, settings, needs, rank, world)
 
 

@@ -142,6 +142,23 @@ def test_unpaired_sets_never_show_a_companion(unpaired_files, folder):
     assert all(map(operator.xor, same["ct"], same["mr"]))
 
 
+def test_strangers_take_the_places_of_companions_where_a_method_needs_them(unpaired_files, folder):
+    needs, sampling = ALL | {"stranger"}, Sampling(labelled=8, partner_drop=0.5)
+    asked = dataset(unpaired_files, folder, needs=needs, sampling=sampling)[0]
+    plain = dataset(unpaired_files, folder, sampling=sampling)[0]
+    for anchor, view in asked.labelled.items():
+        (other,) = set(view.images) - {anchor}
+        assert not any(view.same_subject[other])
+        assert 0 < sum(view.strangers[other]) < len(view)  # the others were dropped
+        shown = [bool(image.any()) for image in view.images[other]]
+        assert shown == list(view.strangers[other])
+        assert torch.equal(view.images[anchor], plain.labelled[anchor].images[anchor])
+        assert not any(map(any, plain.labelled[anchor].strangers.values()))
+    assert plain.unlabelled is not None
+    for m, same in plain.unlabelled.same_subject.items():
+        assert plain.unlabelled.strangers[m] == tuple(not row for row in same)
+
+
 def test_paired_sets_show_the_subjects_other_scan_where_it_is(paired_files, folder, tmp_path):
     """The two files of a subject are the same scan, so both crops must agree."""
     shutil.copytree(paired_files.path.parent, tmp_path / "twins")

@@ -8,38 +8,58 @@ import torch
 from crossvox.methods.cmc.fusion import Fusion
 from fixtures.tensors import noise, randomise
 
+NAMES = ("t1", "t1c", "flair")
+
+
+def levels(seed: int = 0, rows: int = 1) -> list[torch.Tensor]:
+    return [noise(rows, 4, 8, 8, 6, seed=seed), noise(rows, 8, 4, 4, 3, seed=seed + 100)]
+
+
+def awake_fusion(names: tuple[str, ...] = NAMES, **options: bool) -> Fusion:
+    fusion = Fusion([4, 8], names, reduction=2, **options)
+    randomise(fusion)
+    return fusion
+
+
+def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
+    return all(torch.allclose(a, b, atol=1e-5) for a, b in zip(one, other, strict=True))
+
 
 def test_fusion_starts_as_nothing() -> None:
-    x = noise(2, 4, 4, 4, 3)
-    fused = Fusion(4, 2)([x, x], torch.ones(2, 2, dtype=torch.bool))
-    assert torch.equal(fused, torch.zeros_like(x))
+    z = Fusion([4, 8], NAMES)({"t1": levels()}, {"t1": (True,)})
+    assert [tuple(level.shape) for level in z] == [(1, 4, 8, 8, 6), (1, 8, 4, 4, 3)]
+    assert not any(level.any() for level in z)
+
+
+def test_without_skips_only_the_deepest_level_is_fused() -> None:
+    z = awake_fusion(skips=False)({"t1": levels()}, {"t1": (True,)})
+    assert [tuple(level.shape) for level in z] == [(1, 8, 4, 4, 3)]
 
 
 @pytest.mark.parametrize("modalities", [1, 2, 3])
 def test_fusion_fills_absent_places_with_the_mean_of_those_present(modalities: int) -> None:
-    fusion = Fusion(4, modalities, reduction=2)
-    randomise(fusion)
-    features = [noise(1, 4, 4, 4, 3, seed=i) for i in range(modalities)]
-    everything = torch.ones(1, modalities, dtype=torch.bool)
-    alone = everything.clone()
-    alone[:, 1:] = False
-    filled = fusion([features[0]] * modalities, everything)
-    torch.testing.assert_close(fusion(features, alone), filled)
-    torch.testing.assert_close(fusion([features[0]] + [None] * (modalities - 1), alone), filled)
+    names = NAMES[:modalities]
+    fusion = awake_fusion(names)
+    given = {m: levels(seed) for seed, m in enumerate(names)}
+    first = given[names[0]]
+    everything = dict.fromkeys(names, (True,))
+    filled = fusion(dict.fromkeys(names, first), everything)
+    assert same(fusion(given, {names[0]: (True,)}), filled)
+    assert same(fusion({names[0]: first}, {names[0]: (True,)}), filled)
+    assert same(fusion(given, dict.fromkeys(names, (False,)) | {names[0]: (True,)}), filled)
     if modalities == 3:
-        two = torch.tensor([[True, False, True]])
-        mean = (features[0] + features[2]) / 2
-        expected = fusion([features[0], mean, features[2]], everything)
-        torch.testing.assert_close(fusion([features[0], None, features[2]], two), expected)
-        assert not torch.allclose(expected, filled)
+        last = given[names[2]]
+        mean = [(a + b) / 2 for a, b in zip(first, last, strict=True)]
+        expected = fusion({names[0]: first, names[1]: mean, names[2]: last}, everything)
+        assert same(fusion(given, {names[0]: (True,), names[2]: (True,)}), expected)
+        assert not same(expected, filled)
 
 
 def test_fusion_decides_row_by_row() -> None:
-    fusion = Fusion(4, 2)
-    randomise(fusion)
-    a, b = noise(2, 4, 4, 4, 3), noise(2, 4, 4, 4, 3, seed=1)
-    mixed = fusion([a, b], torch.tensor([[True, True], [True, False]]))
-    both = fusion([a, b], torch.ones(2, 2, dtype=torch.bool))
-    own = fusion([a, a], torch.ones(2, 2, dtype=torch.bool))
-    torch.testing.assert_close(mixed, torch.cat([both[:1], own[1:]]))
-    assert not torch.allclose(both, own)
+    fusion = awake_fusion(("ct", "mr"))
+    ct, mr = levels(rows=2), levels(1, rows=2)
+    mixed = fusion({"ct": ct, "mr": mr}, {"ct": (True, True), "mr": (True, False)})
+    both = fusion({"ct": ct, "mr": mr}, {"ct": (True, True), "mr": (True, True)})
+    own = fusion({"ct": ct}, {"ct": (True, True)})
+    assert same(mixed, [torch.cat([a[:1], b[1:]]) for a, b in zip(both, own, strict=True)])
+    assert not same(both, own)

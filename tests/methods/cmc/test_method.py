@@ -151,7 +151,7 @@ def test_training_without_any_companion_runs_on_own_features() -> None:
 
 
 def test_unpaired_tasks_use_no_companion_even_if_the_batch_has_one() -> None:
-    method = awake(make_method("cmc", make_task(), csc_on="all"))
+    method = awake(make_method("cmc", make_task()))
     batch = make_batch(PAIRED)
     before = {part: value(method, batch, part) for part in ("sup", "csc")}
     batch.labelled["ct"].images["mr"] += 5 * crops(2, 9)
@@ -181,12 +181,22 @@ def test_fused_cac_leaves_other_subjects_out() -> None:
     assert value(own, batch, "cac") == pytest.approx(value(fused, batch, "cac"))
 
 
-def test_csc_on_all_adds_labelled_pairs() -> None:
-    batch = make_batch(PAIRED)
-    default, every = (make_method("cmc", PAIRED, csc_on=on) for on in ("unlabelled", "all"))
-    assert value(default, batch, "csc") != value(every, batch, "csc")
-    bare = make_batch(PAIRED, companions=False)
-    assert value(default, bare, "csc") == value(every, bare, "csc")
+def test_fusing_strangers_trains_with_other_subjects_and_predicts_without() -> None:
+    task = make_task()
+    batch = make_batch(task, strangers=True)
+    alone, mixed = (
+        awake(make_method("cmc", task, fuse_strangers=on, cac_predictions="fused"))
+        for on in (False, True)
+    )
+    mixed.load_state_dict(alone.state_dict())
+    before = {part: value(mixed, batch, part) for part in ("sup", "cac")}
+    assert before["sup"] != pytest.approx(value(alone, batch), abs=1e-6)
+    assert before["cac"] != pytest.approx(value(alone, batch, "cac"), abs=1e-6)
+    batch.labelled["ct"].images["mr"] += 5 * crops(2, 9)
+    assert value(mixed, batch) != before["sup"]
+    with torch.no_grad():
+        one = {"ct": crops(1, 0)}
+        torch.testing.assert_close(mixed.predict(one)["ct"], alone.predict(one)["ct"])
 
 
 def test_literal_supervision_is_cross_entropy_on_one_and_dice_on_the_other() -> None:
@@ -206,12 +216,14 @@ def test_literal_supervision_is_cross_entropy_on_one_and_dice_on_the_other() -> 
         {"shared_encoder": True},
         {"mia": "danet"},
         {"mia": "none", "fusion": "none"},
-        {"reduction": 4},
+        {"reduction": 1},
         {"csc": "literal", "cac": "literal", "sup": "literal"},
         {"csc": "none"},
         {"cac": "none"},
         {"csc": "none", "cac": "none"},
-        {"fusion": "none", "csc_on": "all"},
+        {"fusion": "none"},
+        {"fusion": "deepest"},
+        {"fuse_strangers": True},
         {"joint": 0.5},
     ],
     ids=str,
@@ -329,7 +341,7 @@ def test_a_joint_start_takes_no_file_for_each_modality() -> None:
         {"fusion": "sum"},
         {"sup": "ce"},
         {"csc": "cosine"},
-        {"csc_on": "labelled"},
+        {"fusion": "full"},
         {"cac": "dice"},
         {"cac_predictions": "both"},
         {"schedule": "cosine"},

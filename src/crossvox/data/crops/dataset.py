@@ -124,7 +124,8 @@ class CropDataset(Dataset[Batch]):
             task: modalities, classes and crop size.
             selection: the labelled scans and the unlabelled pool.
             settings: options of the crops.
-            needs: what the method uses apart from labelled crops: "unlabelled", "companion".
+            needs: what the method uses apart from labelled crops: "unlabelled", "companion",
+                "stranger"; see `Method.needs`.
             rank: of this process.
             world: number of processes.
 
@@ -191,7 +192,8 @@ class CropDataset(Dataset[Batch]):
             voxels = scan.class_voxels[rng.integers(len(scan.class_voxels))]
             voxel = voxels[rng.integers(len(voxels))]
         start = labelled_start(scan.image.shape, self.task.patch, voxel, rng)
-        to_scan = self._crop_to_scan(start, random_pose(self.augment, self.task, rng))
+        pose = random_pose(self.augment, self.task, rng)
+        to_scan = self._crop_to_scan(start, pose)
         alone = rng.random() < self.sampling.partner_drop
         images = {modality: self._image(scan.image, to_scan, rng)}
         if "companion" in self.needs and not alone:
@@ -200,8 +202,15 @@ class CropDataset(Dataset[Batch]):
                 to_companion = voxel_map(companion.grid, scan.image.grid) @ to_scan
                 if contains_centre(companion, to_companion, np.zeros(3), self.task.patch):
                     images[other] = self._image(companion, to_companion, rng)
-        label = _crop(scan.label, to_scan, self.task.patch, nearest=True, fill=IGNORE).long()
         same_subject = dict.fromkeys(images, True)
+        if "stranger" in self.needs and not alone:
+            position = position_of(scan.image, self.task.patch, start)
+            for other in [m for m in self.task.modalities if m not in images]:
+                pool = self.selection.unlabelled[other]
+                stranger = self._scan(self.cases[pool[rng.integers(len(pool))]], other)
+                place = self._crop_to_scan(start_at(stranger, self.task.patch, position), pose)
+                images[other] = self._image(stranger, place, rng)
+        label = _crop(scan.label, to_scan, self.task.patch, nearest=True, fill=IGNORE).long()
         return CropRow(images, same_subject, f"{name}/{modality}", label, scan.annotated)
 
     def _unlabelled_row(self, step: int, k: int) -> CropRow:
@@ -294,17 +303,20 @@ class CropDataset(Dataset[Batch]):
     def _view(self, rows: Sequence[CropRow]) -> View:
         modalities = [m for m in self.task.modalities if any(m in row.images for row in rows)]
         empty = torch.zeros(1, *self.task.patch)
-        return View(
-            {m: torch.stack([r.images.get(m, empty) for r in rows]) for m in modalities},
-            {m: tuple(r.same_subject.get(m, False) for r in rows) for m in modalities},
-        )
+        same = {m: tuple(r.same_subject.get(m, False) for r in rows) for m in modalities}
+        strangers = {
+            m: tuple(m in r.images and not r.same_subject.get(m, False) for r in rows)
+            for m in modalities
+        }
+        images = {m: torch.stack([r.images.get(m, empty) for r in rows]) for m in modalities}
+        return View(images, same, strangers=strangers)
 
     def _labelled_view(self, rows: Sequence[CropRow]) -> LabelledView:
         view = self._view(rows)
         labels = [row.label for row in rows if row.label is not None]
         partial = any(not all(row.annotated) for row in rows)
         annotated = torch.tensor([row.annotated for row in rows]) if partial else None
-        return LabelledView(view.images, view.same_subject, torch.stack(labels), annotated)
+        return LabelledView(**vars(view), label=torch.stack(labels), annotated=annotated)
 
 
 def _require_even_shares(sampling: Sampling, world: int, parts: int) -> None:

@@ -1,64 +1,112 @@
 """The fusion layer (Zhou et al., MICCAI 2024, § 2.1, last paragraph, and figure 1).
 
 The paper merges F_mia^a and F_mia^b "in a fusion layer to produce the fused feature" and prints no
-formula; the form, its place and what stands in for a missing modality are ours.
+formula. The form, its places and what stands in for a missing modality are ours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from crossvox.batch import Rows, Triple
 from crossvox.networks.blocks import conv_norm_act, zero_pointwise
+from crossvox.utils.rows import choose_rows, row_mask
 
 
-class Fusion(nn.Module):
-    """Fused feature Z of all modalities, to be added to each modality's own F_mia.
-
-        Z = conv1³(LReLU(IN(conv3³( LReLU(IN(conv3³([F_mia^1, …, F_mia^M]))) ))))
-
-    The last convolution starts at zero, hence Z too. The place of an absent modality is filled
-    with the mean of those present; with one modality, that is its own features in all places.
+class FusionLayer(nn.Module):
+    """Z of one level, which starts as zero: conv1³(LReLU(IN(conv([F^1, …, F^M])))).
 
     Args:
         channels: C of each modality's features.
-        modalities: M, the number of places.
-        reduction: the inner layers have C / reduction channels.
-
-    Examples:
-        >>> f_mia = [torch.randn(2, 64, 5, 5, 3) for _ in ("ct", "mr")]
-        >>> present = torch.tensor([[True, True], [True, False]])  # row 1 has CT alone
-        >>> Fusion(channels=64, modalities=2)(f_mia, present).shape
-        torch.Size([2, 64, 5, 5, 3])
+        modalities: M.
+        inner: channels between the two convolutions.
+        kernel: of the first convolution.
     """
 
-    def __init__(self, channels: int, modalities: int, reduction: int = 1) -> None:
+    def __init__(self, channels: int, modalities: int, inner: int, kernel: Triple) -> None:
         super().__init__()
-        inner = max(1, channels // reduction)
-        self.mix = nn.Sequential(
-            conv_norm_act(modalities * channels, inner), conv_norm_act(inner, inner)
-        )
+        self.mix = conv_norm_act(modalities * channels, inner, kernel)
         self.close = zero_pointwise(inner, channels)
 
-    def forward(self, f_mia: Sequence[Tensor | None], present: Tensor) -> Tensor:
-        """Return Z, (B, C, x, y, z), of what is present in each row.
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Return Z, (B, C, x, y, z), of M features of this shape."""
+        return self.close(self.mix(torch.cat(list(features), dim=1)))
+
+
+class Fusion(nn.Module):
+    """Fused features Z of all modalities, to be added to each modality's own.
+
+    The deepest level fuses F_mia with 3×3×3 convolutions. A decoder with skips also gets the
+    detail of the other modalities: their skips are fused voxel by voxel.
+
+    The place of a modality that a row lacks holds the mean of those it has. With one modality
+    that is its own features in all places.
+
+    Args:
+        channels: C of each level, shallow to deep.
+        modalities: their names, in the order of the places.
+        reduction: the deepest layer has C / reduction channels inside.
+        skips: fuse all levels, not only the deepest.
+
+    Examples:
+        >>> fusion = Fusion([8, 16], ("ct", "mr"))
+        >>> ct, mr = ([torch.randn(2, 8, 8, 8, 8), torch.randn(2, 16, 4, 4, 4)] for _ in range(2))
+        >>> z = fusion({"ct": ct, "mr": mr}, {"ct": (True, True), "mr": (True, False)})
+        >>> [tuple(level.shape) for level in z]  # row 1 has CT alone
+        [(2, 8, 8, 8, 8), (2, 16, 4, 4, 4)]
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        modalities: Sequence[str],
+        reduction: int = 4,
+        *,
+        skips: bool = True,
+    ) -> None:
+        super().__init__()
+        self.modalities = tuple(modalities)
+        n, *shallow, deepest = len(modalities), *channels
+        layers = [FusionLayer(c, n, c, (1, 1, 1)) for c in shallow if skips]
+        layers.append(FusionLayer(deepest, n, max(1, deepest // reduction), (3, 3, 3)))
+        self.layers = nn.ModuleList(layers)
+
+    def forward(
+        self, features: Mapping[str, Sequence[Tensor]], rows: Mapping[str, Rows]
+    ) -> list[Tensor]:
+        """Return Z of each fused level, shallow to deep.
 
         Args:
-            f_mia: per modality (B, C, x, y, z) on one common grid, finite also in absent rows;
-                None for a modality that is absent in all rows.
-            present: (B, M) bool; each row has at least one True.
+            features: modality → (B, C, x, y, z) per level, finite also in rows that lack it.
+            rows: modality → B values, the rows that Z includes it in; each row has at least one.
+                A modality that is not named is absent.
         """
-        share = present / present.sum(dim=1, keepdim=True)
-        given = [(i, f) for i, f in enumerate(f_mia) if f is not None]
-        mean = torch.stack([f * _per_row(share[:, i]) for i, f in given]).sum(dim=0)
-        places = [
-            mean if f is None else torch.where(_per_row(present[:, i]), f, mean)
-            for i, f in enumerate(f_mia)
+        present = {m: rows[m] for m in self.modalities if any(rows.get(m, ()))}
+        levels = range(-len(self.layers), 0)
+        return [
+            layer(self._places({m: features[m][level] for m in present}, present))
+            for layer, level in zip(self.layers, levels, strict=True)
         ]
-        return self.close(self.mix(torch.cat(places, dim=1)))
+
+    def _places(self, features: Mapping[str, Tensor], present: Mapping[str, Rows]) -> list[Tensor]:
+        """Return a feature for each modality's place."""
+        if len(features) == len(self.modalities) and all(map(all, present.values())):
+            return list(features.values())
+        mean = _mean(features, present)
+        return [
+            choose_rows(present[m], features[m], mean) if m in present else mean
+            for m in self.modalities
+        ]
 
 
-def _per_row(values: Tensor) -> Tensor:
-    return values.view(-1, 1, 1, 1, 1)
+def _mean(features: Mapping[str, Tensor], present: Mapping[str, Rows]) -> Tensor:
+    """Return the mean over the modalities that each row has."""
+    first, *others = features.values()
+    if not others:
+        return first
+    has = row_mask(list(present.values()), first.device).to(first.dtype)
+    share = (has / has.sum(dim=0)).view(*has.shape, 1, 1, 1, 1)
+    return torch.stack([f * s for f, s in zip(features.values(), share, strict=True)]).sum(dim=0)

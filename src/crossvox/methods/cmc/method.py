@@ -7,9 +7,9 @@ L_Sup is eq. 2, L_CSC eq. 1, L_CAC eq. 3.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,17 +22,13 @@ from crossvox.methods.base import Method
 from crossvox.methods.cmc.cac import CACForm, CACLoss
 from crossvox.methods.cmc.csc import CSCForm, CSCLoss
 from crossvox.methods.cmc.mia import MIAForm
-from crossvox.methods.cmc.networks import CMCNetworks, FusionForm
+from crossvox.methods.cmc.networks import CMCNetworks, Features, FusionForm
 from crossvox.methods.cmc.schedules import ScheduleForm, ramp_down, ramp_up
 from crossvox.networks.backbone import Backbone, deepest_grid
-from crossvox.utils.rows import row_mask, spread_rows, take_rows
+from crossvox.utils.rows import either, row_mask
 
-CSCOn = Literal["unlabelled", "all"]
 CACPredictions = Literal["own", "fused"]
 SupForm = Literal["both", "literal"]
-
-Pair = tuple[Tensor, Tensor]
-"""F_ds of labelled crops of one subject in two modalities."""
 
 
 class CMC(Method):
@@ -65,12 +61,12 @@ class CMC(Method):
         shared_decoder: bool = False,
         joint: float = 0.0,
         mia: MIAForm = "gate",
-        fusion: FusionForm = "full",
+        fusion: FusionForm = "levels",
+        fuse_strangers: bool = False,
         reduction: int = 4,
         sup: SupForm = "both",
         balance: float = 0.5,
         csc: CSCForm | Literal["none"] = "infonce",
-        csc_on: CSCOn = "unlabelled",
         tau_csc: float = 0.1,
         cac: CACForm | Literal["none"] = "nt-xent",
         cac_predictions: CACPredictions = "own",
@@ -92,15 +88,17 @@ class CMC(Method):
                 Awareness modules are always separate. Training loops must call `before_step`.
             mia: awareness module: "gate" (gated attention), "softmax" (the same with a softmax over
                 channels), "danet" (channel attention) or "none".
-            fusion: "full", or "none" to decode each modality from its own features alone.
-            reduction: divides the channels inside awareness and fusion.
+            fusion: "levels" fuses F_mia and the skips, "deepest" F_mia alone; "none" decodes each
+                modality from its own features alone.
+            fuse_strangers: train the fusion of a scan without a partner with the crop of another
+                subject at the same position, as figure 1 draws it. Predictions never hold another
+                subject.
+            reduction: divides the channels inside awareness and the deepest fusion.
             sup: "both" (CE + Dice in every modality) or "literal" (CE in the first modality, Dice
                 in the others, as eq. 2 is printed).
             balance: how much cross-entropy favours small classes, from 0 (not at all, as printed)
                 to 1.
             csc: "infonce", "literal" (eq. 1 as printed) or "none".
-            csc_on: crops for CSC: "unlabelled", or "all" to add labelled crops whose subject has
-                the other modality on the same grid.
             tau_csc: temperature of CSC.
             cac: "nt-xent", "literal" (eq. 3 as printed) or "none".
             cac_predictions: decode the predictions for CAC from "own" features, or from "fused"
@@ -117,7 +115,6 @@ class CMC(Method):
         require("method.balance", balance, 0, 1)
         require("method.joint", joint, 0, 1)
         check_choice("sup", sup, SupForm)
-        check_choice("csc_on", csc_on, CSCOn)
         check_choice("cac_predictions", cac_predictions, CACPredictions)
         check_choice("schedule", schedule, ScheduleForm)
         self.networks = CMCNetworks(
@@ -129,7 +126,7 @@ class CMC(Method):
             fusion=fusion,
             reduction=reduction,
         )
-        self.joint = joint
+        self.joint, self.fuse_strangers = joint, fuse_strangers
         single = len(task.modalities) == 1  # nothing to be consistent with
         self.csc = None if csc == "none" or single else CSCLoss(tau_csc, csc)
         self.cac = None if cac == "none" or single else CACLoss(tau_cac, cac)
@@ -137,11 +134,15 @@ class CMC(Method):
             self.csc.check(deepest_grid(self.networks.encoders[0], task.patch))
         self.literal_sup = sup == "literal"
         self.balance = 0.0 if self.literal_sup else balance
-        self.csc_on_all = self.csc is not None and csc_on == "all"
         self.fused_cac = cac_predictions == "fused"
         self.alpha, self.beta, self.schedule = alpha, beta, schedule
         over_each_other = task.aligned or task.registered
         self.cac_lasts = cac_lasts and over_each_other and self.cac is not None
+
+    @classmethod
+    def needs_with(cls, options: Mapping[str, Any]) -> frozenset[str]:
+        """Return what a batch must hold; see `Method.needs_with`."""
+        return cls.needs | ({"stranger"} if options.get("fuse_strangers") else set())
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Compute L_total and its terms "sup", "csc" and "cac"; see `Method.forward`.
@@ -151,12 +152,17 @@ class CMC(Method):
         "cac_fallback", 1 if CAC has a single crop and hence no negatives.
         """
         self.networks.joint = progress < self.joint
-        parts: dict[str, Tensor] = {}
-        l_sup, pairs = self._supervised(batch)
-        if l_sup is not None:
-            parts["sup"] = l_sup
-        if batch.unlabelled is not None and (self.csc or self.cac):
-            parts |= self._unsupervised(batch.unlabelled, pairs)
+        net, parts, l_sup = self.networks, {}, []
+        for m, view in batch.labelled_views().items():
+            rows = self._fused_rows(m, view)
+            f_mia = net.aware(net.encode(view.images, rows))
+            l_sup.append(self._l_sup(m, net.decode(m, f_mia, rows), view))
+        if l_sup:
+            parts["sup"] = torch.stack(l_sup).sum() / (1 if self.literal_sup else len(l_sup))
+        if batch.unlabelled is not None and self.uses_unlabelled:
+            f_ds = net.encode(batch.unlabelled.images)
+            parts |= self._l_csc(f_ds, batch.unlabelled)
+            parts |= self._l_cac(net.aware(f_ds), batch.unlabelled)
         if not parts:
             raise ValueError(f"step {batch.step} has no crop to train on")
         # L_total = L_Sup + α · L_CSC + β · L_CAC
@@ -172,10 +178,16 @@ class CMC(Method):
     def predict(
         self, images: Mapping[str, Tensor], outputs: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
-        """Fuse all given images if trained on paired data; see `Method.predict`."""
+        """Fuse all given images if training fused; see `Method.predict`."""
         outputs = self.requested(images, outputs)
-        everywhere = {m: (True,) * len(x) for m, x in images.items()}
-        return self.networks(images, everywhere, outputs)
+        if not self.fuses:
+            return self.networks({m: images[m] for m in outputs}, {})
+        return self.networks(images, {m: (True,) * len(x) for m, x in images.items()}, outputs)
+
+    @property
+    def fuses(self) -> bool:
+        """Whether the fusion ever holds more than one modality."""
+        return self.networks.fusion is not None and (self.task.paired or self.fuse_strangers)
 
     def roles(self, modality: str) -> dict[str, nn.Module]:
         """Return E^m, MIA^m, the fusion layer and D^m."""
@@ -196,24 +208,16 @@ class CMC(Method):
         """True unless both consistency losses are off."""
         return self.csc is not None or self.cac is not None
 
-    def _supervised(self, batch: Batch) -> tuple[Tensor | None, list[Pair]]:
-        """Compute L_Sup (eq. 2); also return F_ds of labelled crops that show one subject."""
-        net, terms, pairs = self.networks, [], []
-        for m, view in batch.labelled_views().items():
-            features = net.encode(m, view.images[m])
-            f_mia, present = {m: net.awareness(m, features[-1])}, {}
-            for n, rows in self._companions(m, view):
-                f_ds = net.encode(n, take_rows(view.images[n], rows))[-1]
-                pairs.append((take_rows(features[-1], rows), f_ds))
-                f_mia[n] = spread_rows(net.awareness(n, f_ds), rows, f_mia[m])
-                present[n] = rows
-            terms.append(self._sup_term(m, net.decode(m, features, f_mia, present), view))
-        if not terms:
-            return None, pairs
-        stacked = torch.stack(terms)
-        return stacked.sum() if self.literal_sup else stacked.mean(), pairs
+    def _fused_rows(self, modality: str, view: View) -> Mapping[str, Rows]:
+        """Return the rows of each modality that may meet in Z of `modality`."""
+        if not self.fuses:
+            return {modality: (True,) * len(view)}
+        if not self.fuse_strangers:
+            return view.same_subject
+        return {m: either(same, view.strangers[m]) for m, same in view.same_subject.items()}
 
-    def _sup_term(self, modality: str, logits: Tensor, view: LabelledView) -> Tensor:
+    def _l_sup(self, modality: str, logits: Tensor, view: LabelledView) -> Tensor:
+        """Compute L_Sup (eq. 2) of one modality."""
         first = modality == self.task.modalities[0]
         return supervised_loss(
             logits,
@@ -224,47 +228,37 @@ class CMC(Method):
             balance=self.balance,
         )
 
-    def _companions(self, modality: str, view: View) -> Iterator[tuple[str, Rows]]:
-        """Yield the other modalities and the rows that have them, if anything uses these."""
-        if not self.task.paired or not (self.networks.fuses or self.csc_on_all):
-            return
-        for other, rows in view.same_subject.items():
-            if other != modality and any(rows):
-                yield other, rows
-
-    def _unsupervised(self, view: View, pairs: list[Pair]) -> dict[str, Tensor]:
-        """Compute L_CSC (eq. 1) and L_CAC (eq. 3) on the unlabelled crops of all modalities."""
-        parts: dict[str, Tensor] = {}
-        features = {m: self.networks.encode(m, view.images[m]) for m in self.task.modalities}
-        registered = view.one_subject if self.task.registered else False
-        if self.csc is not None:
-            f_ds = [levels[-1] for levels in features.values()]
-            parts["csc"] = self._csc(f_ds, registered, pairs)
-            if len(view) > 1:
-                parts["csc_shuffled"] = self._csc_shuffled(f_ds, registered)
-        if self.cac is not None:
-            logits = self.networks.decode_all(features, view.same_subject if self.fused_cac else {})
-            parts["cac"] = self.cac(list(logits.values()), registered)
-            if len(view) * world_size() == 1:
-                parts["cac_fallback"] = parts["cac"].new_ones(())
+    def _l_csc(self, f_ds: Features, view: View) -> dict[str, Tensor]:
+        """Compute L_CSC (eq. 1), and for the log between each crop and the next row's."""
+        if self.csc is None:
+            return {}
+        deepest = [levels[-1] for levels in f_ds.values()]
+        parts = {"csc": self.csc(deepest, self._registered(view))}
+        if len(view) > 1:
+            with torch.no_grad():
+                shuffled = [
+                    self.csc([a, b.roll(1, 0)], self._registered(view))
+                    for a, b in combinations(deepest, 2)
+                ]
+            parts["csc_shuffled"] = torch.stack(shuffled).mean()
         return parts
 
-    def _csc(self, f_ds: list[Tensor], registered: Rows | bool, pairs: list[Pair]) -> Tensor:
-        """Compute L_CSC, with `csc_on` "all" as the mean over unlabelled crops and pairs."""
-        assert self.csc is not None
-        unlabelled = self.csc(f_ds, registered)
-        if not (self.csc_on_all and pairs):
-            return unlabelled
-        labelled = [len(a) * self.csc([a, b], self.task.registered) for a, b in pairs]
-        rows = len(f_ds[0]) + sum(len(a) for a, _ in pairs)
-        return (len(f_ds[0]) * unlabelled + torch.stack(labelled).sum()) / rows
+    def _l_cac(self, f_mia: Features, view: View) -> dict[str, Tensor]:
+        """Compute L_CAC (eq. 3)."""
+        if self.cac is None:
+            return {}
+        logits = []
+        for m in f_mia:
+            rows = self._fused_rows(m, view) if self.fused_cac else {}
+            logits.append(self.networks.decode(m, f_mia, rows))
+        parts = {"cac": self.cac(logits, self._registered(view))}
+        if len(view) * world_size() == 1:
+            parts["cac_fallback"] = parts["cac"].new_ones(())
+        return parts
 
-    @torch.no_grad()
-    def _csc_shuffled(self, f_ds: list[Tensor], registered: Rows | bool) -> Tensor:
-        """Compute L_CSC between each crop and the next row's, for the log."""
-        assert self.csc is not None
-        pairs = combinations(f_ds, 2)
-        return torch.stack([self.csc([a, b.roll(1, 0)], registered) for a, b in pairs]).mean()
+    def _registered(self, view: View) -> Rows | bool:
+        """Return the rows whose voxels correspond across modalities."""
+        return view.one_subject if self.task.registered else False
 
     def _cac_ramp(self, view: View | None, progress: float) -> float | Tensor:
         """Return the factor of β, with `cac_lasts` the mean over the crops of all processes."""

@@ -3,9 +3,10 @@
     F_ds^m  = E^m(x^m)                     encoder: distinctive semantic features
     F_mia^m = MIA^m(F_ds^m)                modality-independent awareness
     Z       = Fusion(F_mia^a, F_mia^b)     fusion layer
-    logits  = D^m(F_mia^m + Z)             decoder, with the encoder's skips
+    logits  = D^m(F_mia^m + Z)             decoder
 
-The encoder gives features of all levels, of which F_ds is the deepest.
+An encoder gives features of all levels, shallow to deep. F_ds is the deepest; the others reach the
+decoder as skips, which are fused like F_mia.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from crossvox.errors import check_choice, require
 from crossvox.methods.cmc.fusion import Fusion
 from crossvox.methods.cmc.mia import MIAForm, make_mia
 from crossvox.networks.backbone import Backbone, Encoder
-from crossvox.utils.rows import both, row_mask
+from crossvox.utils.rows import both, spread_rows, take_rows
 
-FusionForm = Literal["full", "none"]
+FusionForm = Literal["levels", "deepest", "none"]
+
+Features = dict[str, list[Tensor]]
+"""Modality → (B, C, x, y, z) per level, shallow to deep; zero in rows without the modality."""
 
 
 class CMCNetworks(nn.Module):
     """E^m, MIA^m and D^m of each modality m, and the fusion between them.
-
-    Rows of different subjects never meet in the fusion. Unpaired data are therefore not fused:
-    Z is made of the modality's own features.
 
     Attributes:
         encoders: E^m, one for each modality, or a single one if shared.
@@ -48,7 +49,7 @@ class CMCNetworks(nn.Module):
         shared_encoder: bool = False,
         shared_decoder: bool = False,
         mia: MIAForm = "gate",
-        fusion: FusionForm = "full",
+        fusion: FusionForm = "levels",
         reduction: int = 4,
     ) -> None:
         """Build the networks; those of all modalities start as copies of the first one's.
@@ -62,91 +63,76 @@ class CMCNetworks(nn.Module):
         self.modalities = task.modalities
         n = len(task.modalities)
         encoder = backbone.encoder()
-        channels = cast(Encoder, encoder).channels[-1]
+        channels = cast(Encoder, encoder).channels
         self.encoders = _copies(encoder, 1 if shared_encoder else n)
-        self.mias = _copies(make_mia(mia, channels, reduction), n)
-        self.fusion = Fusion(channels, n, reduction) if fusion == "full" else None
+        self.mias = _copies(make_mia(mia, channels[-1], reduction), n)
+        self.fusion = None
+        if fusion != "none":
+            self.fusion = Fusion(channels, task.modalities, reduction, skips=fusion == "levels")
         self.decoders = _copies(backbone.decoder(task.n_classes), 1 if shared_decoder else n)
-        self.fuses = self.fusion is not None and task.paired
         self.joint = False
 
     def forward(
         self,
         images: Mapping[str, Tensor],
-        same_subject: Mapping[str, Rows],
+        rows: Mapping[str, Rows],
         outputs: Sequence[str] | None = None,
     ) -> dict[str, Tensor]:
         """Compute logits, fusing the images of one subject.
 
         Args:
             images: modality → (B, 1, X, Y, Z).
-            same_subject: modality → B values; a row's images are fused where they are True in two
-                modalities.
+            rows: modality → B values; a row's images are fused where they are True in two
+                modalities. With an empty mapping each modality is alone.
             outputs: modalities to segment; None = all given.
 
         Returns:
             Modality → (B, K + 1, X, Y, Z).
         """
-        outputs = list(images) if outputs is None else outputs
-        used = [m for m in images if self.fuses or m in outputs]
-        features = {m: self.encode(m, images[m]) for m in used}
-        return self.decode_all(features, same_subject, outputs)
+        f_mia = self.aware(self.encode(images))
+        return {m: self.decode(m, f_mia, rows) for m in outputs or images}
 
-    def encode(self, modality: str, images: Tensor) -> list[Tensor]:
-        """Return the features of all levels, shallow to deep; the last is F_ds."""
-        return self._network(self.encoders, modality)(images)
+    def encode(
+        self, images: Mapping[str, Tensor], rows: Mapping[str, Rows] | None = None
+    ) -> Features:
+        """Return the encoders' features, F_ds last.
 
-    def awareness(self, modality: str, f_ds: Tensor) -> Tensor:
-        """Return F_mia of F_ds."""
-        return self.mias[self.modalities.index(modality)](f_ds)
+        Args:
+            images: modality → (B, 1, X, Y, Z).
+            rows: modality → B values, the rows to encode; those not named are left out. None = all
+                rows of all images.
+        """
+        if rows is None:
+            return {m: self._network(self.encoders, m)(x) for m, x in images.items()}
+        features = {}
+        for m in [m for m in images if any(rows.get(m, ()))]:
+            levels = self._network(self.encoders, m)(take_rows(images[m], rows[m]))
+            features[m] = [spread_rows(f, rows[m]) for f in levels]
+        return features
 
-    def decode(
-        self,
-        modality: str,
-        features: list[Tensor],
-        f_mia: Mapping[str, Tensor],
-        present: Mapping[str, Rows],
-    ) -> Tensor:
+    def aware(self, f_ds: Features) -> Features:
+        """Return the features with F_mia in the place of F_ds."""
+        modules = dict(zip(self.modalities, self.mias, strict=True))
+        return {m: [*f[:-1], modules[m](f[-1])] for m, f in f_ds.items()}
+
+    def decode(self, modality: str, f_mia: Features, rows: Mapping[str, Rows]) -> Tensor:
         """Return the logits of one modality: D^m(F_mia^m + Z).
 
         Args:
             modality: m.
-            features: what `encode` returned for m.
-            f_mia: modality → F_mia, at least of m.
-            present: other modalities → the rows in which Z includes them. Those that are not
-                named are absent.
+            f_mia: from `aware`, of m and of the modalities that `rows` names.
+            rows: modality → B values. Z includes a modality in the rows where it is True in both
+                that modality and m; with an empty mapping, m alone.
         """
         own = f_mia[modality]
         if self.fusion is not None:
-            absent = (False,) * len(own)
-            rows = {**present, modality: (True,) * len(own)}
-            columns = [rows.get(m, absent) for m in self.modalities]
-            z = self.fusion(
-                [f_mia[m] if m in rows else None for m in self.modalities],
-                row_mask(list(zip(*columns, strict=True)), own.device),
-            )
-            own = own + z
-        return self._network(self.decoders, modality)([*features[:-1], own])
-
-    def decode_all(
-        self,
-        features: Mapping[str, list[Tensor]],
-        same_subject: Mapping[str, Rows],
-        outputs: Sequence[str] | None = None,
-    ) -> dict[str, Tensor]:
-        """Return the logits of several modalities from what `encode` returned for each.
-
-        `same_subject` and `outputs` are as in `forward`; with an empty `same_subject` each
-        modality is decoded from its own features.
-        """
-        f_mia = {m: self.awareness(m, f[-1]) for m, f in features.items()}
-        logits = {}
-        for m in features if outputs is None else outputs:
-            present = {}
-            if self.fuses:
-                present = {n: both(rows, same_subject[m]) for n, rows in same_subject.items()}
-            logits[m] = self.decode(m, features[m], f_mia, present)
-        return logits
+            everywhere = (True,) * len(own[-1])
+            here = rows.get(modality, everywhere)
+            fused = {n: both(rows[n], here) for n in f_mia if n in rows} | {modality: everywhere}
+            z = self.fusion(f_mia, fused)
+            skips = len(own) - len(z)  # those that are not fused
+            own = own[:skips] + [f + z for f, z in zip(own[skips:], z, strict=True)]
+        return self._network(self.decoders, modality)(own)
 
     def roles(self, modality: str) -> dict[str, nn.Module]:
         """Return the networks of one modality; see `Method.roles`."""

@@ -130,7 +130,7 @@ class EFCD(Method):
         for other, rows in view.same_subject.items():
             if other != modality and any(rows):
                 contour = self._contour(other, take_rows(view.images[other], rows))
-                total = total + spread_rows(contour, rows, total)
+                total = total + spread_rows(contour, rows)
         return total
 
     def _supervised(self, log_contour: Tensor, view: LabelledView) -> Tensor:
