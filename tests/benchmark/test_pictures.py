@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import matplotlib.image
@@ -11,7 +12,12 @@ import pytest
 from crossvox.benchmark import pictures as benchmark_pictures
 from crossvox.benchmark.runner import Launcher
 from crossvox.cli.main import main
-from crossvox.figures.side_by_side import ScanSlice, predictions_figure
+from crossvox.figures.side_by_side import (
+    Heat,
+    ScanSlice,
+    attention_figure,
+    predictions_figure,
+)
 from crossvox.figures.style import save_figure
 from fixtures.benchmark import InProcess, read, write_suite
 from fixtures.run import refused
@@ -42,7 +48,17 @@ def test_named_cases_and_attention_are_drawn_and_drawn_again_without_the_network
     pictures = sorted((out / "pictures").iterdir())
     kinds = ("attention", "predictions")
     names = [f"{kind}_tiny_unet_2_s5_{m}.png" for kind in kinds for m in ("ct", "mr")]
-    assert [p.name for p in pictures] == names
+    assert sorted(p.name for p in pictures) == sorted([*names, "attention.csv"])
+    pictures = [p for p in pictures if p.suffix == ".png"]
+    lines = read(out / "pictures" / "attention.csv")
+    drawn = {(line["row"], line["case"], line["modality"]) for line in lines}
+    assert drawn == {
+        *((row, "s5", "ct") for row in ("sup", "ct alone", "sup (own)")),
+        *((row, "s5", "mr") for row in ("sup", "sup (own)")),
+    }
+    shares = [(line["share"], float(line["area"])) for line in lines]
+    assert all(not share or 0 <= float(share) <= 1 for share, _ in shares)
+    assert all(0 < area < 0.5 for _, area in shares)
     size = {p.name: matplotlib.image.imread(p).shape for p in pictures}
     # A column for each row that knows the modality, and a row of attention.
     assert (
@@ -63,13 +79,14 @@ def test_named_cases_and_attention_are_drawn_and_drawn_again_without_the_network
     monkeypatch.setattr(benchmark_pictures, "load_model", None)
     ran.clear()
     assert main(command(suite, paired_files, out, "--cases", "s5")) == 0 and not ran
-    assert {p.name: p.read_bytes() for p in (out / "pictures").iterdir()} == before
+    again = (out / "pictures").glob("*.png")
+    assert {p.name: p.read_bytes() for p in again} == before
 
 
 def test_without_names_attention_is_drawn_of_each_modalitys_first_case(unpaired_files, tmp_path):
     suite = write_suite(tmp_path / "s.yaml", methods=["sup"], pictures={"attention": True})
     assert main(command(suite, unpaired_files, tmp_path / "out")) == 0
-    found = sorted(p.name for p in (tmp_path / "out" / "pictures").iterdir())
+    found = sorted(p.name for p in (tmp_path / "out" / "pictures").glob("*.png"))
     assert found == ["attention_tiny_unet_2_ct5_ct.png", "attention_tiny_unet_2_mr5_mr.png"]
 
 
@@ -119,3 +136,24 @@ def test_many_methods_go_in_bands(tmp_path: Path):
     titles = [ax.get_title() for ax in figure.axes]
     assert len(figure.axes) == 4 * 6 and titles.count("ground truth") == 2
     assert sum("Dice undefined" in title for title in titles) == 7
+
+
+def test_maps_of_two_networks_share_a_scale_and_say_what_lies_inside_the_organ() -> None:
+    truth = np.zeros((20, 20, 4), np.int16)
+    truth[5:10, 5:10, 1] = 1
+    shown = ScanSlice.of(truth.astype(np.float32), (2, 2, 5), truth, "c")
+    inside = truth[..., 1] > 0
+    values = {"even": np.ones((20, 20)), "sharp": 0.001 * inside, "dead": np.zeros((20, 20))}
+    heats = {name: Heat(plane, inside) for name, plane in values.items()}
+    assert heats["even"].share == heats["even"].area == 25 / 400
+    assert heats["sharp"].share == 1 and math.isnan(heats["dead"].share)
+    # A factor that a network may give its features is not seen.
+    assert np.array_equal(heats["even"].relative, Heat(1e6 * values["even"], inside).relative)
+    maps = {name: {"features": heat, "Grad-CAM": heat} for name, heat in heats.items()}
+    figure = attention_figure(shown, maps, ["Grad-CAM"])
+    panels = [ax for ax in figure.axes if ax.get_xlabel()]
+    words = ["6.2 % inside", "100.0 % inside", "zero here"]
+    assert [ax.get_xlabel() for ax in panels] == [word for word in words for _ in range(2)]
+    assert "target: 6.2 % of the slice" in panels[0].get_title()
+    brightest = [float(ax.images[-1].get_array().max()) for ax in panels]
+    assert brightest == pytest.approx([1 / 16, 1 / 16, 1, 1, 0, 0])

@@ -37,7 +37,7 @@ def test_a_report_holds_curves_scores_scans_and_how_it_came_to_be(run, unpaired_
     assert "patient images: slices of 2 scans" in text
     assert [title.split(":")[0] for title in titles(text)] == ["ct, worst", "mr, worst"]
     assert text.count('class="scan-data"') == 2
-    for word in ("left ball", "csc", "validation Dice", "ASSD", "torch"):
+    for word in ("left ball", "csc", "validation Dice", "ASSD", "torch", "different places"):
         assert word in text
     command = json.loads((run / "run.json").read_text(encoding="utf-8"))["command"]
     assert shlex.join(command) in unescape(text)

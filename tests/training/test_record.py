@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import crossvox
 from crossvox.errors import DataError, UsageError
-from crossvox.training.record import RunRecord, read_config, read_metrics
+from crossvox.training.record import RunRecord, late_means, read_config, read_metrics
 
 CONFIG = {"seed": 3, "fit": {"lr": 1e-5, "steps": 10}, "name": "Müller", "patch": (1, 2, 3)}
 
@@ -162,6 +162,13 @@ def test_metrics_are_on_disk_at_once_and_exact_enough(tmp_path):
     assert text == 'step,name,value\n1,train/loss,0.333333333\n1,"odd, name",nan\n'
     assert read_metrics(tmp_path / "metrics.csv")[1] == ("1", "odd, name", "nan")
     record.close()
+
+
+def test_late_means_are_of_the_last_tenth_of_the_steps(tmp_path):
+    with RunRecord(tmp_path, CONFIG) as record:
+        for step in range(1, 31):
+            record.log(step, {"train/csc": step} | ({"val/dice": 0.5} if step % 15 == 0 else {}))
+    assert late_means(tmp_path / "metrics.csv") == {"train/csc": 29.0, "val/dice": 0.5}
 
 
 def test_rewinding_forgets_later_numbers_in_both_logs(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,19 @@ import nibabel as nib
 import numpy as np
 
 from crossvox.benchmark.cell import PLAIN, Cell
+from crossvox.benchmark.results import write_table
+from crossvox.benchmark.scores import Line
 from crossvox.benchmark.suite import Suite, slug
 from crossvox.data.formats.nifti import as_volume, read_image, read_label
 from crossvox.data.manifest import Case, Manifest, load_manifest
 from crossvox.errors import UsageError
 from crossvox.evaluation.scores import read_cases
-from crossvox.figures.side_by_side import ScanSlice, attention_figure, predictions_figure
+from crossvox.figures.side_by_side import (
+    Heat,
+    ScanSlice,
+    attention_figure,
+    predictions_figure,
+)
 from crossvox.figures.style import save_figure
 from crossvox.inference.attention import FEATURE_MAPS, AttentionMaps
 from crossvox.inference.slabs import assemble
@@ -28,6 +35,13 @@ from crossvox.workflows.run import Run
 
 CAM_CLASSES = 4
 """Number of classes whose Grad-CAM is drawn: those with most voxels on the slice."""
+
+
+ATTENTION = "attention.csv"
+ATTENTION_COLUMNS = (
+    "data", "labels", "backbone", "row", "case", "modality", "map", "share", "area",
+)  # fmt: skip
+"""A line per drawn map: which part of its values, and of the slice's area, lies in its target."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +101,7 @@ def draw_pictures(
         echo: takes a line for each file and each row that is left out.
     """
     first = [cell for cell in cells if cell.seed == suite.seeds[0]]
+    lines: list[Line] = []
     for scan in scans:
         shown = _slice(scan)
         for place, group in _groups(first, scan):
@@ -99,8 +114,11 @@ def draw_pictures(
                 echo(str(path))
             if suite.pictures.attention and (maps := _all_maps(picture, group, scan, echo)):
                 path = out / f"attention_{stem}.png"
-                _draw_attention(picture, maps, scan, path)
+                lines += _draw_attention(picture, maps, scan, path)
                 echo(str(path))
+    if lines:
+        write_table(out / ATTENTION, ATTENTION_COLUMNS, lines)
+        echo(str(out / ATTENTION))
 
 
 def _groups(
@@ -136,30 +154,42 @@ def _draw_predictions(
 
 def _all_maps(
     shown: ScanSlice, cells: Sequence[Cell], scan: PicturedScan, echo: Echo
-) -> dict[str, np.ndarray]:
-    """Return row → maps (C, …, …); rows whose method has no encoder for it are left out."""
-    found = {}
+) -> list[tuple[Cell, np.ndarray]]:
+    """Return the maps (C, …, …) of cells; rows whose method has no encoder for it are left out."""
+    found = []
     for cell in cells:
         try:
-            found[cell.row.label] = _planes(cell, scan, shown, "attention")
+            found.append((cell, _planes(cell, scan, shown, "attention")))
         except UsageError as error:
             echo(f"{cell.name}: not drawn: {error}")
     return found
 
 
 def _draw_attention(
-    shown: ScanSlice, found: Mapping[str, np.ndarray], scan: PicturedScan, path: Path
-) -> None:
+    shown: ScanSlice, found: Sequence[tuple[Cell, np.ndarray]], scan: PicturedScan, path: Path
+) -> list[Line]:
+    """Draw the maps, and return a line for each (`ATTENTION_COLUMNS`)."""
     truth, classes = shown.plane(shown.truth), list(scan.manifest.labels)
     size = {name: int((truth == k).sum()) for k, name in enumerate(classes, start=1)}
     largest = sorted((c for c in classes if size[c]), key=lambda c: -size[c])[:CAM_CLASSES]
-    columns = {name: number for number, name in enumerate(FEATURE_MAPS)}
-    cams = {f"Grad-CAM: {name}": len(FEATURE_MAPS) + classes.index(name) for name in largest}
-    maps = {
-        row: {name: planes[k] for name, k in (columns | cams).items()}
-        for row, planes in found.items()
+    columns = {name: (number, truth > 0) for number, name in enumerate(FEATURE_MAPS)}
+    cams = {
+        f"Grad-CAM: {name}": (len(FEATURE_MAPS) + k, truth == k + 1)
+        for name in largest
+        for k in [classes.index(name)]
     }
+    maps, lines = dict[str, dict[str, Heat]](), list[Line]()
+    for cell, planes in found:
+        heats = {name: Heat(planes[k], inside) for name, (k, inside) in (columns | cams).items()}
+        maps[f"{cell.row.label}, Dice {_dice(cell, scan):.3f}"] = heats
+        place = {"data": cell.dataset, "labels": cell.labels, "backbone": cell.backbone}
+        place |= {"row": cell.row.label, "case": scan.case.id, "modality": scan.modality}
+        lines += [
+            {**place, "map": name, "share": round(heat.share, 4), "area": round(heat.area, 4)}
+            for name, heat in heats.items()
+        ]
     save_figure(attention_figure(shown, maps, list(cams)), path)
+    return lines
 
 
 def _planes(cell: Cell, scan: PicturedScan, shown: ScanSlice, kind: str) -> np.ndarray:

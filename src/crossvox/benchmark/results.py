@@ -78,8 +78,8 @@ def write_results(suite: Suite, cells: Sequence[Cell], out: Path) -> None:
 
     cells = sorted(cells, key=place)
     cases = [line for cell in cells if cell.state == "done" for line in _case_lines(suite, cell)]
-    _write_table(out / "cases.csv", CASE_COLUMNS, cases)
-    _write_table(out / "cells.csv", CELL_COLUMNS, [_cell_line(suite, cell, out) for cell in cells])
+    write_table(out / "cases.csv", CASE_COLUMNS, cases)
+    write_table(out / "cells.csv", CELL_COLUMNS, [_cell_line(suite, cell, out) for cell in cells])
     keys = ("name", "title", "preset", "split", "checkpoint", "reference", "label_draw")
     about = {
         **{key: getattr(suite, key) for key in keys},
@@ -93,7 +93,7 @@ def write_results(suite: Suite, cells: Sequence[Cell], out: Path) -> None:
 
 def write_scores_table(results: Results, out: Path) -> None:
     """Write `scores.csv`."""
-    _write_table(out / "scores.csv", SCORE_COLUMNS, results.scores)
+    write_table(out / "scores.csv", SCORE_COLUMNS, results.scores)
 
 
 def holds_benchmark(path: Path) -> bool:
@@ -199,7 +199,8 @@ def _parsed(line: Mapping[str, str]) -> dict[str, Any]:
     return parsed
 
 
-def _write_table(path: Path, columns: Sequence[str], lines: Iterable[Line]) -> None:
+def write_table(path: Path, columns: Sequence[str], lines: Iterable[Line]) -> None:
+    """Write lines as a CSV file; a value that does not exist is an empty cell."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(columns)

@@ -81,6 +81,35 @@ class ScanSlice:
         draw_grey(ax, self.plan, self.image, self.index)
 
 
+@dataclass(frozen=True)
+class Heat:
+    """A map of attention on a slice, and where it should be bright.
+
+    Attributes:
+        values: ≥ 0, on the grid of `ScanSlice.plane`.
+        target: bool, the voxels of the class that the map is of, or of all classes.
+    """
+
+    values: np.ndarray
+    target: np.ndarray
+
+    @property
+    def share(self) -> float:
+        """The target's part of all values; NaN if all are zero."""
+        total = float(self.values.sum())
+        return float(self.values[self.target].sum()) / total if total else math.nan
+
+    @property
+    def area(self) -> float:
+        """The target's part of the slice: the `share` of values that are equal everywhere."""
+        return float(self.target.mean())
+
+    @property
+    def relative(self) -> np.ndarray:
+        """The values divided by their mean, so that those of two networks can be compared."""
+        return self.values / max(float(self.values.mean()), 1e-12)
+
+
 def predictions_figure(
     shown: ScanSlice, planes: Mapping[str, tuple[np.ndarray, float]], classes: Sequence[str]
 ) -> Figure:
@@ -121,47 +150,55 @@ def predictions_figure(
 
 
 def attention_figure(
-    shown: ScanSlice, maps: Mapping[str, Mapping[str, np.ndarray]], overlaid: Sequence[str]
+    shown: ScanSlice, maps: Mapping[str, Mapping[str, Heat]], overlaid: Sequence[str]
 ) -> Figure:
     """Draw a row per method: the scan with the truth, then the method's maps.
 
+    Each map is divided by its mean. The maps of one column then have one scale of colours. Below
+    each stands which part of it lies inside its target.
+
     Args:
         shown: the slice.
-        maps: method → name of a map → values ≥ 0 on the grid of `shown.plane`; all methods have
-            the same names.
-        overlaid: names of the maps to draw over the scan, with the truth's outline.
+        maps: method → name of a map → map; all methods have the same names.
+        overlaid: names of the maps to draw over the scan, with the target's outline.
     """
-    names = list(next(iter(maps.values())))
-    figure, axes = _panels(shown, len(maps), 1 + len(names), titles=0.05)
+    first = next(iter(maps.values()))
+    figure, axes = _panels(shown, len(maps), 1 + len(first), titles=0.25)
     truth = shown.turned(shown.plane(shown.truth))
-    for own, (method, planes) in zip(axes, maps.items(), strict=True):
+    for own, method in zip(axes, maps, strict=True):
         shown.grey(own[0])
         draw_classes(own[0], truth)
         own[0].set_ylabel(textwrap.fill(literal(method), 20), fontsize=10)
-        for name, ax in zip(names, own[1:], strict=True):
-            _draw_heat(ax, shown, shown.turned(planes[name]), name in overlaid, truth)
-    for name, ax in zip(["ground truth", *names], axes[0], strict=True):
-        ax.set_title(literal(name), fontsize=10)
+    for column, name in enumerate(first, start=1):
+        heats = [own[name] for own in maps.values()]
+        low = 0.0 if name in overlaid else min(float(heat.relative.min()) for heat in heats)
+        high = max(float(heat.relative.max()) for heat in heats)
+        for ax, heat in zip(axes[:, column], heats, strict=True):
+            _draw_heat(ax, shown, heat, (low, high), name in overlaid)
+        title = f"{literal(name)}\ntarget: {100 * heats[0].area:.1f} % of the slice"
+        axes[0, column].set_title(title, fontsize=10)
+    axes[0, 0].set_title("ground truth", fontsize=10)
     annotate(axes[0, 0], shown.plan)
     bar = figure.colorbar(ScalarMappable(cmap=HEAT), ax=axes, shrink=0.7, aspect=30)
-    bar.set_label("share of each panel's range")
+    bar.set_label("from least to most in the column; maps divided by their mean")
     return figure
 
 
 def _draw_heat(
-    ax: Axes, shown: ScanSlice, heat: np.ndarray, overlaid: bool, truth: np.ndarray
+    ax: Axes, shown: ScanSlice, heat: Heat, limits: tuple[float, float], overlaid: bool
 ) -> None:
-    """Draw values from the smallest (0 if laid over the scan) to the largest of the panel."""
+    """Draw relative values between the limits, and write how many lie inside the target."""
     shown.grey(ax)
-    low = 0.0 if overlaid else float(heat.min())
-    scaled = (heat - low) / max(float(heat.max()) - low, 1e-12)
+    low, high = limits
+    scaled = (shown.turned(heat.relative) - low) / max(high - low, 1e-12)
     # The scan shows through where values are low.
     alpha = 0.75 * np.clip(2 * scaled, 0, 1) if overlaid else np.ones_like(scaled)
     ax.imshow(scaled, cmap=HEAT, vmin=0, vmax=1, alpha=alpha, aspect=shown.plan.aspect)
-    if overlaid and not heat.any():
-        ax.text(0.5, 0.03, "zero here", color="white", ha="center", transform=ax.transAxes)
-    if overlaid and (truth > 0).any():
-        ax.contour(truth > 0, levels=[0.5], colors="#56B4E9", linewidths=0.8)
+    target = shown.turned(heat.target)
+    if overlaid and target.any():
+        ax.contour(target, levels=[0.5], colors="#56B4E9", linewidths=0.8)
+    inside = "zero here" if math.isnan(heat.share) else f"{100 * heat.share:.1f} % inside"
+    ax.set_xlabel(inside, fontsize=9)
 
 
 def _panels(shown: ScanSlice, rows: int, columns: int, titles: float) -> tuple[Figure, np.ndarray]:

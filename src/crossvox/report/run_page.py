@@ -26,8 +26,9 @@ from crossvox.evaluation.scores import (
 )
 from crossvox.figures.charts import training_figures
 from crossvox.report.page import Block, Charts, Code, FactList, Section
-from crossvox.training.record import read_facts, read_metrics
+from crossvox.training.record import late_means, read_facts, read_metrics
 from crossvox.utils.text_table import TextTable
+from crossvox.workflows.messages import CSC_TERMS
 from crossvox.workflows.run import Run
 
 
@@ -107,7 +108,21 @@ def training(run: Run) -> Section:
         "Faint: every step. Strong: running mean over a fifteenth of the steps. "
         "The vertical axis is logarithmic where values span a decade."
     )
-    return Section("Training", [Charts(figures)], text)
+    return Section("Training", [Charts(figures), *_csc_table(late_means(path))], text)
+
+
+def _csc_table(late: Mapping[str, float]) -> list[Block]:
+    """Return a table that tells whether channel consistency matches content, if it was trained."""
+    rows = [[what, f"{late[name]:.3f}"] for name, what in CSC_TERMS.items() if name in late]
+    if "train/csc" not in late:
+        return []
+    note = (
+        "Mean over the last tenth of the steps. If the first two are equal, features mark "
+        "positions in the crop, not content. The third leaves out what all crops have in common; "
+        "it is about ln C or more by chance, with C channels."
+    )
+    title = "CSC between crops of two modalities that show"
+    return [TextTable(title, ["crops", "CSC"], rows, note=note)]
 
 
 def reproduction(run: Run, command: Sequence[str]) -> list[Block]:

@@ -11,6 +11,7 @@ import io
 import json
 import math
 import platform
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -238,6 +239,17 @@ def read_metrics(path: Path) -> list[tuple[str, str, str]]:
         # A crash may leave a torn last line, without a line break.
         lines = [line for line in file if line.endswith("\n")]
     return [(step, name, value) for step, name, value in csv.reader(lines[1:])]
+
+
+def late_means(path: Path) -> dict[str, float]:
+    """Return name → mean over the last tenth of the steps of a `metrics.csv`."""
+    rows = [(int(step), name, float(value)) for step, name, value in read_metrics(path)]
+    last = max((step for step, _, _ in rows), default=0)
+    late: dict[str, list[float]] = {}
+    for step, name, value in rows:
+        if step > 0.9 * last:
+            late.setdefault(name, []).append(value)
+    return {name: statistics.fmean(values) for name, values in late.items()}
 
 
 def read_facts(out: Path) -> dict[str, Any]:

@@ -79,5 +79,24 @@ def describe_shifts(shifts: Mapping[tuple[str, str], np.ndarray]) -> Iterator[st
         )
 
 
+CSC_TERMS = {
+    "train/csc": "the same place",
+    "train/csc_shuffled": "different places",
+    "train/csc_content": "what differs between places",
+}
+"""Logged terms of channel consistency (CSC) → the crops of two modalities that they compare."""
+
+
+def describe_csc(late: Mapping[str, float]) -> Iterator[str]:
+    """Describe at the end of a training what its channel consistency compares, if it has any.
+
+    Args:
+        late: name → mean over the last steps (`training.record.late_means`).
+    """
+    if "train/csc" in late:
+        terms = (f"{late[name]:.3f} of {what}" for name, what in CSC_TERMS.items() if name in late)
+        yield f"csc          {', '.join(terms)}; last tenth of the steps"
+
+
 def _times(values: Iterable[float], digits: int = 2) -> str:
     return " × ".join(f"{value:.{digits}f}" for value in values)

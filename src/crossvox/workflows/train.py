@@ -30,7 +30,7 @@ from crossvox.training.distributed import first_process, was_restarted
 from crossvox.training.loop import fit
 from crossvox.training.progress import timed
 from crossvox.training.random_state import seed_all
-from crossvox.training.record import RunRecord, holds_run, read_facts
+from crossvox.training.record import RunRecord, holds_run, late_means, read_facts
 from crossvox.utils.files import require_folder, require_writable, sha256
 from crossvox.workflows.inputs import (
     hash_inputs,
@@ -42,6 +42,7 @@ from crossvox.workflows.inputs import (
 )
 from crossvox.workflows.messages import (
     Echo,
+    describe_csc,
     describe_fingerprint,
     describe_method,
     describe_plan,
@@ -350,6 +351,9 @@ def _fit(
         resume=resume,
         workers=run.config.compute.workers,
     )
+    if fabric.is_global_zero:
+        for line in describe_csc(late_means(record.out / "metrics.csv")):
+            echo(line)
     best = "" if score is None else f", best validation Dice {score:.3f}"
     echo(f"trained {run.path}{best}")
     return TrainingResult(run, score)

@@ -170,3 +170,45 @@ def test_memory_is_linear_in_voxels_at_the_deepest_features_of_96_cubed(register
         CSCLoss()([a, b], registered).backward()
     assert max(kept) <= max(channels * voxels, channels**2)
     assert sum(kept) <= 20 * (channels * voxels + channels**2)
+
+
+def pattern(seed: int, rows: int = 2) -> Tensor:
+    """Features of `rows` crops, (rows, 16, 4, 4, 4)."""
+    return noise(rows, 16, 4, 4, 4, seed=seed)
+
+
+def test_controls_tell_positions_from_content() -> None:
+    """Positions: what all crops show. Content: what two modalities of one crop show."""
+    csc, chance = CSCLoss(), math.log(16)
+    own, position, content = (pattern(k) for k in (0, 1, 2))
+    position = position[:1].expand_as(position)
+    found = {}
+    for name, (common, shared) in {
+        "neither": (0 * position, 0 * content),
+        "positions": (position, 0 * content),
+        "content": (0 * position, content),
+        "both": (position, content),
+    }.items():
+        pair = [3 * (common + shared) + 0.3 * own, 3 * (common + shared) + 0.3 * own.flip(1)]
+        found[name] = {"csc": float(csc(pair))} | {
+            k: float(v) for k, v in csc.controls(pair).items()
+        }
+    low, high = 0.3, 0.9 * chance
+    assert all(value > high for value in found["neither"].values())
+    positions, content_only, both = found["positions"], found["content"], found["both"]
+    assert positions["csc"] < low and positions["csc_shuffled"] < low
+    assert positions["csc_content"] > high
+    assert content_only["csc"] < low and content_only["csc_content"] < low
+    assert content_only["csc_shuffled"] > high
+    assert both["csc"] < low and both["csc_content"] < low
+    assert low < both["csc_shuffled"] < content_only["csc_shuffled"]
+
+
+def test_controls_need_two_rows_and_make_no_graph() -> None:
+    csc, pair = CSCLoss(), [pattern(0).requires_grad_(), pattern(1).requires_grad_()]
+    assert csc.controls([f[:1] for f in pair]) == {}
+    for registered in (False, True, (True, False)):
+        controls = csc.controls(pair, registered)
+        assert all(not value.requires_grad and value.isfinite() for value in controls.values())
+    both = csc.controls(pair, (True, True))
+    assert both == csc.controls(pair, True)

@@ -85,6 +85,35 @@ class CSCLoss(nn.Module):
             terms = [self._compare(a, b) for a, b in combinations(rows, 2)]
             return torch.stack(terms).mean()
 
+    @torch.no_grad()
+    def controls(
+        self, features: list[Tensor], registered: Rows | bool = False
+    ) -> dict[str, Tensor]:
+        """Compute CSC where it should be high, or low for one reason only, to be logged.
+
+        "csc_shuffled" compares each crop with the row before, another place. If it equals the
+        loss, features mark positions in the crop, whatever the crop shows. "csc_content" compares
+        what differs between a row and the one before, F_i − F_{i−1}, in both modalities. A pattern
+        that all crops have in common cancels out; if nothing else matches, about ln C is left.
+
+        Args:
+            features: as in `forward`.
+            registered: as in `forward`.
+
+        Returns:
+            Name → scalar; nothing for a single row.
+        """
+        if len(features[0]) < 2:
+            return {}
+        if not isinstance(registered, bool):
+            before = (*registered[-1:], *registered[:-1])
+            registered = tuple(a and b for a, b in zip(registered, before, strict=True))
+        shuffled = [
+            self.forward([a, b.roll(1, 0)], registered) for a, b in combinations(features, 2)
+        ]
+        content = self.forward([f - f.roll(1, 0) for f in features], registered)
+        return {"csc_shuffled": torch.stack(shuffled).mean(), "csc_content": content}
+
     def _compare(self, a: Tensor, b: Tensor) -> Tensor:
         if self.form == "literal":  # eq. 1 to the letter: only equal channels are compared
             similarity = (a * b).sum(dim=2)

@@ -8,7 +8,6 @@ L_Sup is eq. 2, L_CSC eq. 1, L_CAC eq. 3.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from typing import Any, Literal
 
 import torch
@@ -42,7 +41,7 @@ class CMC(Method):
     Examples:
         >>> method = CMC(task, UNetBackbone(task))
         >>> sorted(method(batch, progress=0.5))
-        ['alpha', 'beta', 'cac', 'csc', 'csc_shuffled', 'loss', 'sup']
+        ['alpha', 'beta', 'cac', 'csc', 'csc_content', 'csc_shuffled', 'loss', 'sup']
     """
 
     name = "cmc"
@@ -147,8 +146,8 @@ class CMC(Method):
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Compute L_total and its terms "sup", "csc" and "cac"; see `Method.forward`.
 
-        Only logged are "alpha" and "beta", the current weights; "csc_shuffled", CSC between crops
-        that do not match (if it equals "csc", features tell positions apart, not content); and
+        Only logged are "alpha" and "beta", the current weights; "csc_shuffled" and "csc_content",
+        which tell whether CSC matches positions or content (`CSCLoss.controls`); and
         "cac_fallback", 1 if CAC has a single crop and hence no negatives.
         """
         self.networks.joint = progress < self.joint
@@ -229,19 +228,11 @@ class CMC(Method):
         )
 
     def _l_csc(self, f_ds: Features, view: View) -> dict[str, Tensor]:
-        """Compute L_CSC (eq. 1), and for the log between each crop and the next row's."""
+        """Compute L_CSC (eq. 1), and for the log its controls."""
         if self.csc is None:
             return {}
-        deepest = [levels[-1] for levels in f_ds.values()]
-        parts = {"csc": self.csc(deepest, self._registered(view))}
-        if len(view) > 1:
-            with torch.no_grad():
-                shuffled = [
-                    self.csc([a, b.roll(1, 0)], self._registered(view))
-                    for a, b in combinations(deepest, 2)
-                ]
-            parts["csc_shuffled"] = torch.stack(shuffled).mean()
-        return parts
+        deepest, registered = [levels[-1] for levels in f_ds.values()], self._registered(view)
+        return {"csc": self.csc(deepest, registered), **self.csc.controls(deepest, registered)}
 
     def _l_cac(self, f_mia: Features, view: View) -> dict[str, Tensor]:
         """Compute L_CAC (eq. 3)."""
