@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Errors meant for the user are printed as one line; any other exception is a defect and is
     left to travel, so that Python prints its traceback and exits with 1.
     """
+    _show_what_can_be_shown()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview())
@@ -58,6 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The disk is full, a folder is read-only, a file stands where a folder should …
         print(f"crossvox: error: {failed_file(error)}", file=sys.stderr)
         return 1
+    except UnicodeEncodeError as error:
+        # As where Python takes ASCII for the encoding of file names.
+        name = ascii(error.object[:100])
+        print(
+            f"crossvox: error: {name} cannot be written as {error.encoding}; set LC_ALL=C.UTF-8",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print("crossvox: interrupted", file=sys.stderr)
         return 130
@@ -73,6 +83,13 @@ def _run(name: str, arguments: list[str]) -> int:
         return getattr(commands, f"{module}_command")(arguments)
     except SystemExit as done:  # how argparse ends after --help
         return int(done.code or 0)
+
+
+def _show_what_can_be_shown() -> None:
+    """Let output replace signs that the terminal's encoding lacks, instead of failing at them."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _overview() -> str:

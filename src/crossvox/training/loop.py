@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from crossvox.batch import Batch
 from crossvox.errors import CrossvoxError, UsageError, require
 from crossvox.training import checkpoint
-from crossvox.training.loader import batches, on_device
+from crossvox.training.loader import batches, explaining_lost_workers, on_device
 from crossvox.training.optimizer import (
     OptimizerName,
     Schedule,
@@ -30,7 +30,7 @@ from crossvox.training.progress import Progress, StepTimer
 from crossvox.training.random_state import rng_state, set_rng_state
 from crossvox.training.record import RunRecord
 from crossvox.training.reports import StepReport, StepReports
-from crossvox.training.signals import StopRequest
+from crossvox.training.signals import StoppedWaiting, StopRequest
 
 if TYPE_CHECKING:
     from crossvox.methods.base import Method
@@ -109,8 +109,8 @@ def fit(
     """Train a method on `dataset[0]`, `dataset[1]`, … and keep its checkpoints in `record`.
 
     Every process calls this, and all must name the same losses. SIGINT and SIGTERM end the run
-    after the step under way, with several processes after the next one. A step's numbers are read
-    while the next step is under way, so that no step waits for its device.
+    after the step under way, or after the one that follows it; without either if a batch does not
+    come.
 
     Args:
         fabric: launched.
@@ -127,7 +127,7 @@ def fit(
         The best validation score; None without validation.
 
     Raises:
-        CrossvoxError: the loss or the gradient became infinite or NaN.
+        CrossvoxError: the loss or the gradient became infinite or NaN, or a worker was lost.
         StoppedError: a signal ended the run; the message says how to resume.
         DataError: the checkpoint is damaged or belongs to another run.
     """
@@ -143,12 +143,19 @@ def fit(
     state.model.train()
 
     timer, bar = StepTimer(), Progress(settings.steps, state.step, shown=fabric.is_global_zero)
-    pinned = fabric.device.type == "cuda"
-    made = batches(dataset, range(state.step, settings.steps), workers, pinned=pinned)
+    made = batches(
+        dataset,
+        range(state.step, settings.steps),
+        workers,
+        processes=fabric.world_size,
+        pinned=fabric.device.type == "cuda",
+        say=bar.say,
+    )
     feed = on_device(made, fabric.to_device, fabric.device)
     reports = StepReports(fabric, record, bar, settings.steps)
-    with record.stage("fit"), StopRequest() as stop, bar, contextlib.closing(feed), reports:
-        for batch in timer.watch(feed):
+    explaining, stop = explaining_lost_workers(state.how_to_go_on), StopRequest()
+    with explaining, record.stage("fit"), stop, bar, contextlib.closing(feed), reports:
+        for batch in timer.watch(state.while_waiting(stop, feed, reports)):
             report = state.train_step(batch, stop)
             timer.end_step()
             done = state.step == settings.steps
@@ -165,10 +172,7 @@ def fit(
             if saving or reports.stopping:
                 state.save()
             if reports.stopping and not done:
-                raise StoppedError(
-                    f"stopped after step {state.step} of {settings.steps}; "
-                    f"go on with: crossvox train --resume {record.out}"
-                )
+                raise state.stopped()
     if state.best is None:
         state.save_best()
     return state.best
@@ -196,6 +200,29 @@ class _TrainingState:
     def method(self) -> Method:
         """The bare method."""
         return self.model.module
+
+    @property
+    def how_to_go_on(self) -> str:
+        """The end of a message on a run that ended early."""
+        return f"go on with: crossvox train --resume {self.record.out}"
+
+    def stopped(self) -> StoppedError:
+        """Return the error that ends a run which was asked to stop."""
+        return StoppedError(
+            f"stopped after step {self.step} of {self.settings.steps}; {self.how_to_go_on}"
+        )
+
+    def while_waiting(
+        self, stop: StopRequest, feed: Iterable[Batch], reports: StepReports
+    ) -> Iterator[Batch]:
+        """Yield the batches; if one does not come after a signal, save and raise `StoppedError`."""
+        try:
+            yield from stop.while_waiting(feed)
+        except StoppedWaiting:
+            if self.fabric.world_size == 1:  # others may not be between two steps
+                reports.settle()
+                self.save()
+            raise self.stopped() from None
 
     def train_step(self, batch: Batch, stop: StopRequest) -> StepReport:
         """Do one step, of which nothing is waited for; return what it finds."""
