@@ -83,6 +83,12 @@ def batches(
         message = str(error).strip().splitlines()[-1]
         prefix = f"{type(error).__module__}.{type(error).__qualname__}: "
         raise type(error)(message.removeprefix(prefix)) from None
+    except RuntimeError as error:
+        # Torch names the signal only if it has ended the worker just now.
+        ended = [p.exitcode for p in getattr(iterator, "_workers", ()) if p.exitcode]
+        if not ended or ended[0] > 0:
+            raise
+        raise RuntimeError(f"{error}, signal: {signal.strsignal(-ended[0])}") from None
     finally:
         if chosen.number:
             _end_workers(cast(Any, iterator))
