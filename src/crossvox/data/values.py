@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ SAMPLE = 100_000
 """Voxels that are drawn to judge a scan by."""
 HUGE = 1000.0
 """A value that lies this many times the spread of all others beyond them is no intensity."""
+FAR = 1.5
+"""A value that lies this many times the spread of the others beyond them is isolated."""
 MIN_DISTINCT = 32
 """With fewer distinct values, none but a huge one counts as isolated from the others."""
 TAIL = 0.005
@@ -62,6 +65,30 @@ def measure_values(
         scale: makes intensities of stored values.
     """
     return _measure(_Voxels(stored, scale))
+
+
+def content_box(data: np.ndarray) -> np.ndarray:
+    """Return the box of a scan that is left without the planes at its border that are constant.
+
+    Such planes are fill, be it of air or of zeros, that was put round the scan.
+
+    Args:
+        data: (X, Y, Z) intensities.
+
+    Returns:
+        (2, 3) first voxel and one past the last.
+    """
+    box = np.array([[0, 0, 0], data.shape])
+    found = True
+    while found:
+        found = False
+        for axis, end in itertools.product(range(3), (0, 1)):
+            inner = data[tuple(slice(*bounds) for bounds in box.T)]
+            plane = np.take(inner, -end, axis)
+            if len(inner) and inner.shape[axis] > 1 and plane.min() == plane.max():
+                box[end, axis] += 1 - 2 * end
+                found = True
+    return box
 
 
 class _Voxels:
@@ -139,7 +166,7 @@ def _without_isolated(sample: np.ndarray, voxels: _Voxels, bad: int) -> Values:
     return Values(low, high, low if fills_top else high, tuple(no_data), cut, bad, sample)
 
 
-def _is_isolated(sample: np.ndarray, factor: float = 1.0, negative_only: bool = False) -> bool:
+def _is_isolated(sample: np.ndarray, factor: float = FAR, negative_only: bool = False) -> bool:
     """Return whether the first of sorted values lies far below the others.
 
     The value at the other end does not count, as it may be isolated, too.

@@ -169,7 +169,8 @@ class Ensemble:
                 result.uncertainty[name] = np.zeros(native.shape, dtype=np.float32)
                 called[name].append(_entropy_writer(result.uncertainty[name]))
             slabs = mean_slabs(self._streams(prepared, maps, native))
-            result.labels |= self._label_maps(slabs, native.affine, called)
+            content = self._content(prepared, maps, grids)
+            result.labels |= self._label_maps(slabs, native.affine, called, content)
             result.affines |= dict.fromkeys(maps, native.affine)
             result.add_time("segment", start)
         result.scans = self.scan_of(images)
@@ -218,6 +219,7 @@ class Ensemble:
         slabs: Iterable[Slab],
         affine: np.ndarray,
         callbacks: Mapping[str, Sequence[SlabCallback]],
+        content: Mapping[str, np.ndarray | None],
     ) -> dict[str, np.ndarray]:
         """Return the label maps of one pass, whose names are those of `callbacks`."""
         labels = {name: LabelMap(self.postprocessing) for name in callbacks}
@@ -226,7 +228,26 @@ class Ensemble:
                 for callback in called:
                     callback(own)
                 labels[name].add(own)
-        return {name: label.finish(affine) for name, label in labels.items()}
+        return {name: label.finish(affine, content[name]) for name, label in labels.items()}
+
+    def _content(
+        self,
+        prepared: dict[str, dict[str, PreparedScan]],
+        maps: Mapping[str, Averaged],
+        grids: Mapping[str, Grid],
+    ) -> dict[str, np.ndarray | None]:
+        """Return name → box of the scan's grid outside which no scan of the map shows a thing."""
+        scans = prepared[self.models[0].preprocessing.digest]
+        own = grids[anchor_of(maps)]
+        found: dict[str, np.ndarray | None] = {}
+        for name, outputs in maps.items():
+            boxes = [scans[m].content for m in outputs if _equal(grids[m], own)]
+            known = [box for box in boxes if box is not None]
+            found[name] = None
+            if len(known) == len(outputs):
+                first, stop = np.stack(known, axis=1)
+                found[name] = np.array([first.min(axis=0), stop.max(axis=0)])
+        return found
 
     def _streams(
         self,

@@ -133,7 +133,7 @@ class TrainedModel:
     ) -> np.ndarray:
         """Return the (X, Y, Z) int16 class indices of `output` on its file's grid `native`."""
         slabs = self.slabs(prepared, [(output,)], native)
-        return self.postprocessing.label_map(slabs, native.affine)
+        return self.postprocessing.label_map(slabs, native.affine, content=prepared[output].content)
 
     def slabs(
         self,

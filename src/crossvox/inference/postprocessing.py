@@ -56,7 +56,11 @@ class Postprocessing:
         return cls(tuple(weights.tolist()), single, offsets)
 
     def label_map(
-        self, slabs: Iterable[Slab], affine: np.ndarray, callbacks: Sequence[SlabCallback] = ()
+        self,
+        slabs: Iterable[Slab],
+        affine: np.ndarray,
+        callbacks: Sequence[SlabCallback] = (),
+        content: np.ndarray | None = None,
     ) -> np.ndarray:
         """Return (X, Y, Z) int16 class indices; of equally probable classes the first wins.
 
@@ -64,13 +68,14 @@ class Postprocessing:
             slabs: of a whole scan.
             affine: (4, 4) of the scan, voxel index → world position in mm (RAS+).
             callbacks: functions that are also called with each slab.
+            content: see `LabelMap.finish`.
         """
         labels = LabelMap(self)
         for slab in slabs:
             for callback in callbacks:
                 callback(slab)
             labels.add(slab)
-        return labels.finish(affine)
+        return labels.finish(affine, content)
 
 
 class LabelMap:
@@ -92,14 +97,19 @@ class LabelMap:
             weights = np.array(rule.weights, dtype=slab.values.dtype).reshape(-1, 1, 1, 1)
             self._weighted[slab.part] = (slab.values * weights).argmax(axis=0)
 
-    def finish(self, affine: np.ndarray) -> np.ndarray:
+    def finish(self, affine: np.ndarray, content: np.ndarray | None = None) -> np.ndarray:
         """Return (X, Y, Z) int16 class indices, once all slabs were added.
 
         Args:
             affine: (4, 4) of the scan, voxel index → world position in mm (RAS+).
+            content: (2, 3) box of the scan, first voxel and one past the last, outside which
+                there is only fill and so no class; None = unknown.
         """
         assert self._plain is not None  # a scan has at least one plane
         labels = self._plain
+        for classes in (self._plain, self._weighted):
+            if content is not None and classes is not None:
+                _clear_outside(classes, content)
         if self._weighted is not None:
             labels = _restore_lost(self._weighted, self._plain)
         # After weighting, the more certain of two components is the larger one.
@@ -138,6 +148,12 @@ def keep_one_component(
         if len(sizes) > 1:
             # Searched once more: the components of all classes at once take too much memory.
             find_components(label, index, boxes[index]).keep_only(kept)
+
+
+def _clear_outside(labels: np.ndarray, box: np.ndarray) -> None:
+    for axis, (first, stop) in enumerate(box.T):
+        planes = np.moveaxis(labels, axis, 0)
+        planes[:first] = planes[stop:] = 0
 
 
 def _restore_lost(weighted: np.ndarray, plain: np.ndarray) -> np.ndarray:

@@ -65,7 +65,11 @@ class Validation:
     def _read_prepared(self, case: Case, modality: str) -> PreparedScan:
         entry = self.store.image(case, modality)
         return PreparedScan(
-            entry.array[:].astype(np.float32), entry.grid, entry.fill, entry.body_box
+            entry.array[:].astype(np.float32),
+            entry.grid,
+            entry.fill,
+            entry.body_box,
+            entry.content,
         )
 
     def _summary(self, rows: Sequence[dict[str, Any]]) -> dict[str, float]:

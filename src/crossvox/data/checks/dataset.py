@@ -18,7 +18,7 @@ from crossvox.data.checks.scans import (
 )
 from crossvox.data.formats.nifti import Form, NiftiFile, NiftiHeader, Volume, as_nifti, read_nifti
 from crossvox.data.manifest import SPLITS, Case, Manifest, load_valid_cases
-from crossvox.data.problems import Problem
+from crossvox.data.problems import Problem, has_errors
 
 _read = partial(read_nifti, sha256=False)
 
@@ -172,10 +172,11 @@ class _DatasetCheck:
                 else as_nifti(volume.data, volume.grid, path)
             )
             header = file.header
-            if header is not None and file.stored is not None:
-                use = replace(use, digest=voxel_digest(file.stored, header))
             kinds = self.manifest.modalities if self.manifest else self.kinds
-            self._add(use, scan_problems(file, kinds.get(modality, ""), self.seen.get(modality)))
+            problems = scan_problems(file, kinds.get(modality, ""), self.seen.get(modality))
+            if not has_errors(problems):
+                use = replace(use, digest=voxel_digest(file))
+            self._add(use, problems)
         elif has_label:
             file = read_nifti(path, voxels=False)
             header = file.header

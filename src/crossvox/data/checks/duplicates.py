@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from crossvox.data.formats.nifti import NiftiHeader
+from crossvox.data.formats.nifti import NiftiFile
+from crossvox.data.geometry import orient
 from crossvox.data.problems import Problem
 from crossvox.utils.files import real_path, sha256
 
@@ -25,7 +26,7 @@ class FileUse:
         split: of the case.
         modality: of the image or label.
         path: as the manifest has it.
-        digest: of the voxels (`voxel_digest`); None if they were not read.
+        digest: of the values (`voxel_digest`); None if they were not read or are not sound.
     """
 
     case: str
@@ -38,10 +39,18 @@ class FileUse:
         return f"{self.case} {self.modality} ({self.split})" if self.case else self.modality
 
 
-def voxel_digest(stored: np.ndarray, header: NiftiHeader) -> bytes:
-    """Return a hash that is equal for files of the same voxels, however they are compressed."""
-    digest = hashlib.sha256(repr((header.shape, header.dtype.str, header.scaling)).encode())
-    digest.update(stored.view(np.uint8).data)
+def voxel_digest(file: NiftiFile) -> bytes:
+    """Return a hash that is equal for scans of the same values.
+
+    Their type in the file, scaling, compression and the order of their axes do not matter.
+
+    Args:
+        file: a sound one, read with its voxels.
+    """
+    values, grid = orient(file.values(), file.require_sound().grid, np.eye(3))
+    digest = hashlib.sha256(repr(grid.shape).encode())
+    for plane in values.transpose(2, 1, 0):  # a copy of a plane at a time
+        digest.update(np.ascontiguousarray(plane + np.float32(0)).data)  # -0 is 0
     return digest.digest()
 
 

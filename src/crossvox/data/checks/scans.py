@@ -11,12 +11,17 @@ import numpy as np
 from crossvox.data.checks.extent import Sizes, extent_problems
 from crossvox.data.checks.values import value_problems
 from crossvox.data.formats.nifti.reader import CHUNK, NiftiFile, NiftiHeader, format_shape
-from crossvox.data.geometry import coverage, same_grid
+from crossvox.data.geometry import coverage, orient_grid, same_grid
 from crossvox.data.geometry.grid import MAX_SHIFT, corner_shift
 from crossvox.data.problems import Problem, has_errors
 
 MAX_ROUNDING = 1e-3
 """A label this close to a whole number is one that a scaled integer file rounded."""
+MAX_ODD = 1000
+"""More distinct values than this that are nearly whole come from no scaling."""
+MAX_QUANTISATION = 0.1
+"""A label this close to a whole number stands for it if no other value does, as in a file whose
+integers were scaled so that the labels fill their range."""
 
 
 def scan_problems(file: NiftiFile, kind: str = "", seen: Sizes | None = None) -> list[Problem]:
@@ -45,12 +50,16 @@ class LabelCounts:
         voxels: id → number of voxels.
         fractional: number of voxels whose value is no whole number.
         example: one such value.
+        odd: value that is only nearly whole → number of voxels.
+        rounded: value that is only nearly whole → the id that it counts as.
         bad: number of NaN and Inf voxels.
     """
 
     voxels: Counter[int] = field(default_factory=Counter)
     fractional: int = 0
     example: float = 0.0
+    odd: Counter[float] = field(default_factory=Counter)
+    rounded: dict[float, int] = field(default_factory=dict)
     bad: int = 0
 
 
@@ -63,6 +72,8 @@ def count_labels(stored: np.ndarray, header: NiftiHeader) -> LabelCounts:
             values = _count_odd_values(values, counts)
         if values.size:
             _count_ids(values, counts.voxels)
+    if counts.odd:
+        _settle_odd_values(counts)
     return counts
 
 
@@ -90,6 +101,12 @@ def label_problems(
         found = f"{counts.fractional} voxels with fractional values such as {counts.example:g}"
         fix = "resample the label map again, with nearest neighbour (probabilities: threshold them)"
         problems.append(Problem.error(found, "whole numbers", fix))
+    if counts.rounded:
+        shown = ", ".join(f"{value:.4g}" for value in list(counts.rounded)[:4])
+        found = f"values such as {shown}, one for each class"
+        taken = ", ".join(map(str, list(counts.rounded.values())[:4]))
+        fix = f"nothing if they stand for {taken}: they are rounded; else save whole numbers"
+        problems.append(Problem.warning(found, "whole numbers", fix))
     if unknown := sorted(set(counts.voxels) - {0, ignore, *ids.values(), *background}):
         listed = [f"{number} ({counts.voxels[number]} voxels)" for number in unknown[:8]]
         listed += [f"and {len(unknown) - 8} more"] * (len(unknown) > 8)
@@ -113,22 +130,32 @@ def label_problems(
 
 
 def placement_problems(label: NiftiHeader, image: NiftiHeader) -> list[Problem]:
-    """List where a label map does not lie on its image's grid."""
-    if label.shape[:3] != image.shape[:3]:
+    """List where a label map does not lie on its image's grid, whatever the order of its axes."""
+    if not (_is_invertible(label.affine) and _is_invertible(image.affine)):
+        return []  # a problem of the file itself
+    own = orient_grid(label.grid, image.grid.directions)
+    in_order = np.allclose(own.affine, label.grid.affine)
+    save_again = (
+        "save it again from the program that drew it, with the image loaded; copying the image's "
+        "geometry may mirror or turn it"
+    )
+    if own.shape != image.grid.shape:
         found = f"shape {format_shape(label.shape[:3])}"
         wanted = f"{format_shape(image.shape[:3])}, as the image"
         fix = "resample the label onto the image: nibabel.processing.resample_from_to, order=0"
         return [Problem.error(found, wanted, fix)]
-    shift = corner_shift(label.grid, image.grid)
+    shift = corner_shift(own, image.grid)
     limit = MAX_SHIFT * image.grid.spacing.min()
-    # An affine with NaN or Inf is a problem of the file itself.
-    if shift <= limit or not np.isfinite(shift - limit):
+    if shift <= limit:
         return []
     found = f"corners up to {shift:.4g} mm from the image's"
     fix = (
-        "if it was drawn on this image, copy the image's geometry (fslcpgeom IMAGE LABEL), else "
-        "resample it onto the image"
+        "if it was drawn on this image, copy the image's geometry (fslcpgeom IMAGE LABEL) and look "
+        "at both in a viewer, else resample it onto the image"
     )
+    if not in_order or label.geometry.code == 0:
+        found += ", and axes in another order" if not in_order else ", and left and right unknown"
+        fix = save_again
     return [Problem.error(found, f"at most {limit:.2g} mm, {MAX_SHIFT} voxel", fix)]
 
 
@@ -165,11 +192,33 @@ def _count_odd_values(values: np.ndarray, counts: LabelCounts) -> np.ndarray:
     counts.bad += int(np.count_nonzero(~is_finite))
     values = values[is_finite]
     nearest = np.rint(values)
-    is_whole = np.abs(values - nearest) <= MAX_ROUNDING
+    distance = np.abs(values - nearest)
+    is_whole = distance <= MAX_ROUNDING
     if not is_whole.all():
-        counts.fractional += int(np.count_nonzero(~is_whole))
-        counts.example = float(values[~is_whole][0])
+        is_near = ~is_whole & (distance <= MAX_QUANTISATION)
+        found, numbers = np.unique(values[is_near], return_counts=True)
+        counts.odd.update(dict(zip(found.tolist(), numbers.tolist(), strict=True)))
+        if len(counts.odd) > MAX_ODD:  # as many as interpolation makes
+            counts.fractional += sum(counts.odd.values())
+            counts.example = next(iter(counts.odd))
+            counts.odd.clear()
+        if far := int(np.count_nonzero(distance > MAX_QUANTISATION)):
+            counts.fractional += far
+            counts.example = float(values[distance > MAX_QUANTISATION][0])
     return np.clip(nearest[is_whole], -(2.0**53), 2.0**53).astype(np.int64)
+
+
+def _settle_odd_values(counts: LabelCounts) -> None:
+    """Take values that are nearly whole for ids, if each id has one value only."""
+    ids = {value: round(value) for value in sorted(counts.odd)}
+    is_one_each = len(set(ids.values())) == len(ids)
+    is_taken = any(counts.voxels[number] for number in ids.values())
+    if is_one_each and not is_taken and not counts.fractional:
+        counts.rounded = ids
+        counts.voxels.update({number: counts.odd[value] for value, number in ids.items()})
+        return
+    counts.fractional += sum(counts.odd.values())
+    counts.example = counts.example or next(iter(counts.odd))
 
 
 def _count_ids(values: np.ndarray, counts: Counter[int]) -> None:

@@ -35,7 +35,7 @@ def value_problems(file: NiftiFile, kind: str) -> list[Problem]:
         found = f"voxels of {listed}, far beyond the others ({values.low:g} to {values.high:g})"
         fix = f"nothing if they mark where there is no data: they count as {values.low:g}"
         problems.append(Problem.warning(found, "intensities only", fix))
-    if max(abs(values.low), abs(values.high)) > np.finfo(np.float32).max:
+    if max(abs(values.low), abs(values.high)) > float(np.finfo(np.float32).max):
         found = f"intensities from {values.low:g} to {values.high:g}"
         problems.append(Problem.error(found, "numbers of single precision", "divide them"))
     if kind == "ct" and values.low < values.high:

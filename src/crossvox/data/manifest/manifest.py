@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from crossvox.data.manifest.paths import PathResolver, needed_root
-from crossvox.data.manifest.rules import schema, structural_problems
+from crossvox.data.manifest.rules import read_kind, schema, structural_problems
 from crossvox.errors import DataError, UsageError
 from crossvox.utils.files import atomic_write
 
@@ -52,7 +52,7 @@ class Manifest:
 
     Attributes:
         name: of the data set.
-        modalities: name → kind ("ct", "mr", …), in the order that the networks use.
+        modalities: name → kind (`rules.KINDS`), in the order that the networks use.
         labels: class name → id in the label files; class index 1 is the first of them.
         cases: all subjects. A run takes its labelled cases from the front.
         registered: the images of a subject agree voxel by voxel in world space.
@@ -74,6 +74,8 @@ class Manifest:
     path: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        kinds = {m: read_kind(k) if isinstance(k, str) else k for m, k in self.modalities.items()}
+        object.__setattr__(self, "modalities", kinds)
         _refuse(structural_problems(self._to_dict(None)), str(self.path or f"data set {self.name}"))
 
     @property

@@ -12,6 +12,9 @@ from typing import Any
 
 from jsonschema import Draft202012Validator, ValidationError
 
+KINDS = ("ct", "mr", "pet", "spect", "us", "other")
+"""Kinds of modality. A ct holds Hounsfield units; all others are scaled by mean and deviation."""
+
 
 @functools.cache
 def schema() -> dict[str, Any]:
@@ -34,7 +37,12 @@ def structural_problems(content: Any) -> list[str]:
     # Several missing keys are several errors, but the line of each names them all.
     problems = list(dict.fromkeys(_line(content, error) for error in errors))
     if isinstance(content, Mapping):
-        problems += [*_class_problems(content), *_id_problems(content), *_case_problems(content)]
+        problems += [
+            *_kind_problems(content),
+            *_class_problems(content),
+            *_id_problems(content),
+            *_case_problems(content),
+        ]
     return problems
 
 
@@ -78,6 +86,23 @@ def _short(value: Any) -> str:
 
 def _names(names: Any) -> str:
     return ", ".join(repr(name) for name in names)
+
+
+def read_kind(kind: str) -> str:
+    """Return a kind as this program spells it: CT is ct."""
+    return kind.strip().lower()
+
+
+def _kind_problems(content: Mapping[str, Any]) -> Iterator[str]:
+    for name, entry in _mapping(content.get("modalities")).items():
+        kind = _mapping(entry).get("kind")
+        if isinstance(kind, str) and kind.strip() and read_kind(kind) not in KINDS:
+            close = difflib.get_close_matches(read_kind(kind), KINDS, n=1, cutoff=0.4)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            yield (
+                f"modalities.{name}.kind: unknown kind {_short(kind)}; {hint}"
+                f"the kinds are {', '.join(KINDS)}"
+            )
 
 
 def _class_problems(content: Mapping[str, Any]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from crossvox.data.geometry import Grid, antialias, antialias_mask, orient, resample, respace
+from crossvox.data.values import CHUNK, content_box
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class PreparedScan:
         grid: its grid, as the header gives it.
         fill: value outside the field of view: the smallest of the array.
         body_box: (2, 3) bounding box of the body in voxels, first and one past the last.
+        content: (2, 3) box of the scan's file, first voxel and one past the last, outside which
+            there is only fill; None = unknown.
         aligned_grid: the grid on which it lies over the subject's other scans
             (`data.prepare.align`); None before alignment.
     """
@@ -30,6 +33,7 @@ class PreparedScan:
     grid: Grid
     fill: float
     body_box: np.ndarray
+    content: np.ndarray | None = None
     aligned_grid: Grid | None = None
 
 
@@ -52,14 +56,15 @@ class Preprocessing:
 
     def prepare_image(self, data: np.ndarray, grid: Grid, modality: str) -> PreparedScan:
         """Orient, resample and normalise a scan, (X, Y, Z) on `grid`."""
-        array, oriented = orient(data, grid, self.frame)
+        kind = self.kinds[modality]
+        array, oriented = orient(data if kind == "ct" else _rescale(data), grid, self.frame)
         target = respace(oriented, self.spacing)
         array = antialias(array.astype(np.float32, copy=False), target.spacing / oriented.spacing)
         array = resample(array, oriented, target, fill=float(array.min()))
         body = _body(array)
-        normalise = NORMALISERS.get(self.kinds[modality], _z_score)
-        array = normalise(array, body)
-        return PreparedScan(array, target, float(array.min()), _bounding_box(body))
+        array = NORMALISERS.get(kind, _z_score)(array, body)
+        box = _bounding_box(body)
+        return PreparedScan(array, target, float(array.min()), box, content_box(data))
 
     def prepare_label(self, indices: np.ndarray, grid: Grid) -> np.ndarray:
         """Orient and resample a label map of class indices, (X, Y, Z) on `grid`.
@@ -87,7 +92,7 @@ class Preprocessing:
             "frame": self.frame.tolist(),
             "spacing": list(self.spacing),
             "kinds": dict(self.kinds),
-            "format": 1,
+            "format": 2,
         }
 
     @classmethod
@@ -131,9 +136,26 @@ def _z_score(array: np.ndarray, body: np.ndarray) -> np.ndarray:
     """Scale to mean 0 and deviation 1 over the body, its brightest 0.5 % clipped, in place."""
     np.minimum(array, np.percentile(array[body], 99.5), out=array)
     inside = array[body]
-    array -= inside.mean()
-    array /= max(float(inside.std()), 1e-6)
+    mean, deviation = _moments(inside)
+    array -= mean
+    array /= max(deviation, 1e-6 * float(np.abs(inside).max())) or 1.0
     return array
+
+
+def _moments(values: np.ndarray) -> tuple[float, float]:
+    """Return mean and standard deviation, in double precision and without a copy in it."""
+    parts = [values[start : start + CHUNK] for start in range(0, len(values), CHUNK)]
+    mean = sum(float(part.sum(dtype=np.float64)) for part in parts) / len(values)
+    squares = sum(float(np.square(part - np.float64(mean)).sum()) for part in parts)
+    return mean, float(np.sqrt(squares / len(values)))
+
+
+def _rescale(data: np.ndarray) -> np.ndarray:
+    """Bring huge or tiny intensities near 1 by a power of two, which rounds nothing."""
+    highest = float(np.abs(data).max())
+    if 1e-15 < highest < 1e15 or highest == 0:
+        return data
+    return np.ldexp(data, -int(np.frexp(highest)[1]))
 
 
 NORMALISERS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {

@@ -60,6 +60,11 @@ class StoredArray:
         """(2, 3) first voxel of the body, and one past its last."""
         return np.array(self.meta["box"])
 
+    @property
+    def content(self) -> np.ndarray:
+        """(2, 3) box of the scan's file outside which there is only fill."""
+        return np.array(self.meta["content"])
+
     def at(self, grid: Grid) -> StoredArray:
         """Return the same scan on another grid."""
         return replace(self, meta={**self.meta, "grid": grid.to_dict()})
@@ -185,7 +190,9 @@ class Store:
             prepared = self.preprocessing.prepare_image(volume.data, volume.grid, modality)
             array = prepared.array.astype(np.float16)
             box = prepared.body_box.tolist()
-            meta.update(grid=prepared.grid.to_dict(), fill=prepared.fill, box=box)
+            assert prepared.content is not None
+            content = prepared.content.tolist()
+            meta.update(grid=prepared.grid.to_dict(), fill=prepared.fill, box=box, content=content)
         else:
             grid = Grid.from_dict(coding["grid"]) if "grid" in coding else header.grid
             indices = label_indices(source, coding["ids"], coding["ignore"], grid)

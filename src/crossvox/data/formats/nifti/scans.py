@@ -11,7 +11,7 @@ import numpy as np
 from crossvox.batch import IGNORE
 from crossvox.data.formats.nifti.geometry import Form
 from crossvox.data.formats.nifti.reader import NiftiFile, as_nifti, read_nifti
-from crossvox.data.geometry import Grid, resample, same_grid
+from crossvox.data.geometry import Grid, orient, resample, same_grid
 from crossvox.data.values import measure_values
 from crossvox.errors import DataError
 
@@ -67,9 +67,9 @@ def read_label(
         ids: class name → id in the file; index 1 is the first of them.
         ignore: id of voxels without annotation.
         grid: grid to return the label map on, that of its scan; None = the file's own. A label
-            map on another grid, such as that of a registered scan, is resampled by nearest
-            neighbour; voxels that it does not reach become `IGNORE`. Whether it may lie on
-            another grid is for `check` to judge.
+            map of the same box in another order of axes is re-ordered. One on another grid, such
+            as that of a registered scan, is resampled by nearest neighbour; voxels that it does
+            not reach become `IGNORE`. Whether it may lie there is for `check` to judge.
 
     Returns:
         (X, Y, Z) int16: 0 background, 1..K classes, `IGNORE`.
@@ -100,6 +100,9 @@ def label_indices(
         indices[numbers == ignore] = IGNORE
     indices = np.ascontiguousarray(indices.reshape(header.shape[:3], order="F"))
     if grid is not None and not same_grid(header.grid, grid):
+        reordered, own = orient(indices, header.grid, grid.directions)
+        if same_grid(own, grid):
+            return np.ascontiguousarray(reordered)
         return resample(indices, header.grid, grid, "nearest", fill=IGNORE)
     return indices
 

@@ -1,0 +1,230 @@
+"""Values that are not what the kind of a modality says, and values that are no data."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from crossvox.data.checks import check_images
+from crossvox.data.formats.nifti import as_image, as_volume, read_image, read_nifti
+from crossvox.data.geometry import Grid
+from crossvox.data.manifest import Case, Manifest, load_manifest
+from crossvox.data.prepare.preprocess import Preprocessing
+from crossvox.errors import DataError
+
+SHAPE, AFFINE = (40, 36, 16), np.diag([6.0, 6.0, 8.0, 1.0])
+LARGEST = float(np.finfo(np.float32).max)
+
+pytestmark = pytest.mark.specimen("values")
+
+
+def body(air: float, fat: float, organ: float, noise: float) -> np.ndarray:
+    """An elliptic body with an organ in air."""
+    x, y, _ = np.indices(SHAPE)
+    radius = ((x - 20) / 17) ** 2 + ((y - 18) / 15) ** 2
+    inner = np.hypot(x - 25, y - 20) < 6
+    values = np.select([inner, radius < 1], [organ, fat], air)
+    return values + np.random.default_rng(0).normal(0, noise, SHAPE)
+
+
+def ct() -> np.ndarray:
+    return np.maximum(body(-1000, -90, 60, 15).round(), -1024)
+
+
+def mr() -> np.ndarray:
+    return np.maximum(body(10, 400, 700, 25).round(), 0)
+
+
+def save(path: Path, values: np.ndarray, dtype=np.float32) -> Path:
+    image = nib.Nifti1Image(values.astype(dtype), AFFINE)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, path)
+    return path
+
+
+def problems(path: Path, kind: str) -> list[tuple[str, str]]:
+    found = check_images({kind: path}, kinds={kind: kind})
+    return [(problem.severity, problem.line) for problem in found]
+
+
+NO_HOUNSFIELD = {
+    "+ 1024, unsigned": (lambda v: v + 1024, np.uint16, "error", "subtract 1024"),
+    "+ 1000, signed": (lambda v: v + 1000, np.int16, "error", "subtract 1024"),
+    "+ 1024, padded below": (
+        lambda v: np.where(np.indices(SHAPE)[0] < 3, -976, v + 1024), np.int16, "error", "above 850"
+    ),
+    "+ 32768": (lambda v: v + 32768, np.uint16, "error", "above 3100"),
+    "0 to 1": (lambda v: (v + 1024) / 4095, np.float32, "error", "as if scaled"),
+    "-1 to 1": (lambda v: np.clip(v / 1000, -1, 1), np.float32, "error", "as if scaled"),
+    "z-score": (lambda v: (v - v.mean()) / v.std(), np.float32, "error", "as if scaled"),
+    "8 bits": (
+        lambda v: np.clip((v + 160) / 400 * 255, 0, 255), np.uint8, "warning", "none below 0"
+    ),
+    "8 bits, all used": (
+        lambda v: (v - v.min()) / np.ptp(v) * 255, np.uint8, "error", "a picture of 8 bits"
+    ),
+    "all 16 bits": (lambda v: (v + 1024) * 30, np.uint16, "error", "above 3100"),
+    "+ 160, clipped": (lambda v: np.clip(v, -160, 240) + 160, np.int16, "warning", "none below 0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NO_HOUNSFIELD)
+def test_a_ct_without_hounsfield_units_is_told(tmp_path, name) -> None:
+    change, dtype, severity, words = NO_HOUNSFIELD[name]
+    ((found, line),) = problems(save(tmp_path / "scan.nii", change(ct()), dtype), "ct")
+    assert found == severity and words in line
+
+
+@pytest.mark.parametrize("low", [-2000, -1024, -500, -160, -125])
+def test_a_ct_with_hounsfield_units_is_not(tmp_path, low) -> None:
+    values = np.maximum(ct(), low)
+    values[:2] = low
+    values[25:28, 20:22, 4:6] = np.linspace(300, 1500, 12).reshape(3, 2, 2)  # bone
+    assert problems(save(tmp_path / "scan.nii", values, np.int16), "ct") == []
+
+
+def test_subtracting_1024_as_proposed_gives_the_scan_back(tmp_path) -> None:
+    wrong = save(tmp_path / "wrong.nii", ct() + 1024, np.uint16)
+    ((_, line),) = problems(wrong, "ct")
+    assert "subtract 1024" in line
+    right = save(tmp_path / "right.nii", np.asanyarray(nib.load(wrong).dataobj) - 1024.0)
+    assert problems(right, "ct") == [] and np.array_equal(read_image(right).data, ct())
+
+
+def manifest(folder: Path, kind: str) -> Path:
+    save(folder / "a.nii", ct(), np.int16)
+    content = {
+        "name": "m", "modalities": {"x": {"kind": kind}}, "labels": {"organ": 1},
+        "cases": [{"id": "a", "split": "train", "images": {"x": "a.nii"}}],
+    }  # fmt: skip
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder / "dataset.json"
+
+
+@pytest.mark.parametrize("kind", ["CT", "Ct", " ct "])
+def test_capitals_of_a_kind_do_not_matter(tmp_path, kind) -> None:
+    assert load_manifest(manifest(tmp_path, kind)).modalities == {"x": "ct"}
+    case = Case("a", "train", {"x": Path("a.nii")})
+    assert Manifest("m", {"x": kind}, {"organ": 1}, (case,)).modalities == {"x": "ct"}
+
+
+@pytest.mark.parametrize(("kind", "hint"), [("CTT", "'ct'"), ("ct scan", "'ct'"), ("mri", "'mr'")])
+def test_another_name_is_no_kind(tmp_path, kind, hint) -> None:
+    with pytest.raises(DataError, match=rf"modalities\.x\.kind.*mean {hint}.*the kinds are ct, mr"):
+        load_manifest(manifest(tmp_path, kind))
+
+
+def prepared(data: np.ndarray, kind: str = "mr") -> np.ndarray:
+    grid = Grid(data.shape, AFFINE)
+    return Preprocessing(np.eye(3), (6, 6, 8), {"m": kind}).prepare_image(data, grid, "m").array
+
+
+def corner(values: np.ndarray, fill: float) -> np.ndarray:
+    """Fill where there is only air."""
+    x, y, _ = np.indices(SHAPE)
+    return np.where((x < 6) & (y < 7), fill, values)
+
+
+def ring(values: np.ndarray, fill: float) -> np.ndarray:
+    x, y, _ = np.indices(SHAPE)
+    return np.where(((x - 20) / 20) ** 2 + ((y - 18) / 18) ** 2 > 1, fill, values)
+
+
+@pytest.mark.parametrize("place", [corner, ring])
+@pytest.mark.parametrize("fill", [-LARGEST, -1e30, 1e30, LARGEST, -32768, 32767, 65535, -9999])
+@pytest.mark.parametrize(("kind", "scan"), [("mr", mr), ("ct", ct)])
+def test_no_data_counts_as_air_and_is_told(tmp_path, kind, scan, fill, place) -> None:
+    plain = scan()
+    path = save(tmp_path / "scan.nii", place(plain, fill))
+    ((severity, line),) = problems(path, kind)
+    assert severity == "warning" and f"voxels of {fill:g}" in line
+    is_fill = place(plain, np.nan) != plain
+    lowest = plain[~is_fill].min()
+    assert np.array_equal(read_image(path).data, np.where(is_fill, lowest, plain))
+    expected = prepared(np.where(is_fill, lowest, plain).astype(np.float32), kind)
+    assert np.array_equal(prepared(read_image(path).data, kind), expected)
+
+
+@pytest.mark.parametrize("fill", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [corner, ring])
+def test_nan_round_a_scan_is_fill(tmp_path, fill, place) -> None:
+    path = save(tmp_path / "scan.nii", place(mr(), fill))
+    ((severity, line),) = problems(path, "mr")
+    assert severity == "warning" and "NaN or Inf, at its border" in line
+    assert np.isfinite(read_image(path).data).all()
+
+
+@pytest.mark.parametrize("fill", [np.nan, np.inf])
+@pytest.mark.parametrize("size", [1, 4])
+def test_nan_in_the_body_is_refused(tmp_path, fill, size) -> None:
+    values = mr()
+    values[20 : 20 + size, 18, 8] = fill
+    ((severity, line),) = problems(save(tmp_path / "scan.nii", values), "mr")
+    assert severity == "error" and f"{size} of 23040 voxels NaN or Inf" in line
+
+
+@pytest.mark.parametrize("factor", [2.0**-60, 1e-20, 1e-9, 1e-6, 1e3, 1e9, 1e20, 1e30, 2.0**100])
+def test_the_unit_of_an_mr_does_not_matter(factor) -> None:
+    plain = mr()
+    found = prepared((plain * factor).astype(np.float32))
+    np.testing.assert_allclose(found, prepared(plain.astype(np.float32)), atol=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.012])
+def test_spikes_and_metal_do_not_disturb_the_others(tmp_path, share) -> None:
+    plain = mr()
+    spikes = np.random.default_rng(1).random(SHAPE) < share
+    spikes[20:24, 18:22, 8:10] = True
+    path = save(tmp_path / "scan.nii", np.where(spikes, 65535, plain), np.uint16)
+    assert problems(path, "mr") == []
+    found, expected = prepared(read_image(path).data), prepared(plain.astype(np.float32))
+    np.testing.assert_allclose(found[~spikes], expected[~spikes], atol=0.35)
+
+
+def test_an_ordinary_scan_is_not_touched() -> None:
+    for values in (mr(), ct(), body(0, 5, 9, 2)):
+        data = values.astype(np.float32)
+        assert as_volume((data, AFFINE)).data is data
+
+
+def test_two_kinds_of_no_data_are_both_told(tmp_path) -> None:
+    values = corner(mr(), -32768)
+    values[-2:] = 1e30
+    ((severity, line),) = problems(save(tmp_path / "scan.nii", values), "mr")
+    assert severity == "warning" and "1e+30" in line and "-32768" in line
+    assert as_image(read_nifti(tmp_path / "scan.nii")).data.min() == mr().min()
+
+
+def test_values_beyond_single_precision_are_refused(tmp_path) -> None:
+    ((severity, line),) = problems(save(tmp_path / "scan.nii", mr() * 1e40, np.float64), "mr")
+    assert severity == "error" and "single precision" in line
+
+
+def test_the_same_is_said_of_an_array_as_of_its_file(tmp_path) -> None:
+    from crossvox.data.formats.nifti import open_scan
+    from crossvox.inference.ensemble import ScanWarning, judge
+
+    class Model:
+        preprocessing = Preprocessing(np.eye(3), (6, 6, 8), {"mr": "mr", "ct": "ct"})
+        sizes: dict = {}
+
+    values = mr().astype(np.float32)
+    values[20, 18, 8] = np.nan
+    path = save(tmp_path / "scan.nii", values)
+    for scan in (path, str(path), (values, AFFINE)):
+        with pytest.raises(DataError, match="1 of 23040 voxels NaN or Inf"):
+            judge(open_scan(scan, Path("scan")), Model(), "mr")
+    filled = corner(mr(), -LARGEST).astype(np.float32)
+    for scan in (save(tmp_path / "filled.nii", filled), (filled, AFFINE)):
+        with pytest.warns(ScanWarning, match="far beyond the others"):
+            judge(open_scan(scan, Path("scan")), Model(), "mr")
+    with pytest.raises(DataError, match="subtract 1024"):
+        judge(open_scan(((ct() + 1024), AFFINE), Path("scan")), Model(), "ct")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        judge(open_scan((ct(), AFFINE), Path("scan")), Model(), "ct")
