@@ -29,9 +29,10 @@ def test_constant_planes_at_the_border_are_fill(fill, widths) -> None:
     assert content_box(padded(fill, widths)).tolist() == [first, stop]
 
 
-def test_fill_of_two_values_is_fill() -> None:
-    data = np.pad(padded(0, ((2, 2),) * 3), ((1, 0), (0, 0), (0, 3)), constant_values=-1000)
-    assert content_box(data).tolist() == [[3, 2, 2], [15, 12, 10]]
+def test_a_plain_block_in_air_is_no_fill() -> None:
+    data = np.full(SHAPE, -1000.0)
+    data[2:10, 1:7, 3:6] = 40
+    assert content_box(data).tolist() == [[2, 1, 3], [10, 7, 6]]
 
 
 def test_a_single_slice_and_a_constant_scan_are_left_whole() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -79,16 +78,17 @@ def content_box(data: np.ndarray) -> np.ndarray:
         (2, 3) first voxel and one past the last.
     """
     box = np.array([[0, 0, 0], data.shape])
-    found = True
-    while found:
-        found = False
-        for axis, end in itertools.product(range(3), (0, 1)):
-            inner = data[tuple(slice(*bounds) for bounds in box.T)]
-            plane = np.take(inner, -end, axis)
-            if len(inner) and inner.shape[axis] > 1 and plane.min() == plane.max():
-                box[end, axis] += 1 - 2 * end
-                found = True
+    for axis in range(3):
+        planes = np.moveaxis(data, axis, 0)
+        while box[0, axis] < box[1, axis] - 1 and _is_constant(planes[box[0, axis]]):
+            box[0, axis] += 1
+        while box[0, axis] < box[1, axis] - 1 and _is_constant(planes[box[1, axis] - 1]):
+            box[1, axis] -= 1
     return box
+
+
+def _is_constant(plane: np.ndarray) -> bool:
+    return bool(plane.flat[0] == plane.flat[-1] and plane.min() == plane.max())
 
 
 class _Voxels:
