@@ -111,6 +111,14 @@ class Task:
             )
 
     @property
+    def overlaid(self) -> bool:
+        """True if scans of one subject lie over each other: registered, or once aligned.
+
+        In a view these are the rows of `View.one_subject`.
+        """
+        return self.registered or self.aligned
+
+    @property
     def n_classes(self) -> int:
         """Number of output channels, including the background."""
         return len(self.classes) + 1

@@ -126,7 +126,6 @@ def test_table_2_adds_one_part_after_the_other(paired_files, tmp_path):
     cells = grid(suite.with_data({"t": paired_files.path}), tmp_path)
     parts = [cell.config.method for cell in cells]
     assert [p["shared_encoder"] for p in parts] == [True, False, False, False]
-    assert [p["joint"] for p in parts] == [0, 0, 0, 0]
     assert [p["mia"] != "none" for p in parts] == [False, False, True, True]
     assert [p["fusion"] != "none" for p in parts] == [False, False, True, True]
     assert [p["csc"] != "none" for p in parts] == [False, False, True, True]
@@ -142,7 +141,7 @@ def test_ablations_hold_nothing_of_ours(name, preset, paired_files, tmp_path):
     over = {"split": "val", "seeds": [0], "preset": preset}
     for cell in grid(load_suite(file, over).with_data({"t": paired_files.path}), tmp_path):
         made = cell.config
-        assert not made.sampling.align and not made.method["cac_lasts"]
+        assert not made.sampling.align
         assert made.method["balance"] == 0 and made.method["schedule"] == "paper"
 
 

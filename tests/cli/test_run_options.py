@@ -90,12 +90,12 @@ def test_print_config_gives_a_file_that_config_takes(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "words",
-    ["--method cmc --method.joint 0.25", "--method.joint=0.25 --method=cmc",
-     "--method.name cmc --method.joint 0.25", "--method.joint 0.25 --method.name=cmc"],
+    ["--method cmc --method.alpha 0.25", "--method.alpha=0.25 --method=cmc",
+     "--method.name cmc --method.alpha 0.25", "--method.alpha 0.25 --method.name=cmc"],
 )  # fmt: skip
 def test_a_method_and_its_options_come_in_any_order(words):
     method = parsed(*words.split()).method
-    assert (method["name"], method["joint"]) == ("cmc", 0.25)
+    assert (method["name"], method["alpha"]) == ("cmc", 0.25)
 
 
 def test_later_files_override_earlier_ones(tmp_path):

@@ -43,7 +43,6 @@ def test_another_method_drops_the_options_of_the_former_one(name):
 def test_the_same_method_keeps_the_options_of_preset_and_files():
     values = parse_settings(file({"method": {"alpha": 0.7}}), Settings({"method": "cmc"}))
     assert values["method"]["alpha"] == 0.7
-    assert values["method"]["joint"] == load_preset("cpu")["method"]["joint"]
 
 
 def test_an_option_of_a_method_that_no_source_names_is_refused():
@@ -92,15 +91,6 @@ def test_an_error_names_the_source_and_the_setting(values, words):
     key = words.split("'")[1]
     with pytest.raises(UsageError, match=f"^--{key} is "):
         parse_settings(Settings(values))
-
-
-def test_modalities_with_a_file_each_start_apart():
-    weights = {"weights": {"ct": "a", "mr": "b"}}
-    assert parse_settings()["method"]["joint"] == 0.5
-    assert parse_settings(file(weights))["method"]["joint"] == 0
-    asked = file(weights | {"method": {"joint": 0.25}})
-    assert parse_settings(asked)["method"]["joint"] == 0.25
-    assert parse_settings(asked, Settings({"weights": "a"}))["method"]["joint"] == 0.25
 
 
 def test_a_file_is_read_with_its_name(tmp_path):

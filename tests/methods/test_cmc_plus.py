@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -25,17 +26,37 @@ def step(method: Method, batch: Batch, progress: float) -> dict[str, Tensor]:
 
 def test_first_part_is_cmc() -> None:
     method, batch = make_method("cmc+", PAIRED), make_batch(PAIRED)
-    plain = make_method("cmc", PAIRED, joint=0.5)
+    plain = make_method("cmc", PAIRED)
     losses = step(method, batch, 0.4)
     torch.testing.assert_close(losses["loss"], step(plain, batch, 0.4)["loss"])
     assert float(losses["relearn"]) == 0.0
 
 
-def test_cac_lasts_unless_asked_not_to() -> None:
-    task = replace(make_task(paired=True), aligned=True)
-    for options, expected in (({}, True), ({"cac_lasts": False}, False)):
-        assert make_method("cmc+", task, **options).student.cac_lasts is expected
-    assert not make_method("cmc+", make_task(paired=True)).student.cac_lasts
+@pytest.mark.parametrize("part", ["one subject's", "half", "others'"])
+@pytest.mark.parametrize(
+    ("known", "lasts"), [({"aligned": True}, True), ({"registered": True}, True), ({}, False)]
+)
+def test_cac_lasts_between_scans_of_one_subject_that_lie_over_each_other(
+    known: dict[str, bool], lasts: bool, part: str
+) -> None:
+    task = replace(PAIRED, **known)
+    batch = make_batch(task)
+    assert batch.unlabelled is not None
+    of_one = {"one subject's": [True, True], "half": [False, True], "others'": [False, False]}[part]
+    batch.unlabelled.same_subject["mr"] = tuple(of_one)
+    for progress in (0.0, 0.4, 1.0):
+        scheduled = 0.1 * math.exp(-5 * progress)
+        method = make_method("cmc+", task)
+        share = sum(of_one) / 2 if lasts else 0
+        losses = {k: float(v.detach()) for k, v in method(batch, progress).items()}
+        assert losses["beta"] == pytest.approx(share * 0.1 + (1 - share) * scheduled)
+        assert losses["alpha"] == pytest.approx(0.1 * math.exp(-5 * (1 - progress)))
+        expected = losses["sup"] + losses["alpha"] * losses["csc"] + losses["beta"] * losses["cac"]
+        expected += losses["relearn"]
+        assert losses["loss"] == pytest.approx(expected, rel=1e-5)
+        for plain in (make_method("cmc", task), make_method("cmc+", task, cac_lasts=False)):
+            beta = plain(batch, progress)["beta"]
+            assert float(beta.detach()) == pytest.approx(scheduled)
 
 
 def test_second_part_adds_the_soft_labels() -> None:
@@ -63,23 +84,6 @@ def test_teacher_follows() -> None:
         method.teacher.model.parameters(), method.student.parameters(), strict=True
     ):
         torch.testing.assert_close(own, other)
-
-
-@pytest.mark.parametrize(("joint", "alike"), [(0.5, False), (1.0, True)])
-def test_networks_part_as_in_cmc(joint: float, alike: bool) -> None:
-    method = make_method("cmc+", UNPAIRED, joint=joint)
-    optimiser = torch.optim.SGD(method.parameters(), lr=0.1)
-    for progress, together in ((0.4, True), (0.6, alike)):
-        step(method, make_batch(UNPAIRED), progress)["loss"].backward()
-        method.before_step()
-        optimiser.step()
-        optimiser.zero_grad()
-        method.after_step()
-        for cmc in (method.student, method.teacher.model):
-            first, other = (
-                torch.cat([p.flatten() for p in e.parameters()]) for e in cmc.networks.encoders
-            )
-            assert torch.equal(first, other) == together
 
 
 def test_only_rows_of_one_subject_meet() -> None:

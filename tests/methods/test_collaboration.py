@@ -52,7 +52,6 @@ def trained(name: str, steps: int = 70) -> Method:
         optimiser.zero_grad()
         method(batch(step), step / steps)["loss"].backward()
         torch.nn.utils.clip_grad_norm_(method.parameters(), 1.0)
-        method.before_step()
         optimiser.step()
         method.after_step()
     return method.eval()

@@ -69,7 +69,6 @@ def train(method: Method, batch: Batch, steps: int, lr: float) -> None:
         optimiser.zero_grad()
         method(batch, t / steps)["loss"].backward()
         torch.nn.utils.clip_grad_norm_(method.parameters(), 1.0)
-        method.before_step()
         optimiser.step()
         method.after_step()
 
@@ -115,7 +114,6 @@ def test_losses_are_finite_scalars_and_every_parameter_is_reached(
         for n, p in method.named_parameters():
             if p.grad is not None and bool(p.grad.abs().sum() > 0):
                 reached.add(n)
-        method.before_step()
         optimiser.step()
         method.after_step()
     assert reached == {n for n, p in method.named_parameters() if p.requires_grad}

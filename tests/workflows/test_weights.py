@@ -12,8 +12,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from crossvox.cli.main import main
-from crossvox.cli.run_options import read_run_options
-from crossvox.config.settings import parse_settings
 from crossvox.evaluation.scores import read_cases
 from crossvox.networks.pretrained.loading import read_weights
 from fixtures.files.weights import CROP, UNET, VIT, arguments, interrupt, published
@@ -112,7 +110,6 @@ def test_every_modality_may_have_a_file_of_its_own(places, unet, unpaired_files,
             assert torch.equal(found, rule_tensor(salt, f"backbone.{name}", found.shape))
     saved = yaml.safe_load((tmp_path / "cmc" / "config.yaml").read_text(encoding="utf-8"))
     assert saved["weights"] == {"ct": str(unet), "mr": str(other)}
-    assert saved["method"]["joint"] == 0
     facts = json.loads((tmp_path / "cmc" / "run.json").read_text())["weights"]
     assert facts.keys() == {"ct", "mr"} and facts["ct"]["sha256"] != facts["mr"]["sha256"]
     again = ["train", "--config", tmp_path / "cmc" / "config.yaml", "--out", tmp_path / "again"]
@@ -222,8 +219,6 @@ def test_a_preset_of_published_weights_starts_without_them_only_if_told_to(
          ["sup_joint", "one --weights FILE"]),
         (["--weights.ct={unet}", "--weights.mr={unet}", *UNET, "--method.shared_encoder", "true"],
          2, ["cmc", "one --weights FILE"]),
-        (["--weights.ct={unet}", "--weights.mr={unet}", *UNET, "--method.joint", "0.5"],
-         2, ["cmc", "one --weights FILE", "--method.joint 0"]),
         ([*UNET, "--budget.patch", "[30,32,32]"], 2, ["multiples of 8", "nearest is (32, 32, 32)"]),
         ([*UNET, "--budget.patch", "[8,8,8]"], 2, ["nearest is (16, 16, 16)"]),
         ([*VIT, "--budget.patch", "[32,32,16]"], 2, ["cube", "nearest is (24, 24, 24)"]),
@@ -242,34 +237,6 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     line = capsys.readouterr().err
     assert line.count("\n") == 1 and all(word in line for word in words), line
     assert not list(tmp_path.glob("runs/run"))
-
-
-@pytest.mark.parametrize("method", ["cmc", "cmc+"])
-@pytest.mark.parametrize("form", ["yaml", "json", "options"])
-def test_modalities_with_a_file_each_start_apart(method, form, unet, tmp_path):
-    files, words = {"ct": str(unet), "mr": str(unet)}, []
-    if form == "yaml":
-        (tmp_path / "run.yaml").write_text(yaml.safe_dump({"weights": files}), encoding="utf-8")
-        words = ["--config", str(tmp_path / "run.yaml")]
-    elif form == "json":
-        words = ["--weights", json.dumps(files)]
-    else:
-        words = [word for m, path in files.items() for word in (f"--weights.{m}", path)]
-    words = ["--method", method, "--data", "d.json", "--out", "o", *words]
-    assert joint(words) == 0
-    assert joint([*words, "--method.joint", "0.25"]) == 0.25
-    if form == "yaml":
-        assert joint([*words, "--weights", str(unet)]) == 0.5
-        # What a file says of a method that the command line replaces means nothing.
-        own = {"weights": files, "method": {"name": "sup", "balance": 0.1}}
-        (tmp_path / "run.yaml").write_text(yaml.safe_dump(own), encoding="utf-8")
-        assert joint(words) == 0
-
-
-def joint(words: list[str]) -> float:
-    """What `crossvox train` with these options takes for `method.joint`."""
-    given, _ = read_run_options("train", "", words, lambda parser: None)
-    return parse_settings(*given)["method"]["joint"]
 
 
 def test_a_yaml_file_may_name_the_weights(unet, unpaired_files, tmp_path, capsys):

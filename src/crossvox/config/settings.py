@@ -87,11 +87,6 @@ def parse_settings(*sources: Settings) -> dict[str, Any]:
     add_settings(parser, values)
     for source in sources:
         _check_source(source, values, parser)
-    if isinstance(values.get("weights"), dict) and "method.joint" in parser.get_defaults():
-        # Modalities that start from different files do not start in one network, unless asked to.
-        methods = [_kept(source, values).get("method", {}) for source in sources]
-        joint = [method["joint"] for method in methods if "joint" in method]
-        values = merge(values, {"method": {"joint": joint[-1] if joint else 0}})
     return parser.parse_object(values).as_dict()
 
 

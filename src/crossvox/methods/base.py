@@ -128,9 +128,6 @@ class Method(nn.Module):
     def after_start(self) -> None:
         """Follow up a start from other weights, for example begin moving averages as copies."""
 
-    def before_step(self) -> None:
-        """Prepare the optimiser's step, after gradients were reduced and clipped."""
-
     def after_step(self) -> None:
         """Follow up the optimiser's step, for example update a moving average."""
 

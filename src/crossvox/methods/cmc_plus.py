@@ -4,29 +4,65 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.func import functional_call
 
 from crossvox.batch import Batch, Task, View
 from crossvox.errors import require
 from crossvox.losses.components import largest_components
-from crossvox.losses.distributed import world_size
+from crossvox.losses.distributed import gather_rows, world_size
 from crossvox.losses.pseudo_labels import soft_label_loss
 from crossvox.methods.base import Method
 from crossvox.methods.bcp import paste, random_box
 from crossvox.methods.cmc import CMC
 from crossvox.methods.cmc.mia import MIAForm
 from crossvox.methods.mean_teacher import Teacher
+from crossvox.methods.together import are_equal, common_parameters
 from crossvox.networks.backbone import Backbone
-from crossvox.utils.rows import both
+from crossvox.utils.rows import both, row_mask
+
+
+class Student(CMC):
+    """CMC whose CAC may last, and whose step may hold one loss more.
+
+    Scans of one subject that lie over each other show one anatomy: there CAC can keep its weight.
+    Between different subjects it falls, as in `CMC`. The weight of a step is the mean over the
+    crops of all processes.
+    """
+
+    def __init__(self, task: Task, backbone: Backbone, *, mia: MIAForm, cac_lasts: bool) -> None:
+        super().__init__(task, backbone, mia=mia)
+        self.cac_lasts = cac_lasts and task.overlaid
+
+    def forward(
+        self, batch: Batch, progress: float, more: Callable[[], Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Compute the losses of `CMC.forward`, and "relearn" if there is `more` to compute."""
+        parts = super().forward(batch, progress)
+        return parts if more is None else {**parts, "relearn": more()}
+
+    def cac_ramp(self, view: View | None, progress: float) -> float | Tensor:
+        """Return the factor of β; see `CMC.cac_ramp`."""
+        ramp = super().cac_ramp(view, progress)
+        if view is None or not self.cac_lasts:
+            return ramp
+        device = next(iter(view.images.values())).device
+        lasting = gather_rows(row_mask(view.one_subject, device).float())
+        return ramp + (1 - ramp) * lasting.mean()
 
 
 class CMCPlus(Method):
     """CMC that starts with one network for all modalities and ends with self-training.
+
+    In the first part of the training all modalities learn in one encoder and one decoder, which
+    then part (`methods.together`); awareness modules are always separate. CAC keeps its weight
+    where it compares scans of one subject (`Student`).
 
     In the last part of the training a teacher, the moving average of the networks, segments the
     unlabelled crops, using every modality that a subject has. The networks learn these soft
@@ -38,6 +74,7 @@ class CMCPlus(Method):
     Attributes:
         voxels: (2, K + 1), summed over the labelled crops so far: the voxels of each class, and
             the background voxels of those crops that contain the class.
+        parted: () bool, whether the modalities began with different networks.
     """
 
     name = "cmc+"
@@ -46,6 +83,7 @@ class CMCPlus(Method):
     adaptation = "not published: our recipe on top of cmc"
 
     voxels: Tensor
+    parted: Tensor
 
     # One keyword per number of the method is what the command line addresses.
     def __init__(  # noqa: PLR0913
@@ -53,7 +91,7 @@ class CMCPlus(Method):
         task: Task,
         backbone: Backbone,
         *,
-        joint: float = 0.5,
+        together: float = 0.5,
         mia: MIAForm = "gate",
         relearn: float = 0.75,
         weight: float = 1.0,
@@ -70,7 +108,9 @@ class CMCPlus(Method):
         Args:
             task: what to segment.
             backbone: makes the encoders and decoders.
-            joint: as in `CMC`; 1 keeps one encoder and one decoder for all modalities to the end.
+            together: fraction of the training in which all modalities learn in one encoder and one
+                decoder; then each goes on with a copy. Without effect where a start from other
+                weights gave them different ones.
             mia: as in `CMC`.
             relearn: fraction of the training after which the soft labels are learnt as well.
             weight: weight of the soft labels.
@@ -81,29 +121,41 @@ class CMCPlus(Method):
             clean: for classes that are one piece in the labelled scans (`Task.one_piece`), keep
                 the largest component in soft labels and one component in label maps.
             prior: fraction of cross-entropy's class balance that label maps undo.
-            cac_lasts: as in `CMC`.
+            cac_lasts: keep CAC's weight between scans of one subject that lie over each other.
         """
         super().__init__(task, backbone)
-        fractions = {"relearn": relearn, "decay": decay, "box": box, "drop": drop, "prior": prior}
+        fractions = {
+            "together": together,
+            "relearn": relearn,
+            "decay": decay,
+            "box": box,
+            "drop": drop,
+            "prior": prior,
+        }
         for name, value in fractions.items():
             require(f"method.{name}", value, 0, 1)
         require("method.weight", weight, 0)
         require("method.gamma", gamma, 1)
-        self.student = CMC(task, backbone, joint=joint, mia=mia, cac_lasts=cac_lasts)
+        self.student = Student(task, backbone, mia=mia, cac_lasts=cac_lasts)
         self.teacher = Teacher(self.student, decay)
-        self.relearn, self.weight = relearn, weight
+        self.together, self.relearn, self.weight = together, relearn, weight
         self.box, self.gamma, self.drop = box, gamma, drop
         self.keeps_largest, self.prior = clean, prior
+        self._began_parted: bool | None = None
+        self.register_buffer("parted", torch.tensor(False))
         self.register_buffer("voxels", torch.zeros((2, task.n_classes), dtype=torch.int64))
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Compute the losses of `cmc` and "relearn", which is 0 before the soft labels begin."""
         self._count(batch)
-        parts: dict[str, Tensor] = self.student(batch, progress)
-        if batch.unlabelled is None or progress < self.relearn or not self.weight:
+        more, view = None, batch.unlabelled
+        if view is not None and progress >= self.relearn and self.weight:
+            more = partial(self._relearn, view)
+        common = common_parameters(self.student) if self._is_one(progress) else {}
+        parts = functional_call(self.student, common, (batch, progress, more))
+        if more is None:
             return {**parts, "relearn": torch.zeros_like(parts["loss"]).detach()}
-        relearn = self._relearn(batch.unlabelled)
-        return {**parts, "loss": parts["loss"] + self.weight * relearn, "relearn": relearn}
+        return {**parts, "loss": parts["loss"] + self.weight * parts["relearn"]}
 
     def predict(
         self, images: Mapping[str, Tensor], outputs: Sequence[str] | None = None
@@ -133,21 +185,22 @@ class CMCPlus(Method):
         """Return the student's; see `CMC.roles`."""
         return self.student.roles(modality)
 
-    def modality_networks(self, modality: str) -> list[nn.Module]:
-        """Return the student's; see `CMC.modality_networks`."""
-        return self.student.modality_networks(modality)
-
     def after_start(self) -> None:
-        """Begin the teacher as a copy of the student."""
+        """Begin the teacher as a copy of the student, and see whether modalities are alike."""
         self.teacher.copy(self.student)
-
-    def before_step(self) -> None:
-        """Pass on to `CMC.before_step`."""
-        self.student.before_step()
+        self.parted.fill_(not are_equal(self.student))
+        self._began_parted = None
 
     def after_step(self) -> None:
         """Update the teacher."""
         self.teacher.update(self.student)
+
+    def _is_one(self, progress: float) -> bool:
+        """Return whether all modalities learn in one encoder and one decoder."""
+        if self._began_parted is None:
+            # Read once: a device would have to be waited for in each step.
+            self._began_parted = bool(self.parted)
+        return progress < self.together and not self._began_parted
 
     @torch.no_grad()
     def _count(self, batch: Batch) -> None:

@@ -231,7 +231,6 @@ class _TrainingState:
 
         losses = self._accumulate_gradient(batch)
         norm = self._clip_gradient()
-        self.method.before_step()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.method.after_step()  # moving averages

@@ -178,6 +178,8 @@ def load_initial_weights(
         whose = "" if modality == ALL_MODALITIES else f" for {modality}"
         echo(f"weights      {weights.model.title}{whose}: {report}")
         echo(f"             saw {weights.model.saw}")
+    if initial:
+        method.after_start()
     if initial == {} and any(published_networks(method)):
         echo("weights      none given: all networks start from random numbers")
     missing = {modality: report.missing for modality, report in reports.items()}
@@ -207,8 +209,7 @@ def _started(
         if modality != ALL_MODALITIES and not method.modality_networks(modality):
             raise UsageError(
                 f"--weights.{modality}: {method.name} sends several modalities through one network "
-                "here; give one --weights FILE for all, or keep the networks apart (cmc, cmc+: "
-                "--method.joint 0)"
+                "here; give one --weights FILE for all"
             )
         yield modality, weights, _networks(method, modality)
 

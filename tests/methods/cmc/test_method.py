@@ -17,8 +17,7 @@ from crossvox.batch import Batch, LabelledView, View
 from crossvox.losses.supervised import supervised_loss
 from crossvox.methods.base import Method
 from crossvox.methods.cmc import CMC
-from crossvox.networks import BACKBONES
-from fixtures.methods import CUBE, awake, crops, gradients, make_batch, make_method, make_task
+from fixtures.methods import awake, crops, gradients, make_batch, make_method, make_task
 from fixtures.processes.process_group import one_of_two, threads_of_groups
 
 PAIRED = make_task(paired=True)
@@ -68,31 +67,6 @@ def test_total_is_the_weighted_sum(progress: float) -> None:
     assert values["loss"] == pytest.approx(expected, rel=1e-5)
     logged = {name for name, v in losses.items() if not v.requires_grad}
     assert logged == {"alpha", "beta", "csc_shuffled", "csc_content"}
-
-
-@pytest.mark.parametrize("part", ["one subject's", "half", "others'"])
-@pytest.mark.parametrize(
-    ("known", "lasts"), [({"aligned": True}, True), ({"registered": True}, True), ({}, False)]
-)
-def test_cac_lasts_between_scans_of_one_subject_that_lie_over_each_other(
-    known: dict[str, bool], lasts: bool, part: str
-) -> None:
-    task = dataclasses.replace(PAIRED, **known)
-    batch = make_batch(task)
-    assert batch.unlabelled is not None
-    of_one = {"one subject's": [True, True], "half": [False, True], "others'": [False, False]}[part]
-    batch.unlabelled.same_subject["mr"] = tuple(of_one)
-    for progress in (0.0, 0.4, 1.0):
-        scheduled = 0.1 * math.exp(-5 * progress)
-        method = make_method("cmc", task, cac_lasts=True)
-        share = sum(of_one) / 2 if lasts else 0
-        losses = {k: float(v.detach()) for k, v in method(batch, progress).items()}
-        assert losses["beta"] == pytest.approx(share * 0.1 + (1 - share) * scheduled)
-        assert losses["alpha"] == pytest.approx(0.1 * math.exp(-5 * (1 - progress)))
-        expected = losses["sup"] + losses["alpha"] * losses["csc"] + losses["beta"] * losses["cac"]
-        assert losses["loss"] == pytest.approx(expected, rel=1e-5)
-        plain = make_method("cmc", task)(batch, progress)
-        assert float(plain["beta"].detach()) == pytest.approx(scheduled)
 
 
 def test_log_says_when_cac_has_no_negatives() -> None:
@@ -224,7 +198,6 @@ def test_literal_supervision_is_cross_entropy_on_one_and_dice_on_the_other() -> 
         {"fusion": "none"},
         {"fusion": "deepest"},
         {"fuse_strangers": True},
-        {"joint": 0.5},
     ],
     ids=str,
 )
@@ -254,65 +227,10 @@ def _train(method: Method, progress: list[float]) -> None:
     for step, now in enumerate(progress):
         optimiser.zero_grad()
         method(make_batch(method.task, seed=step), now)["loss"].backward()
-        method.before_step()
         optimiser.step()
 
 
-@pytest.mark.parametrize("modalities", [("ct", "mr"), ("t1", "t1c", "flair")])
-def test_joint_modalities_share_one_network_and_then_part(modalities: tuple[str, ...]) -> None:
-    method = make_method("cmc", make_task(modalities), joint=0.5)
-    before = _state(method.networks.encoders)
-    _train(method, [0.0, 0.4])
-    assert _alike(method.networks.encoders)
-    assert _alike(method.networks.decoders)
-    assert any(
-        not torch.equal(before[0][k], v) for k, v in _state(method.networks.encoders)[0].items()
-    )
-    _train(method, [0.5])
-    assert not _alike(method.networks.encoders)
-    assert not _alike(method.networks.decoders)
-
-
-def test_joint_training_is_that_of_shared_networks() -> None:
-    joint = make_method("cmc", PAIRED, joint=0.5)
-    shared = make_method("cmc", PAIRED, shared_encoder=True, shared_decoder=True)
-    for method in (joint, shared):
-        _train(method, [0.0, 0.2, 0.4])
-    loaded = make_method("cmc", PAIRED, seed=1, joint=0.5)
-    loaded.load_state_dict(joint.state_dict())
-    images = make_batch(PAIRED).labelled["ct"].images
-    with torch.no_grad():
-        for modality, logits in loaded.predict(images).items():
-            assert torch.equal(logits, shared.predict(images)[modality])
-
-
-def test_copies_follow_running_statistics() -> None:
-    task = make_task(patch=CUBE)
-    backbone = BACKBONES["universal_unet"](task, width=4, norm="running")
-    method = CMC(task, backbone, joint=0.5)
-    _train(method, [0.0])
-    first, other = (dict(encoder.named_buffers()) for encoder in method.networks.encoders)
-    assert any(name.endswith("running_mean") and bool(b.any()) for name, b in first.items())
-    assert all(torch.equal(b, other[name]) for name, b in first.items())
-
-
-def test_copies_part_with_the_optimisers_moments() -> None:
-    method = make_method("cmc", PAIRED, joint=0.5)
-    optimiser = torch.optim.Adam(method.parameters())
-    for step in range(2):
-        method(make_batch(PAIRED, seed=step), 0.0)["loss"].backward()
-        for p in method.parameters():  # as under data parallelism, which fills in what is missing
-            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-        method.before_step()
-        optimiser.step()
-        optimiser.zero_grad()
-    for first, other in zip(*(net.parameters() for net in method.networks.decoders), strict=True):
-        for name in ("exp_avg", "exp_avg_sq", "step"):
-            assert torch.equal(optimiser.state[first][name], optimiser.state[other][name]), name
-        assert optimiser.state[other]["exp_avg"].any()
-
-
-def test_apart_from_the_first_step_unless_asked() -> None:
+def test_modalities_are_apart_from_the_first_step() -> None:
     method = make_method("cmc", PAIRED)
     _train(method, [0.0])
     assert not _alike(method.networks.encoders)
@@ -329,9 +247,9 @@ def test_classes_that_were_not_outlined_are_left_out() -> None:
     assert value(method, batch) == before
 
 
-def test_a_joint_start_takes_no_file_for_each_modality() -> None:
+def test_a_shared_encoder_takes_no_file_for_each_modality() -> None:
     assert make_method("cmc", PAIRED).modality_networks("ct")
-    assert not make_method("cmc", PAIRED, joint=0.5).modality_networks("ct")
+    assert not make_method("cmc", PAIRED, shared_encoder=True).modality_networks("ct")
 
 
 @pytest.mark.parametrize(
@@ -377,9 +295,9 @@ def _share(batch: Batch, rows: slice) -> Batch:
     return Batch(batch.step, labelled, _rows(batch.unlabelled, rows))
 
 
-def _one_rank(rank: int, folder: str, options: dict[str, float]) -> None:
+def _one_rank(rank: int, folder: str) -> None:
     with one_of_two(rank, folder):
-        batch, method = make_batch(PAIRED), make_method("cmc", PAIRED, **options)
+        batch, method = make_batch(PAIRED), make_method("cmc", PAIRED)
         mine = _share(batch, slice(rank, rank + 1))
         method(mine, 0.5)["loss"].backward()
         averaged = []
@@ -393,16 +311,11 @@ def _one_rank(rank: int, folder: str, options: dict[str, float]) -> None:
         supervised(Batch(0, {"ct": mine.labelled["ct"]}), 0.5)["loss"].backward()
         assert all(p.grad is not None for p in supervised.parameters())
     assert not threads_of_groups()
-    whole = make_method("cmc", PAIRED, **options)
+    whole = make_method("cmc", PAIRED)
     whole(batch, 0.5)["loss"].backward()
     for (name, p), found in zip(whole.named_parameters(), averaged, strict=True):
-        waits = options and p.grad is None  # the second network of a joint start
-        expected = torch.zeros_like(p) if waits else p.grad
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6, msg=name)
+        torch.testing.assert_close(found, p.grad, rtol=1e-4, atol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize("options", [{}, {"joint": 1.0}])
-def test_two_processes_train_as_one_with_the_whole_batch(
-    tmp_path: Path, options: dict[str, float]
-) -> None:
-    mp.spawn(_one_rank, args=(str(tmp_path), options), nprocs=2)
+def test_two_processes_train_as_one_with_the_whole_batch(tmp_path: Path) -> None:
+    mp.spawn(_one_rank, args=(str(tmp_path),), nprocs=2)

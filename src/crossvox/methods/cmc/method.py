@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from crossvox.batch import Batch, LabelledView, Rows, Task, View
 from crossvox.errors import check_choice, require
-from crossvox.losses.distributed import gather_rows, world_size
+from crossvox.losses.distributed import world_size
 from crossvox.losses.supervised import supervised_loss
 from crossvox.methods.base import Method
 from crossvox.methods.cmc.cac import CACForm, CACLoss
@@ -24,7 +24,7 @@ from crossvox.methods.cmc.mia import MIAForm
 from crossvox.methods.cmc.networks import CMCNetworks, Features, FusionForm
 from crossvox.methods.cmc.schedules import ScheduleForm, ramp_down, ramp_up
 from crossvox.networks.backbone import Backbone, deepest_grid
-from crossvox.utils.rows import either, row_mask
+from crossvox.utils.rows import either
 
 CACPredictions = Literal["own", "fused"]
 SupForm = Literal["both", "literal"]
@@ -58,7 +58,6 @@ class CMC(Method):
         *,
         shared_encoder: bool = False,
         shared_decoder: bool = False,
-        joint: float = 0.0,
         mia: MIAForm = "gate",
         fusion: FusionForm = "levels",
         fuse_strangers: bool = False,
@@ -73,7 +72,6 @@ class CMC(Method):
         alpha: float = 0.1,
         beta: float = 0.1,
         schedule: ScheduleForm = "paper",
-        cac_lasts: bool = False,
     ) -> None:
         """Build the networks; those of all modalities start as copies of the first one's.
 
@@ -82,9 +80,6 @@ class CMC(Method):
             backbone: makes the encoders and decoders.
             shared_encoder: use one encoder for all modalities (ablation of table 2).
             shared_decoder: use one decoder for all modalities.
-            joint: fraction of the training in which all modalities pass through the first one's
-                encoder and decoder; then each continues with a copy, optimiser moments included.
-                Awareness modules are always separate. Training loops must call `before_step`.
             mia: awareness module: "gate" (gated attention), "softmax" (the same with a softmax over
                 channels), "danet" (channel attention) or "none".
             fusion: "levels" fuses F_mia and the skips, "deepest" F_mia alone; "none" decodes each
@@ -106,13 +101,9 @@ class CMC(Method):
             alpha: weight of CSC at the end of training.
             beta: weight of CAC at its start.
             schedule: "paper", "squared" (exponents squared) or "constant".
-            cac_lasts: keep CAC's weight at `beta` between scans of one subject that lie over each
-                other (aligned or registered), since these show one anatomy; between different
-                subjects it still falls. The weight of a step is the mean over its crops.
         """
         super().__init__(task, backbone)
         require("method.balance", balance, 0, 1)
-        require("method.joint", joint, 0, 1)
         check_choice("sup", sup, SupForm)
         check_choice("cac_predictions", cac_predictions, CACPredictions)
         check_choice("schedule", schedule, ScheduleForm)
@@ -125,7 +116,7 @@ class CMC(Method):
             fusion=fusion,
             reduction=reduction,
         )
-        self.joint, self.fuse_strangers = joint, fuse_strangers
+        self.fuse_strangers = fuse_strangers
         single = len(task.modalities) == 1  # nothing to be consistent with
         self.csc = None if csc == "none" or single else CSCLoss(tau_csc, csc)
         self.cac = None if cac == "none" or single else CACLoss(tau_cac, cac)
@@ -135,8 +126,6 @@ class CMC(Method):
         self.balance = 0.0 if self.literal_sup else balance
         self.fused_cac = cac_predictions == "fused"
         self.alpha, self.beta, self.schedule = alpha, beta, schedule
-        over_each_other = task.aligned or task.registered
-        self.cac_lasts = cac_lasts and over_each_other and self.cac is not None
 
     @classmethod
     def needs_with(cls, options: Mapping[str, Any]) -> frozenset[str]:
@@ -150,7 +139,6 @@ class CMC(Method):
         which tell whether CSC matches positions or content (`CSCLoss.controls`); and
         "cac_fallback", 1 if CAC has a single crop and hence no negatives.
         """
-        self.networks.joint = progress < self.joint
         net, parts, l_sup = self.networks, {}, []
         for m, view in batch.labelled_views().items():
             rows = self._fused_rows(m, view)
@@ -166,7 +154,7 @@ class CMC(Method):
             raise ValueError(f"step {batch.step} has no crop to train on")
         # L_total = L_Sup + α · L_CSC + β · L_CAC
         alpha = self.alpha * ramp_up(self.schedule, progress)
-        beta = self.beta * self._cac_ramp(batch.unlabelled, progress)
+        beta = self.beta * self.cac_ramp(batch.unlabelled, progress)
         weights = {"sup": 1.0, "csc": alpha, "cac": beta}
         loss = self.total_loss([weights[name] * parts[name] for name in weights if name in parts])
         for name, term in (("alpha", "csc"), ("beta", "cac")):
@@ -192,20 +180,14 @@ class CMC(Method):
         """Return E^m, MIA^m, the fusion layer and D^m."""
         return self.networks.roles(modality)
 
-    def modality_networks(self, modality: str) -> list[nn.Module]:
-        """Return the encoder and decoder, unless shared, be it at first."""
-        joint = self.joint and len(self.task.modalities) > 1
-        return [] if joint else super().modality_networks(modality)
-
-    def before_step(self) -> None:
-        """Keep the modalities' networks equal while they are joint; see `joint`."""
-        if self.networks.joint:
-            self.networks.copy_first()
-
     @property
     def uses_unlabelled(self) -> bool:
         """True unless both consistency losses are off."""
         return self.csc is not None or self.cac is not None
+
+    def cac_ramp(self, view: View | None, progress: float) -> float | Tensor:
+        """Return the factor of β in a step; `view` holds its unlabelled crops."""
+        return ramp_down(self.schedule, progress)
 
     def _fused_rows(self, modality: str, view: View) -> Mapping[str, Rows]:
         """Return the rows of each modality that may meet in Z of `modality`."""
@@ -250,12 +232,3 @@ class CMC(Method):
     def _registered(self, view: View) -> Rows | bool:
         """Return the rows whose voxels correspond across modalities."""
         return view.one_subject if self.task.registered else False
-
-    def _cac_ramp(self, view: View | None, progress: float) -> float | Tensor:
-        """Return the factor of β, with `cac_lasts` the mean over the crops of all processes."""
-        ramp = ramp_down(self.schedule, progress)
-        if view is None or not self.cac_lasts:
-            return ramp
-        device = next(iter(view.images.values())).device
-        lasting = gather_rows(row_mask(view.one_subject, device).float())
-        return ramp + (1 - ramp) * lasting.mean()

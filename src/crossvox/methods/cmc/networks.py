@@ -38,7 +38,6 @@ class CMCNetworks(nn.Module):
         mias: MIA^m, one for each modality.
         fusion: the fusion layer; None without.
         decoders: D^m, one for each modality, or a single one if shared.
-        joint: while True, all modalities pass through the first encoder and the first decoder.
     """
 
     def __init__(
@@ -70,7 +69,6 @@ class CMCNetworks(nn.Module):
         if fusion != "none":
             self.fusion = Fusion(channels, task.modalities, reduction, skips=fusion == "levels")
         self.decoders = _copies(backbone.decoder(task.n_classes), 1 if shared_decoder else n)
-        self.joint = False
 
     def forward(
         self,
@@ -145,24 +143,8 @@ class CMCNetworks(nn.Module):
             "decoder": self.decoders[index % len(self.decoders)],
         }
 
-    def copy_first(self) -> None:
-        """Give all encoders and decoders the gradients and buffers of the first one.
-
-        Called before the optimiser's step while `joint`. Then networks that are equal stay equal,
-        and so do the optimiser's moments, with which each can go on by itself. Copying weights
-        after the step instead would leave the others without moments, or with moments far too
-        small where data parallelism fills in zeros for missing gradients.
-        """
-        for networks in (self.encoders, self.decoders):
-            for other in networks[1:]:
-                for own, first in zip(other.parameters(), networks[0].parameters(), strict=True):
-                    own.grad = None if first.grad is None else first.grad.clone()
-                for buffer, kept in zip(other.buffers(), networks[0].buffers(), strict=True):
-                    buffer.copy_(kept)
-
     def _network(self, networks: nn.ModuleList, modality: str) -> nn.Module:
-        index = 0 if self.joint else self.modalities.index(modality)
-        return networks[index % len(networks)]
+        return networks[self.modalities.index(modality) % len(networks)]
 
 
 def _copies(module: nn.Module, n: int) -> nn.ModuleList:
