@@ -186,9 +186,8 @@ def test_maps_that_are_made_together_take_more_memory():
 def test_the_map_of_every_method_is_that_of_its_modalities_mean(name):
     task = replace(make_task(MODALITIES, paired=True, registered=True), spacing=(2.0, 2.0, 4.0))
     method = make_method(name, task)
-    rng = np.random.default_rng(1)
     grid = Grid((20, 16, 8), np.diag([2.0, 2.0, 4.0, 1.0]))
-    images = {m: Volume(rng.normal(size=grid.shape).astype(np.float32), grid) for m in MODALITIES}
+    images = scans(grid, grid)
     for given in (images, {"t1ce": images["t1ce"]}):
         probabilities, labels = predicted(ensemble(method, maps="both"), given)
         mean = sum(probabilities[m] for m in given) / len(given)
