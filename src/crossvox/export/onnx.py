@@ -181,6 +181,7 @@ def _metadata(run: Run, modality: str, postprocessing: Postprocessing) -> dict[s
         "classes": ["background", *run.task.classes],
         "patch": list(run.task.patch),
         "preprocessing": run.preprocessing.to_dict(),
+        "sizes": run.plan.sizes[modality].to_dict(),
         "postprocessing": {
             **dataclasses.asdict(postprocessing),
             "min_kept": MIN_KEPT,
