@@ -22,6 +22,7 @@ from crossvox.data.manifest import load_manifest
 from crossvox.utils.locks import Lock
 from crossvox.version import __version__
 from fixtures.benchmark import TINY, InProcess, read, write_suite
+from fixtures.files.weights import published
 from fixtures.run import refused, same, weights
 
 
@@ -384,3 +385,21 @@ def test_a_root_goes_with_every_command_of_every_row(paired_files, tmp_path, ran
     for _ in range(2):  # the second time there is nothing to do
         assert main(arguments(suite, apart, tmp_path / "out", "--root", str(folder))) == 0
     assert len(ran) == 4 and all("--root" in words for words in ran if words[0] == "evaluate")
+
+
+def test_the_table_says_which_rows_start_from_published_weights(paired_files, tmp_path, ran):
+    file = published(tmp_path / "unet.pth", "universal_unet")
+    small = {"backbone": {"width": 2}, "budget": {"patch": [16, 16, 16], "spacing": None},
+             "fit": {"steps": 1, "validations": 0}, "inference": {"overlap": 0},
+             "compute": TINY["compute"], "weights": str(file)}  # fmt: skip
+    suite = write_suite(tmp_path / "s.yaml", methods=["sup", "mmformer"], reference="sup",
+                        preset="paper-unet", set=small)  # fmt: skip
+    assert main(arguments(suite, paired_files.path, tmp_path / "out")) == 0
+    sup, mmformer = read(tmp_path / "out" / "cells.csv")
+    assert "AMOS" in sup["pretrained_on"] and mmformer["pretrained_on"] == ""
+    (line,) = [
+        line
+        for line in (tmp_path / "out" / "tables.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| mmformer | no |")
+    ]
+    assert line.split("|")[3].strip() == "nothing"
