@@ -114,3 +114,20 @@ def test_merge_keeps_what_is_not_overridden():
         "fit": {"steps": 5, "lr": 3},
     }
     assert merge(base, {"method": {"name": "sup"}})["method"] == {"name": "sup"}
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "expected"),
+    [
+        # Some hundred steps, and many thousand as published.
+        ("cpu", "umml", {"gan_lr": 5e-3}),
+        ("gpu", "umml", {"gan_lr": 2e-4}),
+        ("paper", "umml", {"gan_lr": 2e-4}),
+        ("gpu", "mmformer", {"embed": 512, "dropout": 0.1}),
+        ("paper", "mmformer", {"embed": 512, "dropout": 0.1}),
+        ("paper-unet", "mmformer", {"embed": 512, "dropout": 0.1}),
+    ],
+)
+def test_compared_methods_are_tuned_and_sized_for_a_preset(name, method, expected):
+    made = parse_settings(Settings({"preset": name, "method": method}))["method"]
+    assert {key: made[key] for key in expected} == expected

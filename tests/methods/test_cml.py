@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from crossvox.batch import Batch, View
+from crossvox.batch import Batch, Task, View
 from crossvox.losses.pseudo_labels import soft_label_loss
 from crossvox.methods.base import Method
 from fixtures.methods import crops, gradients, make_batch, make_method, make_task
 
 UNPAIRED = make_task()
 REGISTERED = make_task(paired=True, registered=True)
+ALIGNED = replace(make_task(paired=True), aligned=True)
 
 
 def step(method: Method, batch: Batch, progress: float = 0.5) -> dict[str, Tensor]:
@@ -90,11 +92,12 @@ def test_total_is_the_weighted_sum(progress: float) -> None:
     assert (values["relearn"] > 0) == (progress > 0.62)
 
 
+@pytest.mark.parametrize("how", ["registered", "aligned"])
 @pytest.mark.parametrize("modalities", [("ct", "mr"), ("t1", "t1c", "flair")])
-def test_squared_distance_is_of_registered_crops_of_one_subject(
-    modalities: tuple[str, ...],
+def test_squared_distance_is_of_crops_of_one_subject_that_lie_over_each_other(
+    modalities: tuple[str, ...], how: str
 ) -> None:
-    task = make_task(modalities, paired=True, registered=True)
+    task = replace(make_task(modalities, paired=True), **{how: True})
     method, batch = make_method("cml", task), make_batch(task)
     view = unlabelled(batch)
     view.same_subject[modalities[-1]] = (False, True)  # row 0 is of two subjects
@@ -107,16 +110,15 @@ def test_squared_distance_is_of_registered_crops_of_one_subject(
 
 
 @pytest.mark.parametrize("paired", [False, True])
-def test_no_squared_distance_where_nothing_is_registered(paired: bool) -> None:
+def test_no_squared_distance_where_scans_do_not_lie_over_each_other(paired: bool) -> None:
     task = make_task(paired=paired)
     losses = step(make_method("cml", task), make_batch(task))
     assert float(losses["mutual"]) == 0 and not losses["mutual"].requires_grad
     assert losses["asc"].requires_grad
 
 
-@pytest.mark.parametrize("registered", [False, True])
-def test_soft_labels_cross_modalities_only_where_voxels_correspond(registered: bool) -> None:
-    task = REGISTERED if registered else UNPAIRED
+@pytest.mark.parametrize("task", [UNPAIRED, REGISTERED, ALIGNED])
+def test_soft_labels_cross_modalities_only_where_scans_lie_over_each_other(task: Task) -> None:
     method, found = make_method("cml", task, share=0.0), []
     for seed in (1, 2):
         batch = make_batch(task)
@@ -124,7 +126,7 @@ def test_soft_labels_cross_modalities_only_where_voxels_correspond(registered: b
         loss = step(method, batch, 1.0)["relearn"]
         found.append(torch.autograd.grad(loss, list(method.nets[0].parameters())))
     same = all(torch.equal(a, b) for a, b in zip(*found, strict=True))
-    assert same != registered
+    assert same is not task.overlaid
 
 
 def test_registered_crops_learn_the_mean_of_all_teachers() -> None:
@@ -167,7 +169,8 @@ def test_nothing_weighed_is_no_use_of_unlabelled_images() -> None:
     assert not make_method("cml", UNPAIRED, **off).uses_unlabelled
     for kept in off:
         some = {n: v for n, v in off.items() if n != kept}
-        # The squared distance is of registered scans only.
-        assert make_method("cml", REGISTERED, **some).uses_unlabelled
+        for task in (REGISTERED, ALIGNED):
+            assert make_method("cml", task, **some).uses_unlabelled
+        # The squared distance is of scans that lie over each other.
         assert make_method("cml", UNPAIRED, **some).uses_unlabelled == (kept != "mutual")
         assert make_method("cml", make_task(("ct",)), **some).uses_unlabelled == (kept == "relearn")

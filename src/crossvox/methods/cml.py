@@ -25,8 +25,8 @@ class CML(MeanTeacher):
 
     First stage: Sup + contrast·ASC + mutual·MSE on unlabelled crops. ASC contrasts the areas
     predicted in two modalities, an InfoNCE over Dice similarities. MSE is taken only between
-    crops whose voxels correspond. Second stage: the networks also re-learn soft labels, those of
-    their own modality's teacher or, in registered crops, of the mean of all teachers.
+    crops of one subject that lie over each other. Second stage: the networks also re-learn soft
+    labels, those of their own modality's teacher or, in such crops, of the mean of all teachers.
     """
 
     name = "cml"
@@ -34,7 +34,8 @@ class CML(MeanTeacher):
     needs = frozenset({"unlabelled"})
     adaptation = (
         "crops matched by position; no squared distance and no pseudo-labels across modalities "
-        "unless registered; moving-average teachers, labels kept in the second stage"
+        "where scans do not lie over each other; moving-average teachers, labels kept in the "
+        "second stage"
     )
 
     # One keyword per number of the method is what the command line addresses.
@@ -82,11 +83,11 @@ class CML(MeanTeacher):
         if batch.unlabelled is not None:
             view = batch.unlabelled
             logits = {m: self._net(m)(view.images[m]) for m in self.task.modalities}
-            registered = tuple(row and self.task.registered for row in view.one_subject)
-            parts |= self._agreement(logits, registered)
+            overlaid = tuple(row and self.task.overlaid for row in view.one_subject)
+            parts |= self._agreement(view, logits, overlaid)
             parts["relearn"] = sup.new_zeros(())
             if progress >= self.relearn:
-                parts["relearn"] = self._relearn(view, logits, registered)
+                parts["relearn"] = self._relearn(view, logits, overlaid)
             mutual = self.mutual * sigmoid_rampup(RAMPED * progress)
             weights = {"asc": self.contrast, "mutual": mutual, "relearn": 1.0}
             terms += [weight * parts[name] for name, weight in weights.items()]
@@ -96,29 +97,31 @@ class CML(MeanTeacher):
     def uses_unlabelled(self) -> bool:
         """True if a term on unlabelled crops applies and has a weight."""
         several = len(self.task.modalities) > 1
-        mutual = self.mutual > 0 and self.task.registered
+        mutual = self.mutual > 0 and self.task.overlaid
         return self.relearn < 1 or (several and (self.contrast > 0 or mutual))
 
-    def _agreement(self, logits: dict[str, Tensor], registered: Rows) -> dict[str, Tensor]:
+    def _agreement(
+        self, view: View, logits: dict[str, Tensor], overlaid: Rows
+    ) -> dict[str, Tensor]:
         """Compute ASC and the squared distance between the modalities."""
         first = next(iter(logits.values()))
         parts = {"asc": first.new_zeros(()), "mutual": first.new_zeros(())}
         if len(logits) > 1:
-            voxels = registered if self.task.registered else False
+            voxels = view.one_subject if self.task.registered else False
             parts["asc"] = self.asc(list(logits.values()), voxels)
-        if len(logits) > 1 and any(registered):
-            p = [take_rows(x, registered).float().softmax(dim=1) for x in logits.values()]
+        if len(logits) > 1 and any(overlaid):
+            p = [take_rows(x, overlaid).float().softmax(dim=1) for x in logits.values()]
             pairs = [(a - b).square().mean() for a, b in combinations(p, 2)]
             parts["mutual"] = torch.stack(pairs).mean()
         return parts
 
-    def _relearn(self, view: View, logits: dict[str, Tensor], registered: Rows) -> Tensor:
+    def _relearn(self, view: View, logits: dict[str, Tensor], overlaid: Rows) -> Tensor:
         """Compare with soft labels, and contrast the similarity to them with other crops'."""
         soft = {m: self._teacher(m).mean(view.images[m], self.passes) for m in self.task.modalities}
         common = torch.stack(list(soft.values())).mean(dim=0)
         terms = []
         for m, own in logits.items():
-            target = choose_rows(registered, common, soft[m])
+            target = choose_rows(overlaid, common, soft[m])
             # Prediction and target show one scan, so their voxels correspond.
             asc = self.asc([own, target.clamp_min(1e-6).log()], True)
             terms.append(self.share * asc + (1 - self.share) * soft_label_loss(own, target))

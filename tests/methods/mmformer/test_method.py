@@ -123,8 +123,10 @@ def test_where_scans_are_not_registered_companions_only_speak_through_attention(
     torch.testing.assert_close(net.fuse(encoded, both, mr)[0], found["mr"])
 
 
-def test_registered_scans_have_one_segmentation():
-    found = small(THREE).predict({"t1": crops(1, 0), "flair": crops(1, 1)})
+@pytest.mark.parametrize("known", [{"registered": True}, {"aligned": True}])
+def test_scans_that_lie_over_each_other_have_one_segmentation(known):
+    task = dataclasses.replace(make_task(THREE.modalities, paired=True), **known)
+    found = small(task).predict({"t1": crops(1, 0), "flair": crops(1, 1)})
     assert set(found) == {"t1", "flair"} and torch.equal(found["t1"], found["flair"])
 
 
@@ -180,8 +182,12 @@ def test_parts_are_of_what_they_say():
 
 
 def test_separate_losses_reach_the_encoders_that_a_label_is_true_of():
-    for registered, reached in ((False, {"0"}), (True, {"0", "1"})):
-        task = make_task(paired=True, registered=registered)
+    for known, reached in (
+        ({}, {"0"}),
+        ({"registered": True}, {"0", "1"}),
+        ({"aligned": True}, {"0", "1"}),
+    ):
+        task = dataclasses.replace(make_task(paired=True), **known)
         method = small(task)
         batch = make_batch(task)
         del batch.labelled["mr"]

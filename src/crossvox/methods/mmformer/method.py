@@ -90,7 +90,7 @@ class MMFormer(Method):
     ) -> dict[str, Tensor]:
         """Predict from all given images if subjects are paired; see `Method.predict`.
 
-        Registered scans get one prediction for all modalities.
+        Scans that lie over each other get one prediction for all modalities.
         """
         outputs = self.requested(images, outputs)
         size = next(iter(images.values())).shape[2:]
@@ -99,7 +99,7 @@ class MMFormer(Method):
         for m, x in used.items():
             index = self.modality_index(m)
             features[index] = self.net.encode(index, x)
-        if self.task.paired and self.task.registered:
+        if self.task.paired and self.task.overlaid:
             logits = self._fuse(features, list(features), size)
             return {m: logits for m in outputs}
         results = {}
@@ -133,16 +133,16 @@ class MMFormer(Method):
                 continue
             # Absent rows are encoded as zeros and masked below: whole batches run fastest.
             features[index] = self.net.encode(index, view.images[modality])
-            # Unless scans are registered, the label is valid for the anchor alone.
-            if index == own or self.task.registered:
+            # Unless scans lie over each other, the label is valid for the anchor alone.
+            if index == own or self.task.overlaid:
                 logits = self.net.separate([take_rows(f, rows) for f in features[index]])
                 loss = self._supervised(logits, view, rows)
                 separate.append(sum(rows) / len(rows) * loss)
         exists = torch.tensor(list(zip(*columns, strict=True)))
-        present = draw_subsets(exists, None if self.task.registered else own)
+        present = draw_subsets(exists, None if self.task.overlaid else own)
         present = to_device(present, view.label.device)
         decoded = present.clone()
-        if not self.task.registered:
+        if not self.task.overlaid:
             decoded[:] = False
             decoded[:, own] = True
         finest, *coarser = self.net.fuse(features, present, decoded)

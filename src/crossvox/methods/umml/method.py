@@ -72,7 +72,7 @@ class UMML(Sup):
         *,
         width: int = 8,
         translated: float = 0.5,
-        gan_lr: float = 5e-3,
+        gan_lr: float = 2e-4,
         consistency: float = 0.1,
         cotraining: float = 0.1,
         balance: float = 0.5,
@@ -86,7 +86,7 @@ class UMML(Sup):
             translated: fraction of a step's labelled and of its unlabelled crops to translate, at
                 least one of each; 1 is the original and takes half as long again.
             gan_lr: learning rate of translators and discriminators, on the schedule of all
-                others. The default suits some hundred steps, CycleGAN's 2e-4 many thousands.
+                others. The default is CycleGAN's, for many thousand steps; some hundred need 5e-3.
             consistency: weight at the end of training of the consistency between the predictions
                 of an image and of its translation.
             cotraining: weight at the end of training of pseudo-labels on unlabelled crops.
