@@ -257,5 +257,5 @@ def test_what_it_cannot_do_is_refused():
         with pytest.raises(UsageError, match=rf"method\.{option} is {value}"):
             make_method("mmformer", make_task(), **{option: value})
     single = dataclasses.replace(make_task(), strides=((1, 1, 1),), kernels=((3, 3, 3),))
-    with pytest.raises(ValueError, match="budget.levels"):
+    with pytest.raises(ValueError, match=r"budget\.levels"):
         make_method("mmformer", single, backbone="unet")
