@@ -86,6 +86,22 @@ def require_folder(path: Path | str) -> None:
     require_writable(path)
 
 
+def files_below(folder: Path | str) -> list[Path]:
+    """Return the files below a folder, sorted; hidden ones are left out, links are followed."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        here = os.path.realpath(place)
+        if here in seen:  # links in a circle
+            folders.clear()
+            continue
+        seen.add(here)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files = (Path(place, name) for name in names if not name.startswith("."))
+        found += [file for file in files if file.is_file()]
+    return sorted(found)
+
+
 def require_file_name(option: str, name: str) -> None:
     """Raise `UsageError` unless a text can be part of a file's name on any system."""
     if not re.fullmatch(r'[^\s./\\:*?"<>|\x00-\x1f][^/\\:*?"<>|\x00-\x1f]{0,99}', name):

@@ -137,7 +137,12 @@ def predict_to_files(
         images = {m: scan.image for m, scan in target.scans.items()}
         prediction = ensemble.predict(images, callbacks, checked=True)
         _remove_stale(target, outputs)
-        _write_labels(target, prediction, ids, outputs)
+        _write_labels(target, prediction, ids)
+    # Last, since it may fail at what a series says of itself.
+    for name in target.files if outputs.dicom_seg else ():
+        if (scan := target.scan(name)).series:
+            labels, affine = prediction.labels[name], prediction.affines[name]
+            write_dicom_seg(target.beside(name, DICOM), labels, affine, list(ids), scan.series)
     return prediction
 
 
@@ -147,7 +152,7 @@ def _remove_stale(target: Target, outputs: Outputs) -> None:
         written = {
             PROBABILITIES: outputs.probabilities,
             UNCERTAINTY: outputs.uncertainty,
-            DICOM: outputs.dicom_seg and bool(target.scan(name).series),
+            DICOM: False,  # which is written last, and may fail
         }
         for ending in (ending for ending, is_written in written.items() if not is_written):
             target.beside(name, ending).unlink(missing_ok=True)
@@ -160,14 +165,10 @@ def _slab_writer(
     return lambda slab: write(compute(slab.values), slab.part)
 
 
-def _write_labels(
-    target: Target, prediction: Prediction, ids: Mapping[str, int], outputs: Outputs
-) -> None:
+def _write_labels(target: Target, prediction: Prediction, ids: Mapping[str, int]) -> None:
     rows = []
     for name, file in target.files.items():
         scan, labels, affine = target.scan(name), prediction.labels[name], prediction.affines[name]
-        if outputs.dicom_seg and scan.series:
-            write_dicom_seg(target.beside(name, DICOM), labels, affine, list(ids), scan.series)
         write_label(file, labels, ids, scan.geometry, scan.mark)
         facts = {"file": file.name, "case": target.case, "modality": name}
         rows += measure_volumes(labels, affine, list(ids), **facts)

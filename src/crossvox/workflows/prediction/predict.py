@@ -11,7 +11,7 @@ from typing import Literal
 
 from crossvox.config.registry import build_method
 from crossvox.data.checks import check, check_images
-from crossvox.data.formats.dicom.seg import require_dicom
+from crossvox.data.formats.dicom.seg import require_dicom, require_dicom_seg
 from crossvox.data.formats.nifti import Form, Volume
 from crossvox.data.manifest import Case, Manifest, as_manifest
 from crossvox.errors import UsageError
@@ -181,6 +181,8 @@ def predict_images(
     scans = {m: InputScan.from_path(path, options.header) for m, path in images.items()}
     if outputs.dicom_seg and not any(scan.series for scan in scans.values()):
         raise UsageError("--dicom-seg: no scan is a DICOM series; give --image ct=FOLDER")
+    for note in (scan.note for scan in scans.values() if scan.note):
+        echo(note)
     subject = {m: scan.image for m, scan in scans.items()}
     volumes = {m: image for m, image in subject.items() if isinstance(image, Volume)}
     named = {m: scan.path for m, scan in scans.items()}
@@ -195,6 +197,10 @@ def predict_images(
             raise UsageError(f"{file}: would overwrite the scan of that name; give another --out")
     target = Target(name or next(iter(scans.values())).name, scans, files, scan_of)
     require_free_names([target], predictor.ids)
+    for scan in scans.values() if outputs.dicom_seg else ():
+        if scan.series and isinstance(scan.image, Volume):
+            grid = scan.image.grid
+            require_dicom_seg(grid.shape, grid.affine, list(predictor.ids), scan.series)
     require_memory(predictor, [subject], options.memory_limit, echo)
     return _predict(predictor, target, outputs, echo)
 

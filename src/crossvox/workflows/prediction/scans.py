@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crossvox.data.formats.dicom.series import choose_series, read_series
+from crossvox.data.formats.dicom.series import choose_series, choose_slices, read_series
 from crossvox.data.formats.nifti import Form, Volume, read_header
 from crossvox.data.geometry import Grid
 from crossvox.utils.files import logical_path, sha256_once
@@ -27,6 +27,7 @@ class InputScan:
         image: the NIfTI file, or the volume of the DICOM series.
         series: the DICOM files, in the order of the slices; empty for NIfTI.
         header: the part of the NIfTI header that places the voxels.
+        note: what else lies in the DICOM folder and is not used, on one line; empty if nothing.
     """
 
     path: Path
@@ -34,6 +35,7 @@ class InputScan:
     image: Path | Volume
     series: tuple[Path, ...] = ()
     header: Form = "auto"
+    note: str = ""
 
     @classmethod
     def from_path(cls, path: Path, header: Form = "auto") -> InputScan:
@@ -44,23 +46,27 @@ class InputScan:
         >>> InputScan.from_path(Path("study#1.2.840.1")).series  # one of the series in `study`
 
         Args:
-            path: NIfTI file, folder with one DICOM series, or `FOLDER#UID`.
+            path: NIfTI file, folder with one DICOM series, `FOLDER#UID`, or either of these with
+                `#TAG=VALUE`, which takes one volume of a series that holds several.
             header: the part of a NIfTI header that places the voxels.
 
         Raises:
             UsageError: several series in a folder and none named, or pydicom is not installed.
             DataError: the series forms no regular volume.
         """
-        folder, uid = _dicom_folder(path)
+        folder, uid, volume_of = _dicom_folder(path)
         if folder is None:
             name = path.name.removesuffix(".gz").removesuffix(".nii")
             return cls(path, name, path, header=header)
-        stack = read_series(choose_series(folder, uid))
+        series = choose_series(folder, uid)
+        stack = read_series(choose_slices(series, *volume_of) if volume_of else series)
+        note = f"{path}: {len(stack.files)} slices; not used: {series.left_out}"
         # NIfTI stores affines in single precision. With the same rounding, a series and its
         # conversion give the same result.
         affine = stack.grid.affine.astype(np.float32).astype(np.float64)
         volume = Volume(stack.data, Grid(stack.grid.shape, affine))
-        return cls(path, logical_path(folder).name, volume, stack.files)
+        note = note if series.left_out else ""
+        return cls(path, logical_path(folder).name, volume, stack.files, note=note)
 
     @functools.cached_property
     def mark(self) -> str:
@@ -85,11 +91,14 @@ def grid_of(image: Path | Volume) -> Grid:
     return image.grid if isinstance(image, Volume) else read_header(image)
 
 
-def _dicom_folder(path: Path) -> tuple[Path | None, str | None]:
-    """Return the DICOM folder and the series' UID that a path names; None if it names a file."""
+def _dicom_folder(path: Path) -> tuple[Path | None, str | None, tuple[str, str] | None]:
+    """Return DICOM folder, UID of the series, and TAG and VALUE of a volume, as far as named.
+
+    There is no folder if the path names a file.
+    """
     if path.is_dir():
-        return path, None
-    if not path.exists() and (named := re.fullmatch(r"(.+)#([0-9.]+)", str(path))):
-        folder = Path(named[1])
-        return (folder, named[2]) if folder.is_dir() else (None, None)
-    return None, None
+        return path, None, None
+    form = r"(.+?)(?:#([0-9.]+))?(?:#([A-Za-z]+)=(.+))?"
+    if not path.exists() and (named := re.fullmatch(form, str(path))) and Path(named[1]).is_dir():
+        return Path(named[1]), named[2], (named[3], named[4]) if named[3] else None
+    return None, None, None

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from crossvox.data.formats.dicom.folder import read_dicom
 from crossvox.errors import DataError, UsageError
 from crossvox.utils.files import atomic_path
 from crossvox.utils.palette import class_rgb
@@ -57,8 +58,30 @@ def write_dicom_seg(
         DataError: a source is not DICOM or lacks a required attribute, or its pixels do not lie
             on the label map's grid.
     """
+    segmentation = _build(labels, affine, classes, sources)
+    with atomic_path(path) as temporary:
+        segmentation.save_as(temporary)
+
+
+def require_dicom_seg(
+    shape: tuple[int, ...], affine: np.ndarray, classes: Sequence[str], sources: Sequence[Path]
+) -> None:
+    """Refuse a series that no DICOM SEG can refer to, before any work; raises as writing one.
+
+    Args:
+        shape: of the label map to come.
+        affine, classes, sources: see `write_dicom_seg`.
+    """
+    _build(np.zeros(shape, dtype=np.int16), affine, classes, sources)
+
+
+def _build(
+    labels: np.ndarray, affine: np.ndarray, classes: Sequence[str], sources: Sequence[Path]
+) -> Any:
+    """Return the object to write, see `write_dicom_seg`."""
     highdicom, pydicom = _libraries()
     slices = [(_read(pydicom, source), source) for source in sources]
+    _require_one_series(slices)
     slices.sort(key=lambda pair: float(np.dot(_normal(pair[0]), pair[0].ImagePositionPatient)))
     datasets = [dataset for dataset, _ in slices]
     dtype = np.uint8 if len(classes) < 256 else np.uint16
@@ -66,27 +89,44 @@ def write_dicom_seg(
     # Equal results get equal UIDs.
     digest = hashlib.sha256(frames.tobytes() + "\0".join(classes).encode()).hexdigest()
     origin = [datasets[0].SeriesInstanceUID, digest, __version__]
-    segmentation = highdicom.seg.Segmentation(
-        source_images=datasets,
-        pixel_array=frames,
-        segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=[
-            _description(highdicom, number, name) for number, name in enumerate(classes, start=1)
-        ],
-        series_instance_uid=pydicom.uid.generate_uid(entropy_srcs=["series", *origin]),
-        series_number=int(datasets[0].get("SeriesNumber") or 0) + 1000,
-        sop_instance_uid=pydicom.uid.generate_uid(entropy_srcs=["instance", *origin]),
-        instance_number=1,
-        manufacturer="crossvox",
-        manufacturer_model_name="crossvox",
-        software_versions=__version__,
-        device_serial_number="0",
-        series_description="crossvox segmentation, not for clinical use",
-        content_label="SEGMENTATION",
-        omit_empty_frames=bool(frames.any()),
-    )
-    with atomic_path(path) as temporary:
-        segmentation.save_as(temporary)
+    try:
+        return highdicom.seg.Segmentation(
+            source_images=datasets,
+            pixel_array=frames,
+            segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=[
+                _description(highdicom, number, name)
+                for number, name in enumerate(classes, start=1)
+            ],
+            series_instance_uid=pydicom.uid.generate_uid(entropy_srcs=["series", *origin]),
+            series_number=int(datasets[0].get("SeriesNumber") or 0) + 1000,
+            sop_instance_uid=pydicom.uid.generate_uid(entropy_srcs=["instance", *origin]),
+            instance_number=1,
+            manufacturer="crossvox",
+            manufacturer_model_name="crossvox",
+            software_versions=__version__,
+            device_serial_number="0",
+            series_description="crossvox segmentation, not for clinical use",
+            content_label="SEGMENTATION",
+            omit_empty_frames=bool(frames.any()),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{slices[0][1].parent}: no DICOM SEG can refer to this series "
+            f"({' '.join(str(error).split())}); leave --dicom-seg out, or export the series again"
+        ) from error
+
+
+def _require_one_series(slices: Sequence[tuple[Any, Path]]) -> None:
+    """Raise `DataError` if slices say that they are of several studies, series or frames."""
+    first, file = slices[0]
+    for tag in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "PatientID"):
+        other = next((f for one, f in slices if one.get(tag) != first.get(tag)), None)
+        if other is not None:
+            raise DataError(
+                f"{file.parent}: {file.name} and {other.name} have another {tag}, so no DICOM SEG "
+                "can refer to both; leave --dicom-seg out, or export the series again"
+            )
 
 
 def require_dicom() -> None:
@@ -109,7 +149,7 @@ def _libraries() -> tuple[Any, Any]:
 
 def _read(pydicom: Any, source: Path) -> Any:
     try:
-        dataset = pydicom.dcmread(source)
+        dataset = read_dicom(source)
     except (OSError, pydicom.errors.InvalidDicomError) as error:
         raise DataError(
             f"{source}: no DICOM file ({error}); give the files of one series"

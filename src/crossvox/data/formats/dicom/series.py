@@ -7,41 +7,36 @@ volumes in one) are refused with the reason. Nothing that names the patient is r
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from crossvox.data.formats.dicom.folder import Contents, look_into, named, read_dicom
+from crossvox.data.formats.dicom.pixels import MAX_NUMBER, read_pixels
 from crossvox.data.formats.dicom.slices import Slice, stack_grid
 from crossvox.data.geometry import Grid
 from crossvox.errors import DataError, UsageError
 
-NON_SCANS = {
-    "SEG",
-    "RTSTRUCT",
-    "RTDOSE",
-    "RTPLAN",
-    "RTIMAGE",
-    "SR",
-    "PR",
-    "KO",
-    "REG",
-    "RWV",
-}
-"""Values of the attribute Modality for objects that are no scans."""
-
-MAX_NUMBER = 1e9
-"""Larger lengths in mm, slopes and intercepts are not believed."""
 HEADER_TAGS = (
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"),
     *("NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
 )
-"""All attributes that are read of a slice beside its pixels."""
+"""Attributes that are read of a slice beside its pixels."""
+VOLUME_TAGS = (
+    *("AcquisitionNumber", "TemporalPositionIdentifier", "TemporalPositionIndex"),
+    *("EchoNumbers", "EchoTime", "InversionTime", "RepetitionTime", "FlipAngle"),
+    *("DiffusionBValue", "TriggerTime", "NominalCardiacTriggerDelayTime", "PhaseNumber"),
+    *("ImageType", "ConvolutionKernel", "KVP"),
+    *("ImageOrientationPatient", "PixelSpacing", "Rows"),
+)
+"""Attributes that may tell the volumes of one series apart, the plainest first.
+
+They are shown, so none is a date, a time, a UID or free text.
+"""
 
 
 @dataclass(frozen=True)
@@ -53,12 +48,18 @@ class Series:
         description: its SeriesDescription on one line.
         modality: DICOM's code, such as CT or MR.
         files: one per slice, in the order of their names.
+        folder: that was looked into.
+        damaged: files beside them that look like DICOM → what is wrong with each.
+        left_out: what the other files in the folder are, on one line; empty if there are none.
     """
 
     uid: str
     description: str
     modality: str
     files: tuple[Path, ...]
+    folder: Path = Path()
+    damaged: Mapping[Path, str] = field(default_factory=dict)
+    left_out: str = ""
 
     def __str__(self) -> str:
         return f"{self.uid}  {self.modality}  {len(self.files)} slices  {self.description}".rstrip()
@@ -87,27 +88,28 @@ def list_series(folder: Path) -> list[Series]:
         UsageError: pydicom is not installed.
         DataError: the folder holds no series.
     """
-    pydicom = _pydicom()
-    tags = ["SeriesInstanceUID", "SeriesDescription", "Modality", "Rows"]
-    found: dict[str, list[tuple[Path, Any]]] = defaultdict(list)
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        try:
-            header = _read(file, stop_before_pixels=True, specific_tags=tags)
-        except (pydicom.errors.InvalidDicomError, OSError, ValueError, EOFError):
-            continue  # no image: a DICOMDIR, a text, a picture …
-        if "Rows" in header and header.get("Modality", "") not in NON_SCANS:
-            found[str(header.get("SeriesInstanceUID", ""))].append((file, header))
-    if not found:
-        raise DataError(f"{folder}: no DICOM image in it; name the folder of one series")
-    series = [
-        Series(
-            uid,
-            " ".join(str(members[0][1].get("SeriesDescription", "")).split()),
-            str(members[0][1].get("Modality", "")),
-            tuple(file for file, _ in members),
+    found = look_into(folder, ["SeriesInstanceUID", "SeriesDescription"])
+    members: dict[str, list[Path]] = defaultdict(list)
+    for file, header in found.images.items():
+        members[str(header.get("SeriesInstanceUID", ""))].append(file)
+    if not members:
+        held = f"; {_held(found)}" if found.damaged or found.others else ""
+        raise DataError(f"{folder}: no DICOM image in it{held}; name the folder of one series")
+    series = []
+    for uid, files in members.items():
+        header = found.images[files[0]]
+        places = {file.parent for file in files}
+        series.append(
+            Series(
+                uid,
+                " ".join(str(header.get("SeriesDescription", "")).split()),
+                str(header.get("Modality", "")),
+                tuple(files),
+                folder,
+                {file: why for file, why in found.damaged.items() if file.parent in places},
+                _held(found),
+            )
         )
-        for uid, members in found.items()
-    ]
     return sorted(series, key=lambda one: (-len(one.files), one.uid))
 
 
@@ -125,9 +127,32 @@ def choose_series(folder: Path, uid: str | None = None) -> Series:
     for one in series:
         if one.uid == uid:
             return one
+    if uid is None and (whole := _torn(series, folder)):
+        raise DataError(whole)
     asked = f"no series {uid} in it" if uid else f"{len(series)} series in it"
     listed = "\n".join(f"  {one}" for one in series)
     raise UsageError(f"error    {folder}: {asked}; name one as {folder}#UID\n{listed}")
+
+
+def choose_slices(series: Series, tag: str, value: str) -> Series:
+    """Return the slices of a series that have a value of an attribute, to read one volume of it.
+
+    Args:
+        series: holds several volumes.
+        tag: one of `VOLUME_TAGS`.
+        value: as `read_series` lists them.
+
+    Raises:
+        UsageError: no slice has it; the message lists the values there are.
+    """
+    if tag not in VOLUME_TAGS:
+        raise UsageError(f"{tag} tells no volumes apart; choose from {', '.join(VOLUME_TAGS)}")
+    groups = _grouped(series.files, [_header(file) for file in series.files], tag)
+    if value not in groups:
+        raise UsageError(
+            f"{series.folder}: no slice with {tag} {value}; there is {_counted(tag, groups)}"
+        )
+    return replace(series, files=tuple(groups[value]))
 
 
 def read_series(series: Series) -> Stack:
@@ -141,30 +166,107 @@ def read_series(series: Series) -> Stack:
     >>> volume.data.shape == volume.grid.shape
     True
     """
+    if series.damaged:
+        total = len(series.files) + len(series.damaged)
+        reasons = " or ".join(dict.fromkeys(series.damaged.values()))
+        raise DataError(
+            f"{series.folder}: {len(series.damaged)} of {total} files are {reasons} "
+            f"({named(series.damaged)}), so slices are missing; export the series again, or take "
+            "away the files that do not belong to it"
+        )
     headers = [_header(file) for file in series.files]
-    order, grid = stack_grid(_slices(headers, series), series.files[0].parent)
+    try:
+        order, grid = stack_grid(_slices(headers, series), series.folder)
+    except DataError as error:
+        raise DataError(f"{error}{_ways_apart(series, headers)}") from None
     # A slice that is smaller than its header says is refused before memory is taken for all.
-    _pixels(series.files[order[0]])
+    read_pixels(series.files[order[0]])
     data = np.empty(grid.shape, dtype=np.float32, order="F")  # as NIfTI files have it
+    padding: dict[int, np.ndarray] = {}
+    lowest = np.inf
     for k, number in enumerate(order):
-        data[:, :, k] = _pixels(series.files[number]).T
+        values, padded = read_pixels(series.files[number])
+        data[:, :, k] = values.T
+        if padded is not None:
+            padding[k] = padded.T
+            values = values[~padded]
+        lowest = min(lowest, values.min(initial=np.inf))
+    for k, padded in padding.items():
+        data[padded, k] = lowest  # as little as there is anywhere: no tissue
     return Stack(data, grid, tuple(series.files[number] for number in order))
 
 
-def _header(file: Path, pixels: bool = False) -> Any:
+def _torn(series: Sequence[Series], folder: Path) -> str:
+    """Return what to do if series of one slice each form one stack; empty if they do not."""
+    if any(len(one.files) != 1 for one in series):
+        return ""
+    whole = replace(series[0], files=tuple(file for one in series for file in one.files))
     try:
-        if pixels:
-            return _read(file)
-        return _read(file, stop_before_pixels=True, specific_tags=list(HEADER_TAGS))
+        stack_grid(_slices([_header(file) for file in whole.files], whole), folder)
+    except DataError:
+        return ""
+    return (
+        f"{folder}: {len(series)} series of one slice each, which form one stack; export them as "
+        "one series, or make one volume of them (dcm2niix -m y)"
+    )
+
+
+def _ways_apart(series: Series, headers: Sequence[Any]) -> str:
+    """Return how the volumes in a series can be told apart; empty if no attribute does."""
+    for tag in VOLUME_TAGS:
+        groups = _grouped(series.files, headers, tag)
+        header_of = dict(zip(series.files, headers, strict=True))
+        if not 1 < len(groups) <= len(headers) / 2:
+            continue
+        whole = 0
+        for files in groups.values():
+            part = replace(series, files=tuple(files))
+            try:
+                stack_grid(_slices([header_of[file] for file in files], part), series.folder)
+                whole += 1
+            except DataError:
+                if len(files) > 1:
+                    break
+        else:
+            if whole:
+                example = f"{series.folder}#{tag}={next(iter(groups))}"
+                return f"; they differ in {_counted(tag, groups)}: name one, as {example}"
+    return ""
+
+
+def _grouped(files: Sequence[Path], headers: Sequence[Any], tag: str) -> dict[str, list[Path]]:
+    """Return value of an attribute, as text → the files that have it."""
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for file, header in zip(files, headers, strict=True):
+        value = header.get(tag)
+        several = isinstance(value, Sequence) and not isinstance(value, str)
+        groups["/".join(map(str, value)) if several else str(value)].append(file)
+    return dict(groups)
+
+
+def _counted(tag: str, groups: Mapping[str, Sequence[Path]]) -> str:
+    listed = [
+        f"{value} ({len(files)} slice{'s' * (len(files) > 1)})" for value, files in groups.items()
+    ]
+    more = f" and {len(listed) - 6} more" if len(listed) > 6 else ""
+    return f"{tag} {', '.join(listed[:6])}{more}"
+
+
+def _held(found: Contents) -> str:
+    """Return what the files that are no images are, on one line."""
+    kinds = [f"{len(files)} {kind} ({named(files)})" for kind, files in found.others.items()]
+    if found.damaged:
+        reasons = " or ".join(dict.fromkeys(found.damaged.values()))
+        kinds.append(f"{len(found.damaged)} {reasons} ({named(found.damaged)})")
+    return ", ".join(kinds)
+
+
+def _header(file: Path) -> Any:
+    try:
+        tags = [*HEADER_TAGS, *VOLUME_TAGS]
+        return read_dicom(file, stop_before_pixels=True, specific_tags=tags)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{file}: unreadable ({error}); export the series again") from error
-
-
-def _read(file: Path, **options: Any) -> Any:
-    """Read one file. Warnings of pydicom are dropped, because they quote values of the file."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return _pydicom().dcmread(file, **options)
 
 
 def _slices(headers: Sequence[Any], series: Series) -> Iterator[Slice]:
@@ -212,37 +314,3 @@ def _numbers(file: Path, header: Any, tag: str, count: int) -> np.ndarray:
     if values.shape != (count,) or not (np.abs(values) < MAX_NUMBER).all():
         raise DataError(f"{file}: {tag} is not {count} finite numbers; export the series again")
     return values
-
-
-def _pixels(file: Path) -> np.ndarray:
-    """Return (rows, columns) float32 of one slice, slope and intercept applied."""
-    slice_ = _header(file, pixels=True)
-    try:
-        values = np.asarray(slice_.pixel_array)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise DataError(f"{file}: no usable pixels ({error}); export the series again") from error
-    except (RuntimeError, NotImplementedError, ImportError, ValueError) as error:
-        syntax = slice_.file_meta.TransferSyntaxUID
-        if syntax.is_compressed:
-            raise DataError(
-                f"{file}: compressed as {syntax.name}, which nothing installed can decode; pip "
-                "install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg, or export uncompressed"
-            ) from error
-        raise DataError(f"{file}: pixels unreadable ({error}); export the series again") from error
-    # Per slice, because PET scales each slice by its own maximum.
-    slope = float(slice_.get("RescaleSlope", 1) or 1)
-    intercept = float(slice_.get("RescaleIntercept", 0) or 0)
-    if not (abs(slope) < MAX_NUMBER and abs(intercept) < MAX_NUMBER):
-        raise DataError(f"{file}: its rescale slope is no finite number; export the series again")
-    return (values * slope + intercept).astype(np.float32)
-
-
-def _pydicom() -> ModuleType:
-    try:
-        import pydicom
-    except ImportError as error:
-        raise UsageError(
-            "reading DICOM needs the package pydicom; pip install 'crossvox[dicom]', or convert "
-            "the series to NIfTI (dcm2niix)"
-        ) from error
-    return pydicom

@@ -1,0 +1,159 @@
+"""Find the DICOM images in a folder, and say of every other file why it is none."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from crossvox.errors import UsageError
+from crossvox.utils.files import files_below
+
+NON_SCANS = {
+    "SEG",
+    "RTSTRUCT",
+    "RTDOSE",
+    "RTPLAN",
+    "RTIMAGE",
+    "SR",
+    "PR",
+    "KO",
+    "REG",
+    "RWV",
+}
+"""Values of the attribute Modality for objects that are no scans."""
+
+SUFFIXES = {".dcm", ".dicom", ".ima"}
+"""Endings of files that can be nothing but DICOM."""
+FIRST_TAGS = (b"\x02\x00", b"\x08\x00")
+"""What a file without DICOM's preamble begins with: the group of its first attribute."""
+
+
+@dataclass
+class Contents:
+    """The files in a folder, by what they are.
+
+    Attributes:
+        images: file → its header, of the slices of scans.
+        damaged: file → what is wrong, of those that look like DICOM but cannot be read.
+        others: what they are → files, of all the others.
+    """
+
+    images: dict[Path, Any] = field(default_factory=dict)
+    damaged: dict[Path, str] = field(default_factory=dict)
+    others: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+
+
+def look_into(folder: Path, tags: Sequence[str]) -> Contents:
+    """Sort the files below a folder; hidden ones are not looked at.
+
+    A file that cannot be read counts as damaged if it is named as an image beside it or as only
+    DICOM is, since its slice would otherwise be missed without a word.
+
+    Args:
+        folder: with DICOM files, also in folders below it.
+        tags: attributes to read of each image.
+
+    Raises:
+        UsageError: pydicom is not installed.
+    """
+    pydicom_module()
+    found = Contents()
+    unreadable: dict[Path, str] = {}
+    asked = [*tags, "SOPClassUID", "Modality", "Rows"]
+    for file in files_below(folder):
+        try:
+            header = read_dicom(file, stop_before_pixels=True, specific_tags=asked)
+            _sort(found, file, header)
+        except Exception as error:  # pydicom raises many kinds on bytes that are no DICOM
+            unreadable[file] = _reason(file, error)
+    shapes = Counter(_shape(file) for file in found.images)
+    for file, reason in unreadable.items():
+        if shapes[_shape(file)] > 1 or file.suffix.lower() in SUFFIXES:
+            found.damaged[file] = reason
+        else:
+            found.others["no DICOM"].append(file)
+    return found
+
+
+def read_dicom(file: Path, **options: Any) -> Any:
+    """Read one file, with DICOM's preamble or without.
+
+    Warnings of pydicom are dropped, because they quote values of the file.
+
+    Args:
+        file: to read.
+        options: of `pydicom.dcmread`.
+
+    Raises:
+        OSError, ValueError, EOFError: the file is unreadable or no DICOM.
+        pydicom.errors.InvalidDicomError: it is no DICOM.
+    """
+    pydicom = pydicom_module()
+    with open(file, "rb") as opened:
+        start = opened.read(132)
+    bare = start[128:] != b"DICM" and start[:2] in FIRST_TAGS
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = pydicom.dcmread(file, force=bare, **options)
+    if bare:
+        if "SOPClassUID" not in dataset and "Rows" not in dataset:
+            raise pydicom.errors.InvalidDicomError("no attribute of an image")
+        if "TransferSyntaxUID" not in dataset.file_meta:
+            implicit, little = dataset.original_encoding
+            explicit = pydicom.uid.ExplicitVRLittleEndian
+            explicit = explicit if little else pydicom.uid.ExplicitVRBigEndian
+            syntax = pydicom.uid.ImplicitVRLittleEndian if implicit else explicit
+            dataset.file_meta.TransferSyntaxUID = syntax
+    return dataset
+
+
+def named(files: Mapping[Path, str] | Sequence[Path]) -> str:
+    """Return the names of the first files, and how many more there are."""
+    names = [file.name for file in files]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def pydicom_module() -> ModuleType:
+    """Import pydicom; raises `UsageError`."""
+    try:
+        import pydicom
+        import pydicom.pixels
+    except ImportError as error:
+        raise UsageError(
+            "reading DICOM needs the package pydicom; pip install 'crossvox[dicom]', or convert "
+            "the series to NIfTI (dcm2niix)"
+        ) from error
+    return pydicom
+
+
+def _sort(found: Contents, file: Path, header: Any) -> None:
+    modality = str(header.get("Modality", ""))
+    kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
+    name = "" if kind is None else str(kind.name)
+    if modality in NON_SCANS:
+        found.others[f"DICOM of the kind {modality}"].append(file)
+    elif "Rows" in header:
+        found.images[file] = header
+    elif kind is None or "Image Storage" in name:
+        found.damaged[file] = "cut off"
+    else:
+        found.others["DICOM without an image"].append(file)
+
+
+def _reason(file: Path, error: Exception) -> str:
+    try:
+        return "empty" if file.stat().st_size == 0 else "unreadable"
+    except OSError:
+        return str(error)
+
+
+def _shape(file: Path) -> tuple[Path, str]:
+    """Return a file's folder, and its name with every number made equal."""
+    return file.parent, re.sub(r"\d+", "0", file.name)
