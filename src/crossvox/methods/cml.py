@@ -105,7 +105,8 @@ class CML(MeanTeacher):
     ) -> dict[str, Tensor]:
         """Compute ASC and the squared distance between the modalities."""
         first = next(iter(logits.values()))
-        parts = {"asc": first.new_zeros(()), "mutual": first.new_zeros(())}
+        zero = first.new_zeros((), dtype=torch.float32)  # also under autocast
+        parts = {"asc": zero, "mutual": zero}
         if len(logits) > 1:
             voxels = view.one_subject if self.task.registered else False
             parts["asc"] = self.asc(list(logits.values()), voxels)
