@@ -109,8 +109,8 @@ def test_a_bound_is_shown_and_is_no_rival():
     assert ct["all"].text.startswith("0.990")
     tested = variant_table(lines, "dice", "d", {"all"})
     assert [row[2].mark for row in tested.cells[:3]] == ["second", "best", ""]
-    whole = overview_table(lines, "labels: 2", {"all"})
-    assert [row[1].mark for row in whole.cells] == ["second", "best", ""]
+    whole = overview_table(lines, [], "labels: 2", {"all"})
+    assert [row[2].mark for row in whole.cells] == ["second", "best", ""]
 
 
 def test_equal_numbers_are_marked_alike_and_a_single_row_not_at_all():
@@ -149,12 +149,23 @@ def test_a_change_that_rounds_to_nothing_has_no_minus():
 def test_an_overview_has_a_column_per_data_set_and_modality():
     other = [case(row, 0, "q", "lge", "a", dice, data="heart")
              for row, dice in (("sup", 0.2), ("cmc", 0.7))]  # fmt: skip
-    table = overview_table(score_lines(grid() + grid("shift=10") + other, "cmc"), "labels: 2")
-    assert table.head == ["row", "d: ct", "d: mr", "d: mean", "heart: lge", "heart: mean"]
+    runs = [{"row": row, "parameters": n} for row, n in
+            (("sup", "690000"), ("cmc", "840000"), ("cmc", "860000"))]  # fmt: skip
+    lines = score_lines(grid() + grid("shift=10") + other, "cmc")
+    table = overview_table(lines, runs, "labels: 2")
+    assert table.head == [
+        "row",
+        "parameters, M",
+        "d: ct",
+        "d: mr",
+        "d: mean",
+        "heart: lge",
+        "heart: mean",
+    ]
     texts = [[cell.text for cell in row] for row in table.cells]
-    assert texts == [["sup", *["0.585 ± 0.014"] * 3, "0.200", "0.200"],
-                     ["cmc", *["0.685 ± 0.014"] * 3, "0.700", "0.700"]]  # fmt: skip
-    assert [cell.mark for cell in table.cells[1]] == ["", *["best"] * 5]
+    assert texts == [["sup", "0.69", *["0.585 ± 0.014"] * 3, "0.200", "0.200"],
+                     ["cmc", "0.84–0.86", *["0.685 ± 0.014"] * 3, "0.700", "0.700"]]  # fmt: skip
+    assert [cell.mark for cell in table.cells[1]] == ["", "", *["best"] * 5]
 
 
 def test_a_test_is_compared_with_the_same_runs_plain_test():

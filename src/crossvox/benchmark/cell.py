@@ -29,7 +29,7 @@ class MethodInfo:
     Attributes:
         parameters: number of trainable values.
         uses_unlabelled: whether it learns from unlabelled scans.
-        adaptation: how it changes published weights, for the tables.
+        adaptation: how it deviates from its publication, for the tables.
     """
 
     parameters: int

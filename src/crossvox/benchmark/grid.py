@@ -16,6 +16,7 @@ import torch
 from crossvox.batch import Task
 from crossvox.benchmark.cell import PLAIN, Cell, MethodInfo, Training
 from crossvox.benchmark.suite import Start, Suite, Variants, row_settings, slug, table_backbone
+from crossvox.config.deviations import deviations
 from crossvox.config.registry import build_method, crop_rule, takes_weights
 from crossvox.config.run_config import RunConfig
 from crossvox.config.settings import Settings, parse_settings
@@ -200,13 +201,16 @@ def _planned(
     assert manifest.path is not None
     config = dataclasses.replace(config, data=manifest.path, out=out / "cells").absolute()
     config = dataclasses.replace(config, store=store_path(config, manifest, plan))
-    adaptation, first = method.adaptation, None
+    changed, first = deviations(method, config), None
     if start is not None:
         first = _start_config(config, start, plan.task, method)
         if first.method["name"] != start.method:
-            own = f"own start: {start.steps} steps of {method.name} itself"
-            adaptation = f"{adaptation}; {own}" if adaptation else own
-    return config, MethodInfo(method.n_parameters, method.uses_unlabelled, adaptation), first
+            changed.append(f"own start: {start.steps} steps of {method.name} itself")
+    return (
+        config,
+        MethodInfo(method.n_parameters, method.uses_unlabelled, "; ".join(changed)),
+        first,
+    )
 
 
 def _start_config(config: RunConfig, start: Start, task: Task, method: Method) -> RunConfig:

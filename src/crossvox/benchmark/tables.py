@@ -35,7 +35,8 @@ def table_groups(results: Results) -> Iterator[TableGroup]:
         for backbone, labels in conditions:
             lines = _where(results.scores, backbone=backbone, labels=labels)
             caption = f"{labels_text(labels)}, {backbone}"
-            tables.append(overview_table(lines, caption, results.bounds(labels)))
+            cells = _where(results.cells, backbone=backbone, labels=labels)
+            tables.append(overview_table(lines, cells, caption, results.bounds(labels)))
         yield TableGroup("All data sets", tables)
     for data in results.datasets:
         own = _where(results.scores, data=data)
@@ -79,12 +80,15 @@ def count_text(labels: str) -> str:
     return f"{float(labels) * 100:g} %" if re.fullmatch(r"[0-9]*\.[0-9]+", labels) else labels
 
 
-def overview_table(lines: Sequence[Line], caption: str, bounds: Collection[str] = ()) -> TextTable:
-    """Return every row's mean Dice over classes, a column per data set and modality.
+def overview_table(
+    lines: Sequence[Line], runs: Sequence[Line], caption: str, bounds: Collection[str] = ()
+) -> TextTable:
+    """Return every row's size and mean Dice over classes, a column per data set and modality.
 
     Args:
         lines: as of `score_table`, of one backbone and label count and of all data sets; tests
             other than the plain one are left out.
+        runs: mappings with the keys `CELL_COLUMNS`, of the same backbone and label count.
         caption: what the table is of.
         bounds: as of `score_table`.
     """
@@ -99,9 +103,12 @@ def overview_table(lines: Sequence[Line], caption: str, bounds: Collection[str] 
         _marked([found.get((*column, name)) for name in names], "dice", bounds)
         for column in columns
     ]
-    rows = [[name, *(column[i] for column in cells)] for i, name in enumerate(names)]
+    sizes = [_millions([run["parameters"] for run in runs if run["row"] == n]) for n in names]
+    rows = [[n, sizes[i], *(column[i] for column in cells)] for i, n in enumerate(names)]
     titles = [f"{data}: {'mean' if m == OVERALL else m}" for data, m in columns]
-    return TextTable(f"Dice, mean of the classes: {caption}", ["row", *titles], rows)
+    return TextTable(
+        f"Dice, mean of the classes: {caption}", ["row", "parameters, M", *titles], rows
+    )
 
 
 def score_table(
@@ -253,7 +260,7 @@ def cost_table(cells: Sequence[Line], caption: str) -> TextTable:
             first["uses_unlabelled"],
             first["pretrained_on"] or "nothing",
             first["adaptation"] or "none",
-            f"{float(first['parameters']) / 1e6:.2f}",
+            _millions([cell["parameters"] for cell in own]),
             _mean(done, "train_seconds", 60, 1),
             _mean(done, "cpu_seconds", 60, 1),
             _mean(done, "peak_mb", 1, 0),
@@ -302,6 +309,12 @@ def _difference(line: Line, metric: str) -> list[str]:
     rounded = (round(line[key], decimals) + 0.0 for key in ("difference", "low", "high"))
     difference, low, high = (f"{x:+.{decimals}f}".replace("-", "−") for x in rounded)
     return [f"{difference} [{low}, {high}]", f"{line['p']:.3f}"]
+
+
+def _millions(numbers: Sequence[str]) -> str:
+    """Return trained parameters in millions, as a range where data sets differ."""
+    shown = [f"{n / 1e6:.2f}" for n in sorted(map(float, numbers))]
+    return "–".join(dict.fromkeys([shown[0], shown[-1]])) if shown else ""
 
 
 def _mean(cells: Sequence[Line], key: str, unit: float, decimals: int) -> str:

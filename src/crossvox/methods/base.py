@@ -27,6 +27,8 @@ class Method(nn.Module):
             "companion" crops of the subject's other modalities.
         adaptation: how a published method was changed to work here (unpaired scans, 3-D, few
             labels), for the tables; empty if it was not.
+        published: option → its published value, of those whose default here may be another one.
+        trained: how the publication trains, for the tables; empty if that is not known.
         uses_backbone: whether the configured backbone makes its networks; False for a method that
             is an architecture of its own.
         loaded: the parameters that come from published weights; the others may be trained at a
@@ -45,6 +47,8 @@ class Method(nn.Module):
     summary: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
     adaptation: ClassVar[str] = ""
+    published: ClassVar[Mapping[str, Any]] = {}
+    trained: ClassVar[str] = ""
     uses_backbone: ClassVar[bool] = True
     loaded: Collection[nn.Parameter] = frozenset()
     keeps_largest: bool = False

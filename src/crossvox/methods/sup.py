@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from crossvox.networks.backbone import Backbone
 
 class _Supervised(Method):
     """Each modality by itself, through the network that `_net` returns for it."""
+
+    published: ClassVar[Mapping[str, Any]] = {"balance": 0.0}
 
     def __init__(self, task: Task, backbone: Backbone, *, balance: float) -> None:
         super().__init__(task, backbone)

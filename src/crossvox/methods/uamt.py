@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +29,8 @@ class UAMT(MeanTeacher):
     summary = "mean teacher per modality, trusted where it is certain (UA-MT)"
     needs = frozenset({"unlabelled"})
     adaptation = "per modality; passes differ by input noise alone (the backbone has no dropout)"
+    published: ClassVar[Mapping[str, Any]] = {"balance": 0.0, "passes": 8}
+    trained = "SGD at 0.01, divided in steps, 6000 iterations"
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ L_Sup is eq. 2, L_CSC eq. 1, L_CAC eq. 3.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,14 @@ class CMC(Method):
     summary = "cross-modality collaboration: fused features, channel and anatomy consistency"
     needs = frozenset({"unlabelled", "companion"})
     adaptation = "crops matched by position; one crop's fusion never holds another subject"
+    published: ClassVar[Mapping[str, Any]] = {
+        "balance": 0.0,
+        "sup": "literal",
+        "csc": "literal",
+        "cac": "literal",
+        "mia": "softmax",
+    }
+    trained = "Adam at 1e-5"
 
     # One keyword per choice of the method is what the command line and the paper's ablations
     # address; bundling them would only hide the number.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ class EFCD(Method):
     summary = "evidential network per modality, fused with learnt reliabilities; labels only"
     needs = frozenset({"companion"})
     adaptation = "end to end, CE + Dice; fuses what a subject has, nothing where unpaired"
+    published: ClassVar[Mapping[str, Any]] = {"balance": 0.0}
 
     def __init__(
         self,

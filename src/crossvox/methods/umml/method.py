@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +65,7 @@ class UMML(Sup):
     summary = "network per modality, co-trained through translated images and pseudo-labels"
     needs = frozenset({"unlabelled"})
     adaptation = "3-D translation of crops, trained jointly; more than two modalities in a ring"
+    published: ClassVar[Mapping[str, Any]] = {"balance": 0.0, "gan_lr": 2e-4, "translated": 1.0}
 
     def __init__(
         self,

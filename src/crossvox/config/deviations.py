@@ -1,0 +1,36 @@
+"""How a configured run differs from the publication of its method, for the tables."""
+
+from __future__ import annotations
+
+from crossvox.config.registry import is_aligned
+from crossvox.config.run_config import RunConfig
+from crossvox.methods.base import Method
+
+
+def deviations(method: Method, config: RunConfig) -> list[str]:
+    """Return every deviation of a run from its method's publication.
+
+    They are what the method says of itself, its options with other values than the published ones,
+    the alignment of scans, and the optimiser.
+
+    Args:
+        method: built for the run's data.
+        config: the run's.
+    """
+    found = [method.adaptation] if method.adaptation else []
+    for name, value in method.published.items():
+        if (now := config.method[name]) != value:
+            found.append(f"{name} {_text(now)} (published: {_text(value)})")
+    if is_aligned(method.task, config):
+        found.append("scans of a subject aligned by a shift")
+    if method.trained:
+        fit = config.fit
+        found.append(
+            f"{fit.optimizer} at {fit.lr:g}, {fit.schedule}, {fit.steps} steps "
+            f"(published: {method.trained})"
+        )
+    return found
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
