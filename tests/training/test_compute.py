@@ -35,6 +35,11 @@ def test_half_precision_on_a_cpu_is_refused(precision):
         launch_fabric(Compute(accelerator="cpu", precision=precision))
 
 
+def test_compilation_on_a_cpu_is_refused():
+    with pytest.raises(UsageError, match=r"^compute\.compile is on but the run is on the CPU; "):
+        launch_fabric(Compute(accelerator="cpu", compile=True))
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused():
     with pytest.raises(UsageError, match="no GPU here"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import importlib.util
 import os
 from dataclasses import dataclass
 from typing import Literal
@@ -25,7 +26,7 @@ Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
 @dataclass(frozen=True)
 class Compute:
-    """Where and how a run computes; nothing here changes the results.
+    """Where and how a run computes; results change by rounding at most.
 
     Args:
         accelerator: "auto" uses an NVIDIA or AMD GPU if there is one, else the CPU.
@@ -35,6 +36,8 @@ class Compute:
         threads: CPU threads per process; None leaves the choice to torch.
         workers: data-loading processes per training process; 0 loads in the process itself.
         deterministic: use slower GPU kernels that give the same bits in every run.
+        compile: compile encoders and decoders for the GPU with torch.compile, which takes minutes
+            at the first steps; not yet measured on a GPU.
     """
 
     accelerator: Accelerator = "auto"
@@ -44,6 +47,7 @@ class Compute:
     threads: int | None = None
     workers: int = 0
     deterministic: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("devices", 1), ("num_nodes", 1), ("workers", 0), ("threads", 1)):
@@ -59,10 +63,13 @@ def launch_fabric(compute: Compute) -> Fabric:
     same command is started once more per further device.
 
     Raises:
-        UsageError: no GPU, bf16 on a CPU, or a number of devices that contradicts the launcher's.
+        UsageError: no GPU, bf16 or compilation on a CPU, or a number of devices that contradicts
+            the launcher's.
     """
     accelerator = _accelerator(compute.accelerator)
     precision = _precision(compute.precision, accelerator)
+    if compute.compile:
+        _require_compiler(accelerator)
     devices, num_nodes = _processes(compute)
     try:
         made = Fabric(
@@ -113,6 +120,16 @@ def _precision(asked: Precision, accelerator: str) -> Literal["32-true", "bf16-m
             "slower, not faster; use 'auto' or '32-true'"
         )
     return asked
+
+
+def _require_compiler(accelerator: str) -> None:
+    if accelerator != "cuda":
+        raise UsageError(
+            f"compute.compile is on but the run is on the {accelerator.upper()}; it is meant for "
+            "NVIDIA and AMD GPUs, so leave it off"
+        )
+    if importlib.util.find_spec("triton") is None:
+        raise UsageError("compute.compile needs triton; pip install triton, or leave it off")
 
 
 def _processes(compute: Compute) -> tuple[int, int]:

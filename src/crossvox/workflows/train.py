@@ -25,6 +25,7 @@ from crossvox.errors import CrossvoxError, UsageError
 from crossvox.methods import METHODS
 from crossvox.methods.base import Method
 from crossvox.networks.pretrained.loading import published_networks, share_frozen
+from crossvox.training.compilation import compile_networks
 from crossvox.training.compute import launch_fabric
 from crossvox.training.distributed import first_process, was_restarted
 from crossvox.training.loop import fit
@@ -303,6 +304,13 @@ def _new_method(
     share_frozen(published_networks(method))
     echo(describe_method(method, config.backbone["name"], str(fabric.device)))
     _check_memory(fabric, run, method, echo)
+    if config.compute.compile:
+        found = len(compile_networks(method))
+        echo(
+            f"compile      {found} encoders and decoders; the first steps take minutes"
+            if found
+            else f"compile      nothing: {method.name} has networks of its own"
+        )
     return method, report
 
 
