@@ -264,6 +264,11 @@ class Ensemble:
             for model, digest in zip(self.models, digests, strict=True)
         ]
 
+    def _crops(self, modality: str) -> bool:
+        """Return whether fill at a scan's border is new to the models, and to be cut off."""
+        seen = [model.sizes.get(modality) for model in self.models]
+        return all(sizes is not None and not sizes.filled for sizes in seen)
+
     def _judged(self, scan: Scan, modality: str) -> Volume:
         """Read a scan, and judge it as it is stored; raises `DataError`."""
         file = open_scan(scan, Path(f"the scan of {modality}"), self.form)
@@ -288,7 +293,7 @@ class Ensemble:
             start = result.add_time("read", start)
             for digest, preprocessing in kinds.items():
                 prepared[digest][modality] = preprocessing.prepare_image(
-                    volume.data, volume.grid, modality
+                    volume.data, volume.grid, modality, self._crops(modality)
                 )
             grids[modality] = volume.grid
             result.add_time("prepare", start)

@@ -132,6 +132,7 @@ def train(config: RunConfig, echo: Echo = print) -> TrainingResult:
     with timed(timings, "prepare"):
         method, report = _new_method(fabric, run, weights, start, echo)
         store, dataset = _prepare(fabric, run, manifest, labels, echo)
+        run = _with_fill(run, manifest, store)
     files = {PLAN: run.document()}
     if start is not None and report is not None:
         files[START] = report.document(start)
@@ -337,6 +338,13 @@ def _prepare(
     for line in describe_shifts(dataset.shifts):
         echo(line)
     return store, dataset
+
+
+def _with_fill(run: Run, manifest: Manifest, store: Store) -> Run:
+    """Note whether scans that are trained on or validated with have fill at their border."""
+    filled = {m for case, m in images_in_use(manifest) if store.image(case, m).filled}
+    sizes = {m: replace(own, filled=m in filled) for m, own in run.plan.sizes.items()}
+    return replace(run, plan=replace(run.plan, sizes=sizes))
 
 
 def _fit(

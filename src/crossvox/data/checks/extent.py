@@ -19,6 +19,9 @@ COARSE = 3.0
 """How many times coarser than all training scans a scan may be without a warning."""
 
 
+PAIRS = ("extent", "finest", "coarsest")
+
+
 @dataclass(frozen=True)
 class Sizes:
     """Least and largest sizes in mm of a modality's training scans.
@@ -27,11 +30,13 @@ class Sizes:
         extent: of the field of view along its longest axis.
         finest: of the shortest voxel edge.
         coarsest: of the longest voxel edge.
+        filled: some scan has planes at its border that are constant (`values.content_box`).
     """
 
     extent: tuple[float, float]
     finest: tuple[float, float]
     coarsest: tuple[float, float]
+    filled: bool = True
 
     @classmethod
     def of(cls, grids: Sequence[Grid]) -> Sizes:
@@ -48,12 +53,13 @@ class Sizes:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
-        return {name: list(pair) for name, pair in asdict(self).items()}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Sizes:
         """Invert `to_dict`."""
-        return cls(**{name: (float(a), float(b)) for name, (a, b) in values.items()})
+        extent, finest, coarsest = ((float(a), float(b)) for a, b in map(values.__getitem__, PAIRS))
+        return cls(extent, finest, coarsest, bool(values["filled"]))
 
 
 def extent_problems(grid: Grid, seen: Sizes | None = None) -> list[Problem]:

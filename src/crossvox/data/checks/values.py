@@ -55,10 +55,12 @@ def hounsfield_problems(values: Values) -> list[Problem]:
     air = np.count_nonzero((inner > -1100) & (inner < -500)) / len(sample)
     dense = np.count_nonzero(sample > 850) / len(sample)
     beyond = np.count_nonzero((inner < -1100) | (inner > 3100)) / len(sample)
-    other = "else give the modality another kind than ct, which is scaled by mean and deviation"
-    units = f"Hounsfield units: air −1000, water 0; {other}"
+    units = "Hounsfield units, as air −1000 and water 0"
     span = f"CT values from {low:g} to {high:g}"
-    again = "convert the DICOM series again with its rescale slope and intercept"
+    again = (
+        "convert the DICOM series again with its rescale slope and intercept, or train with "
+        "another kind than ct"
+    )
     if high - low < 30:
         return [Problem.error(f"{span}, as if scaled", units, again)]
     if (low, high) == (0, 255):

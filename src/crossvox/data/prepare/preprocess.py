@@ -54,8 +54,20 @@ class Preprocessing:
     spacing: tuple[float, float, float]
     kinds: dict[str, str]
 
-    def prepare_image(self, data: np.ndarray, grid: Grid, modality: str) -> PreparedScan:
-        """Orient, resample and normalise a scan, (X, Y, Z) on `grid`."""
+    def prepare_image(
+        self, data: np.ndarray, grid: Grid, modality: str, crop: bool = False
+    ) -> PreparedScan:
+        """Orient, resample and normalise a scan.
+
+        Args:
+            data: (X, Y, Z) intensities.
+            grid: where they lie.
+            modality: of the scan.
+            crop: cut off the planes of fill at its border first.
+        """
+        content = content_box(data)
+        if crop:
+            data, grid = _cut(data, grid, content)
         kind = self.kinds[modality]
         array, oriented = orient(data if kind == "ct" else _rescale(data), grid, self.frame)
         target = respace(oriented, self.spacing)
@@ -64,7 +76,7 @@ class Preprocessing:
         body = _body(array)
         array = NORMALISERS.get(kind, _z_score)(array, body)
         box = _bounding_box(body)
-        return PreparedScan(array, target, float(array.min()), box, content_box(data))
+        return PreparedScan(array, target, float(array.min()), box, content)
 
     def prepare_label(self, indices: np.ndarray, grid: Grid) -> np.ndarray:
         """Orient and resample a label map of class indices, (X, Y, Z) on `grid`.
@@ -106,6 +118,14 @@ class Preprocessing:
         """Short hash; equal digests prepare equal arrays."""
         text = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _cut(data: np.ndarray, grid: Grid, box: np.ndarray) -> tuple[np.ndarray, Grid]:
+    """Return a part of a scan, first voxel and one past the last, and its grid."""
+    part = data[tuple(slice(first, stop) for first, stop in box.T)]
+    affine = grid.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ box[0]
+    return part, Grid(part.shape, affine)
 
 
 def _body(array: np.ndarray) -> np.ndarray:

@@ -65,6 +65,11 @@ class StoredArray:
         """(2, 3) box of the scan's file outside which there is only fill."""
         return np.array(self.meta["content"])
 
+    @property
+    def filled(self) -> bool:
+        """The scan has planes of fill at its border."""
+        return bool(self.meta["filled"])
+
     def at(self, grid: Grid) -> StoredArray:
         """Return the same scan on another grid."""
         return replace(self, meta={**self.meta, "grid": grid.to_dict()})
@@ -192,7 +197,9 @@ class Store:
             box = prepared.body_box.tolist()
             assert prepared.content is not None
             content = prepared.content.tolist()
-            meta.update(grid=prepared.grid.to_dict(), fill=prepared.fill, box=box, content=content)
+            filled = content != [[0, 0, 0], list(volume.grid.shape)]
+            meta.update(grid=prepared.grid.to_dict(), fill=prepared.fill, box=box)
+            meta.update(content=content, filled=filled)
         else:
             grid = Grid.from_dict(coding["grid"]) if "grid" in coding else header.grid
             indices = label_indices(source, coding["ids"], coding["ignore"], grid)
