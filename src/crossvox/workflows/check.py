@@ -8,7 +8,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nibabel as nib
@@ -16,6 +16,7 @@ from rich.progress import track
 
 from crossvox.data.checks import Problem, check_manifest
 from crossvox.data.checks.overlap import Overlap, measure_overlaps, overlap_problems
+from crossvox.data.convert.unused import unused_beside
 from crossvox.data.formats.nifti import read_image, read_label
 from crossvox.data.manifest import Case, Manifest
 from crossvox.errors import UsageError
@@ -33,11 +34,13 @@ class CheckResult:
         manifest: the cases that break no rule of the format; None if there are none.
         problems: of the manifest and its files.
         overlaps: of the scans of each subject.
+        unused: lines on the volumes beside the manifest's files that it does not name.
     """
 
     manifest: Manifest | None
     problems: list[Problem]
     overlaps: list[Overlap]
+    unused: list[str] = field(default_factory=list)
 
     @property
     def faulty(self) -> frozenset[tuple[str, str]]:
@@ -66,7 +69,8 @@ def check_dataset(path: Path, root: Path | None = None) -> CheckResult:
     result = CheckResult(*check_manifest(path, root), [])
     overlaps = measure_overlaps(result.manifest, result.faulty) if result.manifest else []
     problems = [*result.problems, *overlap_problems(overlaps)]
-    return CheckResult(result.manifest, problems, overlaps)
+    unused = unused_beside(result.manifest) if result.manifest else []
+    return CheckResult(result.manifest, problems, overlaps, unused)
 
 
 def draw_cases(

@@ -16,6 +16,7 @@ from rich.table import Table
 from crossvox.data.convert.assemble import ConvertOptions, build_manifest
 from crossvox.data.convert.copying import copy_files
 from crossvox.data.convert.raw import RawDataset
+from crossvox.data.convert.unused import unused_by_conversion
 from crossvox.data.formats.nifti import read_nifti
 from crossvox.data.geometry import Grid
 from crossvox.data.manifest import SPLITS, Case, Manifest
@@ -53,6 +54,7 @@ def convert(
         DataError: a scan cannot be read; then no manifest is written.
     """
     manifest, notes = build_manifest(raw, options, source)
+    notes += unused_by_conversion(raw, manifest, out)
     if raw.write is not None:
         manifest = raw.write(manifest, out, partial(_progress, task="writing"))
     grids: dict[str, list[Grid]] = {modality: [] for modality in manifest.modalities}

@@ -30,7 +30,11 @@ def check_command(argv: list[str]) -> int:
     result = check_dataset(values["dataset"], values["root"])
     if values["json"] is not None:
         atomic_write(values["json"], result.to_json())
-    print("\n".join([*describe_overlaps(result.overlaps), format_problems(result.problems)]))
+    print(
+        "\n".join(
+            [*describe_overlaps(result.overlaps), *result.unused, format_problems(result.problems)]
+        )
+    )
     if result.manifest and values["overlay"] is not None:
         draw_cases(result.manifest, values["overlay"], result.faulty)
     return int(has_errors(result.problems))

@@ -20,7 +20,8 @@ from crossvox.cli.parser import (
     required,
 )
 from crossvox.data.convert import LAYOUTS
-from crossvox.data.convert.assemble import ConvertOptions, read_list
+from crossvox.data.convert.assemble import ConvertOptions
+from crossvox.data.convert.case_list import read_list
 from crossvox.data.convert.folders import Patterns, find_folders
 from crossvox.data.convert.raw import RawDataset
 from crossvox.errors import UsageError

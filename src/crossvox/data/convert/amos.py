@@ -51,4 +51,5 @@ def find_amos(source: Path) -> RawDataset:
         LABELS,
         tuple(cases),
         sizes={(modality,): {"train": 40, "val": 20} for modality in ("ct", "mr")},
+        folder=source,
     )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from crossvox.data.convert.raw import RawDataset
 from crossvox.data.manifest import SPLITS, Case, Manifest
 from crossvox.data.manifest.splitting import Amounts, draw_splits, shuffle
-from crossvox.errors import DataError, UsageError
+from crossvox.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,13 @@ def build_manifest(
     modalities = _pick(options.modalities or raw.usual or None, raw.modalities, "modality")
     labels = _pick(options.labels, raw.labels, "class")
     restricted = [_restrict(case, modalities, labels) for case in raw.cases]
-    cases = {case.id: case for case in restricted if case.images}
+    cases: dict[str, Case] = {}
+    for case in restricted:
+        if case.images:
+            known = cases.setdefault(case.id, case)
+            if known is not case:
+                first, second = (next(iter(one.images.values())) for one in (known, case))
+                raise UsageError(f"{first} and {second} are both case {case.id!r}; rename one")
     if not cases:
         raise UsageError(f"{raw.name}: no case has a scan of {', '.join(modalities)}")
     notes: list[str] = []
@@ -78,42 +82,6 @@ def build_manifest(
         source=source,
     )
     return manifest, notes
-
-
-def read_list(path: Path) -> dict[str, str]:
-    """Read a text file with a line `case,split` (or with a tab) for each case.
-
-    A first line `case,split`, empty lines and lines that begin with # are skipped. A case without
-    a split is for training.
-
-    Returns:
-        Case id → split.
-
-    Raises:
-        DataError: the file cannot be read, or a line is wrong.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: unreadable ({error}); expected a UTF-8 text file") from error
-    split_of: dict[str, str] = {}
-    separator = "\t" if "\t" in text else ","
-    for number, row in enumerate(csv.reader(text.splitlines(), delimiter=separator), start=1):
-        cells = [cell.strip() for cell in row]
-        if not any(cells) or cells[0].startswith("#") or cells[:2] == ["case", "split"]:
-            continue
-        case, split = cells[0], (cells[1] if len(cells) > 1 else "") or "train"
-        if split not in SPLITS:
-            raise DataError(
-                f"{path}, line {number}: split {split!r}; expected case,split with one of "
-                f"{', '.join(SPLITS)}"
-            )
-        if case in split_of:
-            raise DataError(f"{path}, line {number}: case {case!r} again; name each case once")
-        split_of[case] = split
-    if not split_of:
-        raise DataError(f"{path}: names no case; expected lines such as p01,train")
-    return split_of
 
 
 def _pick(

@@ -61,4 +61,4 @@ def find_brats(source: Path) -> RawDataset:
     )
     enhancing = 3 if separators == {"-"} else 4
     tissues = {"necrotic core": 1, "edema": 2, "enhancing tumor": enhancing}
-    return RawDataset("BraTS", dict(KINDS), tissues, cases, registered=True)
+    return RawDataset("BraTS", dict(KINDS), tissues, cases, registered=True, folder=source)

@@ -63,7 +63,9 @@ def find_chaos(source: Path) -> RawDataset:
     cases = [case for case in cases if case.images]
     if not cases:
         raise nothing_found(source, "Train_Sets/MR/1/T2SPIR/DICOM_anon and the like")
-    return RawDataset("CHAOS", dict(KINDS), dict(LABELS), tuple(cases), write=write_nifti)
+    return RawDataset(
+        "CHAOS", dict(KINDS), dict(LABELS), tuple(cases), folder=source, write=write_nifti
+    )
 
 
 def write_nifti(manifest: Manifest, folder: Path, progress: ShowProgress) -> Manifest:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from crossvox.data.convert.raw import RawDataset, natural, require_source
 from crossvox.data.manifest import Case
 from crossvox.errors import UsageError
+from crossvox.utils.files import files_below
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def find_folders(source: Path, patterns: Patterns) -> RawDataset:
         dict(patterns.ids),
         tuple(_in_order(case, patterns) for case in cases.values()),
         patterns.registered,
+        folder=source,
     )
 
 
@@ -96,7 +98,7 @@ def _matches(
             f"{option} {pattern!r} has no {{modality}}, but there are {', '.join(patterns.kinds)}"
         )
     found: dict[tuple[str, str], Path] = {}
-    for file in natural(_files(source)):
+    for file in natural(files_below(source)):
         match = expression.fullmatch(file.relative_to(source).as_posix())
         if match is None or file in without:
             continue
@@ -108,12 +110,6 @@ def _matches(
             )
         found[key] = file
     return found
-
-
-def _files(source: Path) -> Iterator[Path]:
-    for file in source.rglob("*"):
-        if not file.name.startswith(".") and file.is_file():
-            yield file
 
 
 def _expression(pattern: str, modalities: list[str], option: str) -> str:
@@ -140,7 +136,7 @@ def _expression(pattern: str, modalities: list[str], option: str) -> str:
 
 
 def _nothing(source: Path, patterns: Patterns) -> UsageError:
-    examples = [file.relative_to(source).as_posix() for file in natural(_files(source))[:3]]
+    examples = [file.relative_to(source).as_posix() for file in natural(files_below(source))[:3]]
     held = f"the first files are {', '.join(examples)}" if examples else "the folder is empty"
     return UsageError(
         f"{source}: no file matches --pattern {patterns.images!r} with the modalities "

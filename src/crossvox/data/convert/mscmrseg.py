@@ -46,4 +46,5 @@ def find_mscmrseg(source: Path) -> RawDataset:
         cases,
         sizes={("bssfp", "lge"): {"train": 40, "val": 5}},
         usual=("bssfp", "lge"),
+        folder=source,
     )

@@ -47,7 +47,7 @@ def find_nnunet(source: Path) -> RawDataset:
         raise nothing_found(source, "imagesTr/CASE_0000.nii.gz and the like")
     kinds = {name: KINDS.get(name.lower(), "mr") for name in channels.values()}
     name = str(content.get("name") or content.get("dataset_name") or source.name)
-    return RawDataset(name, kinds, labels, tuple(cases), len(channels) > 1, ignore)
+    return RawDataset(name, kinds, labels, tuple(cases), len(channels) > 1, ignore, folder=source)
 
 
 def _read(file: Path) -> dict[str, Any]:

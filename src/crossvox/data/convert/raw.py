@@ -9,7 +9,7 @@ from pathlib import Path
 
 from crossvox.data.manifest import Case, Manifest
 from crossvox.errors import DataError, UsageError
-from crossvox.utils.files import logical_path
+from crossvox.utils.files import files_below, logical_path
 
 SUFFIXES = (".nii.gz", ".nii")
 
@@ -34,6 +34,7 @@ class RawDataset:
         sizes: modalities of a case → split → number of such cases in Zhou et al. (MICCAI 2024),
             section 3.1; empty if the paper does not use the data set.
         usual: the modalities taken unless others are asked for; empty = all.
+        folder: that it was found in.
         write: makes NIfTI files if the data set has none; None = its files are used in place.
     """
 
@@ -45,6 +46,7 @@ class RawDataset:
     ignore: int | None = None
     sizes: Mapping[tuple[str, ...], Mapping[str, int]] = field(default_factory=dict)
     usual: tuple[str, ...] = ()
+    folder: Path | None = None
     write: Writer | None = None
 
 
@@ -66,7 +68,7 @@ def nifti_files(folder: Path) -> dict[str, Path]:
 
 def all_volumes(folder: Path) -> Iterator[Path]:
     """Yield every NIfTI file below a folder, in natural order."""
-    return filter(_is_volume, natural(folder.rglob("*.nii*")))
+    return filter(_is_volume, natural(files_below(folder)))
 
 
 def stem(file: Path) -> str:
