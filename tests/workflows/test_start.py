@@ -20,6 +20,9 @@ from crossvox.data.prepare.plan import Plan
 from crossvox.data.prepare.preprocess import Preprocessing
 from crossvox.errors import UsageError
 from crossvox.methods import METHODS, Method
+from crossvox.report.run_page import overview
+from crossvox.workflows.prediction.evaluate import evaluation_facts
+from crossvox.workflows.prediction.predict import Options
 from crossvox.workflows.run import Run
 from crossvox.workflows.start import Start, StartReport, load_start, summarise_start
 from fixtures.files.weights import interrupt
@@ -205,6 +208,11 @@ def test_a_start_is_recorded_and_can_be_repeated_and_resumed(
     told = json.loads((straight / "start.json").read_text(encoding="utf-8"))
     assert len(facts["sha256"]) == 64 and told.items() >= facts.items() and told["tensors"]
     assert "tensors taken as they are" in capsys.readouterr().out
+    run, words_of = Run.load(straight), "sup_joint after 4 steps"
+    assert overview(run, []).facts["started from"] == words_of
+    made = evaluation_facts([run], unpaired_files, "val", Options())
+    assert made["start"] == words_of
+    assert "start" not in evaluation_facts([Run.load(first)], unpaired_files, "val", Options())
     for step in (0, 3):  # before the first checkpoint, and after it
         with monkeypatch.context() as patch:
             interrupt(patch, step)

@@ -30,6 +30,7 @@ from crossvox.training.record import late_means, read_facts, read_metrics
 from crossvox.utils.text_table import TextTable
 from crossvox.workflows.messages import CSC_TERMS
 from crossvox.workflows.run import Run
+from crossvox.workflows.start import started_from
 
 
 def overview(run: Run, rows: Sequence[Mapping[str, Any]]) -> FactList:
@@ -48,6 +49,7 @@ def overview(run: Run, rows: Sequence[Mapping[str, Any]]) -> FactList:
     }
     if weights := facts.get("weights"):
         found["published weights"] = ", ".join(str(w.get("model", "")) for w in weights.values())
+    found["started from"] = started_from(run)
     if rows:
         overall = summarise(rows)["overall"]
         for name, (metric, digits) in zip(TITLES.values(), DECIMALS.items(), strict=True):

@@ -31,6 +31,7 @@ from crossvox.workflows.prediction.scoring import (
     score_cases,
 )
 from crossvox.workflows.run import Run
+from crossvox.workflows.start import started_from
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,8 @@ def evaluation_facts(
     }
     if weights := _published_weights(runs):
         facts["weights"] = weights
+    if any(starts := [started_from(run) for run in runs]):
+        facts["start"] = _joined(starts)
     if len(runs) > 1:
         facts["ensemble"] = len(runs)
     facts |= {k: v for k in ("largest", "weigh") if (v := getattr(options, k)) is not None}
