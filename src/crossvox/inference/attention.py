@@ -104,12 +104,13 @@ class _Features:
 
     Attributes:
         deepest: of the encoders, without a graph behind them.
-        shallow: the encoders' first ones, by which their pyramids are recognised.
+        shapes: of the encoders' pyramids, by which a decoder's input is recognised: methods may
+            change the features of every level in between.
         decoded: the deepest ones as decoders were given them.
     """
 
     deepest: list[Tensor] = field(default_factory=list)
-    shallow: list[Tensor] = field(default_factory=list)
+    shapes: list[list[torch.Size]] = field(default_factory=list)
     decoded: list[Tensor] = field(default_factory=list)
 
 
@@ -130,15 +131,17 @@ def _recorded_features(method: nn.Module, image: Tensor) -> Iterator[_Features]:
         *shallow, deepest = (feature.detach() for feature in output)
         deepest.requires_grad_()
         recorded.deepest.append(deepest)
-        recorded.shallow += shallow[:1]
+        recorded.shapes.append([feature.shape for feature in output])
         return [*shallow, deepest]
 
     def before_module(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         pyramid = inputs[0] if inputs else None
         if not (isinstance(pyramid, list | tuple) and len(pyramid) > 1):
             return
-        is_recorded = any(pyramid[0] is first for first in recorded.shallow)
-        if is_recorded and not any(pyramid[-1] is known for known in recorded.decoded):
+        shapes = [feature.shape for feature in pyramid if isinstance(feature, Tensor)]
+        if shapes in recorded.shapes and not any(
+            pyramid[-1] is known for known in recorded.decoded
+        ):
             recorded.decoded.append(pyramid[-1])
 
     hooks = [module.register_forward_pre_hook(before_module) for module in method.modules()]

@@ -65,7 +65,12 @@ def test_probabilities_and_uncertainty_agree_with_the_label_map(runs, scan, tmp_
     p = fractions(file, scan)
     assert p.shape == (*ids.shape, 3)
     np.testing.assert_allclose(p.sum(-1), 1, atol=1e-4)
-    assert np.array_equal(np.array([0, 3, 9])[p.argmax(-1)], ids)
+    # Two classes that differ by less than the file's rounding may change places.
+    second, first = np.sort(p, -1)[..., -2:].transpose(3, 0, 1, 2)
+    clear = first - second > 2 / 65535
+    assert clear.mean() > 0.9 and np.array_equal(
+        np.array([0, 3, 9])[p.argmax(-1)][clear], ids[clear]
+    )
     (note,) = nib.load(file).header.extensions
     assert json.loads(note.get_content())["classes"] == ["background", "left ball", "right ball"]
     found = fractions(tmp_path / "s6 ctü_ct_uncertainty.nii.gz", scan)
