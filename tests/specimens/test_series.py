@@ -186,13 +186,33 @@ def test_a_localizer_in_the_series_can_be_left_out(files, tmp_path) -> None:
     assert np.array_equal(InputScan.from_path(way).image.data, values())
 
 
+@pytest.mark.parametrize("tag", ["AcquisitionNumber", "EchoTime"])
+def test_volumes_whose_slices_take_turns_are_told_of(files, tag) -> None:
+    for k, file in enumerate(files):
+        change(file, **{tag: 1 + k // 3})
+    assert InputScan.from_path(files[0].parent).notes == ()  # one after the other
+    for k, file in enumerate(files):
+        change(file, **{tag: 1 + k % 2})
+    (note,) = InputScan.from_path(files[0].parent).notes
+    assert f"slices of {tag} " in note and "(3 slices) take turns" in note
+
+
+def test_slices_that_a_series_says_it_has_are_missed(files) -> None:
+    for file in files:
+        change(file, ImagesInAcquisition=6)
+    assert InputScan.from_path(files[0].parent).notes == ()
+    files[5].unlink()
+    (note,) = InputScan.from_path(files[0].parent).notes
+    assert "ImagesInAcquisition is 6, but there are 5 slices" in note
+
+
 def test_what_is_not_used_is_listed(files) -> None:
     folder = files[0].parent
-    assert InputScan.from_path(folder).note == ""
+    assert InputScan.from_path(folder).notes == ()
     plain("SR", "1.9").save_as(folder / "report.dcm", enforce_file_format=True)
     for number in range(4):
         (folder / f"note{'s' * number}.txt").write_text("hello")
-    note = InputScan.from_path(folder).note
+    (note,) = InputScan.from_path(folder).notes
     assert f"{folder}: 6 slices; not used: " in note
     assert "1 DICOM of the kind SR (report.dcm)" in note
     assert "4 no DICOM (note.txt, notes.txt, notess.txt and 1 more)" in note

@@ -181,7 +181,7 @@ def predict_images(
     scans = {m: InputScan.from_path(path, options.header) for m, path in images.items()}
     if outputs.dicom_seg and not any(scan.series for scan in scans.values()):
         raise UsageError("--dicom-seg: no scan is a DICOM series; give --image ct=FOLDER")
-    for note in (scan.note for scan in scans.values() if scan.note):
+    for note in (note for scan in scans.values() for note in scan.notes):
         echo(note)
     subject = {m: scan.image for m, scan in scans.items()}
     volumes = {m: image for m, image in subject.items() if isinstance(image, Volume)}

@@ -27,7 +27,7 @@ class InputScan:
         image: the NIfTI file, or the volume of the DICOM series.
         series: the DICOM files, in the order of the slices; empty for NIfTI.
         header: the part of the NIfTI header that places the voxels.
-        note: what else lies in the DICOM folder and is not used, on one line; empty if nothing.
+        notes: lines on what is doubtful in a series, and on what in its folder is not used.
     """
 
     path: Path
@@ -35,7 +35,7 @@ class InputScan:
     image: Path | Volume
     series: tuple[Path, ...] = ()
     header: Form = "auto"
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def from_path(cls, path: Path, header: Form = "auto") -> InputScan:
@@ -60,13 +60,14 @@ class InputScan:
             return cls(path, name, path, header=header)
         series = choose_series(folder, uid)
         stack = read_series(choose_slices(series, *volume_of) if volume_of else series)
-        note = f"{path}: {len(stack.files)} slices; not used: {series.left_out}"
+        notes = [f"{path}: {doubt}" for doubt in stack.doubts]
+        if series.left_out:
+            notes.append(f"{path}: {len(stack.files)} slices; not used: {series.left_out}")
         # NIfTI stores affines in single precision. With the same rounding, a series and its
         # conversion give the same result.
         affine = stack.grid.affine.astype(np.float32).astype(np.float64)
         volume = Volume(stack.data, Grid(stack.grid.shape, affine))
-        note = note if series.left_out else ""
-        return cls(path, logical_path(folder).name, volume, stack.files, note=note)
+        return cls(path, logical_path(folder).name, volume, stack.files, notes=tuple(notes))
 
     @functools.cached_property
     def mark(self) -> str:

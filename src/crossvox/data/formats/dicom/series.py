@@ -7,6 +7,7 @@ volumes in one) are refused with the reason. Nothing that names the patient is r
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -37,6 +38,10 @@ VOLUME_TAGS = (
 
 They are shown, so none is a date, a time, a UID or free text.
 """
+
+
+COUNTS = ("ImagesInAcquisition", "NumberOfSlices")
+"""Attributes that may tell how many slices there should be."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +79,13 @@ class Stack:
             along the rows of a slice, y down its columns, z from slice to slice.
         grid: where its voxels lie, RAS+ in mm.
         files: one per slice, in the order of z.
+        doubts: what may be wrong with it although the slices form a regular grid.
     """
 
     data: np.ndarray
     grid: Grid
     files: tuple[Path, ...]
+    doubts: tuple[str, ...] = ()
 
 
 def list_series(folder: Path) -> list[Series]:
@@ -193,7 +200,8 @@ def read_series(series: Series) -> Stack:
         lowest = min(lowest, values.min(initial=np.inf))
     for k, padded in padding.items():
         data[padded, k] = lowest  # as little as there is anywhere: no tissue
-    return Stack(data, grid, tuple(series.files[number] for number in order))
+    files = tuple(series.files[number] for number in order)
+    return Stack(data, grid, files, tuple(_doubts(files, [headers[k] for k in order])))
 
 
 def _torn(series: Sequence[Series], folder: Path) -> str:
@@ -234,6 +242,26 @@ def _ways_apart(series: Series, headers: Sequence[Any]) -> str:
     return ""
 
 
+def _doubts(files: Sequence[Path], headers: Sequence[Any]) -> Iterator[str]:
+    """Describe volumes whose slices may take turns, and slices that may be missing at the ends.
+
+    Args:
+        files: in the order of the slices.
+        headers: of these.
+    """
+    for tag in VOLUME_TAGS[: VOLUME_TAGS.index("TriggerTime")]:
+        groups = _grouped(files, headers, tag)
+        value_of = {file: value for value, members in groups.items() for file in members}
+        turns = sum(value_of[a] != value_of[b] for a, b in itertools.pairwise(files))
+        if 1 < len(groups) <= len(files) / 2 and turns >= len(files) / 2:
+            yield f"slices of {_counted(tag, groups)} take turns; if these are volumes, name one"
+            break
+    for tag in COUNTS:
+        counts = {str(header.get(tag) or 0) for header in headers}
+        if len(counts) == 1 and (count := counts.pop()).isdecimal() and int(count) > len(files):
+            yield f"{tag} is {count}, but there are {len(files)} slices; some may be missing"
+
+
 def _grouped(files: Sequence[Path], headers: Sequence[Any], tag: str) -> dict[str, list[Path]]:
     """Return value of an attribute, as text → the files that have it."""
     groups: dict[str, list[Path]] = defaultdict(list)
@@ -263,7 +291,7 @@ def _held(found: Contents) -> str:
 
 def _header(file: Path) -> Any:
     try:
-        tags = [*HEADER_TAGS, *VOLUME_TAGS]
+        tags = [*HEADER_TAGS, *VOLUME_TAGS, *COUNTS]
         return read_dicom(file, stop_before_pixels=True, specific_tags=tags)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{file}: unreadable ({error}); export the series again") from error
