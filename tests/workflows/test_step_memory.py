@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from crossvox.cli.main import main
 from crossvox.config.registry import build_method
@@ -14,6 +16,7 @@ from crossvox.config.run_config import RunConfig
 from crossvox.data.crops.sampling import Sampling
 from crossvox.errors import UsageError
 from crossvox.training.loop import Fit
+from crossvox.workflows import train as training
 from crossvox.workflows.step_memory import check_step_memory, savings, step_memory
 from fixtures.methods import make_task
 
@@ -78,6 +81,28 @@ def test_options_in_use_and_rows_without_a_divisor_are_not_offered(method):
     assert list(dict(savings(config(2, checkpoint=True), method, half=False))) == []
     odd = dataclasses.replace(config(checkpoint=True), sampling=Sampling(labelled=4, unlabelled=3))
     assert list(dict(savings(odd, method, half=False))) == []
+
+
+@pytest.mark.parametrize(("precision", "half"), [("bf16-mixed", True), ("32-true", False)])
+def test_training_says_it_for_its_card_and_precision(method, monkeypatch, precision, half):
+    plugin = SimpleNamespace(precision=SimpleNamespace(precision=precision))
+    fabric = SimpleNamespace(device=torch.device("cuda", 0), world_size=2, strategy=plugin)
+    card = SimpleNamespace(total_memory=24 * 10**9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    asked = []
+
+    def check(*arguments, **options):
+        asked.append((arguments, options))
+        return "memory"
+
+    monkeypatch.setattr(training, "check_step_memory", check)
+    run, said = SimpleNamespace(config=config()), []
+    training._check_memory(fabric, run, method, said.append)
+    assert said == ["memory"]
+    assert asked == [((run.config, method, 24 * 10**9), {"half": half, "world": 2})]
+    fabric.device = torch.device("cpu")
+    training._check_memory(fabric, run, method, said.append)
+    assert len(said) == 1
 
 
 def test_profile_memory_needs_no_card(unpaired_files, capsys):

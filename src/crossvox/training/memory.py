@@ -13,7 +13,6 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.weak import WeakIdRef
 
 from crossvox.batch import Batch, LabelledView, Task, View
 from crossvox.methods.base import Method
@@ -176,7 +175,7 @@ class _Ledger(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self._held: dict[WeakIdRef, int] = {}
+        self._held: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = {id(s) for s in _storages((args, kwargs))}
@@ -187,16 +186,17 @@ class _Ledger(TorchDispatchMode):
         return result
 
     def _enter(self, storage: torch.UntypedStorage) -> None:
-        key = WeakIdRef(storage)
+        key, size = id(storage), storage.nbytes()
         if key in self._held:
             return
-        self._held[key] = storage.nbytes()
-        self.now += storage.nbytes()
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._leave, key)
 
-    def _leave(self, key: WeakIdRef) -> None:
-        self.now -= self._held.pop(key, 0)
+        def leave(_: object) -> None:
+            del self._held[key]
+            self.now -= size
+
+        self._held[key] = weakref.ref(storage, leave)
+        self.now += size
+        self.peak = max(self.peak, self.now)
 
 
 def _storages(values: Any) -> list[torch.UntypedStorage]:

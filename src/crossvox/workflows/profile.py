@@ -109,9 +109,10 @@ def profile_train(config: RunConfig, steps: int, echo: Echo = print) -> Figures:
 def profile_load(config: RunConfig, steps: int) -> Figures:
     """Measure the loading of `steps` batches; preparing volumes does not count.
 
-    One core makes them first, in this process. Then as many workers as the run would have do, as
-    in the training loop. Where there are fewer cores than workers, the speed of as many cores is
-    extrapolated from one core's, and named so.
+    One core makes them first, in this process; its time is processor time, so that other programs
+    do not count. Then as many workers as the run would have do, as in the training loop. Where
+    there are fewer cores than workers, the speed of as many cores is extrapolated from one core's,
+    and named so.
 
     Args:
         config: from `temporary_run`.
@@ -124,9 +125,9 @@ def profile_load(config: RunConfig, steps: int) -> Figures:
     for step in range(steps):  # prepares the volumes that these steps need
         dataset[step]
     with one_thread():
-        start = time.perf_counter()
+        start = time.process_time()
         made = [crops_in(dataset[step]) for step in range(steps)]
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
     rate = steps / seconds
     workers, cores = config.compute.workers, len(os.sched_getaffinity(0))
     figures = {"batches/s, one core": f"{rate:.2f}"}
@@ -137,7 +138,7 @@ def profile_load(config: RunConfig, steps: int) -> Figures:
     return {
         **figures,
         "crops per batch": f"{sum(made) / steps:.1f}",
-        "seconds per crop": f"{seconds / sum(made):.3f}",
+        "core-seconds per crop": f"{seconds / sum(made):.4f}",
         **_load_shares(dataset, steps),
         "million voxels/s": f"{rate * _voxels(config, run) / 1e6:.3f}",
         **peak_memory(),
@@ -234,7 +235,7 @@ def _worker_rate(dataset: CropDataset, steps: int, workers: int) -> float:
 
 def _load_shares(dataset: CropDataset, steps: int) -> Figures:
     """Return where the time of one core goes while it makes batches."""
-    profiler = cProfile.Profile()
+    profiler = cProfile.Profile(time.process_time)
     with one_thread():
         profiler.enable()
         for step in range(steps):
