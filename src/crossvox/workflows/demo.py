@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from crossvox.config.presets import load_preset, merge
+from crossvox.config.presets import load_preset, merge, with_method_options
 from crossvox.config.registry import find_class
 from crossvox.config.run_config import RunConfig
 from crossvox.data.phantom import write_phantom
@@ -140,7 +140,7 @@ def _config(data: Path, run: Path, method: str, settings: Demo) -> RunConfig:
         "backbone": {"width": settings.width},
         "fit": {"steps": settings.steps, "validations": 3, "save_every": settings.steps},
     }
-    return RunConfig.from_dict(merge(load_preset("cpu"), given))
+    return RunConfig.from_dict(with_method_options(merge(load_preset("cpu"), given)))
 
 
 def _places(settings: Demo) -> dict[str, str]:
