@@ -156,6 +156,10 @@ class Cell(Training):
         for name in ("scores", "pictures"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
+    def forget_test(self, variant: str) -> None:
+        """Remove the scores of a test that was made with other settings or of other files."""
+        shutil.rmtree(self.scores(variant), ignore_errors=True)
+
     @property
     def state(self) -> str:
         """ "done", "failed" or "open"."""

@@ -203,6 +203,8 @@ class _Work:
 
     def _command(self, one: Training, what: str, arguments: list[str], lock: int) -> str:
         """Run one command and note its cost, or its failure, which is returned."""
+        if isinstance(one, Cell) and what != TRAINED:
+            one.forget_test(what)
         try:
             cost = self.launch(arguments, one.log, lock)
         except CommandError as error:
