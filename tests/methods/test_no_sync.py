@@ -67,7 +67,6 @@ def test_a_step_needs_no_value_and_keeps_its_precision(name: str, kind: str, bac
             losses = method(faked, PROGRESS[kind])
         assert {value.dtype for value in losses.values()} == {torch.float32}
         assert all(value.shape == () for value in losses.values())
-        method.before_step()
         method.after_step()
     assert watch.types == {torch.bfloat16}, "convolutions left autocast"
 

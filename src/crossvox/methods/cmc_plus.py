@@ -141,8 +141,9 @@ class CMCPlus(Method):
         self.together, self.relearn, self.weight = together, relearn, weight
         self.box, self.gamma, self.drop = box, gamma, drop
         self.keeps_largest, self.prior = clean, prior
-        self._began_parted: bool | None = None
+        self._began_parted = False  # as `parted`, for which a device would have to be waited for
         self.register_buffer("parted", torch.tensor(False))
+        self.register_load_state_dict_post_hook(_read_parted)
         self.register_buffer("voxels", torch.zeros((2, task.n_classes), dtype=torch.int64))
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
@@ -188,8 +189,8 @@ class CMCPlus(Method):
     def after_start(self) -> None:
         """Begin the teacher as a copy of the student, and see whether modalities are alike."""
         self.teacher.copy(self.student)
-        self.parted.fill_(not are_equal(self.student))
-        self._began_parted = None
+        self._began_parted = not are_equal(self.student)
+        self.parted.fill_(self._began_parted)
 
     def after_step(self) -> None:
         """Update the teacher."""
@@ -197,9 +198,6 @@ class CMCPlus(Method):
 
     def _is_one(self, progress: float) -> bool:
         """Return whether all modalities learn in one encoder and one decoder."""
-        if self._began_parted is None:
-            # Read once: a device would have to be waited for in each step.
-            self._began_parted = bool(self.parted)
         return progress < self.together and not self._began_parted
 
     @torch.no_grad()
@@ -257,3 +255,8 @@ class CMCPlus(Method):
         bent = ((images - low) / width).clamp(0, 1) ** draw(-bend, bend).exp() * width + low
         noise = torch.randn_like(images) * draw(0, 0.2)
         return bent * draw(0.7, 1.3) + draw(-0.3, 0.3) + noise
+
+
+def _read_parted(method: CMCPlus, keys: object) -> None:
+    """Follow up the loading of weights."""
+    method._began_parted = bool(method.parted)
