@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 from crossvox.methods import METHODS, Method
 from crossvox.networks import BACKBONES
 from crossvox.training.memory import Rows, estimate_step
-from fixtures.methods import make_batch, make_task
+from fixtures.methods import TINY, make_batch, make_task
 
 PATCH = (32, 32, 16)
 ERROR = 0.1
@@ -58,6 +58,13 @@ def test_half_precision_parts_and_checkpoints_save_memory():
     assert whole.weights == half.weights == 4 * sum(p.numel() for p in method.parameters())
     assert {x.crops for x in (half, parts, again)} == {whole.crops}
     assert again.activations == estimate_step(small(checkpoint=True), Rows(2, 2)).activations
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_an_estimate(name):
+    task = make_task(paired=True)
+    found = estimate_step(METHODS[name](task, BACKBONES["unet"](task, **TINY["unet"])), Rows(2, 2))
+    assert found is not None and found.activations > found.weights
 
 
 def test_a_teacher_has_weights_but_neither_gradients_nor_moments():
