@@ -154,3 +154,12 @@ def test_what_a_terminal_cannot_show_is_replaced(monkeypatch, unpaired_files, tm
     assert code == 0 and "32?30?14" in out and f"{tmp_path}/?/" in out
     code, _, err = on_ascii_terminal(monkeypatch, "check", made / "missing.json")
     assert code == 1 and "?/missing.json" in err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["list", "methods"], ["train", "--help"]])
+def test_a_reader_that_goes_away_is_no_error(monkeypatch, words) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        assert main(words) == 0

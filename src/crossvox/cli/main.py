@@ -40,14 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     _show_what_can_be_shown()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_overview())
-        return 0
-    if arguments[0] == "--version":
-        print(f"crossvox {__version__}")
-        return 0
     try:
-        return _run(arguments[0], arguments[1:])
+        code = _run(arguments[0], arguments[1:]) if arguments else _run("--help", [])
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
     except CrossvoxError as error:
         # A report of several lines says in each of them what kind of line it is.
         prefix = "" if "\n" in str(error) else "crossvox: error: "
@@ -74,6 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, arguments: list[str]) -> int:
+    if name in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if name == "--version":
+        print(f"crossvox {__version__}")
+        return 0
     if name not in COMMANDS:
         raise UsageError(f"unknown command '{name}'; choose from {', '.join(COMMANDS)}")
     # Imported only now: most of these need torch, `crossvox --help` does not.
