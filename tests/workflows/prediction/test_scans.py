@@ -60,7 +60,7 @@ def test_a_series_is_checked_as_a_file_is(tmp_path: Path) -> None:
         return [str(p) for p in check_images({m: s.path for m, s in scans.items()}, volumes)]
 
     assert problems(ct=values()) == []
-    (constant,) = problems(mr=np.zeros((4, 4, 3)))
+    (constant,) = problems(mr=np.zeros((4, 4, 4)))
     assert constant.startswith("error") and "a constant image" in constant
     (twice,) = problems(a=values(), b=values())
     assert twice.startswith("warning") and "the same scan as a" in twice
