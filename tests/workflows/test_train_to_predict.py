@@ -83,7 +83,7 @@ def test_a_run_is_written_with_all_options_of_its_method_and_backbone(
     train(RunConfig.from_dict(values), echo=lambda _: None)
     written = Run.load(tmp_path / "run").config
     assert written.method["relearn"] == 0.75 and written.backbone["max_width"] == 256
-    assert set(written.backbone) == set(values["backbone"]) | {"convs", "max_width"}
+    assert set(written.backbone) == set(values["backbone"]) | {"checkpoint", "convs", "max_width"}
 
 
 def test_the_saved_configuration_comes_back(run):
