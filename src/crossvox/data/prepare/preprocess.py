@@ -104,7 +104,7 @@ class Preprocessing:
             "frame": self.frame.tolist(),
             "spacing": list(self.spacing),
             "kinds": dict(self.kinds),
-            "format": 2,
+            "format": 3,
         }
 
     @classmethod
