@@ -19,6 +19,7 @@ from statistics import median
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -51,11 +52,19 @@ class AuthorsNetwork(nn.Module):
 
     def forward(self, ct: Tensor, mr: Tensor) -> list[Tensor]:
         """Return the logits of both crops."""
-        features = [self.encoder(x) for x in (ct, mr)]
+        features = [self._encode(x) for x in (ct, mr)]
         aware = [self._attend(levels[-1]) for levels in features]
         fused = self.fusion(torch.cat(aware, dim=1))
         merged = [self.merge(torch.cat([fused, x], dim=1)) for x in aware]
         return [self.decoder([*levels[:-1], x]) for levels, x in zip(features, merged, strict=True)]
+
+    def _encode(self, x: Tensor) -> list[Tensor]:
+        """Encode in torch's own memory layout, as released; ours takes the faster one of a CPU."""
+        net = self.encoder
+        features = [net.down_tr64(x)]
+        for stage in (net.down_tr128, net.down_tr256, net.down_tr512):
+            features.append(stage(F.max_pool3d(features[-1], 2)))
+        return features
 
     def _attend(self, x: Tensor) -> Tensor:
         rows = x.flatten(2)

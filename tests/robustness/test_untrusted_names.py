@@ -21,7 +21,7 @@ CLASS = f"[/b] {HOSTILE}"
 NAMED = {
     "name": f"[/i] {HOSTILE}",
     "source": HOSTILE,
-    "modalities": {"ct": {"kind": "ct"}, "mr": {"kind": f"[/k] {HOSTILE}"}},
+    "modalities": {"ct": {"kind": "ct"}, "mr": {"kind": "mr"}},
     "labels": {CLASS: 3, "=cmd|' /C calc'!A1": 9},
 }
 
