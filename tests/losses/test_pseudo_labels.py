@@ -29,6 +29,12 @@ def test_keeps_the_fraction_asked_for_and_never_nothing(fraction: float, kept: i
     assert int((class_balanced_labels(p, fraction) != IGNORE).sum()) == kept
 
 
+def test_the_number_kept_is_not_rounded_twice() -> None:
+    # 0.3 of 95 is 28.5 in double precision, whose even neighbour is 28, and more in single.
+    p = line(*(0.001 * torch.arange(95) + 0.6).tolist())
+    assert int((class_balanced_labels(p, 0.3) != IGNORE).sum()) == 28
+
+
 def test_gives_no_gradient() -> None:
     p = line(0.1, 0.7).requires_grad_()
     assert not class_balanced_labels(p, 1.0).requires_grad

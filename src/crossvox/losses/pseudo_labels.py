@@ -35,7 +35,7 @@ def class_balanced_labels(p: Tensor, fraction: float) -> Tensor:
     key = (label << 32) - bits
     order = key.flatten().sort().values
     counts = torch.stack([(label == c).sum() for c in range(p.shape[1])])
-    kept = (fraction * counts).round().long().clamp_min(1)
+    kept = (fraction * counts.double()).round().long().clamp_min(1)
     last = (counts.cumsum(0) - counts + kept - 1).clamp_max(len(order) - 1)
     return label.masked_fill(key > order[last][label], IGNORE)
 
