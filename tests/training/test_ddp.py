@@ -78,6 +78,11 @@ def test_two_processes_with_parts_train_as_one_process_without(pair):
     torch.testing.assert_close(parts, weights, rtol=1e-4, atol=1e-5)
 
 
+def test_processes_wait_for_each_other_only_before_the_first_and_after_the_last_step(pair):
+    waited = load_file(pair / "rank0.safetensors")["waited"].tolist()
+    assert waited and set(waited) <= {0, 6}
+
+
 def test_nan_on_one_rank_stops_both_and_names_its_cases(pair):
     messages = [(pair / f"rank{rank}.txt").read_text() for rank in (0, 1)]
     assert messages[0] == messages[1]

@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import NoReturn, cast
+from typing import NoReturn
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
+from torch import distributed as dist
 
 from crossvox.errors import CrossvoxError
 from crossvox.training.progress import Progress
@@ -87,7 +88,9 @@ class StepReports:
         own = torch.stack([report.values[name].float() for name in sorted(report.values)])
         shared = torch.cat([own, own.new_full((1,), float(report.stop))])
         if self._fabric.world_size > 1:
-            shared = cast(Tensor, self._fabric.all_reduce(shared, reduce_op="mean"))
+            # Fabric's own reduction waits at a barrier first, and so for the device.
+            dist.all_reduce(shared)
+            shared = shared / self._fabric.world_size
         self.settle()
         self._last = report, LateValues(torch.cat([own, shared]))
         self.stopping |= report.stop and self._fabric.world_size == 1
