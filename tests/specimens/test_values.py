@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from crossvox.data.checks import check_images
 from crossvox.data.formats.nifti import as_image, as_volume, read_image, read_nifti
@@ -228,3 +230,65 @@ def test_the_same_is_said_of_an_array_as_of_its_file(tmp_path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         judge(open_scan((ct(), AFFINE), Path("scan")), Model(), "ct")
+
+
+def bone(share: float) -> np.ndarray:
+    """A crop of cortical bone in soft tissue."""
+    random = np.random.default_rng(2)
+    tissue, dense = random.normal(45, 15, SHAPE), random.normal(1250, 200, SHAPE)
+    return np.where(random.random(SHAPE) < share, dense, tissue).round()
+
+
+def padded(fill: float) -> np.ndarray:
+    return ring(ct(), fill)
+
+
+def padded_twice() -> np.ndarray:
+    values = padded(-2000)
+    values[0, 0, 0] = -2048
+    return values
+
+
+def with_rounding(values: np.ndarray) -> np.ndarray:
+    return values + np.random.default_rng(3).uniform(-1e-3, 1e-3, SHAPE)
+
+
+def resampled(values: np.ndarray, order: int) -> np.ndarray:
+    return ndimage.zoom(values.astype(np.float64), (1.2, 1.2, 1), order=order)
+
+
+@pytest.mark.parametrize("fill", [-1500, -2000, -3024])
+def test_padding_of_a_ct_is_no_missing_rescale(tmp_path, fill) -> None:
+    changed = padded(fill), with_rounding(padded(fill)), resampled(padded(fill), 3), padded_twice()
+    for values in changed:
+        found = problems(save(tmp_path / "scan.nii", values), "ct")
+        assert not [line for severity, line in found if severity == "error"], found
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_a_crop_of_bone_is_not_refused(tmp_path, share) -> None:
+    ((severity, line),) = problems(save(tmp_path / "scan.nii", bone(share), np.int16), "ct")
+    assert severity == "warning" and "subtract" not in line and "crop of bone" in line
+
+
+def test_a_crop_of_liver_is_not_refused(tmp_path) -> None:
+    values = np.random.default_rng(0).integers(40, 66, SHAPE)
+    ((severity, line),) = problems(save(tmp_path / "scan.nii", values, np.int16), "ct")
+    assert severity == "warning" and "cropped" in line
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda v: -v, "negated"),
+        (lambda v: (v - v.mean()) / v.std() * 100, "none like air"),
+        (lambda v: np.clip((v + 160) / 400 * 255, 0, 255).round() - 128, "8 bits|above 100"),
+        (lambda v: v * 10, "below −1100"),
+    ],
+    ids=["negated", "z-score x 100", "8 bits - 128", "x 10"],
+)
+def test_values_that_show_no_air_of_a_ct_are_told(tmp_path, change, words) -> None:
+    values = ct()
+    values[25:28, 20:22, 4:6] = np.linspace(300, 1500, 12).reshape(3, 2, 2)  # bone
+    found = problems(save(tmp_path / "scan.nii", change(values)), "ct")
+    assert found and re.search(words, found[0][1])

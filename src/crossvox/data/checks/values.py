@@ -11,6 +11,11 @@ from crossvox.data.values import Values, measure_values
 
 MIN_FILL = 0.02
 """Share of a scan's voxels from which NaN at its border is taken for fill."""
+UNITS = "Hounsfield units, as air −1000 and water 0"
+AGAIN = (
+    "convert the DICOM series again with its rescale slope and intercept, or train with another "
+    "kind than ct"
+)
 
 
 def value_problems(file: NiftiFile, kind: str) -> list[Problem]:
@@ -47,36 +52,73 @@ def hounsfield_problems(values: Values) -> list[Problem]:
     """List why the intensities of a CT cannot be Hounsfield units, or may be none.
 
     Air is near −1000, fat near −100, water 0, soft tissue 20 to 80, bone above 200. A scan may be
-    clipped to a part of this.
+    clipped or cropped to a part of this. Values below −1100 are padding, so only the others are
+    judged. What a crop may hold is a warning.
     """
-    low, high, sample = values.low, values.high, values.sample
-    # The lowest value may be that of padding.
-    inner = sample[sample > low]
-    air = np.count_nonzero((inner > -1100) & (inner < -500)) / len(sample)
-    dense = np.count_nonzero(sample > 850) / len(sample)
-    beyond = np.count_nonzero((inner < -1100) | (inner > 3100)) / len(sample)
-    units = "Hounsfield units, as air −1000 and water 0"
-    span = f"CT values from {low:g} to {high:g}"
-    again = (
-        "convert the DICOM series again with its rescale slope and intercept, or train with "
-        "another kind than ct"
-    )
+    sample = values.sample
+    body = sample[sample > -1100]
+    if not body.size:
+        return [_not_hounsfield(values, "none above −1100", certain=True)]
+    low, high = float(body[0]), float(body[-1])
     if high - low < 30:
-        return [Problem.error(f"{span}, as if scaled", units, again)]
-    if (low, high) == (0, 255):
-        return [Problem.error(f"{span}, as in a picture of 8 bits", units, again)]
-    if beyond > 0.2:
-        found = f"{span}, {beyond:.0%} of them below −1100 or above 3100"
-        return [Problem.error(found, units, again)]
-    if air < 0.005 and dense > (0.05 if low >= 0 else 0.25):
-        found = f"{span}, {dense:.0%} of them above 850 and none like air"
-        fix = f"subtract 1024 if that was added (soft tissue near 1064), or {again}"
-        return [Problem.error(found, units, fix)]
+        is_scaled = low > -15 and high < 25
+        return [_not_hounsfield(values, "as if scaled", certain=is_scaled)]
+    if (values.low, values.high) in [(0, 255), (-128, 127)]:
+        return [_not_hounsfield(values, "as in a picture of 8 bits", certain=low == 0)]
+    if (share := float(np.mean(sample > 3100))) > 0.2:
+        return [_not_hounsfield(values, f"{share:.0%} of them above 3100", certain=True)]
+    if (share := float(np.mean(sample < -1100))) > 0.2 and not _is_spiky(sample[sample < -1100]):
+        has_tissue = _share(body, -200, 200) > 0.05
+        found = f"{share:.0%} of them below −1100"
+        return [_not_hounsfield(values, found, certain=not has_tissue)]
+    # The lowest value may be that of padding.
+    has_air = _share(body[body > low], -1100, -500) * len(body) / len(sample) >= 0.005
+    dense = float(np.mean(sample > 850))
+    if not has_air and dense > 0.05:
+        found = f"{dense:.0%} of them above 850 and none like air"
+        if _is_raised(body):
+            fix = "subtract 1024 if that was added (soft tissue near 1064)"
+            return [_not_hounsfield(values, found, certain=True, fix=f"{fix}, or {AGAIN}")]
+        fix = "nothing if the scan is a crop of bone or metal (air near 1000: it was negated)"
+        return [_not_hounsfield(values, found, fix=f"{fix}, else {AGAIN}")]
     if low >= 0 or high < 100:
-        found = f"{span}, {'none below 0 as fat and air' if low >= 0 else 'none above 100 as bone'}"
-        fix = f"nothing if the scan was clipped to these, else {again}"
-        return [Problem.warning(found, units, fix)]
+        found = "none below 0 as fat and air" if low >= 0 else "none above 100 as bone"
+        return [_not_hounsfield(values, found)]
+    if not has_air and not _is_clipped(body):
+        return [_not_hounsfield(values, "none like air")]
     return []
+
+
+def _not_hounsfield(values: Values, found: str, certain: bool = False, fix: str = "") -> Problem:
+    """Return the problem of a CT; an error only if its values are certainly no Hounsfield units."""
+    found = f"CT values from {values.low:g} to {values.high:g}, {found}"
+    if certain:
+        return Problem.error(found, UNITS, fix or AGAIN)
+    fix = fix or f"nothing if the scan was clipped or cropped to these, else {AGAIN}"
+    return Problem.warning(found, UNITS, fix)
+
+
+def _share(sample: np.ndarray, least: float, most: float) -> float:
+    return float(np.mean((sample > least) & (sample < most))) if sample.size else 0.0
+
+
+def _is_spiky(sample: np.ndarray) -> bool:
+    """Return whether most values lie in at most three narrow spikes, as padding does."""
+    numbers = np.unique(np.round(sample / 20), return_counts=True)[1]
+    return bool(np.sort(numbers)[-3:].sum() > 0.6 * len(sample)) and sample[0] > -4200
+
+
+def _is_raised(body: np.ndarray) -> bool:
+    """Return whether soft tissue lies near 1064 and air, if any, near 0; in bone neither does."""
+    dense, dark = body[body > 850], body[(body > -100) & (body < 120)]
+    has_air_at_0 = len(dark) < 0.01 * len(body) or _share(dark, -30, 40) > 0.7
+    return has_air_at_0 and _share(dense, 850, 1150) > 0.7
+
+
+def _is_clipped(body: np.ndarray) -> bool:
+    """Return whether the lowest value stands for all that was below it."""
+    near = np.count_nonzero(body < body[0] + 20)
+    return bool(np.count_nonzero(body == body[0]) > 0.5 * near)
 
 
 def _bad_problem(file: NiftiFile, bad: int) -> Problem:
