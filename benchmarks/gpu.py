@@ -1,13 +1,15 @@
 """Measure crossvox on a machine with a card; torch and NumPy are enough there.
 
     python benchmarks/gpu.py prepare --data heart=A.json --data abdomen=B.json --out carried
-    python benchmarks/gpu.py measure carried --out performance.json --steps 50 --minutes 20
+    python benchmarks/gpu.py measure carried --out performance.json --limit 8
     python benchmarks/gpu.py page performance.json --out docs/performance.md
 
-`prepare` runs where crossvox is installed and the scans are. `measure` runs where the card is, in
-one command: steps of each preset and method, the networks alone, other networks, the estimated
-memory, and trainings with scores. Everything found so far is written after each row. `--tiny` makes
-all networks and crops small, to try the commands on a CPU.
+`prepare` runs where crossvox is installed and the scans are. `measure` runs where the card is:
+steps of each preset and method, the networks alone, other networks, the estimated memory, and
+trainings with scores. The file is written after each row. A row that fails holds its error, and the
+others follow. With `--limit` the command ends between two rows, before a limit of the machine ends
+it; the same command goes on, until it says that nothing is left. `--tiny` makes all networks and
+crops small, to try the commands on a CPU.
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import platform
 import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +36,18 @@ from card.without import spare_packages
 
 spare_packages()
 
-from card import carried, page, scored, steps
+from card import carried, page, record, scored, steps
 from card.carried import Preset
+from card.record import Row
 
 from crossvox.config.registry import build_method
 from crossvox.methods import METHODS
 from crossvox.training.memory import Rows, estimate_step
 
+LARGE = 64e6
+"""Bytes above which a folder may be too large to be carried."""
+LESS = 4
+"""Scans that are then proposed."""
 TINY_CROP = (16, 16, 16)
 TINY: dict[str, dict[str, Any]] = {
     "unet": {"width": 4, "convs": (1,)},
@@ -56,39 +65,56 @@ def prepare(options: argparse.Namespace) -> None:
     pairs = [text.partition("=") for text in options.data]
     data = {name: Path(path) for name, _, path in pairs}
     changes = {"budget": {"patch": None, "patch_voxels": 1500, "levels": 3}} if options.tiny else {}
-    carried.prepare(options.out, data, options.preset, **changes)
+    size = carried.prepare(options.out, data, options.preset, options.scans, **changes)
+    print(f"{options.out}: {size / 1e6:.1f} MB")
+    if size > LARGE:
+        print(f"more than {LARGE / 1e6:.0f} MB: --scans {LESS} carries less", file=sys.stderr)
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Measure everything, and write it as JSON after each row."""
+    """Measure everything, or what the file lacks, and write it as JSON after each row."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    presets, sets = carried.read(options.carried)
-    found: dict[str, Any] = {
+    torch.backends.cudnn.benchmark = device.type == "cuda"  # as `train` does
+    about = {
         "machine": machine(device),
         "date": f"{datetime.now(timezone.utc):%Y-%m-%d}",
         "commit": commit(),
         "tiny": options.tiny,
         "count": options.steps,
-        **{part: [] for part in ("steps", "networks", "memory", "scored")},
     }
+    limit = 60 * options.limit
+    rows = [row for row in table(options, device) if row.part in options.only]
+    if any(row.seconds > limit for row in rows):
+        raise SystemExit(f"--minutes {options.minutes:g} do not fit into --limit {options.limit:g}")
+    left = record.Record(options.out, about).measure(rows, limit)
+    print(f"{left} rows are left: run the same command again" if left else "nothing is left")
 
-    def add(part: str, rows: Sequence[dict[str, Any]]) -> None:
-        found[part] += rows
-        options.out.write_text(json.dumps(found, indent=1), encoding="utf-8")
-        print(part, *(_short(row) for row in rows), flush=True)
 
-    for preset in presets.values():
-        for method in options.memory:
-            add("memory", [estimates(preset, method)])
-    if options.tiny:
-        presets, sets = ({n: tiny(p) for n, p in group.items()} for group in (presets, sets))
-    for preset in presets.values():
+def table(options: argparse.Namespace, device: torch.device) -> list[Row]:
+    """Return all rows that the options ask for."""
+    read, sets = carried.read(options.carried)
+    if unknown := set(options.preset or ()) - set(read):
+        known = ", ".join(read)
+        raise SystemExit(f"{options.carried} holds no preset {min(unknown)}; it has {known}")
+    presets = [preset for name, preset in read.items() if name in (options.preset or read)]
+    changed = tiny if options.tiny else lambda preset: preset
+    rows = [
+        Row("memory", (preset.name, method), partial(estimates, preset, method))
+        for preset in presets
+        for method in options.memory
+    ]
+    for preset in map(changed, presets):
         for method in options.method:
-            add("steps", [steps.measure(preset, method, options.steps, device)])
-        add("networks", steps.compare_networks(preset, options.steps, device))
-    for preset in sets.values():
-        seconds = 60 * options.minutes / len(sets)
-        add("scored", [scored.train_and_score(preset, "cmc", seconds, device)])
+            work = partial(steps.measure, preset, method, options.steps, device)
+            rows.append(Row("steps", (preset.name, method), work))
+        for network in steps.other_networks(preset):
+            work = partial(steps.time_network, preset, network, device)
+            rows.append(Row("networks", (preset.name, network), work))
+    seconds = 60 * options.minutes
+    for preset in map(changed, sets.values()):
+        work = partial(scored.train_and_score, preset, "cmc", seconds, device)
+        rows.append(Row("scored", (preset.name, "cmc"), work, seconds))
+    return rows
 
 
 def write_page(options: argparse.Namespace) -> None:
@@ -107,8 +133,8 @@ def estimates(preset: Preset, name: str) -> dict[str, Any]:
         found = estimate_step(method, rows, half=True, checkpoint=checkpoint)
         return found and found.card
 
-    row = {"preset": preset.name, "method": name, "patch": preset.task.patch}
-    return {**row, "plain": bytes_of(), "parts": bytes_of(2), "checkpoint": bytes_of(1, True)}
+    found = {"plain": bytes_of(), "parts": bytes_of(2), "checkpoint": bytes_of(1, True)}
+    return {"patch": preset.task.patch, **found}
 
 
 def tiny(preset: Preset) -> Preset:
@@ -154,7 +180,8 @@ def commit() -> str:
         return subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL).strip()
 
     try:
-        changed = " with uncommitted changes" if git("status", "--porcelain") else ""
+        status = git("status", "--porcelain", "--untracked-files=no")
+        changed = " with uncommitted changes" if status else ""
         return git("rev-parse", "--short", "HEAD") + changed
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
@@ -167,10 +194,6 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def _short(row: dict[str, Any]) -> str:
-    return " ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in list(row.values())[:5])
-
-
 def main(words: Sequence[str] | None = None) -> None:
     """Run one of the three commands."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -178,17 +201,21 @@ def main(words: Sequence[str] | None = None) -> None:
     first = commands.add_parser("prepare", help=prepare.__doc__)
     first.add_argument("--data", action="append", required=True, metavar="NAME=dataset.json")
     first.add_argument("--preset", nargs="+", default=carried.PRESETS)
+    first.add_argument("--scans", type=int, help="most of a modality in a split; all by default")
     first.add_argument("--out", type=Path, required=True, help="folder; new")
     first.set_defaults(run=prepare)
     second = commands.add_parser("measure", help=measure.__doc__)
     second.add_argument("carried", type=Path, help="folder from prepare")
     second.add_argument("--steps", type=int, default=50)
-    second.add_argument("--minutes", type=float, default=20.0, help="of all trainings together")
+    second.add_argument("--minutes", type=float, default=4.0, help="of each training")
+    second.add_argument("--limit", type=float, default=math.inf, help="minutes; stop between rows")
+    second.add_argument("--preset", nargs="+", help="all that are carried by default")
+    second.add_argument("--only", nargs="+", default=list(record.PARTS), choices=list(record.PARTS))
     second.add_argument("--method", nargs="+", default=list(METHODS), choices=list(METHODS))
     second.add_argument(
         "--memory", nargs="*", default=["sup", "cmc", "cmc+"], choices=list(METHODS)
     )
-    second.add_argument("--out", type=Path, required=True, help="JSON file")
+    second.add_argument("--out", type=Path, required=True, help="JSON file; gone on with if there")
     second.set_defaults(run=measure)
     third = commands.add_parser("page", help=write_page.__doc__)
     third.add_argument("measured", type=Path, help="JSON file from measure")

@@ -7,6 +7,8 @@ numpy alone.
 from __future__ import annotations
 
 import json
+import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,21 +26,26 @@ FILE = "carried.json"
 
 
 def prepare(
-    out: Path, data: Mapping[str, Path], presets: Sequence[str], **changes: dict[str, Any]
-) -> None:
-    """Write presets and sets into a new folder.
+    out: Path,
+    data: Mapping[str, Path],
+    presets: Sequence[str],
+    scans: int | None = None,
+    **changes: dict[str, Any],
+) -> int:
+    """Write presets and sets into a new folder; return its bytes.
 
     Args:
         out: the folder.
         data: name → dataset.json; crops are planned for the first one.
         presets: names of presets.
+        scans: most of each modality in each split, labelled ones first; None = all.
         changes: settings to put over every preset's.
     """
     from crossvox.config.run_config import RunConfig
     from crossvox.config.settings import Settings, parse_settings
     from crossvox.data.manifest import load_manifest
     from crossvox.data.prepare.store import Store
-    from crossvox.workflows.inputs import images_in_use
+    from crossvox.workflows.inputs import images_in_use, labels_in_use
     from crossvox.workflows.profile import planned_run
 
     def plan(preset: str, path: Path) -> Any:
@@ -53,19 +60,31 @@ def prepare(
         content["presets"][preset] = _described(run)
     for name, path in data.items():
         run, manifest = plan(TRAINED, path), load_manifest(path)
-        store = Store(out / "store" / name, run.preprocessing)
-        scans = []
-        for case, m in images_in_use(manifest):
-            file, label = out / f"{name}-{case.id}-{m}.npy", None
-            np.save(file, store.image(case, m).array[:])
-            if case.split == "val" or (case.id, m) in run.selection.labels:
-                label = file.with_suffix(".label.npy")
-                indices = store.label(case, m, manifest.labels, manifest.ignore).array[:]
-                np.save(label, indices.astype(np.int8))
-            names = {"image": file.name, "label": label and label.name}
-            scans.append({"modality": m, "split": case.split, **names})
-        content["sets"][name] = {**_described(run), "scans": scans}
+        labelled = labels_in_use(manifest, run.selection)
+        usable = [
+            (case, m)
+            for case, m in images_in_use(manifest)
+            if case.split == "train" or (case.id, m) in labelled
+        ]
+        usable.sort(key=lambda scan: (scan[0].id, scan[1]) not in labelled)
+        taken: Counter[tuple[str, str]] = Counter()
+        rows: list[dict[str, str]] = []
+        with tempfile.TemporaryDirectory() as folder:
+            store = Store(Path(folder), run.preprocessing)
+            for case, m in usable:
+                if taken[case.split, m] == scans:
+                    continue
+                taken[case.split, m] += 1
+                arrays = {"image": store.image(case, m).array[:]}
+                if (case.id, m) in labelled:
+                    label = store.label(case, m, manifest.labels, manifest.ignore)
+                    arrays["label"] = label.array[:].astype(np.int8)
+                file = out / f"{name}-{case.id}-{m}.npz"
+                np.savez_compressed(file, **arrays)
+                rows.append({"modality": m, "split": case.split, "file": file.name})
+        content["sets"][name] = {**_described(run), "scans": rows}
     (out / FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    return sum(file.stat().st_size for file in out.iterdir())
 
 
 def _described(run: Any) -> dict[str, Any]:
@@ -130,8 +149,8 @@ def read(folder: Path) -> tuple[dict[str, Preset], dict[str, Preset]]:
 
 
 def _scan(folder: Path, entry: dict[str, Any]) -> Scan:
-    label = entry["label"] and np.load(folder / entry["label"])
-    return Scan(entry["modality"], entry["split"], np.load(folder / entry["image"]), label)
+    with np.load(folder / entry["file"]) as arrays:
+        return Scan(entry["modality"], entry["split"], arrays["image"], arrays.get("label"))
 
 
 def _frozen(values: dict[str, Any]) -> dict[str, Any]:

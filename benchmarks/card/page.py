@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from card.record import PARTS
+
 HEAD = """\
 # Performance
 
@@ -25,11 +27,12 @@ On a machine with a card:
 
 ```
 python benchmarks/gpu.py prepare --data heart=HEART.json --data abdomen=ABDOMEN.json --out carried
-python benchmarks/gpu.py measure carried --out performance.json --steps 50 --minutes 20
+python benchmarks/gpu.py measure carried --out performance.json --limit 8
 ```
 
 The first command needs crossvox as installed, and the scans. Carry the repository and the folder
-`carried` to the card. The second command needs torch and NumPy only.
+`carried` to the card; `--scans 4` makes the folder smaller. The second command needs torch and
+NumPy only. It ends within 10 minutes; the same command goes on, until nothing is left.
 """
 
 STEPS = """\
@@ -38,7 +41,7 @@ STEPS = """\
 Crops of random numbers, all terms of the loss on.
 
 * *Floor* is the time of the networks alone, forward and backward without losses and optimiser, as
-  a share of the step.
+  a share of the step; the median of five passes.
 * *Waiting* is the share of the step in which the loop waits for crops.
 * *Busy* is the share of time in which the card computes, under the profiler.
 * *Syncs* counts how often the host waits for the card in a step.
@@ -66,9 +69,18 @@ are no results to quote: see [the results](results.md).
 """
 
 
+FAILED = """\
+## Failed
+
+These rows could not be measured.
+"""
+
+
 def page(found: Mapping[str, Any]) -> str:
     """Return the page in Markdown."""
     machine = found["machine"]
+    failed = [(part, row) for part in PARTS for row in found[part] if "error" in row]
+    found = {**found, **{p: [row for row in found[p] if "error" not in row] for p in PARTS}}
     parts = [HEAD, _provenance(found)] + ([] if machine["card"] else [NO_CARD])
     parts += [STEPS, _steps(found["steps"])]
     parts += [_tops(found["steps"])]
@@ -77,6 +89,8 @@ def page(found: Mapping[str, Any]) -> str:
     parts += [MEMORY, _memory(found["memory"])]
     if found["scored"]:
         parts += [SCORED, _scored(found["scored"])]
+    if failed:
+        parts += [FAILED, _failed(failed)]
     return "\n".join(parts)
 
 
@@ -181,6 +195,14 @@ def _scored(rows: Sequence[Mapping[str, Any]]) -> str:
         for row in rows
     ]
     return _table(head, table)
+
+
+def _failed(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    lines = [
+        f"* {part}, {', '.join(row[key] for key in PARTS[part])}: `{row['error']}`"
+        for part, row in rows
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -46,7 +46,7 @@ def train_and_score(
     crops = Crops(preset, method.needs, device)
     began, steps, losses = time.perf_counter(), 0, {}
     while (spent := time.perf_counter() - began) < seconds or steps < LEAST:
-        progress = min(spent / seconds, 1 - 1 / FINE)
+        progress = min(spent / seconds if seconds else 1.0, 1 - 1 / FINE)
         factor = lr_factor(settings["schedule"], int(progress * FINE), FINE, settings["warmup"])
         set_lr(optimizer, factor)
         with half(device):
@@ -62,8 +62,6 @@ def train_and_score(
     scores = score(method.eval(), preset.scans, task, device)
     means = {m: sum(found.values()) / len(found) for m, found in scores.items()}
     return {
-        "set": preset.name,
-        "method": name,
         "minutes": taken / 60,
         "steps": steps,
         "loss": float(losses["loss"].detach()),

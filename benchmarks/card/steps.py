@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import math
 import statistics
 import time
 import warnings
@@ -18,8 +20,10 @@ from torch.utils.data import Dataset
 
 from crossvox.batch import Batch, LabelledView, Task, View
 from crossvox.config.registry import build_method
+from crossvox.methods import METHODS
 from crossvox.methods.base import Method
 from crossvox.networks.universal.unet import UniversalUNetBackbone
+from crossvox.training.late import LateValues
 from crossvox.training.loader import batches, on_device
 from crossvox.training.memory import Rows, estimate_step
 from crossvox.training.optimizer import build_optimizer
@@ -27,6 +31,8 @@ from crossvox.training.optimizer import build_optimizer
 WARM_UP = 3
 PROFILED = 2
 """Steps that are run again under the profiler."""
+PASSES = 5
+"""Passes through networks of which the median is taken, after a first one."""
 LISTED = 10
 """Operations that are listed, the longest first."""
 MADE = 4
@@ -45,7 +51,8 @@ class RandomCrops(Dataset[Batch]):
 
 
 def measure(preset: Preset, name: str, steps: int, device: torch.device) -> dict[str, Any]:
-    """Train a method for some steps on random crops; return its row of the table."""
+    """Train a method for some steps on random crops, as `train` does; return its row."""
+    peak(device)  # of what was measured before
     method, sampling = build_method(preset.task, preset.settings(name)), preset.config["sampling"]
     rows = Rows(sampling["labelled"], sampling["unlabelled"])
     estimate = estimate_step(method, rows, half=device.type == "cuda")
@@ -54,7 +61,7 @@ def measure(preset: Preset, name: str, steps: int, device: torch.device) -> dict
     optimizer = build_optimizer(
         method.parameter_groups(), settings["optimizer"], settings["lr"], settings["weight_decay"]
     )
-    data = RandomCrops(preset.task, method.needs, rows.labelled, rows.unlabelled)
+    data = RandomCrops(preset.task, needs_of(preset, name), rows.labelled, rows.unlabelled)
     workers = preset.config["compute"]["workers"] if device.type == "cuda" else 0
     total = WARM_UP + steps + PROFILED
     made = batches(data, range(total), workers, pinned=device.type == "cuda")
@@ -62,13 +69,20 @@ def measure(preset: Preset, name: str, steps: int, device: torch.device) -> dict
         made, lambda batch: batch.map(lambda x: x.to(device, non_blocking=True)), device
     )
 
+    late: list[LateValues] = []
+
     def step(batch: Batch) -> None:
         with half(device):
             losses = method(batch, progress=1.0)
         losses["loss"].backward()
+        norm = nn.utils.clip_grad_norm_(method.parameters(), settings["clip"] or math.inf)
         optimizer.step()
         optimizer.zero_grad()
         method.after_step()
+        found = torch.stack([value.detach().float() for value in (*losses.values(), norm)])
+        for last in late:
+            last.read()
+        late[:] = [LateValues(found)]
 
     for _ in range(WARM_UP):
         step(next(feed))
@@ -77,8 +91,6 @@ def measure(preset: Preset, name: str, steps: int, device: torch.device) -> dict
     top, busy = _profiled(feed, step, device)
     feed.close()
     row = {
-        "preset": preset.name,
-        "method": name,
         "parameters": method.n_parameters,
         "steps/s": 1 / seconds,
         "waiting for crops": waited / seconds,
@@ -92,27 +104,32 @@ def measure(preset: Preset, name: str, steps: int, device: torch.device) -> dict
     return row
 
 
-def compare_networks(preset: Preset, steps: int, device: torch.device) -> list[dict[str, Any]]:
-    """Time other networks on as many crops, forward and backward."""
+AUTHORS = "the authors' network"
+DYNUNET = "MONAI's DynUNet, one network"
+
+
+def other_networks(preset: Preset) -> list[str]:
+    """Return the names of the networks that a preset's are compared with."""
+    backbone = preset.config["backbone"]["name"]
+    if backbone == "universal_unet" and len(preset.task.modalities) == 2:
+        return [AUTHORS]
+    return [DYNUNET] if backbone == "unet" and _has_monai() else []
+
+
+def time_network(preset: Preset, name: str, device: torch.device) -> dict[str, Any]:
+    """Time another network on as many crops, forward and backward."""
     task, sampling = preset.task, preset.config["sampling"]
     rows = sampling["labelled"] + sampling["unlabelled"]
     images = [torch.randn(rows, 1, *task.patch, device=device) for _ in task.modalities]
-    networks: dict[str, Callable[[], list[Tensor]]] = {}
-    if preset.config["backbone"]["name"] == "universal_unet" and len(images) == 2:
-        width = preset.config["backbone"]["width"]
-        backbone = UniversalUNetBackbone(task, width=width, norm="batch")
-        theirs = AuthorsNetwork(backbone, task.n_classes).to(device)
-        networks["the authors' network"] = lambda: theirs(*images)
-    if preset.config["backbone"]["name"] == "unet":
-        made = _dynunet(preset)
-        if made is not None:
-            made.to(device)
-            networks["MONAI's DynUNet, one network"] = lambda: [made(x) for x in images]
-    found = []
-    for name, network in networks.items():
-        seconds = _passes(network, steps, device)
-        found.append({"preset": preset.name, "network": name, "seconds": seconds})
-    return found
+    network = (_authors if name == AUTHORS else _dynunet)(preset).to(device)
+    if name == AUTHORS:
+        return {"seconds": _passes(lambda: list(network(*images)), device)}
+    return {"seconds": _passes(lambda: [network(x) for x in images], device)}
+
+
+def needs_of(preset: Preset, name: str) -> frozenset[str]:
+    """Return what a method needs in a batch, with the preset's options."""
+    return METHODS[name].needs_with(preset.settings(name).method)
 
 
 def half(device: torch.device) -> AbstractContextManager[Any]:
@@ -124,6 +141,7 @@ def peak(device: torch.device) -> int | None:
     """Return the most bytes on a card reserved since the last call; None on a CPU."""
     if device.type != "cuda":
         return None
+    gc.collect()
     most = torch.cuda.max_memory_reserved(device)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
@@ -193,13 +211,13 @@ def _alone(method: Method, batch: Batch, device: torch.device) -> float:
     images = [{m: view.images[m].to(device)} for m, view in batch.labelled.items()]
     if batch.unlabelled is not None:
         images.append({m: x.to(device) for m, x in batch.unlabelled.images.items()})
-    return _passes(lambda: [y for x in images for y in method.predict(x).values()], 2, device)
+    return _passes(lambda: [y for x in images for y in method.predict(x).values()], device)
 
 
-def _passes(network: Callable[[], list[Tensor]], steps: int, device: torch.device) -> float:
+def _passes(network: Callable[[], list[Tensor]], device: torch.device) -> float:
     """Return the median time of a forward and a backward pass."""
     seconds = []
-    for _ in range(max(2, min(steps, 10))):
+    for _ in range(1 + PASSES):
         wait_for(device)
         began = time.perf_counter()
         with half(device):
@@ -210,12 +228,25 @@ def _passes(network: Callable[[], list[Tensor]], steps: int, device: torch.devic
     return statistics.median(seconds[1:])
 
 
-def _dynunet(preset: Preset) -> nn.Module | None:
-    """Return MONAI's DynUNet of our U-Net's channels, strides and kernels; None without MONAI."""
+def _authors(preset: Preset) -> nn.Module:
+    """Return the authors' network of a preset's width."""
+    width = preset.config["backbone"]["width"]
+    backbone = UniversalUNetBackbone(preset.task, width=width, norm="batch")
+    return AuthorsNetwork(backbone, preset.task.n_classes)
+
+
+def _has_monai() -> bool:
     try:
-        from monai.networks.nets import DynUNet
+        import monai.networks.nets
     except ImportError:
-        return None
+        return False
+    return bool(monai.networks.nets.DynUNet)
+
+
+def _dynunet(preset: Preset) -> nn.Module:
+    """Return MONAI's DynUNet of our U-Net's channels, strides and kernels."""
+    from monai.networks.nets import DynUNet
+
     task, options = preset.task, preset.config["backbone"]
     channels = [
         min(options["width"] * 2**i, options["max_width"]) for i in range(len(task.strides))
@@ -225,16 +256,19 @@ def _dynunet(preset: Preset) -> nn.Module | None:
 
 def _batch(task: Task, needs: frozenset[str], labelled: int, unlabelled: int) -> Batch:
     views = {}
+    companions = "companion" in needs and task.paired
     for m in task.modalities:
-        view = _view(
-            task, labelled, task.modalities if "companion" in needs and task.paired else (m,)
-        )
+        shown = task.modalities if companions or "stranger" in needs else (m,)
+        view = _view(task, labelled, shown, {m} if not companions else set(shown))
         label = torch.randint(0, task.n_classes, (labelled, *task.patch))
-        views[m] = LabelledView(view.images, view.same_subject, label)
-    pool = _view(task, unlabelled, task.modalities) if "unlabelled" in needs else None
+        views[m] = LabelledView(view.images, view.same_subject, label, strangers=view.strangers)
+    everyone = set(task.modalities)
+    pool = _view(task, unlabelled, task.modalities, everyone) if "unlabelled" in needs else None
     return Batch(0, views, pool, ("random numbers",))
 
 
-def _view(task: Task, n: int, modalities: tuple[str, ...]) -> View:
+def _view(task: Task, n: int, modalities: tuple[str, ...], own: set[str]) -> View:
+    """Return a view in which the modalities in `own` show the anchor's subject."""
     images = {m: torch.randn(n, 1, *task.patch) for m in modalities}
-    return View(images, {m: (True,) * n for m in modalities})
+    same, strangers = ({m: ((m in own) == o,) * n for m in modalities} for o in (True, False))
+    return View(images, same, strangers=strangers)

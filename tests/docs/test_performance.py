@@ -56,9 +56,18 @@ def measured(command, unpaired_files, tmp_path_factory):
     carried, out = folder / "carried", folder / "performance.json"
     data = ("--data", f"balls={unpaired_files.path}", "--preset", "gpu", "paper-unet")
     command("prepare", *data, "--out", carried, "--tiny")
-    short = ("--steps", 2, "--minutes", 0.01, "--method", "cmc", "--memory", "sup")
+    short = ("--steps", 2, "--minutes", 0, "--method", "cmc", "--memory", "sup")
     run_bare("measure", carried, "--out", out, *short, "--tiny")
     return out
+
+
+@pytest.fixture
+def record(command):
+    """The module that keeps the rows."""
+    return importlib.import_module("card.record")
+
+
+ABOUT = {"machine": {"card": None, "versions": {}}, "commit": "1a", "tiny": True, "count": 2}
 
 
 def test_every_preset_and_method_has_its_row(measured):
@@ -85,12 +94,95 @@ def test_the_page_is_made_of_what_was_measured(command, measured, tmp_path):
     found = json.loads(measured.read_text(encoding="utf-8"))
     found["machine"]["card"] = "A card, 24 GB"
     found["steps"][0] |= {"peak": 2.1e9, "estimate": 2.3e9, "host syncs": 3, "busy": 0.5}
+    found["steps"].append({"preset": "paper-sam", "method": "cmc", "error": "Error: too large"})
     other = tmp_path / "card.json"
     other.write_text(json.dumps(found), encoding="utf-8")
     command("page", other, "--out", out)
     text = out.read_text(encoding="utf-8")
     assert "No card" not in text and "Measured on A card, 24 GB" in text
     assert "| 50 % | 3 | 2.1 GB | 2.3 GB |" in text
+    assert "* steps, paper-sam, cmc: `Error: too large`" in text
+
+
+def test_a_row_that_fails_leaves_the_others_and_is_tried_again_last(record, tmp_path):
+    file, done = tmp_path / "found.json", []
+
+    def work(name, broken=False):
+        done.append(name)
+        if broken:
+            raise RuntimeError("out of memory\nmore")
+        return {"seconds": 1.0}
+
+    def rows(broken):
+        return [
+            record.Row("networks", ("gpu", "one"), lambda: work("one", broken)),
+            record.Row("networks", ("gpu", "two"), lambda: work("two")),
+        ]
+
+    assert record.Record(file, ABOUT).measure(rows(broken=True), 60) == 0
+    found = json.loads(file.read_text(encoding="utf-8"))["networks"]
+    assert [row.get("error") for row in found] == ["RuntimeError: out of memory", None]
+    more = [*rows(broken=False), record.Row("memory", ("gpu", "sup"), lambda: work("new"))]
+    assert record.Record(file, ABOUT).measure(more, 60) == 0
+    assert done == ["one", "two", "new", "one"]
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert not [row for part in record.PARTS for row in found[part] if "error" in row]
+
+
+def test_no_row_begins_that_the_limit_would_cut(record, tmp_path):
+    rows = [
+        record.Row("scored", ("a", "cmc"), lambda: {"steps": 1}),
+        record.Row("scored", ("b", "cmc"), lambda: {"steps": 1}, seconds=100),
+        record.Row("scored", ("c", "cmc"), lambda: {"steps": 1}),
+    ]
+    made = record.Record(tmp_path / "found.json", ABOUT)
+    assert made.measure(rows, 50) == 2
+    assert [row["set"] for row in made.found["scored"]] == ["a"]
+
+
+def test_rows_of_other_settings_are_not_mixed(record, tmp_path):
+    file = tmp_path / "found.json"
+    record.Record(file, ABOUT).measure([record.Row("memory", ("gpu", "sup"), dict)], 60)
+    with pytest.raises(SystemExit, match="steps 2, but now it is 50"):
+        record.Record(file, ABOUT | {"count": 50})
+    record.Record(file, ABOUT | {"commit": "1a with uncommitted changes"})
+
+
+def test_a_finished_file_is_left_as_it_is(command, measured, capsys):
+    before = measured.read_bytes()
+    words = ("--steps", 2, "--minutes", 0, "--method", "cmc", "--tiny", "--preset", "gpu")
+    command("measure", measured.parent / "carried", "--out", measured, *words, "--only", "steps")
+    assert "nothing is left" in capsys.readouterr().out
+    assert measured.read_bytes() == before
+    with pytest.raises(SystemExit, match="holds no preset big; it has gpu"):
+        command("measure", measured.parent / "carried", "--out", measured, "--preset", "big")
+
+
+def test_only_arrays_are_carried_as_many_as_asked_for(command, unpaired_files, tmp_path, capsys):
+    out = tmp_path / "carried"
+    data = ("--data", f"balls={unpaired_files.path}", "--preset", "gpu")
+    command("prepare", *data, "--out", out, "--tiny", "--scans", 1)
+    files = sorted(file.suffix for file in out.iterdir())
+    assert files == [".json", *[".npz"] * 4]
+    (_, sets) = importlib.import_module("card.carried").read(out)
+    scans = sets["balls"].scans
+    assert {(s.modality, s.split) for s in scans} == {
+        (m, split) for m in ("ct", "mr") for split in ("train", "val")
+    }
+    assert all(scan.label is not None for scan in scans)
+    assert "MB" in capsys.readouterr().out
+
+
+def test_a_method_that_asks_for_strangers_gets_them(command, measured):
+    carried, steps = map(importlib.import_module, ("card.carried", "card.steps"))
+    preset = carried.read(measured.parent / "carried")[0]["gpu"]
+    preset.config["method"] = {"name": "cmc", "fuse_strangers": True}
+    task = preset.task
+    batch = steps.RandomCrops(task, steps.needs_of(preset, "cmc"), 1, 1)[0]
+    for m, view in batch.labelled.items():
+        other = next(x for x in task.modalities if x != m)
+        assert view.strangers == {m: (False,), other: (True,)}
+        assert view.same_subject == {m: (True,), other: (False,)}
 
 
 def test_the_page_in_the_documents_is_that_of_its_measurements(command, tmp_path):

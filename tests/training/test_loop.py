@@ -13,10 +13,10 @@ from lightning_fabric import Fabric
 from crossvox.errors import CrossvoxError, DataError, UsageError
 from crossvox.training import checkpoint, reports
 from crossvox.training.compute import Compute, launch_fabric
+from crossvox.training.late import LateValues
 from crossvox.training.loop import Fit, StoppedError, fit
 from crossvox.training.random_state import seed_all
 from crossvox.training.record import RunRecord
-from crossvox.training.reports import LateValues
 from fixtures.processes.training import ToyData, ToyMethod, numbers
 
 SETTINGS = Fit(steps=12, lr=0.01, save_every=4, validations=3)

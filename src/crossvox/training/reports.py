@@ -14,6 +14,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from crossvox.errors import CrossvoxError
+from crossvox.training.late import LateValues
 from crossvox.training.progress import Progress
 from crossvox.training.record import RunRecord
 
@@ -38,25 +39,6 @@ class StepReport:
     lr: float
     stop: bool
     times: dict[str, float] | None = None
-
-
-class LateValues:
-    """A vector on its way from a device to the host; only `read` waits for it."""
-
-    def __init__(self, values: Tensor) -> None:
-        self._host = values
-        self._arrival: torch.cuda.Event | None = None
-        if values.device.type == "cuda":
-            self._host = torch.empty_like(values, device="cpu", pin_memory=True)
-            self._host.copy_(values, non_blocking=True)
-            self._arrival = torch.cuda.Event()
-            self._arrival.record()
-
-    def read(self) -> list[float]:
-        """Return the values, once the device has computed them."""
-        if self._arrival is not None:
-            self._arrival.synchronize()
-        return self._host.tolist()
 
 
 class StepReports:
