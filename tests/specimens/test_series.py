@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,106 @@ def test_one_number_is_expected_where_one_is_used(files, tag) -> None:
     assert np.array_equal(read(files[0].parent), values())
     change(files[1], **{tag: [1, 2]})
     assert f"{files[1].name}: its {tag} is not one finite number" in reason(files[0].parent)
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR", "PT"])
+@pytest.mark.parametrize("taken", [["RescaleSlope", "RescaleIntercept"], ["RescaleIntercept"]])
+def test_slices_that_lack_the_rescaling_of_others_are_refused(files, modality, taken) -> None:
+    for file in files:
+        change(file, Modality=modality)
+    change(files[3], **dict.fromkeys(taken))
+    text = reason(files[0].parent)
+    assert "1 of 6 slices have no RescaleIntercept" in text and files[3].name in text
+    assert "others have -1024" in text
+
+
+def test_slices_without_rescaling_are_read_if_others_need_none(files) -> None:
+    for k, file in enumerate(files):
+        stored(file, values()[:, :, k], signed=True, RescaleIntercept=0)
+    change(files[2], RescaleSlope=None, RescaleIntercept=None)
+    assert np.array_equal(read(files[0].parent), values())
+
+
+def test_slopes_of_a_ct_that_differ_are_refused_and_those_of_others_used(files) -> None:
+    for file in files[1:3]:
+        change(file, RescaleSlope=10)
+    text = reason(files[0].parent)
+    assert "2 of 6 slices of a CT have RescaleSlope 10" in text and files[1].name in text
+    for file in files:
+        change(file, Modality="PT", RescaleIntercept=0)
+    found = read(files[0].parent)
+    assert np.array_equal(found[:, :, 1], 10.0 * (values()[:, :, 1] + 1024))
+    assert np.array_equal(found[:, :, 0], values()[:, :, 0] + 1024)
+
+
+def test_intercepts_of_a_ct_that_differ_are_told(files) -> None:
+    change(files[3], RescaleIntercept=0)
+    (note,) = InputScan.from_path(files[0].parent).notes
+    assert "RescaleIntercept -1024, 0" in note
+
+
+@pytest.mark.parametrize("tag", ["SpacingBetweenSlices", "SliceThickness"])
+def test_every_second_slice_is_missed(files, tag) -> None:
+    for file in files:
+        change(file, SliceThickness=None)
+        change(file, **{tag: 2.5})
+    assert InputScan.from_path(files[0].parent).notes == ()
+    for file in files[1::2]:
+        file.unlink()
+    numbers, step = InputScan.from_path(files[0].parent).notes
+    assert "runs from 1 to 5 in 3 slices, so 2 between them are not there" in numbers
+    assert f"slices lie 5 mm apart, but {tag} is 2.5 mm" in step
+
+
+def test_first_slices_are_missed_by_their_numbers(files) -> None:
+    for file in files[:2]:
+        file.unlink()
+    (note,) = InputScan.from_path(files[0].parent).notes
+    assert "InstanceNumber runs from 3 to 6 in 4 slices, so 2 before them are not there" in note
+
+
+def test_a_gap_in_the_numbers_is_told_and_a_zero_is_none(files) -> None:
+    for k, file in enumerate(files):
+        change(file, InstanceNumber=k)
+    assert InputScan.from_path(files[0].parent).notes == ()
+    change(files[5], InstanceNumber=9)
+    (note,) = InputScan.from_path(files[0].parent).notes
+    assert "from 0 to 9 in 6 slices, so 4 between them are not there" in note
+
+
+def test_slices_that_hold_nothing_are_told(files) -> None:
+    for file in files[4:]:
+        stored(file, np.zeros((9, 7), np.int16), signed=True)
+    (note,) = InputScan.from_path(files[0].parent).notes
+    assert "2 of 6 slices hold one value only" in note and files[5].name in note
+
+
+def scramble(files: list[Path], ending: str = "") -> list[Path]:
+    """Name files as hashes, as some archives do."""
+    names = ("a9f3c", "be", "c0ffee", "d1f", "e77a0b", "f00d1")
+    return [
+        file.rename(file.with_name(name + ending)) for file, name in zip(files, names, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(("content", "why"), [(b"", "empty"), (bytes(900), "filled with zeros")])
+def test_files_of_any_name_that_hold_nothing_are_damaged(files, content, why) -> None:
+    files = scramble(files)
+    for file in files[4:]:
+        file.write_bytes(content)
+    text = reason(files[0].parent)
+    assert f"2 of 6 files are {why}" in text and "e77a0b" in text
+
+
+def test_packed_files_are_told(files) -> None:
+    files = scramble(files, ".dcm")
+    for file in files[4:]:
+        file.with_name(file.name + ".gz").write_bytes(gzip.compress(file.read_bytes()))
+        file.unlink()
+    assert "2 of 6 files are packed and must be unpacked first" in reason(files[0].parent)
+    for file in files[:4]:
+        file.unlink()
+    assert "no DICOM image in it; 2 packed and must be unpacked" in reason(files[0].parent)
 
 
 def test_series_of_one_slice_are_told_to_be_one_stack(files) -> None:

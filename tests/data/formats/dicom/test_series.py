@@ -84,7 +84,7 @@ def test_dicom_and_nifti_of_one_scan_are_the_same(tmp_path, turn, slope, interce
 def test_slices_scaled_one_by_one_as_in_pet(tmp_path: Path) -> None:
     write_series(tmp_path, values(), affine(AXIAL), intercept=0.0)
     for k, file in enumerate(in_order(tmp_path)):
-        change(file, RescaleSlope=str(k + 1))
+        change(file, RescaleSlope=str(k + 1), Modality="PT")
     np.testing.assert_array_equal(read(tmp_path).data, values() * (np.arange(SHAPE[2]) + 1))
 
 
@@ -95,9 +95,10 @@ def test_files_are_listed_in_the_order_of_the_slices(folder: Path) -> None:
 def test_other_files_and_folders_below_do_not_disturb(folder: Path) -> None:
     (folder / "DICOMDIR").write_bytes(b"no dicom")
     (folder / "readme.txt").write_text("hello")
-    (folder / "empty").write_bytes(b"")
     (folder / "sub").mkdir()
     shutil.move(in_order_first(folder), folder / "sub" / "a.dcm")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "empty").write_bytes(b"")
     report = plain("SR", "1.9")
     report.save_as(folder / "report.dcm", enforce_file_format=True)
     np.testing.assert_array_equal(read(folder).data, values())

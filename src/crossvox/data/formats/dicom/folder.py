@@ -30,8 +30,12 @@ NON_SCANS = {
 
 SUFFIXES = {".dcm", ".dicom", ".ima"}
 """Endings of files that can be nothing but DICOM."""
+PACKED = {".gz", ".bz2", ".xz", ".zst", ".zip"}
+"""Endings of files that must be unpacked before they can be read."""
 FIRST_TAGS = (b"\x02\x00", b"\x08\x00")
 """What a file without DICOM's preamble begins with: the group of its first attribute."""
+NOTHING = ("empty", "filled with zeros")
+"""What is wrong with files that nothing was written into."""
 
 
 @dataclass
@@ -53,7 +57,8 @@ def look_into(folder: Path, tags: Sequence[str]) -> Contents:
     """Sort the files below a folder; hidden ones are not looked at.
 
     A file that cannot be read counts as damaged if it is named as an image beside it or as only
-    DICOM is, since its slice would otherwise be missed without a word.
+    DICOM is, since its slice would otherwise be missed without a word. So does one beside images
+    that holds nothing, or that begins as DICOM does.
 
     Args:
         folder: with DICOM files, also in folders below it.
@@ -73,8 +78,13 @@ def look_into(folder: Path, tags: Sequence[str]) -> Contents:
         except Exception as error:  # pydicom raises many kinds on bytes that are no DICOM
             unreadable[file] = _reason(file, error)
     shapes = Counter(_shape(file) for file in found.images)
+    places = {file.parent for file in found.images}
     for file, reason in unreadable.items():
-        if shapes[_shape(file)] > 1 or file.suffix.lower() in SUFFIXES:
+        whole = file.with_suffix("") if file.suffix.lower() in PACKED else file
+        is_named = shapes[_shape(whole)] > 1 or whole.suffix.lower() in SUFFIXES
+        if is_named and whole != file:
+            found.damaged[file] = "packed and must be unpacked first"
+        elif is_named or (file.parent in places and (reason in NOTHING or _begins_as_dicom(file))):
             found.damaged[file] = reason
         else:
             found.others["no DICOM"].append(file)
@@ -95,8 +105,7 @@ def read_dicom(file: Path, **options: Any) -> Any:
         pydicom.errors.InvalidDicomError: it is no DICOM.
     """
     pydicom = pydicom_module()
-    with open(file, "rb") as opened:
-        start = opened.read(132)
+    start = _start(file)
     bare = start[128:] != b"DICM" and start[:2] in FIRST_TAGS
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -149,9 +158,25 @@ def _sort(found: Contents, file: Path, header: Any) -> None:
 
 def _reason(file: Path, error: Exception) -> str:
     try:
-        return "empty" if file.stat().st_size == 0 else "unreadable"
+        start = _start(file)
     except OSError:
         return str(error)
+    if not start:
+        return NOTHING[0]
+    return "unreadable" if any(start) else NOTHING[1]
+
+
+def _begins_as_dicom(file: Path) -> bool:
+    try:
+        return _start(file)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _start(file: Path) -> bytes:
+    """Return DICOM's preamble, or as much as there is of it."""
+    with open(file, "rb") as opened:
+        return opened.read(132)
 
 
 def _shape(file: Path) -> tuple[Path, str]:

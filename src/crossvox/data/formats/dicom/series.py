@@ -19,6 +19,7 @@ import numpy as np
 from crossvox.data.formats.dicom.folder import Contents, look_into, named, read_dicom
 from crossvox.data.formats.dicom.pixels import MAX_NUMBER, read_pixels
 from crossvox.data.formats.dicom.slices import Slice, stack_grid
+from crossvox.data.formats.dicom.whole import WHOLE_TAGS, doubt_whole, refuse_mixed_rescale
 from crossvox.data.geometry import Grid
 from crossvox.errors import DataError, UsageError
 
@@ -40,10 +41,6 @@ They are shown, so none is a date, a time, a UID or free text.
 """
 
 
-COUNTS = ("ImagesInAcquisition", "NumberOfSlices")
-"""Attributes that may tell how many slices there should be."""
-
-
 @dataclass(frozen=True)
 class Series:
     """One DICOM series in a folder.
@@ -56,6 +53,7 @@ class Series:
         folder: that was looked into.
         damaged: files beside them that look like DICOM → what is wrong with each.
         left_out: what the other files in the folder are, on one line; empty if there are none.
+        in_part: whether some of its slices were chosen.
     """
 
     uid: str
@@ -65,6 +63,7 @@ class Series:
     folder: Path = Path()
     damaged: Mapping[Path, str] = field(default_factory=dict)
     left_out: str = ""
+    in_part: bool = False
 
     def __str__(self) -> str:
         return f"{self.uid}  {self.modality}  {len(self.files)} slices  {self.description}".rstrip()
@@ -159,7 +158,7 @@ def choose_slices(series: Series, tag: str, value: str) -> Series:
         raise UsageError(
             f"{series.folder}: no slice with {tag} {value}; there is {_counted(tag, groups)}"
         )
-    return replace(series, files=tuple(groups[value]))
+    return replace(series, files=tuple(groups[value]), in_part=True)
 
 
 def read_series(series: Series) -> Stack:
@@ -186,14 +185,18 @@ def read_series(series: Series) -> Stack:
         order, grid = stack_grid(_slices(headers, series), series.folder)
     except DataError as error:
         raise DataError(f"{error}{_ways_apart(series, headers)}") from None
+    refuse_mixed_rescale(series.files, headers, series.modality)
     # A slice that is smaller than its header says is refused before memory is taken for all.
     read_pixels(series.files[order[0]])
     data = np.empty(grid.shape, dtype=np.float32, order="F")  # as NIfTI files have it
     padding: dict[int, np.ndarray] = {}
+    blank: list[Path] = []
     lowest = np.inf
     for k, number in enumerate(order):
         values, padded = read_pixels(series.files[number])
         data[:, :, k] = values.T
+        if values.min() == values.max():
+            blank.append(series.files[number])
         if padded is not None:
             padding[k] = padded.T
             values = values[~padded]
@@ -201,7 +204,14 @@ def read_series(series: Series) -> Stack:
     for k, padded in padding.items():
         data[padded, k] = lowest  # as little as there is anywhere: no tissue
     files = tuple(series.files[number] for number in order)
-    return Stack(data, grid, files, tuple(_doubts(files, [headers[k] for k in order])))
+    doubts = [*_turns(files, [headers[k] for k in order])]
+    doubts += doubt_whole(headers, series.modality, float(grid.spacing[2]), in_part=series.in_part)
+    if 0 < len(blank) < len(files):
+        doubts.append(
+            f"{len(blank)} of {len(files)} slices hold one value only ({named(blank)}), as after "
+            "an interrupted copy; look at them, and export the series again if they are not blank"
+        )
+    return Stack(data, grid, files, tuple(doubts))
 
 
 def _torn(series: Sequence[Series], folder: Path) -> str:
@@ -242,8 +252,8 @@ def _ways_apart(series: Series, headers: Sequence[Any]) -> str:
     return ""
 
 
-def _doubts(files: Sequence[Path], headers: Sequence[Any]) -> Iterator[str]:
-    """Describe volumes whose slices may take turns, and slices that may be missing at the ends.
+def _turns(files: Sequence[Path], headers: Sequence[Any]) -> Iterator[str]:
+    """Describe volumes whose slices may take turns.
 
     Args:
         files: in the order of the slices.
@@ -256,10 +266,6 @@ def _doubts(files: Sequence[Path], headers: Sequence[Any]) -> Iterator[str]:
         if 1 < len(groups) <= len(files) / 2 and turns >= len(files) / 2:
             yield f"slices of {_counted(tag, groups)} take turns; if these are volumes, name one"
             break
-    for tag in COUNTS:
-        counts = {str(header.get(tag) or 0) for header in headers}
-        if len(counts) == 1 and (count := counts.pop()).isdecimal() and int(count) > len(files):
-            yield f"{tag} is {count}, but there are {len(files)} slices; some may be missing"
 
 
 def _grouped(files: Sequence[Path], headers: Sequence[Any], tag: str) -> dict[str, list[Path]]:
@@ -291,7 +297,7 @@ def _held(found: Contents) -> str:
 
 def _header(file: Path) -> Any:
     try:
-        tags = [*HEADER_TAGS, *VOLUME_TAGS, *COUNTS]
+        tags = [*HEADER_TAGS, *VOLUME_TAGS, *WHOLE_TAGS]
         return read_dicom(file, stop_before_pixels=True, specific_tags=tags)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{file}: unreadable ({error}); export the series again") from error
