@@ -74,7 +74,7 @@ def test_a_scan_of_another_size_is_refused(run, mr, tmp_path, capsys) -> None:
     image = placed(mr.get_fdata(), affine, affine, 1)
     assert "a field of view of 1.3 mm" in refused(run, image, tmp_path, capsys)
     affine = np.diag([0.15, 0.15, 0.15, 1]) @ mr.affine
-    with pytest.raises(DataError, match="times off the training scans'"):
+    with pytest.raises(DataError, match="times smaller than the training scans"):
         Predictor(run).predict({"mr": (mr.get_fdata(), affine)})
 
 

@@ -308,7 +308,7 @@ def test_a_sheared_affine(data: Manifest) -> None:
 
 def test_rounded_cosines_pass(data: Manifest) -> None:
     turn = nib.eulerangles.euler2mat(0.4, -0.3, 0.9)
-    affine = nib.affines.from_matvec(np.round(turn, 4) * [1.5, 1.5, 8], [-100.5, 20, 33])
+    affine = nib.affines.from_matvec(np.round(turn, 4) * [1.5, 1.5, 2.5], [-100.5, 20, 33])
     write_nifti(image_of(data), scan(0), affine)
     write_nifti(label_of(data), label(1, 4), affine)
     assert check(data) == []

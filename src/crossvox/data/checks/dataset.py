@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from crossvox.data.checks.duplicates import FileUse, repeated_paths, repeated_scans, voxel_digest
-from crossvox.data.checks.extent import Sizes
+from crossvox.data.checks.extent import Sizes, compare_extents
 from crossvox.data.checks.scans import (
     count_labels,
     label_problems,
@@ -17,6 +17,7 @@ from crossvox.data.checks.scans import (
     scan_problems,
 )
 from crossvox.data.formats.nifti import Form, NiftiFile, NiftiHeader, Volume, as_nifti, read_nifti
+from crossvox.data.geometry import Grid
 from crossvox.data.manifest import SPLITS, Case, Manifest, load_valid_cases
 from crossvox.data.problems import Problem, has_errors
 
@@ -53,6 +54,7 @@ def check(
     run = _DatasetCheck(manifest, skip, read_label, seen=seen or {}, header=header)
     run.check_cases(labels, splits)
     run.check_duplicates()
+    run.check_extents()
     run.check_absent_classes()
     return run.problems
 
@@ -80,6 +82,7 @@ def check_manifest(path: Path, root: Path | None = None) -> tuple[Manifest | Non
     run = _DatasetCheck(manifest)
     run.check_cases()
     run.check_duplicates()
+    run.check_extents()
     return manifest, problems + run.problems
 
 
@@ -124,6 +127,7 @@ class _DatasetCheck:
         problems: those found so far.
         images: the images named so far.
         labels: the label maps named so far.
+        grids: the sound images read so far, and where they lie.
         present: modality → classes that its train labels show.
         all_counted: every train label could be read.
     """
@@ -138,6 +142,7 @@ class _DatasetCheck:
     problems: list[Problem] = field(default_factory=list)
     images: list[FileUse] = field(default_factory=list)
     labels: list[FileUse] = field(default_factory=list)
+    grids: list[tuple[FileUse, Grid]] = field(default_factory=list)
     present: dict[str, set[str]] = field(default_factory=dict)
     all_counted: bool = True
 
@@ -174,8 +179,9 @@ class _DatasetCheck:
             header = file.header
             kinds = self.manifest.modalities if self.manifest else self.kinds
             problems = scan_problems(file, kinds.get(modality, ""), self.seen.get(modality))
-            if not has_errors(problems):
+            if file.header is not None and not has_errors(problems):
                 use = replace(use, digest=voxel_digest(file))
+                self.grids.append((use, file.header.grid))
             self._add(use, problems)
         elif has_label:
             file = read_nifti(path, voxels=False)
@@ -212,6 +218,14 @@ class _DatasetCheck:
             self._add(use, [problem])
         for use, problem in repeated_scans(self.images):
             self._add(use, [problem])
+
+    def check_extents(self) -> None:
+        """Add scans whose size is far from that of the others, unless a run's sizes are known."""
+        for modality in {use.modality: None for use, _ in self.grids if not self.seen}:
+            own = [(use, grid) for use, grid in self.grids if use.modality == modality]
+            problems = compare_extents([grid for _, grid in own])
+            for (use, _), problem in zip(own, problems, strict=True):
+                self._add(use, [] if problem is None else [problem])
 
     def check_absent_classes(self) -> None:
         """Add classes that training could not learn from the labels it uses."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crossvox.data.checks.extent import Sizes
+from crossvox.data.checks.extent import Sizes, along
 from crossvox.data.formats.nifti import read_header
-from crossvox.data.geometry import Grid, dataset_frame, signed_permutation
+from crossvox.data.geometry import Grid, dataset_frame
 from crossvox.data.manifest import Manifest
 from crossvox.errors import UsageError
 
@@ -60,16 +60,15 @@ def fingerprint(manifest: Manifest) -> Fingerprint:
     def median(values: list[np.ndarray]) -> np.ndarray:
         return np.median(values, axis=0)
 
-    def along_frame(grid: Grid, values: np.ndarray) -> np.ndarray:
-        return np.abs(signed_permutation(grid.directions, frame)).T @ values
-
     return Fingerprint(
         frame=frame,
         counts={m: len(found) for m, found in grids.items()},
         spacing={
-            m: median([along_frame(g, g.spacing) for g in found]) for m, found in grids.items()
+            m: median([along(frame, g, g.spacing) for g in found]) for m, found in grids.items()
         },
-        extent={m: median([along_frame(g, g.extent) for g in found]) for m, found in grids.items()},
-        sizes={m: Sizes.of(found) for m, found in grids.items()},
+        extent={
+            m: median([along(frame, g, g.extent) for g in found]) for m, found in grids.items()
+        },
+        sizes={m: Sizes.of(found, frame) for m, found in grids.items()},
         paired=any(len(case.images) > 1 for case in cases),
     )
