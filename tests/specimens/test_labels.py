@@ -160,3 +160,10 @@ def test_labels_that_were_interpolated_are_refused(tmp_path, kind) -> None:
         values = np.random.default_rng(0).random(SHAPE).astype(np.float32)
     found = problems(tmp_path, label_image(values))
     assert any(p.severity == "error" and "nearest neighbour" in p.fix for p in found)
+
+
+@pytest.mark.parametrize("factor", [1 / 255, 0.5])
+def test_labels_that_were_scaled_are_divided_as_proposed(tmp_path, factor) -> None:
+    found = problems(tmp_path, label_image((truth() * factor).astype(np.float32)))
+    fix = next(problem.fix for problem in found if "fractional" in problem.found)
+    assert f"divide them by {factor:.4g}" in fix and "nearest" not in fix

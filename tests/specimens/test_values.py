@@ -292,3 +292,23 @@ def test_values_that_show_no_air_of_a_ct_are_told(tmp_path, change, words) -> No
     values[25:28, 20:22, 4:6] = np.linspace(300, 1500, 12).reshape(3, 2, 2)  # bone
     found = problems(save(tmp_path / "scan.nii", change(values)), "ct")
     assert found and re.search(words, found[0][1])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda data, affine: (data * 1j, affine), "complex"),
+        (lambda data, affine: (data * 1e300, affine), "too large"),
+        (lambda data, affine: (data, affine + np.eye(4)[[3, 0, 1, 2]].T), "last row"),
+    ],
+)
+def test_arrays_that_are_no_scan_are_refused(change, words) -> None:
+    with pytest.raises(DataError, match=words):
+        as_volume(change(mr(), AFFINE))
+
+
+def test_masked_voxels_are_no_data() -> None:
+    mask = corner(np.zeros(SHAPE), 1) > 0
+    masked = np.ma.MaskedArray(corner(mr(), 5000), mask)
+    expected = np.where(mask, mr()[~mask].min(), mr())
+    assert np.array_equal(as_volume((masked, AFFINE)).data, expected)

@@ -19,6 +19,8 @@ MAX_ROUNDING = 1e-3
 """A label this close to a whole number is one that a scaled integer file rounded."""
 MAX_ODD = 1000
 """More distinct values than this that are nearly whole come from no scaling."""
+MAX_SCALED = 16
+"""A label map of more distinct fractional values than this was interpolated, not scaled."""
 MAX_QUANTISATION = 0.1
 """A label this close to a whole number stands for it if no other value does, as in a file whose
 integers were scaled so that the labels fill their range."""
@@ -50,6 +52,7 @@ class LabelCounts:
         voxels: id → number of voxels.
         fractional: number of voxels whose value is no whole number.
         example: one such value.
+        steps: the fractional values, or enough of them to tell that no scaling made them.
         odd: value that is only nearly whole → number of voxels.
         rounded: value that is only nearly whole → the id that it counts as.
         bad: number of NaN and Inf voxels.
@@ -58,6 +61,7 @@ class LabelCounts:
     voxels: Counter[int] = field(default_factory=Counter)
     fractional: int = 0
     example: float = 0.0
+    steps: set[float] = field(default_factory=set)
     odd: Counter[float] = field(default_factory=Counter)
     rounded: dict[float, int] = field(default_factory=dict)
     bad: int = 0
@@ -100,6 +104,9 @@ def label_problems(
     if counts.fractional:
         found = f"{counts.fractional} voxels with fractional values such as {counts.example:g}"
         fix = "resample the label map again, with nearest neighbour (probabilities: threshold them)"
+        if factor := _scaling(counts, ids):
+            found += ", the labels scaled"
+            fix = f"divide them by {factor:.4g}, round them and save them as integers"
         problems.append(Problem.error(found, "whole numbers", fix))
     if counts.rounded:
         shown = ", ".join(f"{value:.4g}" for value in list(counts.rounded)[:4])
@@ -127,6 +134,19 @@ def label_problems(
         fix = "add them to annotated if they are drawn completely, else set their voxels to 0"
         problems.append(Problem.warning(found, f"only {', '.join(annotated or ())}", fix))
     return problems
+
+
+def _scaling(counts: LabelCounts, ids: Mapping[str, int]) -> float | None:
+    """Return the factor by which all values are ids multiplied, if there is one."""
+    values = np.array(sorted({*counts.steps, *(number for number in counts.voxels if number)}))
+    if not counts.steps or len(counts.steps) > MAX_SCALED:
+        return None
+    numbers = np.array(sorted(set(ids.values()) - {0}))
+    for number in numbers[::-1]:
+        factor = float(values[-1]) / float(number)
+        if np.isclose(values[:, None], factor * numbers, rtol=1e-4).any(axis=1).all():
+            return factor
+    return None
 
 
 def placement_problems(label: NiftiHeader, image: NiftiHeader) -> list[Problem]:
@@ -205,6 +225,8 @@ def _count_odd_values(values: np.ndarray, counts: LabelCounts) -> np.ndarray:
         if far := int(np.count_nonzero(distance > MAX_QUANTISATION)):
             counts.fractional += far
             counts.example = float(values[distance > MAX_QUANTISATION][0])
+            if len(counts.steps) <= MAX_SCALED:
+                counts.steps.update(np.unique(values[distance > MAX_QUANTISATION]).tolist())
     return np.clip(nearest[is_whole], -(2.0**53), 2.0**53).astype(np.int64)
 
 
@@ -218,6 +240,7 @@ def _settle_odd_values(counts: LabelCounts) -> None:
         counts.voxels.update({number: counts.odd[value] for value, number in ids.items()})
         return
     counts.fractional += sum(counts.odd.values())
+    counts.steps.update(counts.odd)
     counts.example = counts.example or next(iter(counts.odd))
 
 

@@ -74,7 +74,7 @@ def hounsfield_problems(values: Values) -> list[Problem]:
     # The lowest value may be that of padding.
     has_air = _share(body[body > low], -1100, -500) * len(body) / len(sample) >= 0.005
     dense = float(np.mean(sample > 850))
-    if not has_air and dense > 0.05:
+    if not has_air and dense > (0.05 if low >= 0 else 0.25):
         found = f"{dense:.0%} of them above 850 and none like air"
         if _is_raised(body):
             fix = "subtract 1024 if that was added (soft tissue near 1064)"
@@ -84,7 +84,7 @@ def hounsfield_problems(values: Values) -> list[Problem]:
     if low >= 0 or high < 100:
         found = "none below 0 as fat and air" if low >= 0 else "none above 100 as bone"
         return [_not_hounsfield(values, found)]
-    if not has_air and not _is_clipped(body):
+    if not has_air and high < 850 and not _is_clipped(body):
         return [_not_hounsfield(values, "none like air")]
     return []
 

@@ -130,7 +130,7 @@ def as_volume(scan: Scan, form: Form = "auto") -> Volume:
 
 def _from_pair(scan: tuple[np.ndarray, np.ndarray]) -> Volume:
     try:
-        data, affine = np.asarray(scan[0], dtype=np.float32), np.asarray(scan[1], dtype=np.float64)
+        data, affine = _single(scan[0]), np.asarray(scan[1], dtype=np.float64)
     except (TypeError, ValueError, IndexError) as error:
         raise DataError(
             f"no scan ({error}); give a file, a Volume or an array with its affine"
@@ -142,9 +142,25 @@ def _from_pair(scan: tuple[np.ndarray, np.ndarray]) -> Volume:
         )
     if not np.isfinite(affine).all():
         raise DataError("affine with NaN or Inf; give one of finite numbers")
+    if not np.allclose(affine[3], [0, 0, 0, 1]):
+        raise DataError(f"affine with last row {affine[3].tolist()}; give one with 0, 0, 0, 1")
     if abs(np.linalg.det(affine)) < 1e-9:
         raise DataError("singular affine; give one with three independent axes")
     return Volume(data, Grid(data.shape, affine))
+
+
+def _single(array: np.ndarray) -> np.ndarray:
+    """Return an array in single precision; masked voxels count as its smallest value."""
+    if isinstance(array, np.ma.MaskedArray):
+        array = array.filled(array.min()) if array.count() else array.filled(0)
+    array = np.asarray(array)
+    if array.dtype.kind == "c":
+        raise DataError("array of complex numbers; give their magnitude")
+    with np.errstate(over="ignore"):
+        single = np.asarray(array, dtype=np.float32)
+    if array.dtype.kind == "f" and (np.isinf(single) & np.isfinite(array)).any():
+        raise DataError("array of values too large for single precision; divide them")
+    return single
 
 
 def _clean(volume: Volume) -> Volume:
