@@ -97,6 +97,14 @@ def test_rows_and_classes_do_not_touch_each_other() -> None:
         assert (together[rows == untouched] == untouched).all()
 
 
+def test_a_row_that_needs_more_rounds_costs_the_others_nothing() -> None:
+    label = torch.nn.functional.pad(torch.stack([snake(12), torch.zeros_like(snake(12))]), (0, 2))
+    label[1, 0, 0, :2] = label[:, 0, 0, -1] = 1
+    expected = label.clone()
+    expected[1, 0, 0, -1] = 0
+    assert torch.equal(propagate(label, [1], rounds=2), expected)
+
+
 def test_of_equal_components_the_first_is_kept() -> None:
     label = torch.zeros(2, 3, 4, 5, dtype=torch.int64)
     label[:, 2, 0, 0:2] = label[:, 0, 3, 3:5] = label[:, 0, 0, 1:3] = 1

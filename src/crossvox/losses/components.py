@@ -42,7 +42,7 @@ def propagate(label: Tensor, classes: Collection[int], rounds: int | None = None
         label: see `largest_components`.
         classes: likewise.
         rounds: None = 2·⌈log₂ n⌉ for n voxels in a row, twice what the longest paths were seen to
-            need. Labels that need more are returned as they are.
+            need. Rows that need more are returned as they are.
     """
     n = label[0].numel()
     rounds = 2 * math.ceil(math.log2(max(n, 2))) if rounds is None else rounds
@@ -68,7 +68,7 @@ def propagate(label: Tensor, classes: Collection[int], rounds: int | None = None
         smallest = least(following)
         pointer = pointer.scatter_reduce(0, pointer, smallest, "amin")
         pointer = torch.minimum(torch.minimum(pointer, smallest), following)
-    found = (pointer == least(pointer[pointer])).all()
+    settled = (pointer == least(pointer[pointer])).view(len(label), -1).all(1)
 
     # Rank components by size, equal ones by their first voxel. Of each row and class one is kept.
     size = torch.zeros_like(pointer).scatter_add(0, pointer, torch.ones_like(pointer))
@@ -77,6 +77,7 @@ def propagate(label: Tensor, classes: Collection[int], rounds: int | None = None
     group = row * (max(classes) + 1) + torch.where(treated, label, 0)
     best = torch.zeros(len(label) * (max(classes) + 1), dtype=rank.dtype, device=rank.device)
     best = best.scatter_reduce(0, group.view(-1), rank.view(-1), "amax")
+    found = settled.view(row.shape)
     dropped = found & treated & (rank < best[group])
     return label.masked_fill(dropped, 0)
 
