@@ -84,14 +84,14 @@ class Card:
         return batch
 
 
-def test_the_next_batch_is_copied_before_a_step_begins_and_only_its_own_is_waited_for(monkeypatch):
+def test_a_batch_is_copied_when_it_is_asked_for_and_its_own_step_waits_for_it(monkeypatch):
     card = Card(monkeypatch)
     for batch in on_device(batches(ToyData(), range(3)), card.move, torch.device("cuda")):
         card.log.append(f"step {batch.step}")
     assert card.log == [
-        *("copy 0", "copy 1", "wait 0", "step 0"),
-        *("copy 2", "wait 1", "step 1"),
-        *("wait 2", "step 2"),
+        *("copy 0", "wait 0", "step 0"),
+        *("copy 1", "wait 1", "step 1"),
+        *("copy 2", "wait 2", "step 2"),
     ]
 
 
@@ -104,8 +104,10 @@ def test_leaving_a_device_early_leaves_no_worker(monkeypatch, device):
     assert multiprocessing.active_children() == []
 
 
-def test_on_a_cpu_a_batch_is_taken_when_it_is_asked_for():
-    moved = on_device(batches(ToyData(crash=1), range(2)), lambda x: x, torch.device("cpu"))
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_broken_batch_does_not_cost_the_step_before(monkeypatch, device):
+    feed = batches(ToyData(crash=1), range(2))
+    moved = on_device(feed, Card(monkeypatch).move, torch.device(device))
     assert next(moved).step == 0
     with pytest.raises(DataError):
         next(moved)

@@ -161,8 +161,8 @@ def on_device(
 ) -> Generator[Batch, None, None]:
     """Yield batches on a device; closes `feed`.
 
-    On a card the next batch is copied beside the step that computes, on a stream of its own. For
-    that it is taken from the feed one step early.
+    On a card a batch is copied on a stream of its own, beside the step that still computes when
+    the host, which does not wait for it, asks for the next batch.
 
     Args:
         feed: pinned batches, for a card.
@@ -174,15 +174,10 @@ def on_device(
             yield from map(move, feed)
             return
         beside = torch.cuda.Stream(device)
-        coming: tuple[Batch, torch.cuda.Event] | None = None
         for batch in feed:
             with torch.cuda.stream(beside):
-                following = move(batch), beside.record_event()
-            if coming is not None:
-                yield _arrived(*coming, device)
-            coming = following
-        if coming is not None:
-            yield _arrived(*coming, device)
+                moved, copied = move(batch), beside.record_event()
+            yield _arrived(moved, copied, device)
 
 
 def _arrived(batch: Batch, copied: torch.cuda.Event, device: torch.device) -> Batch:
