@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from crossvox.training.compute import Compute, launch_fabric
 from crossvox.training.late import LateValues
 from crossvox.training.loop import Fit, StoppedError, fit
 from crossvox.training.random_state import seed_all
-from crossvox.training.record import RunRecord
+from crossvox.training.record import RunRecord, read_metrics
 from fixtures.processes.training import ToyData, ToyMethod, numbers
 
 SETTINGS = Fit(steps=12, lr=0.01, save_every=4, validations=3)
@@ -191,6 +192,30 @@ def test_a_step_is_under_way_before_the_last_ones_numbers_are_read(fabric, tmp_p
         fit(fabric, Watched(), ToyData(), settings, record)
     # The numbers of a step that is saved are read before that, as are the last ones.
     assert " ".join(seen) == "step step read step read read step step read read"
+
+
+def test_waiting_for_the_device_is_a_part_of_the_step(fabric, tmp_path, monkeypatch):
+    class Device(LateValues):
+        """Has done a step 0.05 s after the host asks for that."""
+
+        def __init__(self, values):
+            super().__init__(values)
+            self.done = False
+
+        def wait(self):
+            time.sleep(0 if self.done else 0.05)
+            self.done = True
+
+    monkeypatch.setattr(reports, "LateValues", Device)
+    settings = Fit(steps=6, save_every=3, validations=0)
+    with RunRecord(tmp_path, {}) as record:
+        fit(fabric, ToyMethod(), ToyData(), settings, record)
+    rows = read_metrics(tmp_path / "metrics.csv")
+    seconds = [float(value) for _, name, value in rows if name == "time/step_s"]
+    # A step waits for the one before, and also for itself before it is saved.
+    assert [round(s // 0.05) for s in seconds] == [0, 1, 2, 0, 1, 2]
+    shares = [float(value) for _, name, value in rows if name == "time/data_share"]
+    assert max(shares[1], shares[2], shares[4], shares[5]) < 0.5
 
 
 def test_what_a_broken_step_breaks_later_is_not_blamed(fabric, tmp_path):

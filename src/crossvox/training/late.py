@@ -18,8 +18,12 @@ class LateValues:
             self._arrival = torch.cuda.Event()
             self._arrival.record()
 
-    def read(self) -> list[float]:
-        """Return the values, once the device has computed them."""
+    def wait(self) -> None:
+        """Wait until the device has computed the values."""
         if self._arrival is not None:
             self._arrival.synchronize()
+
+    def read(self) -> list[float]:
+        """Return the values, once the device has computed them."""
+        self.wait()
         return self._host.tolist()

@@ -157,14 +157,14 @@ def fit(
     with explaining, record.stage("fit"), stop, bar, contextlib.closing(feed), reports:
         for batch in timer.watch(state.while_waiting(stop, feed, reports)):
             report = state.train_step(batch, stop)
-            timer.end_step()
             done = state.step == settings.steps
             validating = state.step in settings.validation_steps
+            saving = done or validating or state.step % settings.save_every == 0
 
+            reports.take(report, wait=saving)
+            timer.end_step()  # after all waiting for the device
             if done or state.step % settings.log_every == 0:
                 report.times = timer.read()
-            reports.take(report)
-            saving = done or validating or state.step % settings.save_every == 0
             if saving or reports.stopping:
                 reports.settle()  # nothing is saved before it is known to be finite
             if validate and validating:

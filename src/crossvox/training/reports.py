@@ -30,7 +30,8 @@ class StepReport:
             same in all processes.
         lr: learning rate.
         stop: whether this process was asked to stop.
-        times: of the steps since the last entry of the log; None = this step is not logged.
+        times: of the steps since the last entry of the log; None = this step is not logged. They
+            may be set until the report is read.
     """
 
     step: int
@@ -65,8 +66,13 @@ class StepReports:
         self._scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
         self._last: tuple[StepReport, LateValues] | None = None
 
-    def take(self, report: StepReport) -> None:
-        """Take a step's report and read the one before; raises as `settle`."""
+    def take(self, report: StepReport, *, wait: bool = False) -> None:
+        """Take a step's report and read the one before; raises as `settle`.
+
+        Args:
+            report: of the step under way.
+            wait: also wait until the device has done this step, as happens before a stop.
+        """
         own = torch.stack([report.values[name].float() for name in sorted(report.values)])
         shared = torch.cat([own, own.new_full((1,), float(report.stop))])
         if self._fabric.world_size > 1:
@@ -74,8 +80,11 @@ class StepReports:
             dist.all_reduce(shared)
             shared = shared / self._fabric.world_size
         self.settle()
-        self._last = report, LateValues(torch.cat([own, shared]))
+        late = LateValues(torch.cat([own, shared]))
+        self._last = report, late
         self.stopping |= report.stop and self._fabric.world_size == 1
+        if wait or self.stopping:
+            late.wait()
 
     def settle(self) -> None:
         """Wait for the last report and read it.

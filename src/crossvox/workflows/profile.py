@@ -85,14 +85,16 @@ def profile_train(config: RunConfig, steps: int, echo: Echo = print) -> Figures:
         steps: number of steps to measure.
         echo: takes the lines of the training.
     """
-    total = steps + WARM_UP
+    total = WARM_UP + steps + 1
     fit = dataclasses.replace(config.fit, steps=total, validations=0, log_every=1, save_every=total)
     trained = train(dataclasses.replace(config, fit=fit), echo)
     seconds, waiting = [], []
     for step, name, value in read_metrics(config.out / "metrics.csv"):
-        if int(step) > WARM_UP and name == "time/step_s":
+        # Each step waits for the one before, only the last one also for itself.
+        counts = WARM_UP < int(step) < total
+        if counts and name == "time/step_s":
             seconds.append(float(value))
-        if int(step) > WARM_UP and name == "time/data_share":
+        if counts and name == "time/data_share":
             waiting.append(float(value))
     waited = sum(s * w for s, w in zip(seconds, waiting, strict=True))
     rate = 1 / statistics.fmean(seconds)
