@@ -55,13 +55,14 @@ def measure(preset: Preset, name: str, steps: int, device: torch.device) -> dict
     peak(device)  # of what was measured before
     method, sampling = build_method(preset.task, preset.settings(name)), preset.config["sampling"]
     rows = Rows(sampling["labelled"], sampling["unlabelled"])
-    estimate = estimate_step(method, rows, half=device.type == "cuda")
+    needs = needs_of(preset, name)
+    estimate = estimate_step(method, rows, needs=needs, half=device.type == "cuda")
     method.to(device).train()
     settings = preset.config["fit"]
     optimizer = build_optimizer(
         method.parameter_groups(), settings["optimizer"], settings["lr"], settings["weight_decay"]
     )
-    data = RandomCrops(preset.task, needs_of(preset, name), rows.labelled, rows.unlabelled)
+    data = RandomCrops(preset.task, needs, rows.labelled, rows.unlabelled)
     workers = preset.config["compute"]["workers"] if device.type == "cuda" else 0
     total = WARM_UP + steps + PROFILED
     made = batches(data, range(total), workers, pinned=device.type == "cuda")

@@ -11,8 +11,10 @@ from torch.profiler import ProfilerActivity, profile
 from crossvox.methods import METHODS, Method
 from crossvox.networks import BACKBONES
 from crossvox.training.memory import Rows, estimate_step
+from crossvox.training.random_state import rng_state
 from fixtures.methods import TINY, make_batch, make_task
 
+CPU = torch.device("cpu")
 PATCH = (32, 32, 16)
 ERROR = 0.1
 """Largest relative error of the estimate on a CPU, as documented."""
@@ -73,12 +75,27 @@ def test_a_teacher_has_weights_but_neither_gradients_nor_moments():
     assert both.gradients == one.gradients and both.moments == 2 * both.gradients
 
 
-def test_an_estimate_leaves_method_and_random_numbers_alone():
-    method, before = small("uamt"), torch.get_rng_state()
+@pytest.mark.parametrize("paired", [False, True])
+def test_strangers_meet_in_the_fusion_of_an_estimate(paired):
+    task = make_task(paired=paired, patch=PATCH)
+    made = METHODS["cmc"](task, BACKBONES["unet"](task, width=4), fuse_strangers=True)
+    needs = made.needs_with({"fuse_strangers": True})
+    found = estimate_step(made, Rows(2, 2), needs=needs)
+    alone = estimate_step(METHODS["cmc"](task, BACKBONES["unet"](task, width=4)), Rows(2, 2))
+    if paired:
+        assert found.activations == alone.activations
+    else:
+        assert found.crops > alone.crops and found.activations > alone.activations
+
+
+@pytest.mark.parametrize("name", ["uamt", "cmc+"])
+def test_an_estimate_leaves_method_and_random_numbers_alone(name):
+    method, before = small(name), rng_state(CPU)
     weights = {name: tensor.clone() for name, tensor in method.state_dict().items()}
     method.eval()
     estimate_step(method, Rows(2, 2))
-    assert torch.equal(torch.get_rng_state(), before)
+    after = rng_state(CPU)
+    assert all(torch.equal(after[kind], before[kind]) for kind in before)
     assert not method.training
     assert all(p.grad is None for p in method.parameters())
     assert all(torch.equal(t, weights[name]) for name, t in method.state_dict().items())

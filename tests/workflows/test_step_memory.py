@@ -44,6 +44,25 @@ def test_a_step_that_fits_is_announced_with_its_memory(method):
     assert line == "memory       about 1 GB of 24 GB in a step (estimated)"
 
 
+def test_an_estimate_that_fails_is_told_and_costs_nothing_else(method, monkeypatch):
+    def broken(batch, progress):
+        raise KeyError("ct")
+
+    monkeypatch.setattr(type(method), "forward", lambda self, batch, progress: broken(batch, 1))
+    line = check_step_memory(config(), method, 24 * 10**9, half=True)
+    assert line == "memory       of a step not known (KeyError: 'ct'); the card has 24 GB"
+
+
+def test_several_processes_also_hold_the_gradients_that_they_exchange(method):
+    four = dataclasses.replace(config(), sampling=Sampling(labelled=4, unlabelled=4))
+    one, two = (
+        step_memory(made, method, half=False, world=world)
+        for made, world in ((config(), 1), (four, 2))
+    )
+    assert two.gradients == 2 * one.gradients and two.moments == one.moments
+    assert two.tensors == one.tensors + one.gradients
+
+
 def test_a_step_that_may_not_fit_is_tried(method):
     found = step_memory(config(), method, half=False)
     total = (found.tensors + int(found.card)) // 2
@@ -105,8 +124,9 @@ def test_training_says_it_for_its_card_and_precision(method, monkeypatch, precis
     assert len(said) == 1
 
 
-def test_profile_memory_needs_no_card(unpaired_files, capsys):
-    options = ["--budget.patch_voxels", "1500", "--budget.levels", "3", "--method", "sup"]
+@pytest.mark.parametrize("method", [["sup"], ["cmc", "--method.fuse_strangers", "true"]])
+def test_profile_memory_needs_no_card(unpaired_files, capsys, method):
+    options = ["--budget.patch_voxels", "1500", "--budget.levels", "3", "--method", *method]
     words = ["profile", "memory", "--data", str(unpaired_files.path), *options]
     assert main(words) == 0
     lines = capsys.readouterr().out.splitlines()

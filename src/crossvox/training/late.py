@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class LateValues:
-    """A vector on its way from a device to the host; only `read` waits for it."""
+    """A vector on its way from a device to the host; `wait` and `read` wait for it."""
 
     def __init__(self, values: Tensor) -> None:
         self._host = values

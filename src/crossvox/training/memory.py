@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from crossvox.batch import Batch, LabelledView, Task, View
 from crossvox.methods.base import Method
+from crossvox.training.random_state import rng_state, set_rng_state
 
 LIBRARIES = 0.7e9
 """Bytes that CUDA, cuBLAS and cuDNN take on a card besides tensors."""
@@ -46,7 +48,7 @@ class StepMemory:
 
     Attributes:
         weights: parameters and buffers, those of teachers too.
-        gradients: of the trained parameters.
+        gradients: of the trained parameters; several processes also keep what they exchange.
         moments: of the optimiser.
         crops: those of the step and of the next one.
         activations: what the forward pass keeps for the backward pass.
@@ -72,7 +74,13 @@ class StepMemory:
 
 
 def estimate_step(
-    method: Method, rows: Rows, *, half: bool = False, checkpoint: bool = False
+    method: Method,
+    rows: Rows,
+    *,
+    needs: frozenset[str] | None = None,
+    world: int = 1,
+    half: bool = False,
+    checkpoint: bool = False,
 ) -> StepMemory | None:
     """Estimate the memory of the last step of a training, when all terms of the loss are on.
 
@@ -83,6 +91,8 @@ def estimate_step(
     Args:
         method: networks and losses, as they will be trained.
         rows: that pass at once.
+        needs: what batches hold, as from `Method.needs_with`; None = `Method.needs`.
+        world: number of processes.
         half: whether the networks compute in bf16.
         checkpoint: estimate as if `backbone.checkpoint` were on.
 
@@ -90,13 +100,13 @@ def estimate_step(
         None if a pass needs the values of a tensor, which there are not.
     """
     ledger = _Ledger()
-    with torch.random.fork_rng(devices=[]), FakeTensorMode(allow_non_fake_inputs=True) as fake:
+    with _same_random_numbers(), FakeTensorMode(allow_non_fake_inputs=True) as fake:
         with FakeCopyMode(fake):
             own = copy.deepcopy(method).train()
         for module in own.modules():
             if checkpoint and hasattr(module, "checkpoint"):
                 module.checkpoint = True  # type: ignore[assignment]
-        batch = _batch(own.task, own.needs, rows)
+        batch = _batch(own.task, own.needs if needs is None else needs, rows)
         with ledger:
             try:
                 activations = _pass(own, batch, half, ledger, again=rows.parts > 1)
@@ -110,7 +120,7 @@ def estimate_step(
     peak = max(ledger.peak, gradients + activations)
     return StepMemory(
         weights,
-        gradients,
+        gradients * (2 if world > 1 else 1),
         MOMENTS * gradients,
         2 * crops,
         activations,
@@ -133,21 +143,34 @@ def _pass(method: Method, batch: Batch, half: bool, ledger: _Ledger, *, again: b
 
 def _batch(task: Task, needs: frozenset[str], rows: Rows) -> Batch:
     """Return a batch without values that has all the crops that a method may get."""
+    together = "stranger" in needs or (task.paired and "companion" in needs)
     labelled = {}
     for m in task.modalities:
-        companions = task.modalities if task.paired and "companion" in needs else (m,)
-        view = _view(task, companions, rows.labelled)
+        view = _view(task, m, task.modalities if together else (m,), rows.labelled)
         label = torch.zeros(rows.labelled, *task.patch, dtype=torch.int64)
-        labelled[m] = LabelledView(view.images, view.same_subject, label)
+        labelled[m] = LabelledView(**vars(view), label=label)
     unlabelled = None
     if "unlabelled" in needs:
-        unlabelled = _view(task, task.modalities, rows.unlabelled)
+        unlabelled = _view(task, task.modalities[0], task.modalities, rows.unlabelled)
     return Batch(0, labelled, unlabelled)
 
 
-def _view(task: Task, modalities: Iterable[str], n: int) -> View:
+def _view(task: Task, anchor: str, modalities: Iterable[str], n: int) -> View:
+    """Return a view whose other modalities show the anchor's subject if scans are paired."""
     images = {m: torch.zeros(n, 1, *task.patch) for m in modalities}
-    return View(images, {m: (True,) * n for m in images})
+    same = {m: (task.paired or m == anchor,) * n for m in images}
+    return View(images, same, strangers={m: (not rows[0],) * n for m, rows in same.items()})
+
+
+@contextmanager
+def _same_random_numbers() -> Iterator[None]:
+    """Restore the random number generators after the block; nothing in it runs on a card."""
+    host = torch.device("cpu")
+    state = rng_state(host)
+    try:
+        yield
+    finally:
+        set_rng_state(state, host)
 
 
 def _views(batch: Batch) -> list[View]:

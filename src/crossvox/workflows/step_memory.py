@@ -29,7 +29,8 @@ def step_memory(
     shares = world * parts
     sampling = config.sampling
     rows = Rows(max(1, sampling.labelled // shares), max(1, sampling.unlabelled // shares), parts)
-    return estimate_step(method, rows, half=half, checkpoint=checkpoint)
+    needs = method.needs_with(config.method)
+    return estimate_step(method, rows, needs=needs, world=world, half=half, checkpoint=checkpoint)
 
 
 def savings(
@@ -64,8 +65,12 @@ def check_step_memory(
         UsageError: the tensors of a step alone need more than there is; the message names an
             option with which they fit.
     """
-    found = step_memory(config, method, half=half, world=world)
     has = f"{total / GB:.0f} GB"
+    try:
+        found = step_memory(config, method, half=half, world=world)
+    except Exception as error:  # an estimate must not cost a training that might have run
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return f"memory       of a step not known ({reason}); the card has {has}"
     if found is None:
         return f"memory       of a step unknown, as {method.name} reads values; the card has {has}"
     needs = f"about {found.card / GB:.0f} GB"
