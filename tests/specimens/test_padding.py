@@ -29,6 +29,52 @@ def test_constant_planes_at_the_border_are_fill(fill, widths) -> None:
     assert content_box(padded(fill, widths)).tolist() == [first, stop]
 
 
+def large_padded() -> np.ndarray:
+    values = np.random.default_rng(0).normal(300, 80, (60, 50, 40))
+    return np.pad(values, ((9, 0), (0, 0), (0, 15)), constant_values=-5)
+
+
+def test_a_corner_voxel_makes_no_content() -> None:
+    data = large_padded()
+    data[0, 0, -1] = data[0, 0, 0] = data[-1, -1, -1] = 900
+    assert content_box(data).tolist() == [[9, 0, 0], [69, 50, 40]]
+
+
+def test_faint_noise_makes_no_content_and_true_noise_does() -> None:
+    faint, true = np.random.default_rng(1).uniform(-1, 1, (2, 69, 50, 15))
+    data = large_padded()
+    data[:, :, 40:] += 0.001 * faint
+    assert content_box(data).tolist() == [[9, 0, 0], [69, 50, 40]]
+    data[:, :, 40:] += 3 * true  # air of an ordinary scan
+    assert content_box(data).tolist() == [[0, 0, 0], [69, 50, 55]]
+
+
+def test_fill_of_two_constants_one_after_the_other() -> None:
+    data = large_padded()[9:]
+    data[:, :, 48:] = 40
+    assert content_box(data).tolist() == [[0, 0, 0], [60, 50, 40]]
+
+
+def test_text_in_one_slice_of_the_fill_makes_no_content() -> None:
+    data = large_padded()
+    data[20:50, 10:14, 50] = 900
+    assert content_box(data).tolist() == [[9, 0, 0], [69, 50, 40]]
+    data[20:50, 10:14, 54] = 900
+    assert content_box(data).tolist() == [[9, 0, 0], [69, 50, 40]]
+
+
+def test_a_part_behind_a_gap_of_air_is_content() -> None:
+    data = large_padded()
+    data[20:50, 10:14, 52:55] = 900
+    assert content_box(data)[1].tolist() == [69, 50, 55]
+
+
+def test_a_small_part_of_the_body_at_the_border_is_content() -> None:
+    data = large_padded()
+    data[30:34, 20:24, 53:] = 300  # 0.5 % of the planes
+    assert content_box(data)[1].tolist() == [69, 50, 55]
+
+
 def test_a_plain_block_in_air_is_no_fill() -> None:
     data = np.full(SHAPE, -1000.0)
     data[2:10, 1:7, 3:6] = 40

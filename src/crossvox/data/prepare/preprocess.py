@@ -104,7 +104,7 @@ class Preprocessing:
             "frame": self.frame.tolist(),
             "spacing": list(self.spacing),
             "kinds": dict(self.kinds),
-            "format": 3,
+            "format": 4,
         }
 
     @classmethod
