@@ -110,6 +110,40 @@ def test_the_result_of_another_scan_is_never_replaced(run, scans, tmp_path, caps
     assert contents(out)["ct_ct.nii.gz"] == before["ct_ct.nii.gz"]
 
 
+def test_volumes_of_a_result_that_was_moved_away_are_kept(run, scans, tmp_path, capsys) -> None:
+    out = tmp_path / "out"
+    assert predict(run, scans[0], out, "--name", "x") == 0
+    (out / "x_ct.nii.gz").rename(tmp_path / "kept.nii.gz")
+    before = contents(out)
+    line = refused(capsys, "predict", run, "--image", f"ct={scans[1]}", "--out", out, "--name", "x")
+    assert "volumes.csv: holds volumes of another scan's x_ct.nii.gz" in line
+    assert contents(out) == before
+    assert predict(run, scans[0], out, "--name", "x") == 0
+
+
+def test_a_corrected_result_is_not_replaced(run, scans, tmp_path, capsys) -> None:
+    out, file = tmp_path / "out", tmp_path / "out" / "ct_ct.nii.gz"
+    assert predict(run, scans[0], out) == predict(run, scans[0], out) == 0
+    image = nib.load(file)
+    voxels = np.array(image.dataobj)
+    voxels[0, 0, 0] = voxels.max() - voxels[0, 0, 0]
+    nib.save(nib.Nifti1Image(voxels, None, image.header), file)
+    before = contents(out)
+    line = refused(capsys, "predict", run, "--image", f"ct={scans[0]}", "--out", out)
+    assert "was changed since it was predicted" in line and contents(out) == before
+    file.rename(tmp_path / "corrected.nii.gz")
+    assert predict(run, scans[0], out) == 0
+
+
+def test_another_file_of_a_scan_is_called_so(run, scans, tmp_path, capsys) -> None:
+    assert predict(run, scans[0], tmp_path / "out") == 0
+    nib.save(nib.load(scans[0]), tmp_path / "ct.nii")
+    line = refused(
+        capsys, "predict", run, "--image", f"ct={tmp_path / 'ct.nii'}", "--out", tmp_path / "out"
+    )
+    assert "the result of another scan, or of another file of it" in line
+
+
 def test_series_in_folders_of_one_name_are_told_apart(
     run, unpaired_files, tmp_path, capsys
 ) -> None:

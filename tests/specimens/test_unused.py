@@ -52,12 +52,16 @@ def test_label_files_that_fit_no_scan_are_named(source, capsys) -> None:
         mask(source / "labels" / f"{name}.nii.gz", 1)
     (source / "images" / "p4.NII.GZ").touch()
     (source / "images" / "p5.nrrd").touch()
+    for ending in ("nii.bz2", "tif", "mnc", "h5"):
+        (source / "other").mkdir(exist_ok=True)
+        (source / "other" / f"p6.{ending}").touch()
     (source / "readme.txt").touch()
     lines = convert(capsys, "folders", source, *FOLDERS)
     assert lines == [
         "not used: 2 files in images that belong to no scan: p4.NII.GZ, p5.nrrd",
         "not used: 4 files in labels that belong to no scan: P2_seg.nii.gz, p01_seg.nii.gz, "
         "p1-seg.nii.gz, p3_seg.nii.gz",
+        "not used: 4 files in other that belong to no scan: p6.h5, p6.mnc, p6.nii.bz2, p6.tif",
     ]
     main(["check", str(source.parent / "out" / "dataset.json"), "--root", str(source)])
     printed = capsys.readouterr().out
@@ -148,6 +152,11 @@ LISTS = {
     "spreadsheet": b'sep=;\n"Case";"Split";\n"p1";"train";\n"p2";"val";\n;;\n',
     "other order": b"Split,Age,Subject\ntrain,40,p1\nval,50,p2\n",
     "bars": b"id|set\np1|train\np2|val\n",
+    "identifiers": b"Patient ID,split\np1,train\np2,val\n",
+    "participants": b"participant_id\tsplit\np1\ttrain\np2\tval\n",
+    "one word": b"CaseID;Set\np1;train\np2;val\n",
+    "files": b"file,split\np1,train\np2,val\n",
+    "space before quotes": b'"p1", "train"\n"p2", "val"\n',
     "comment": b"# made by hand\n\np1 , train\np2,val",
 }
 
@@ -163,6 +172,7 @@ def test_lists_are_read_as_people_write_them(tmp_path, name) -> None:
     [
         (b"p1;train\np2,val\n", ["line 2", "p2,val"]),
         (b"p1,validation\n", ["line 1", "'validation'"]),
+        (b"Fall;Aufteilung\np1;train\n", ["'Aufteilung'", "name the columns case and split"]),
         (b",train\n", ["line 1", "names no case"]),
         ("pü,train\n".encode("latin-1"), ["unreadable", "UTF-8"]),
         (b"Case;Split\n", ["names no case"]),

@@ -14,7 +14,7 @@ from crossvox.errors import DataError
 from crossvox.utils.files import atomic_write
 from crossvox.utils.locks import folder_lock
 
-COLUMNS = ("file", "case", "modality", "class", "voxels", "mL")
+COLUMNS = ("file", "case", "modality", "class", "voxels", "mL", "scan")
 
 
 def measure_volumes(
@@ -29,7 +29,7 @@ def measure_volumes(
         labels: (X, Y, Z) class indices, 0 background.
         affine: (4, 4) voxel → world mm; its determinant is the volume of a voxel.
         classes: names of class 1, 2, …
-        facts: further columns in front of each row: file, case, modality.
+        facts: further columns: file, case, modality and the scan's mark.
 
     Returns:
         One row per class.

@@ -32,7 +32,7 @@ def check_command(argv: list[str]) -> int:
         atomic_write(values["json"], result.to_json())
     print(
         "\n".join(
-            [*describe_overlaps(result.overlaps), *result.unused, format_problems(result.problems)]
+            [*describe_overlaps(result.overlaps), format_problems(result.problems), *result.unused]
         )
     )
     if result.manifest and values["overlay"] is not None:

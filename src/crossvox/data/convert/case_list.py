@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import re
 from pathlib import Path
 
 from crossvox.data.manifest import SPLITS
@@ -11,9 +12,12 @@ from crossvox.errors import DataError
 
 SEPARATORS = ("\t", ";", ",", "|")
 """What may stand between the cells."""
-CASE = {"case", "cases", "case id", "case_id", "id", "subject", "patient", "name"}
+CASE = {
+    *("case", "cases", "caseid", "id", "name", "subject", "subjectid", "patient", "patientid"),
+    *("participant", "participantid", "scan", "scanid", "image", "file", "filename"),
+}
 SPLIT = {"split", "set", "subset", "partition"}
-"""Titles of the two columns, in small letters."""
+"""Titles of the two columns, in small letters without spaces, hyphens and underscores."""
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -34,7 +38,13 @@ def read_list(path: Path) -> dict[str, str]:
     first = lines[0][1] if lines else ""
     separator = _separator(first)
     rows = [
-        (number, [cell.strip() for cell in next(csv.reader([line], delimiter=separator))])
+        (
+            number,
+            [
+                cell.strip()
+                for cell in next(csv.reader([line], delimiter=separator, skipinitialspace=True))
+            ],
+        )
         for number, line in lines
     ]
     case_at, split_at = 0, 1
@@ -50,9 +60,11 @@ def read_list(path: Path) -> dict[str, str]:
         given = (cells[split_at] if len(cells) > split_at else "") or "train"
         split = given.lower()
         if split not in SPLITS:
+            is_first = split_of == {} and rows[0][0] == number == lines[0][0]
+            titles = "; if these are titles, name the columns case and split" if is_first else ""
             raise DataError(
                 f"{path}, line {number}: split {given!r}; expected case,split with one of "
-                f"{', '.join(SPLITS)}"
+                f"{', '.join(SPLITS)}{titles}"
             )
         if case in split_of:
             raise DataError(f"{path}, line {number}: case {case!r} again; name each case once")
@@ -86,7 +98,7 @@ def _counts(line: str) -> bool:
 
 def _titles(cells: list[str]) -> tuple[int, int] | None:
     """Return the places of case and split if the cells are titles."""
-    names = [cell.lower() for cell in cells]
+    names = [re.sub(r"[\s_-]", "", cell.lower()) for cell in cells]
     split_at = next((k for k, name in enumerate(names) if name in SPLIT), None)
     case_at = next((k for k, name in enumerate(names) if name in CASE), None)
     if names == ["case"]:

@@ -13,7 +13,9 @@ from crossvox.data.manifest import Case, Manifest
 from crossvox.utils.files import files_below
 
 VOLUME = re.compile(
-    r".+\.(nii|nii\.gz|hdr|img|mha|mhd|nrrd|nhdr|mgh|mgz|npy|npz|dcm|ima)", re.IGNORECASE
+    r".+\.(nii|nii\.gz|nii\.bz2|hdr|img|mha|mhd|nrrd|nhdr|mgh|mgz|mnc|tiff?|h5|hdf5|npy|npz|dcm"
+    r"|dcm\.gz|ima)",
+    re.IGNORECASE,
 )
 """Names of files that hold volumes, in formats that are read here or elsewhere."""
 SHOWN = 10

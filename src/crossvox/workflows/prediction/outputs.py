@@ -11,7 +11,7 @@ import numpy as np
 
 from crossvox.data.formats.dicom.seg import write_dicom_seg
 from crossvox.data.formats.label_tables import require_same_tables, write_label_tables
-from crossvox.data.formats.nifti import read_origin, write_label
+from crossvox.data.formats.nifti import is_as_written, read_origin, write_label
 from crossvox.data.formats.probability_maps import Region, probability_writer
 from crossvox.errors import UsageError
 from crossvox.evaluation.volumes import append_volumes, measure_volumes, read_volumes
@@ -82,7 +82,8 @@ def require_free_names(targets: Iterable[Target], ids: Mapping[str, int]) -> Non
         ids: class name → id in the label maps.
 
     Raises:
-        UsageError: a result would take the place of another scan's, or of any other file.
+        UsageError: a result would take the place of another scan's, of one that was changed, or
+            of any other file.
         DataError: `volumes.csv` there is another table.
     """
     taken: set[Path] = set()
@@ -93,14 +94,32 @@ def require_free_names(targets: Iterable[Target], ids: Mapping[str, int]) -> Non
             taken.add(file)
             origin = read_origin(file) if file.exists() else None
             if file.exists() and origin != target.scan(name).mark:
-                what = "the result of another scan" if origin else "no result of this scan"
+                what = (
+                    "the result of another scan, or of another file of it"
+                    if origin
+                    else "no result of this scan"
+                )
                 raise UsageError(f"{file}: is there already and {what}; {_ELSEWHERE}")
+            if file.exists() and not is_as_written(file):
+                raise UsageError(
+                    f"{file}: was changed since it was predicted; move it away, or {_ELSEWHERE}"
+                )
             for beside in (target.beside(name, e) for e in (PROBABILITIES, UNCERTAINTY, DICOM)):
                 if beside.exists() and origin is None:
                     raise UsageError(f"{beside}: is there already, without {file}; {_ELSEWHERE}")
         if target.table.exists():
-            read_volumes(target.table)
+            _require_own_rows(target)
         require_same_tables(target.table.parent, ids)
+
+
+def _require_own_rows(target: Target) -> None:
+    """Refuse to replace rows of volumes of other scans, whose label maps may lie elsewhere now."""
+    marks = {file.name: target.scan(name).mark for name, file in target.files.items()}
+    for row in read_volumes(target.table):
+        if marks.get(row["file"], row["scan"]) != row["scan"]:
+            raise UsageError(
+                f"{target.table}: holds volumes of another scan's {row['file']}; {_ELSEWHERE}"
+            )
 
 
 def predict_to_files(
@@ -170,7 +189,7 @@ def _write_labels(target: Target, prediction: Prediction, ids: Mapping[str, int]
     for name, file in target.files.items():
         scan, labels, affine = target.scan(name), prediction.labels[name], prediction.affines[name]
         write_label(file, labels, ids, scan.geometry, scan.mark)
-        facts = {"file": file.name, "case": target.case, "modality": name}
+        facts = {"file": file.name, "case": target.case, "modality": name, "scan": scan.mark}
         rows += measure_volumes(labels, affine, list(ids), **facts)
         write_label_tables(file.parent, ids)
     append_volumes(target.table, rows)

@@ -15,6 +15,7 @@ from crossvox.data.formats.nifti.scans import (
 )
 from crossvox.data.formats.nifti.writer import (
     header_like,
+    is_as_written,
     read_origin,
     write_label,
     write_volume,
@@ -30,6 +31,7 @@ __all__ = [
     "as_nifti",
     "as_volume",
     "header_like",
+    "is_as_written",
     "label_indices",
     "open_scan",
     "read_header",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -42,7 +44,8 @@ def write_label(
         indices: (X, Y, Z) class indices on the scan's grid.
         ids: class name → id to write.
         like: the scan's NIfTI file, or its grid if there is no such file.
-        origin: mark of the scan, kept in the header (`read_origin`).
+        origin: mark of the scan, kept in the header with one of the voxels (`read_origin`,
+            `is_as_written`).
 
     >>> write_label(Path("label.nii.gz"), indices, {"liver": 6}, like=Path("scan.nii.gz"))
     """
@@ -53,7 +56,7 @@ def write_label(
     header = header_like(like, dtype)
     header.extensions.append(label_extension(ids))
     if origin:
-        header["descrip"] = f"{ORIGIN}{origin}".encode()
+        header["descrip"] = f"{ORIGIN}{origin}, voxels {_digits(table[indices])}".encode()
     data = table.astype(dtype)[indices].reshape(header.get_data_shape())
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     image = kind(data, None, header)
@@ -69,7 +72,22 @@ def read_origin(path: Path) -> str | None:
     header = read_nifti(path, voxels=False).header
     text = b"" if header is None else bytes(header.fields["descrip"].item())
     is_known = text.startswith(ORIGIN.encode())
-    return text.removeprefix(ORIGIN.encode()).decode("ascii", "replace") if is_known else None
+    if not is_known:
+        return None
+    return text.removeprefix(ORIGIN.encode()).decode("ascii", "replace").split(",")[0]
+
+
+def is_as_written(path: Path) -> bool:
+    """Return whether the voxels of a label map are those that `write_label` left there."""
+    image: Any = nib.load(path)
+    text = bytes(image.header["descrip"].item()).decode("ascii", "replace")
+    return text.endswith(f", voxels {_digits(np.asanyarray(image.dataobj))}")
+
+
+def _digits(labels: np.ndarray) -> str:
+    """Return sixteen hexadecimal digits of the ids in the voxels, whatever their type."""
+    # Axes of length 1 at the end may be written or not.
+    return hashlib.sha256(labels.astype("<i4").tobytes(order="F")).hexdigest()[:16]
 
 
 def write_volume(path: Path, data: np.ndarray, grid: Grid) -> None:
