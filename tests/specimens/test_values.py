@@ -78,7 +78,7 @@ NO_HOUNSFIELD = {
 @pytest.mark.parametrize("name", NO_HOUNSFIELD)
 def test_a_ct_without_hounsfield_units_is_told(tmp_path, name) -> None:
     change, dtype, severity, words = NO_HOUNSFIELD[name]
-    ((found, line),) = problems(save(tmp_path / "scan.nii", change(ct()), dtype), "ct")
+    *_, (found, line) = problems(save(tmp_path / "scan.nii", change(ct()), dtype), "ct")
     assert found == severity and words in line
 
 
@@ -283,7 +283,7 @@ def test_a_crop_of_liver_is_not_refused(tmp_path) -> None:
         (lambda v: -v, "negated"),
         (lambda v: (v - v.mean()) / v.std() * 100, "none like air"),
         (lambda v: np.clip((v + 160) / 400 * 255, 0, 255).round() - 128, "8 bits|above 100"),
-        (lambda v: v * 10, "below −1100"),
+        (lambda v: v * 10, "below −1100|far beyond"),
     ],
     ids=["negated", "z-score x 100", "8 bits - 128", "x 10"],
 )
@@ -312,3 +312,31 @@ def test_masked_voxels_are_no_data() -> None:
     masked = np.ma.MaskedArray(corner(mr(), 5000), mask)
     expected = np.where(mask, mr()[~mask].min(), mr())
     assert np.array_equal(as_volume((masked, AFFINE)).data, expected)
+
+
+@pytest.mark.parametrize("fill", [-32768, 32767])
+@pytest.mark.parametrize(
+    "smear", [lambda v: resampled(v, 1), lambda v: ndimage.gaussian_filter(v, 0.7)]
+)
+def test_fill_that_was_smeared_is_no_data(tmp_path, fill, smear) -> None:
+    path = save(tmp_path / "scan.nii", smear(ring(mr(), fill)))
+    ((severity, line),) = problems(path, "mr")
+    assert severity == "warning" and "far beyond the others" in line
+    data = read_image(path).data
+    assert data.min() > -400 and data.max() < 4000
+
+
+@pytest.mark.parametrize("fill", [-1000, -1024, -200])
+def test_a_negative_ring_round_an_mr_is_no_data(tmp_path, fill) -> None:
+    path = save(tmp_path / "scan.nii", ring(mr(), fill))
+    ((severity, line),) = problems(path, "mr")
+    assert severity == "warning" and f"voxels of {fill}" in line
+    assert read_image(path).data.min() == 0
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("rare", [-9999, -20000, -5000])
+def test_rarer_fill_beside_the_common_is_no_data(order, rare) -> None:
+    values = np.tile(ring(mr(), -32768), (2, 2, 4)).astype(np.float32, order=order)
+    values[1, 1, 1:4] = rare
+    assert as_volume((values, AFFINE)).data.min() == 0

@@ -17,6 +17,12 @@ FAR = 1.5
 """A value that lies this many times the spread of the others beyond them is isolated."""
 MIN_DISTINCT = 32
 """With fewer distinct values, none but a huge one counts as isolated from the others."""
+SMEARED = 3
+"""Smeared fill lies this many times the spread of the bulk below it."""
+SMEARED_TOP = 10
+"""The same above it, where vessels and metal are bright."""
+BELOW_CT = -4200
+"""No CT holds lower values, padding included, and none as far above 0."""
 TAIL = 0.005
 """Share of the voxels at the far end that does not count for the spread of the others."""
 FAINT = 1e-4
@@ -146,11 +152,13 @@ class _Voxels:
 
     def sample(self) -> np.ndarray:
         """Draw finite values, and sort them."""
-        flat = self.flat
-        if flat.size > SAMPLE:
+        drawn = self.flat
+        if drawn.size > SAMPLE:
             # Not every n-th voxel, as these may all lie in one column.
-            flat = flat[np.random.default_rng(0).integers(0, flat.size, SAMPLE)]
-        real = self.real(flat)
+            # The order in memory does not matter.
+            places = np.random.default_rng(0).integers(0, drawn.size, SAMPLE)
+            drawn = self.stored[np.unravel_index(places, self.stored.shape)]
+        real = self.real(drawn)
         return np.sort(real[np.isfinite(real)])
 
     def corners(self) -> np.ndarray:
@@ -189,6 +197,18 @@ def _without_isolated(sample: np.ndarray, voxels: _Voxels, bad: int) -> Values:
                 fills_top = True
             below, mirrored = _cut(-sample[::-1])
             most, sample = -below, -mirrored[::-1]
+        elif (edge := _fill_edge(sample, corners)) is not None:
+            no_data.append(_commonest(sample[sample <= edge]))
+            least, sample = edge, sample[sample > edge]
+        elif (edge := _fill_edge(-sample[::-1], -corners, is_top=True)) is not None:
+            no_data.append(_commonest(sample[sample >= -edge]))
+            fills_top, most, sample = True, -edge, sample[sample < -edge]
+        elif np.isfinite([least, most]).any():
+            # Rare values between may not have been drawn.
+            low, high = _ends(voxels, least, most)
+            if low >= sample[0] and high <= sample[-1]:
+                break
+            sample = np.sort(np.concatenate([[low], sample, [high]]))
         else:
             break
     low, high, cut = float(sample[0]), float(sample[-1]), bool(np.isfinite([least, most]).any())
@@ -217,6 +237,43 @@ def _is_isolated(sample: np.ndarray, factor: float = FAR, negative_only: bool = 
     if gap <= factor * spread or (negative_only and value >= 0):
         return False
     return spread > 0 and _n_distinct(others) >= MIN_DISTINCT
+
+
+def _fill_edge(sample: np.ndarray, corners: np.ndarray, is_top: bool = False) -> float | None:
+    """Return up to where sorted values are fill that was smeared, as by resampling, else None.
+
+    Fill lies at a corner of the scan and far below the bulk of what is nearer to 0 than half of it.
+    No CT reaches down to it. Any negative value that is repeated below a scan without others is
+    fill, too.
+
+    Args:
+        sample: sorted.
+        corners: the values at the corners.
+        is_top: all values are mirrored.
+    """
+    value = float(sample[0])
+    if value >= 0:
+        return None
+    body = sample[sample > value / 2]
+    if len(body) < MIN_DISTINCT or _n_distinct(body) < MIN_DISTINCT:
+        return None
+    first, last = np.quantile(body, [0.2, 0.9])
+    spread = last - first
+    edge = float(first - (2 if is_top else 0.25) * spread)
+    is_far = value < BELOW_CT and first - value > (SMEARED_TOP if is_top else SMEARED) * spread
+    if is_far and spread > 0 and corners.min() < edge:
+        plateau = _commonest(np.round(sample[sample < edge], -2))
+        if np.mean(np.abs(sample - plateau) < 100) > TAIL:
+            return edge
+    if is_top or value > -0.1 * spread or np.mean(sample == value) < TAIL:
+        return None
+    others = sample[sample > value]
+    return -np.finfo(np.float64).tiny if np.mean(others < 0) < 1e-3 else None
+
+
+def _commonest(values: np.ndarray) -> float:
+    found, numbers = np.unique(values, return_counts=True)
+    return float(found[numbers.argmax()])
 
 
 def _n_distinct(values: np.ndarray) -> int:
