@@ -41,7 +41,7 @@ STEPS = """\
 Crops of random numbers, all terms of the loss on.
 
 * *Floor* is the time of the networks alone, forward and backward without losses and optimiser, as
-  a share of the step; the median of five passes.
+  a share of the step.
 * *Waiting* is the share of the step in which the loop waits for crops.
 * *Busy* is the share of time in which the card computes, under the profiler.
 * *Syncs* counts how often the host waits for the card in a step.
