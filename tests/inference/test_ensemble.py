@@ -247,7 +247,7 @@ def test_other_types_than_scans_are_refused() -> None:
         (np.full((3, 4, 5), np.nan), np.eye(4), "NaN or Inf"),
         ("scan", "affine", "array with its affine"),
         ([[[1, 2], [3]]], np.eye(4), "array with its affine"),
-        (np.zeros((3, 4, 5)), np.zeros((4, 4)), "singular affine"),
+        (np.zeros((3, 4, 5)), np.diag([0.0, 0, 0, 1]), "singular affine"),
         (np.zeros((3, 4, 5)), np.full((4, 4), np.nan), "NaN or Inf"),
     ],
 )

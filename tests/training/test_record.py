@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -179,6 +180,7 @@ def test_rewinding_forgets_later_numbers_in_both_logs(tmp_path):
     with open(tmp_path / "metrics.csv", "a") as file:
         file.write("7,loss,0.")  # a crash in the middle of a line
     assert read_metrics(tmp_path / "metrics.csv")[-1] == ("6", "loss", "0.6")
+    time.sleep(1.1)  # TensorBoard orders files by the second of their name
     with RunRecord(tmp_path, resume=True) as record:
         record.rewind(4)
         record.log(5, {"loss": 9.0})
