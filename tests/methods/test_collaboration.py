@@ -65,7 +65,9 @@ def dice(method: Method, given: tuple[str, ...], output: str) -> float:
     return float(2 * (found & true).sum() / (found.sum() + true.sum()))
 
 
-@pytest.mark.parametrize("name", ["cmc", "cmc+", "efcd", "mmformer"])
+@pytest.mark.parametrize(
+    "name", ["cmc", "cmc+", "efcd", pytest.param("mmformer", marks=pytest.mark.slow)]
+)
 def test_a_lesion_that_one_modality_shows_is_found_in_the_others_output(name: str) -> None:
     method = trained(name)
     assert dice(method, ("t1", "flair"), "t1") > 0.8
