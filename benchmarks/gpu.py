@@ -39,6 +39,7 @@ spare_packages()
 from card import carried, page, record, scored, steps
 from card.carried import Preset
 from card.record import Row
+from reliability.measure import processor
 
 from crossvox.config.registry import build_method
 from crossvox.methods import METHODS
@@ -166,7 +167,7 @@ def machine(device: torch.device) -> dict[str, Any]:
     versions = {"Python": platform.python_version(), "torch": torch.__version__}
     return {
         "card": card and f"{card.name}, {card.total_memory / 1e9:.0f} GB",
-        "processor": _processor(),
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "versions": versions | ({"CUDA": torch.version.cuda} if card else {}),
     }
@@ -185,13 +186,6 @@ def commit() -> str:
         return git("rev-parse", "--short", "HEAD") + changed
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -32,7 +32,8 @@ python benchmarks/gpu.py measure carried --out performance.json --limit 8
 
 The first command needs crossvox as installed, and the scans. Carry the repository and the folder
 `carried` to the card; `--scans 4` makes the folder smaller. The second command needs torch and
-NumPy only. It ends within 10 minutes; the same command goes on, until nothing is left.
+NumPy only. It begins no row after 8 minutes; the same command goes on, until nothing
+is left.
 """
 
 STEPS = """\

@@ -35,7 +35,7 @@ def command():
     spec.loader.exec_module(module)
     yield lambda *words: module.main([str(word) for word in words])
     sys.path[:] = path
-    for name in [n for n in sys.modules if n.split(".")[0] in ("card", "timing")]:
+    for name in [n for n in sys.modules if n.split(".")[0] in ("card", "reliability", "timing")]:
         if name not in modules:
             del sys.modules[name]
 

@@ -62,11 +62,14 @@ def test_a_command_that_can_write_no_more(runs, tmp_path, name, moves, record_pr
     shutil.rmtree(out)
     before.mkdir()
     if name != "prepare":
-        # Scores and reports of another run are never replaced.
-        earlier = "run1" if name == "predict" else "run2"
-        assert main(command(name, runs, earlier, out)) == 0
+        # Scores and reports of another run are never replaced: theirs are of this one, changed.
+        assert main(command(name, runs, "run1" if name == "predict" else "run2", out)) == 0
+        if name != "predict":
+            older = out / {"evaluate": "cases.csv", "report": "page.html"}[name]
+            older.write_bytes(older.read_bytes().replace(b"0.", b"1."))
         shutil.copytree(out, before, dirs_exist_ok=True)
     old = contents(before)
+    assert old != new
     for moved in moves:
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(before, out)

@@ -57,7 +57,7 @@ def test_a_layer_that_counts_classes_twice_is_carried_along_both() -> None:
 
 
 def test_networks_of_single_classes_are_carried_by_the_class_and_not_by_their_number() -> None:
-    target, source, larger = (ClassMaskDecoder(48, n) for n in (4, 4, 5))
+    target, source, larger = (ClassMaskDecoder(48, n, patch=8) for n in (4, 4, 5))
     fates = carry(target, source, BEFORE, larger)
     heads = [d.mask_decoder.output_hypernetworks_mlps for d in (target, source)]
     first = [next(mlp.parameters()) for mlp in heads[0]]

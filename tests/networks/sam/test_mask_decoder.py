@@ -104,7 +104,7 @@ def features(rows: int = 2) -> list[Tensor]:
 
 def decoder(n_classes: int = 6) -> ClassMaskDecoder:
     torch.manual_seed(0)
-    return ClassMaskDecoder(48, n_classes)
+    return ClassMaskDecoder(48, n_classes, patch=8)
 
 
 @pytest.mark.parametrize("n_classes", [2, 6])

@@ -57,8 +57,10 @@ def hounsfield_problems(values: Values) -> list[Problem]:
     """
     sample = values.sample
     body = sample[sample > -1100]
-    if not body.size:
-        return [_not_hounsfield(values, "none above −1100", certain=True)]
+    # The air of scaled values may have been taken for no data.
+    if not body.size or (values.no_data and _share(body[body > -500], -200, 200) < 0.05):
+        found = "few near 0 as soft tissue" if body.size else "none above −1100"
+        return [_not_hounsfield(values, found, certain=True)]
     low, high = float(body[0]), float(body[-1])
     if high - low < 30:
         is_scaled = low > -15 and high < 25

@@ -47,13 +47,15 @@ class CMC(Method):
     name = "cmc"
     summary = "cross-modality collaboration: fused features, channel and anatomy consistency"
     needs = frozenset({"unlabelled", "companion"})
-    adaptation = "crops matched by position; one crop's fusion never holds another subject"
+    adaptation = "crops matched by position; predictions never hold another subject"
     published: ClassVar[Mapping[str, Any]] = {
         "balance": 0.0,
         "sup": "literal",
         "csc": "literal",
         "cac": "literal",
         "mia": "softmax",
+        "fusion": "deepest",
+        "fuse_strangers": True,
     }
     trained = "Adam at 1e-5"
 

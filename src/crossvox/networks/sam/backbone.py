@@ -154,7 +154,7 @@ class SamMed3DBackbone:
     def decoder(self, n_classes: int) -> nn.Module:
         """Return a new decoder to `n_classes` logits, background included, with random weights."""
         if self.form == "mask":
-            return ClassMaskDecoder(self.config.channels_out, n_classes)
+            return ClassMaskDecoder(self.config.channels_out, n_classes, self.config.patch)
         tokens = [self.config.embed] * len(self.taps)
         channels = [self.config.channels_in, *tokens, self.config.channels_out]
         return PyramidDecoder(channels, self.widths, n_classes, checkpoint=self.checkpoint)

@@ -77,6 +77,8 @@ class ViTConfig:
 class SamMed3DEncoder(nn.Module):
     """Image (B, C, X, Y, Z) → [image, the tokens after some blocks, the neck's output].
 
+    Without such tokens, the neck's output alone.
+
     With G = size / patch per axis, tokens are (B, embed, *G) and the neck's output is
     (B, channels_out, *G). Apart from the adapters the parameters have the published names, without
     `image_encoder.`. Position grid and tables keep the published size and are resampled for other
@@ -100,7 +102,8 @@ class SamMed3DEncoder(nn.Module):
         super().__init__()
         self.checkpoint = checkpoint
         self.config, self.taps = config, taps
-        self.channels = [config.channels_in, *(config.embed for _ in taps), config.channels_out]
+        skips = [config.channels_in, *(config.embed for _ in taps)] if taps else []
+        self.channels = [*skips, config.channels_out]
         self.patch_embed = PatchEmbedding(config)
         if config.absolute_position:
             self.pos_embed = nn.Parameter(torch.zeros(1, *(3 * [config.grid]), config.embed))
@@ -116,13 +119,13 @@ class SamMed3DEncoder(nn.Module):
         self._initialise()
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Return the image itself, the taps from the first on, and the neck's output.
+        """Return the image itself and the taps, if there are any, and the neck's output.
 
         Raises:
             ValueError: the size is no multiple of the patch, or not cubic where it has to be.
         """
         self.config.crop.check(x.shape[2:], self.config.title)
-        features = [x]
+        features = [x] if self.taps else []
         tokens = self.patch_embed(x)
         if self.config.absolute_position:
             tokens = tokens + self._positions(tokens.shape[1:4])

@@ -73,19 +73,21 @@ class MaskDecoder(nn.Module):
 
 
 class ClassMaskDecoder(nn.Module):
-    """[image, …, deepest] → logits (B, n_classes, X, Y, Z): a mask token per class, no prompt.
+    """[deepest] → logits (B, n_classes, X, Y, Z): a mask token per class, no prompt.
 
-    Only the deepest feature (B, C, *G) is used. Logits of size 4 G are resampled to the image's
-    size, so that borders are as fine as a quarter of a patch. State-dict names are the published
-    ones, with `prompt_encoder.` and `mask_decoder.`.
+    The deepest feature is (B, C, *G). Logits of size 4 G are resampled to the image's size, so that
+    borders are as fine as a quarter of a patch. State-dict names are the published ones, with
+    `prompt_encoder.` and `mask_decoder.`.
 
     Args:
         channels: C of the deepest feature, a multiple of 48.
         n_classes: number of logits, background included.
+        patch: side in voxels of what became one position of G.
     """
 
-    def __init__(self, channels: int, n_classes: int) -> None:
+    def __init__(self, channels: int, n_classes: int, patch: int) -> None:
         super().__init__()
+        self.patch = patch
         self.prompt_encoder = PromptlessEncoder(channels)
         self.mask_decoder = MaskDecoder(channels, n_classes, rated=False)
         for module in self.modules():
@@ -95,11 +97,12 @@ class ClassMaskDecoder(nn.Module):
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Return the logits."""
-        image, deepest = features[0], features[-1]
+        deepest = features[-1]
         x, y, z = deepest.shape[2:]
         positions = self.prompt_encoder.positions((x, y, z))
         logits, _ = self.mask_decoder(deepest, positions, self.prompt_encoder.no_mask())
-        return F.interpolate(logits, image.shape[2:], mode="trilinear")
+        size = [self.patch * n for n in (x, y, z)]
+        return F.interpolate(logits, size, mode="trilinear")
 
     def published_names(self) -> list[str]:
         """Return the names that SAM-Med3D's files have too: all but those of single classes."""
