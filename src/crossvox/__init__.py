@@ -32,8 +32,8 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` im
     from crossvox.methods.cmc import CSCLoss as CSCLoss
     from crossvox.methods.cmc import Fusion as Fusion
     from crossvox.networks import UNetBackbone as UNetBackbone
-    from crossvox.workflows.prediction.predict import Options as Options
-    from crossvox.workflows.prediction.predict import Predictor as Predictor
+    from crossvox.workflows.prediction.predictor import Options as Options
+    from crossvox.workflows.prediction.predictor import Predictor as Predictor
     from crossvox.workflows.show import show as show
 
 _MODULES = {
@@ -46,7 +46,7 @@ _MODULES = {
     "methods": ["Method"],
     "methods.cmc": ["CMC", "MIA", "CACLoss", "CSCLoss", "Fusion"],
     "networks": ["UNetBackbone"],
-    "workflows.prediction.predict": ["Options", "Predictor"],
+    "workflows.prediction.predictor": ["Options", "Predictor"],
     "workflows.show": ["show"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

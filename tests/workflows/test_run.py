@@ -9,7 +9,7 @@ import pytest
 
 from crossvox.errors import UsageError
 from crossvox.version import __version__
-from crossvox.workflows.prediction.predict import Predictor
+from crossvox.workflows.prediction.predictor import Predictor
 from crossvox.workflows.run import Run
 from crossvox.workflows.train import resume
 from fixtures.memory import untrained

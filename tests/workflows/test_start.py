@@ -22,7 +22,7 @@ from crossvox.errors import UsageError
 from crossvox.methods import METHODS, Method
 from crossvox.report.run_page import overview
 from crossvox.workflows.prediction.evaluate import evaluation_facts
-from crossvox.workflows.prediction.predict import Options
+from crossvox.workflows.prediction.predictor import Options
 from crossvox.workflows.run import Run
 from crossvox.workflows.start import Start, StartReport, load_start, summarise_start
 from fixtures.files.weights import interrupt

@@ -39,7 +39,8 @@ from crossvox.workflows.prediction.evaluate import (
     scored_maps,
 )
 from crossvox.workflows.prediction.memory import require_memory
-from crossvox.workflows.prediction.predict import Options, Predictor, load_split
+from crossvox.workflows.prediction.predict import load_split
+from crossvox.workflows.prediction.predictor import Options, Predictor
 from crossvox.workflows.prediction.scoring import require_labelled
 from crossvox.workflows.run import Run
 

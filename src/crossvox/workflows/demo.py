@@ -26,7 +26,8 @@ from crossvox.utils.files import atomic_write, require_folder
 from crossvox.utils.text_table import to_markdown
 from crossvox.workflows.messages import Echo
 from crossvox.workflows.prediction.evaluate import evaluate
-from crossvox.workflows.prediction.predict import Options, predict_split
+from crossvox.workflows.prediction.predict import predict_split
+from crossvox.workflows.prediction.predictor import Options
 from crossvox.workflows.run import Run
 from crossvox.workflows.train import resume, train
 

@@ -41,7 +41,7 @@ from crossvox.training.loader import batches
 from crossvox.training.record import read_facts, read_metrics
 from crossvox.workflows.messages import Echo
 from crossvox.workflows.prediction.memory import require_memory
-from crossvox.workflows.prediction.predict import Options, Predictor
+from crossvox.workflows.prediction.predictor import Options, Predictor
 from crossvox.workflows.run import Run
 from crossvox.workflows.step_memory import savings, step_memory
 from crossvox.workflows.train import crop_dataset, store_path, train

@@ -7,7 +7,7 @@ from typing import get_args
 
 from crossvox.cli.parser import new_parser, parse
 from crossvox.errors import UsageError
-from crossvox.workflows.prediction.predict import Checkpoint
+from crossvox.workflows.prediction.predictor import Checkpoint
 
 
 def export_command(argv: list[str]) -> int:

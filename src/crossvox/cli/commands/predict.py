@@ -17,7 +17,8 @@ from crossvox.inference.ensemble import Maps
 from crossvox.inference.model import Largest
 from crossvox.training.compute import Accelerator
 from crossvox.workflows.prediction.outputs import Outputs
-from crossvox.workflows.prediction.predict import Checkpoint, Options, predict_images, predict_split
+from crossvox.workflows.prediction.predict import predict_images, predict_split
+from crossvox.workflows.prediction.predictor import Checkpoint, Options
 
 _MAPS: dict[bool | None, Maps | None] = {True: "fused", False: "modalities", None: None}
 

@@ -1,24 +1,17 @@
-"""Load trained runs and segment scans with them: one subject's, or a split of a data set."""
+"""Segment scans with trained runs: one subject's, or a split of a data set."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from crossvox.config.registry import build_method
 from crossvox.data.checks import check, check_images
 from crossvox.data.formats.dicom.seg import require_dicom, require_dicom_seg
-from crossvox.data.formats.nifti import Form, Volume
+from crossvox.data.formats.nifti import Volume
 from crossvox.data.manifest import Case, Manifest, as_manifest
 from crossvox.errors import UsageError
-from crossvox.inference.ensemble import Ensemble, Maps, require_known_modalities
-from crossvox.inference.model import Largest, TrainedModel
-from crossvox.training.checkpoint import load_weights
-from crossvox.training.compute import Accelerator, Compute, launch_fabric
+from crossvox.inference.ensemble import require_known_modalities
 from crossvox.utils.files import real_path, require_file_name, require_folder
 from crossvox.workflows.messages import Echo, report_problems
 from crossvox.workflows.prediction.memory import require_memory
@@ -29,115 +22,16 @@ from crossvox.workflows.prediction.outputs import (
     predict_to_files,
     require_free_names,
 )
+from crossvox.workflows.prediction.predictor import DEFAULTS, Options, Predictor
 from crossvox.workflows.prediction.scans import InputScan
 from crossvox.workflows.run import Run
-
-Checkpoint = Literal["best", "last"]
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options for the use of trained runs.
-
-    Args:
-        checkpoint: the weights with the highest validation score, or the last ones.
-        overlap: share of a sliding window that its neighbour covers too; None = as configured in
-            the run.
-        tta: average over mirror images, along axes on which no left and right class change places.
-        largest: keep only one component of each class that is one piece in the labelled training
-            scans (the largest, unless another lies better): always, never, or auto, which leaves
-            it to the method; None = as configured in the run.
-        weigh: use the method's class weights for label maps; None = as configured in the run.
-        maps: one label map per scan ("modalities"), one of all registered scans of a subject
-            ("fused"), or "both"; None = "fused" where the run's scans are registered.
-        accelerator: "auto" takes a GPU where there is one.
-        threads: CPU threads; None leaves the choice to torch.
-        memory_limit: GB of memory that may be taken in all; None = what is available.
-        header: the part of a NIfTI header that places the voxels: "qform", "sform", or "auto",
-            which follows the rule of `crossvox.data.formats.nifti.geometry`.
-    """
-
-    checkpoint: Checkpoint = "best"
-    overlap: float | None = None
-    tta: bool = False
-    largest: Largest | None = None
-    weigh: bool | None = None
-    maps: Maps | None = None
-    accelerator: Accelerator = "auto"
-    threads: int | None = None
-    memory_limit: float | None = None
-    header: Form = "auto"
-
-
-def load_model(run: Run, options: Options) -> TrainedModel:
-    """Return the run's method with a checkpoint's weights, ready to predict.
-
-    Raises:
-        UsageError: there is no such checkpoint or device, or an option does not fit the run.
-        DataError: the checkpoint is damaged.
-    """
-    path = run.checkpoint(options.checkpoint)
-    if options.largest == "always" and not run.task.one_piece:
-        raise UsageError(
-            f"{run.path}: no class was found to be one piece in its labelled scans when it was "
-            "trained; leave --largest out"
-        )
-    if options.tta and not run.task.flips:
-        raise UsageError(
-            f"{run.path}: left and right classes forbid mirroring along every axis; leave --tta out"
-        )
-    device = launch_fabric(Compute(accelerator=options.accelerator, threads=options.threads)).device
-    method = build_method(run.task, run.config)
-    load_weights(path, method)
-    asked = {name: getattr(options, name) for name in ("overlap", "largest", "weigh")}
-    asked = {name: value for name, value in asked.items() if value is not None}
-    configured = run.config.inference
-    inference = dataclasses.replace(configured, **asked, tta=options.tta or configured.tta)
-    return TrainedModel(method, run.preprocessing, inference, device, run.plan.sizes)
-
-
-class Predictor(Ensemble):
-    """One trained run, or several whose class probabilities are averaged.
-
-    >>> predictor = Predictor("runs/first")
-    >>> prediction = predictor.predict({"ct": "scan.nii.gz"})
-    >>> prediction.labels["ct"]  # (X, Y, Z) int16: 0 background, k the k-th of `classes`
-
-    Attributes:
-        runs: the descriptions of the run directories.
-        ids: class name → id in label files, those of the first run.
-    """
-
-    def __init__(self, *paths: Path | str, options: Options = Options()) -> None:
-        """Load the weights.
-
-        Args:
-            paths: run directories of `crossvox train`, one or more.
-            options: checkpoint, overlap, mirroring and device.
-
-        Raises:
-            UsageError: no run or checkpoint there, runs of different problems, or `options.maps`
-                asks for fused maps of scans that are not registered.
-            DataError: a run's files are damaged.
-        """
-        if not paths:
-            raise UsageError("no run; give one run directory at least")
-        self.runs = tuple(Run.load(Path(path)) for path in paths)
-        self.ids = self.runs[0].labels
-        models = [load_model(run, options) for run in self.runs]
-        super().__init__(models, options.maps, options.header)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of class 1, 2, …"""
-        return self.task.classes
 
 
 def predict_images(
     paths: Path | Sequence[Path],
     images: Mapping[str, Path],
     out: Path,
-    options: Options = Options(),
+    options: Options = DEFAULTS,
     outputs: Outputs = LABELS_ONLY,
     echo: Echo = print,
     name: str | None = None,
@@ -210,7 +104,7 @@ def predict_split(
     data: Manifest | Path,
     split: str,
     out: Path,
-    options: Options = Options(),
+    options: Options = DEFAULTS,
     outputs: Outputs = LABELS_ONLY,
     echo: Echo = print,
 ) -> list[Path]:
