@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from crossvox.cli.commands import doctor
+from crossvox.cli.commands.help import doctor
 from crossvox.cli.main import COMMANDS, main
 from crossvox.errors import DataError
 from crossvox.methods import METHODS

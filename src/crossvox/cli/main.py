@@ -6,30 +6,43 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from crossvox.errors import CrossvoxError, UsageError, failed_file
 from crossvox.version import __version__
 
-COMMANDS = {
-    "demo": "train, predict and score on synthetic scans, in minutes",
-    "convert": "describe a data set, public or your own, by a dataset.json",
-    "split": "draw train, val and test anew, or k folds",
-    "check": "report every problem of a data set",
-    "prepare": "orient, resample and normalise a data set's volumes",
-    "train": "train a method on a data set, or resume a run",
-    "predict": "segment scans with a trained run",
-    "evaluate": "score a trained run on a split of a data set",
-    "report": "write one HTML file to look at a run or a benchmark",
-    "weights": "show what a file of published weights is, or convert it",
-    "export": "write a trained run as a MONAI bundle or as ONNX files",
-    "rank-cases": "order a data set's scans by how much labelling them helps",
-    "list": "list methods, backbones or presets",
-    "doctor": "show versions, devices and what is missing",
-    "benchmark": "compare methods on data sets, with tables and figures",
-    "profile": "measure speed and memory of train, predict or load",
+GROUPS = {
+    "help": {
+        "demo": "train, predict and score on synthetic scans, in minutes",
+        "doctor": "show versions, devices and what is missing",
+        "list": "list methods, backbones or presets",
+    },
+    "data": {
+        "convert": "describe a data set, public or your own, by a dataset.json",
+        "check": "report every problem of a data set",
+        "split": "draw train, val and test anew, or k folds",
+        "prepare": "orient, resample and normalise a data set's volumes",
+    },
+    "training": {
+        "train": "train a method on a data set, or resume a run",
+        "benchmark": "compare methods on data sets, with tables and figures",
+        "weights": "show what a file of published weights is, or convert it",
+        "profile": "measure speed and memory of train, predict or load",
+    },
+    "results": {
+        "predict": "segment scans with a trained run",
+        "evaluate": "score a trained run on a split of a data set",
+        "report": "write one HTML file to look at a run or a benchmark",
+        "export": "write a trained run as a MONAI bundle or as ONNX files",
+    },
+    "labelling": {
+        "rank-cases": "order a data set's scans by how much labelling them helps",
+    },
 }
-"""Command → one-line help. Its code is `crossvox.cli.commands.<command>.<command>_command`."""
+"""Group → command → one-line help; code: `crossvox.cli.commands.<group>.<command>`."""
+
+COMMANDS = {name: text for commands in GROUPS.values() for name, text in commands.items()}
+"""Command → one-line help."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,7 +94,8 @@ def _run(name: str, arguments: list[str]) -> int:
         raise UsageError(f"unknown command '{name}'; choose from {', '.join(COMMANDS)}")
     # Imported only now: most of these need torch, `crossvox --help` does not.
     module = name.replace("-", "_")
-    commands = importlib.import_module(f"crossvox.cli.commands.{module}")
+    group = next(group for group, commands in GROUPS.items() if name in commands)
+    commands = importlib.import_module(f"crossvox.cli.commands.{group}.{module}")
     try:
         return getattr(commands, f"{module}_command")(arguments)
     except SystemExit as done:  # how argparse ends after --help
@@ -101,8 +115,11 @@ def _overview() -> str:
         "",
         "usage: crossvox COMMAND …        crossvox COMMAND --help for its options",
         "",
-        *(f"  {name:<12}{text}" for name, text in COMMANDS.items()),
-        "",
+        *(line for group, commands in GROUPS.items() for line in _group_lines(group, commands)),
         "exit codes: 0 success, 1 failure, 2 wrong usage. Not for clinical use.",
     ]
     return "\n".join(lines)
+
+
+def _group_lines(group: str, commands: Mapping[str, str]) -> list[str]:
+    return [group, *(f"  {name:<12}{text}" for name, text in commands.items()), ""]

@@ -1,1 +1,1 @@
-"""The commands, one file each."""
+"""The commands, one file each, grouped as `crossvox --help` shows them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from crossvox.cli.commands.predict import new_scan_parser, read_options
+from crossvox.cli.commands.results.predict import new_scan_parser, read_options
 from crossvox.cli.parser import add_flag, parse, parse_names, required
 from crossvox.data.crops.misalign import Misalign
 from crossvox.data.manifest import load_manifest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from crossvox.benchmark.results import holds_benchmark
-from crossvox.cli.commands.predict import add_options, read_options
+from crossvox.cli.commands.results.predict import add_options, read_options
 from crossvox.cli.parser import add_root, new_parser, parse, required
 from crossvox.data.manifest import SPLITS, load_manifest
 from crossvox.report.report import ReportData, report

@@ -8,7 +8,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from crossvox.cli.commands.predict import add_options, parse_images, read_options
+from crossvox.cli.commands.results.predict import add_options, parse_images, read_options
 from crossvox.cli.parser import new_parser, parse, parse_subcommand
 from crossvox.cli.run_options import read_run_options
 from crossvox.config.settings import FIELDS, parse_settings

@@ -8,7 +8,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from crossvox.cli.commands.split import add_amounts, add_overwrite, amounts
+from crossvox.cli.commands.data.split import add_amounts, add_overwrite, amounts
 from crossvox.cli.parser import (
     add_flag,
     new_parser,

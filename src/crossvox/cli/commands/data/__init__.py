@@ -1,0 +1,1 @@
+"""Commands that describe, divide and check scans."""

@@ -1,0 +1,1 @@
+"""Commands that lead from a trained run to more labels."""
