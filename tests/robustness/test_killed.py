@@ -48,8 +48,9 @@ def training(data: Path, out: Path, *more: str) -> Callable[[], list[str]]:
     return arguments
 
 
-def test_training_survives_25_kills(unpaired_files, tmp_path, record_property):
-    data, kills, rng = unpaired_files.path, 25, random.Random(0)
+@pytest.mark.parametrize("kills", [6, pytest.param(25, marks=pytest.mark.slow)])
+def test_training_survives_kills(unpaired_files, tmp_path, record_property, kills):
+    data, rng = unpaired_files.path, random.Random(0)
     straight = trained(data, tmp_path / "straight", *STEPS)
     # Timed without imports, like the processes to be killed.
     began = time.perf_counter()
