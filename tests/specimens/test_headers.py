@@ -70,6 +70,11 @@ AS_ITK = {
         np.r_[np.c_[AFFINE[:3, :3], TEMPLATE[:3, 3]], [[0, 0, 0, 1]]],
         "template",
     ),
+    "all in a template": ({"sform_code": 4, "qform_code": 4}, AFFINE, "a template's space"),
+    "sform of a template, alone": ({"sform_code": 4, "qform_code": 0}, AFFINE, "not the patient's"),
+    "sform of Talairach, alone": ({"sform_code": 3, "qform_code": 0}, AFFINE, "not the patient's"),
+    "qform of a template, alone": ({"sform_code": 0, "qform_code": 4}, AFFINE, "not the patient's"),
+    "an aligned scan, alone": ({"sform_code": 2, "qform_code": 0}, AFFINE, ""),
     "mirrored scanner sform": (srow(MIRRORED), MIRRORED, "left and right depend on which"),
     "mirrored aligned sform": ({"sform_code": 2, **srow(MIRRORED)}, AFFINE, "the qform is right"),
     "mirrored qform": (

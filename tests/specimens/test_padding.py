@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from crossvox.data.values import content_box
+from crossvox.data.content import MARGIN, Content, find_content
 from crossvox.inference.postprocessing import Postprocessing
 from crossvox.inference.slabs import Slab
 
@@ -26,7 +29,7 @@ def padded(fill: float, widths) -> np.ndarray:
 def test_constant_planes_at_the_border_are_fill(fill, widths) -> None:
     first = [before for before, _ in widths]
     stop = [before + n for (before, _), n in zip(widths, SHAPE, strict=True)]
-    assert content_box(padded(fill, widths)).tolist() == [first, stop]
+    assert find_content(padded(fill, widths)).box.tolist() == [first, stop]
 
 
 def large_padded() -> np.ndarray:
@@ -37,53 +40,53 @@ def large_padded() -> np.ndarray:
 def test_a_corner_voxel_makes_no_content() -> None:
     data = large_padded()
     data[0, 0, -1] = data[0, 0, 0] = data[-1, -1, -1] = 900
-    assert content_box(data).tolist() == [[9, 0, 0], [69, 50, 40]]
+    assert find_content(data).box.tolist() == [[9, 0, 0], [69, 50, 40]]
 
 
 def test_faint_noise_makes_no_content_and_true_noise_does() -> None:
     faint, true = np.random.default_rng(1).uniform(-1, 1, (2, 69, 50, 15))
     data = large_padded()
     data[:, :, 40:] += 0.001 * faint
-    assert content_box(data).tolist() == [[9, 0, 0], [69, 50, 40]]
+    assert find_content(data).box.tolist() == [[9, 0, 0], [69, 50, 40]]
     data[:, :, 40:] += 3 * true  # air of an ordinary scan
-    assert content_box(data).tolist() == [[0, 0, 0], [69, 50, 55]]
+    assert find_content(data).box.tolist() == [[0, 0, 0], [69, 50, 55]]
 
 
 def test_fill_of_two_constants_one_after_the_other() -> None:
     data = large_padded()[9:]
     data[:, :, 48:] = 40
-    assert content_box(data).tolist() == [[0, 0, 0], [60, 50, 40]]
+    assert find_content(data).box.tolist() == [[0, 0, 0], [60, 50, 40]]
 
 
 def test_text_in_one_slice_of_the_fill_makes_no_content() -> None:
     data = large_padded()
     data[20:50, 10:14, 50] = 900
-    assert content_box(data).tolist() == [[9, 0, 0], [69, 50, 40]]
+    assert find_content(data).box.tolist() == [[9, 0, 0], [69, 50, 40]]
     data[20:50, 10:14, 54] = 900
-    assert content_box(data).tolist() == [[9, 0, 0], [69, 50, 40]]
+    assert find_content(data).box.tolist() == [[9, 0, 0], [69, 50, 40]]
 
 
 def test_a_part_behind_a_gap_of_air_is_content() -> None:
     data = large_padded()
     data[20:50, 10:14, 52:55] = 900
-    assert content_box(data)[1].tolist() == [69, 50, 55]
+    assert find_content(data).box[1].tolist() == [69, 50, 55]
 
 
 def test_a_small_part_of_the_body_at_the_border_is_content() -> None:
     data = large_padded()
     data[30:34, 20:24, 53:] = 300  # 0.5 % of the planes
-    assert content_box(data)[1].tolist() == [69, 50, 55]
+    assert find_content(data).box[1].tolist() == [69, 50, 55]
 
 
 def test_a_plain_block_in_air_is_no_fill() -> None:
     data = np.full(SHAPE, -1000.0)
     data[2:10, 1:7, 3:6] = 40
-    assert content_box(data).tolist() == [[2, 1, 3], [10, 7, 6]]
+    assert find_content(data).box.tolist() == [[2, 1, 3], [10, 7, 6]]
 
 
 def test_a_single_slice_and_a_constant_scan_are_left_whole() -> None:
-    assert content_box(padded(0, ((0, 0),) * 3)[:, :, :1]).tolist() == [[0, 0, 0], [12, 10, 1]]
-    assert (np.diff(content_box(np.zeros(SHAPE)), axis=0) >= 1).all()
+    assert find_content(padded(0, ((0, 0),) * 3)[:, :, :1]).box.tolist() == [[0, 0, 0], [12, 10, 1]]
+    assert (np.diff(find_content(np.zeros(SHAPE)).box, axis=0) >= 1).all()
 
 
 @pytest.mark.parametrize("weights", [(), (1.0, 0.9)])
@@ -94,6 +97,109 @@ def test_fill_gets_no_label_and_does_not_count_for_the_largest_part(weights, sin
     values[1, :6] = 0.6  # large, but in the fill
     values[1, 8:11, 2:5, 2:5] = 0.6
     slab = Slab(values, tuple(slice(0, n) for n in SHAPE), SHAPE)
-    content = np.array([[7, 0, 0], SHAPE])
+    planes = [np.ones(n, dtype=bool) for n in SHAPE]
+    planes[0][:7] = False
+    content = Content(tuple(planes))
     label = Postprocessing(weights, single).label_map([slab], np.eye(4), content=content)
     assert not label[:7].any() and label.sum() == 27
+
+
+def noise(shape: tuple[int, int, int]) -> np.ndarray:
+    return np.random.default_rng(2).normal(300, 80, shape)
+
+
+def mask_of(content: Content) -> np.ndarray:
+    """Where a scan shows nothing."""
+    return np.stack([content.fill_of(plane) for plane in range(content.shape[0])])
+
+
+def turned(values: np.ndarray, fill: float, *angles: float) -> np.ndarray:
+    for axes, angle in zip([(0, 1), (1, 2)], angles, strict=False):
+        values = ndimage.rotate(values, angle, axes, order=1, cval=fill)
+    return values
+
+
+@pytest.mark.parametrize("fill", [0, -1000])
+@pytest.mark.parametrize("angles", [(3,), (30,), (20, 15), (45, 5)])
+def test_a_canvas_round_a_turned_scan_is_fill(fill: float, angles: tuple[float, ...]) -> None:
+    data = turned(noise((40, 36, 30)), fill, *angles)
+    inside = turned(np.ones((40, 36, 30)), 0, *angles)
+    found = mask_of(find_content(data))
+    assert not found[inside > 0.01].any()
+    deep = ndimage.distance_transform_edt(inside < 0.01) > 2 * MARGIN
+    assert np.count_nonzero(~found & deep) <= 0.03 * deep.sum()
+
+
+@pytest.mark.parametrize("fill", [0, -2000])
+def test_the_ring_round_a_field_of_view_is_fill(fill: float) -> None:
+    x, y, _ = np.indices((40, 36, 12))
+    ring = np.hypot((x - 20) / 20, (y - 18) / 18) > 1
+    found = mask_of(find_content(np.where(ring, fill, noise((40, 36, 12)))))
+    assert not found[~ring].any()
+    assert found[ndimage.distance_transform_edt(ring) > 2 * MARGIN].mean() > 0.97
+
+
+def test_constant_slices_inside_a_scan_are_fill() -> None:
+    data = noise((40, 36, 12))
+    data[:, :, 5:7], data[:, :, 9] = 0, 77
+    expected = np.zeros(data.shape, dtype=bool)
+    expected[:, :, 5:7], expected[:, :, 9] = True, True
+    assert (mask_of(find_content(data)) == expected).all()
+
+
+def test_two_constants_side_by_side_are_fill() -> None:
+    data = noise((40, 36, 22))
+    data[:, :, :10] = 0
+    data[:17, :, :10] = -1024
+    found = mask_of(find_content(data))
+    assert found[:, :, :8].all(axis=(1, 2)).sum() >= 36  # all but the margin where they meet
+    assert not found[:, :, 10:].any()
+
+
+def test_text_over_a_fifth_of_a_plane_of_fill_is_fill() -> None:
+    data = np.pad(noise((40, 36, 12)), ((0, 0), (0, 0), (0, 6)))
+    data[2:38, 4:12, 15] = 255
+    data[2:38:3, 4:12, 15] = 200
+    assert find_content(data).box[1].tolist() == [40, 36, 12]
+
+
+def phantom(air: float, organ: float) -> np.ndarray:
+    """A body with an organ that reaches the first and the last slice, in plain air."""
+    x, y, _ = np.indices((48, 40, 16))
+    body = np.hypot((x - 24) / 20, (y - 20) / 16) < 1
+    inner = np.hypot(x - 30, y - 20) < 7
+    return np.where(inner, organ, np.where(body, noise((48, 40, 16)), air))
+
+
+@pytest.mark.parametrize(("air", "organ"), [(-1024, -1024), (-160, -160), (0, 0), (-1000, 0)])
+def test_air_that_a_body_encloses_is_content(air: float, organ: float) -> None:
+    """Lungs of a clipped CT, gas in bowel, ventricles of a brain without its skull."""
+    content = find_content(phantom(air, organ))
+    found = mask_of(content)
+    x, y, _ = np.indices(found.shape)
+    body = np.hypot((x - 24) / 20, (y - 20) / 16) < 1
+    assert not found[body].any()
+    beside = ndimage.binary_dilation(body, np.ones((3, 3, 3)))
+    part = tuple(slice(first, stop) for first, stop in content.box.T)
+    assert not (found & beside)[part].any()  # where outlines may lie
+    assert found[:2].all() and found[-2:].all()
+
+
+@pytest.mark.parametrize("levels", [2, 8, 200])
+def test_equal_values_by_chance_are_content(levels: int) -> None:
+    coarse = np.random.default_rng(3).integers(0, levels, (40, 36, 20))
+    assert not mask_of(find_content(coarse)).any()
+
+
+def test_what_shows_nothing_is_kept_in_a_few_bytes() -> None:
+    content = find_content(turned(noise((60, 50, 40)), 0, 20, 10))
+    text = json.dumps(content.to_dict())
+    assert (mask_of(Content.from_dict(json.loads(text))) == mask_of(content)).all()
+    assert len(text) < 0.1 * np.prod(content.shape)
+
+
+def test_of_two_scans_of_a_grid_either_may_show_something() -> None:
+    first, second = noise((40, 36, 12)), noise((40, 36, 12))
+    first[:12, :10], second[:6] = 0, 0
+    found = mask_of(Content.join([find_content(first), find_content(second)]))
+    assert found[:4, :8].all() and not found[6:].any() and not found[:, 10:].any()

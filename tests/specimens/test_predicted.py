@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from crossvox.cli.main import main
 from crossvox.errors import DataError
@@ -152,3 +153,13 @@ def test_padding_gets_no_label_and_changes_none(run, mr, reference, tmp_path, fi
     assert np.array_equal(label[6:-9, 8:, :-3], reference[0])
     label[6:-9, 8:, :-3] = 0
     assert not label.any()
+
+
+@pytest.mark.specimen("padding")
+@pytest.mark.parametrize("fill", [0, -1000])
+def test_a_canvas_round_a_turned_scan_gets_no_label(run, mr, tmp_path, fill) -> None:
+    values = ndimage.rotate(mr.get_fdata(), 35, order=1, cval=fill)
+    inside = ndimage.rotate(np.ones(mr.shape), 35, order=1, cval=0) > 0.01
+    label, _ = predict(run, nib.Nifti1Image(values.astype(np.float32), mr.affine), tmp_path)
+    assert label[inside].any()
+    assert not label[~ndimage.binary_dilation(inside, iterations=4)].any()

@@ -66,10 +66,64 @@ def test_a_training_scan_in_test_is_found(data: Manifest, tmp_path: Path, name: 
     assert problem.severity == "error" and "the same scan as train0 mr (train)" in problem.found
 
 
-def test_a_scan_of_other_values_is_no_duplicate(data: Manifest, tmp_path: Path) -> None:
-    values = scan(0)
-    values[3, 2, 1] += 1
-    nib.save(nib.Nifti1Image(values, AFFINE), tmp_path / "other.nii.gz")
-    first, second = data.cases
-    second = replace(second, images={"mr": tmp_path / "other.nii.gz"}, labels={})
-    assert check(replace(data, cases=(first, second))) == []
+def body(seed: int = 0) -> np.ndarray:
+    """A smooth body in noisy air; another seed shows another one."""
+    random = np.random.default_rng(seed)
+    x, y, z = np.indices((24, 20, 12))
+    radius = np.hypot((x - 12) / random.uniform(8, 11), (y - 10) / random.uniform(6, 9))
+    tissue = 400 + 200 * np.sin(x / random.uniform(2, 4) + z / 5) * np.cos(y / 3)
+    return np.where(radius < 1, tissue, 20) + random.normal(0, 8, x.shape)
+
+
+def one_voxel(values: np.ndarray) -> np.ndarray:
+    values[12, 10, 6] = 30000
+    return values
+
+
+def turned_values(values: np.ndarray, codes: str) -> nib.Nifti1Image:
+    return turned(codes)(values.round())
+
+
+CHANGED = {
+    "rounded": lambda values: values.round(),
+    "8 bits": lambda values: np.clip((values + 30) / 3, 0, 255).astype(np.uint8),
+    "scaled": lambda values: 0.013 * values + 7,
+    "z-score": lambda values: (values - values.mean()) / values.std(),
+    "one voxel": one_voxel,
+    "clipped": lambda values: np.clip(values, 0, np.percentile(values, 99)),
+    "rounded and LPS": lambda values: turned_values(values, "LPS"),
+    "rounded, other axes": lambda values: turned_values(values, "SAR"),
+}
+
+
+def pair(data: Manifest, folder: Path, first: np.ndarray, second: object, split: str) -> Manifest:
+    """A data set of two scans, the first of them in train."""
+    images = []
+    for name, values in (("first", first), ("second", second)):
+        image = values if isinstance(values, nib.Nifti1Image) else nib.Nifti1Image(values, AFFINE)
+        nib.save(image, folder / f"{name}.nii")
+        images.append({"mr": folder / f"{name}.nii"})
+    one, other = (
+        replace(case, images=image, labels={})
+        for case, image in zip(data.cases, images, strict=True)
+    )
+    return replace(data, cases=(one, replace(other, split=split)))
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_a_changed_copy_is_found(data: Manifest, tmp_path: Path, name: str) -> None:
+    (problem,) = check(pair(data, tmp_path, body(), CHANGED[name](body()), "test"))
+    assert problem.severity == "error"
+    assert "nearly the same scan as train0 mr (train)" in problem.found
+
+
+def test_a_changed_copy_in_one_split_is_a_warning(data: Manifest, tmp_path: Path) -> None:
+    (problem,) = check(pair(data, tmp_path, body(), body().round(), "train"))
+    assert problem.severity == "warning" and "it counts twice" in problem.fix
+
+
+@pytest.mark.parametrize("other", [1, 2, "noise"])
+def test_another_scan_is_no_copy(data: Manifest, tmp_path: Path, other: object) -> None:
+    noise = np.random.default_rng(5).normal(0, 40, body().shape)
+    second = body() + noise if other == "noise" else body(int(str(other)))
+    assert check(pair(data, tmp_path, body(), second, "test")) == []

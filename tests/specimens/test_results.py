@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -135,9 +136,24 @@ def test_a_corrected_result_is_not_replaced(run, scans, tmp_path, capsys) -> Non
     assert predict(run, scans[0], out) == 0
 
 
+def test_a_scan_unzipped_is_the_same_scan_and_another_one_is_not(
+    run, scans, tmp_path, capsys
+) -> None:
+    out, plain = tmp_path / "out", tmp_path / "ct.nii"
+    assert predict(run, scans[0], out) == 0
+    before = contents(out)
+    plain.write_bytes(gzip.decompress(scans[0].read_bytes()))
+    assert predict(run, plain, out) == 0 and contents(out) == before
+    plain.write_bytes(gzip.decompress(scans[1].read_bytes()))
+    line = refused(capsys, "predict", run, "--image", f"ct={plain}", "--out", out)
+    assert "ct_ct.nii.gz: is there already and the result of another scan" in line
+    assert contents(out) == before
+
+
 def test_another_file_of_a_scan_is_called_so(run, scans, tmp_path, capsys) -> None:
     assert predict(run, scans[0], tmp_path / "out") == 0
-    nib.save(nib.load(scans[0]), tmp_path / "ct.nii")
+    image = nib.load(scans[0])
+    nib.save(nib.Nifti1Image(image.get_fdata(), image.affine), tmp_path / "ct.nii")
     line = refused(
         capsys, "predict", run, "--image", f"ct={tmp_path / 'ct.nii'}", "--out", tmp_path / "out"
     )

@@ -368,3 +368,42 @@ def test_a_dicom_seg_that_fails_late_costs_nothing_else(
         "scan_ct.nii.gz", "scan_ct_uncertainty.nii.gz", "volumes.csv", "labels.ctbl",
         "labels.itksnap.txt",
     }  # fmt: skip
+
+
+def smooth(phase: float = 0) -> np.ndarray:
+    x, y, z = np.indices((24, 20, 14))
+    values = 400 + 200 * np.sin(x / 4 + phase) * np.cos(y / 3 + z / 4)
+    return (values + np.random.default_rng(0).normal(0, 30, x.shape)).astype(np.int16)
+
+
+@pytest.mark.parametrize("difference", ["brighter", "another phase", "enhanced part"])
+def test_two_volumes_that_take_turns_without_a_tag_are_told(tmp_path, difference) -> None:
+    turns = smooth()
+    second = {"brighter": smooth() + 60, "another phase": smooth(1)}.get(difference, smooth())
+    if difference == "enhanced part":
+        second[6:12, 6:12] += 150
+    turns[:, :, ::2] = second[:, :, ::2]
+    write_series(tmp_path / "in", turns, AFFINE)
+    scan = InputScan.from_path(tmp_path / "in")
+    assert any("every second slice differs" in note for note in scan.notes)
+
+
+@pytest.mark.parametrize("kind", ["smooth", "noise", "slices of other brightness"])
+def test_one_volume_is_not_said_to_take_turns(tmp_path, kind) -> None:
+    random = np.random.default_rng(1)
+    series = {"smooth": smooth(), "noise": random.integers(0, 900, (24, 20, 14))}.get(kind)
+    if series is None:
+        series = smooth() + random.integers(-60, 60, 14)
+    write_series(tmp_path / "in", series.astype(np.int16), AFFINE)
+    assert InputScan.from_path(tmp_path / "in").notes == ()
+
+
+def test_two_phases_at_the_same_places_are_refused(tmp_path) -> None:
+    write_series(tmp_path / "in", smooth(), AFFINE)
+    write_series(tmp_path / "more", smooth(1), AFFINE)
+    for file in (tmp_path / "more").iterdir():
+        file.rename(tmp_path / "in" / f"second {file.name}")
+    uid = generate_uid()
+    for file in (tmp_path / "in").iterdir():
+        change(file, SeriesInstanceUID=uid)
+    assert "slices lie where another one does" in reason(tmp_path / "in")

@@ -9,6 +9,7 @@ import pytest
 
 from crossvox.cli.main import main
 from crossvox.data.convert.case_list import read_list
+from crossvox.data.convert.unused import unused_beside
 from crossvox.data.manifest import Case, Manifest
 from crossvox.errors import DataError
 from fixtures.files.convert import image, mask
@@ -193,11 +194,41 @@ def test_a_case_may_be_named_with_a_separator(tmp_path) -> None:
     assert read_list(tmp_path / "list.csv") == {"a;b": "train", "c": "val"}
 
 
+def checked(folder: Path, named: str, *others: str) -> list[str]:
+    """Write a data set of one scan with other volumes around it; return what is not used."""
+    for name in (named, *others):
+        image(folder / name)
+    case = Case("a", "train", {"ct": folder / named})
+    manifest = Manifest("m", {"ct": "ct"}, {"x": 1}, (case,), path=folder / "dataset.json")
+    manifest.save(folder / "dataset.json")
+    return unused_beside(manifest)
+
+
 def test_check_names_files_beside_those_of_the_manifest(tmp_path, capsys) -> None:
-    image(tmp_path / "a.nii.gz")
-    image(tmp_path / "b.nii.gz")
-    case = Case("a", "train", {"ct": tmp_path / "a.nii.gz"})
-    Manifest("m", {"ct": "ct"}, {"x": 1}, (case,)).save(tmp_path / "dataset.json")
+    checked(tmp_path, "a.nii.gz", "b.nii.gz")
     main(["check", str(tmp_path / "dataset.json")])
     line = "not used: 1 file that the manifest does not name: b.nii.gz"
     assert line in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("place", ["labelsTr", "labels_extra", "more/labels", "images/old"])
+def test_folders_without_a_named_file_are_looked_into(tmp_path, place) -> None:
+    found = checked(tmp_path, "images/a.nii.gz", f"{place}/a.nii.gz", f"{place}/b.nii.gz")
+    what = "that the manifest does not name"
+    assert found == [f"not used: 2 files in {place} {what}: a.nii.gz, b.nii.gz"]
+
+
+@pytest.mark.parametrize("mark", ["dataset.json", "volumes.csv", "run.json"])
+def test_other_data_sets_and_results_are_not(tmp_path, mark) -> None:
+    (tmp_path / "other/deep").mkdir(parents=True)
+    (tmp_path / "other" / mark).touch()
+    (tmp_path / "dicom").mkdir()
+    (tmp_path / "dicom" / "1.dcm").touch()
+    others = "other/a.nii.gz", "other/deep/b.nii.gz", ".trash/c.nii.gz"
+    assert checked(tmp_path, "images/a.nii.gz", *others) == []
+
+
+def test_many_folders_are_counted(tmp_path) -> None:
+    others = [f"p{number:02}/x.nii.gz" for number in range(30)]
+    found = checked(tmp_path, "images/a.nii.gz", *others)
+    assert len(found) == 11 and found[-1] == "not used: files in 20 other folders"

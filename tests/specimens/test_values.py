@@ -293,6 +293,14 @@ def test_values_that_show_no_air_of_a_ct_are_told(tmp_path, change, words) -> No
     assert found and re.search(words, found[0][1])
 
 
+def test_a_negated_ct_of_little_air_is_told(tmp_path) -> None:
+    values = ct()[6:35, 6:31]
+    values[19:22, 14:16, 4:10] = np.linspace(300, 1500, 36).reshape(3, 2, 6)  # bone
+    ((severity, line),) = problems(save(tmp_path / "scan.nii", -values), "ct")
+    assert severity == "warning" and "negated" in line
+    assert problems(save(tmp_path / "right.nii", values), "ct") == []
+
+
 @pytest.mark.parametrize("factor", [5, 10, 20])
 def test_scaled_hounsfield_units_are_refused(tmp_path, factor) -> None:
     values = ct()
@@ -347,3 +355,56 @@ def test_rarer_fill_beside_the_common_is_no_data(order, rare) -> None:
     values = np.tile(ring(mr(), -32768), (2, 2, 4)).astype(np.float32, order=order)
     values[1, 1, 1:4] = rare
     assert as_volume((values, AFFINE)).data.min() == 0
+
+
+ODD_FILL = {"zeros": 0, "white": 255, "bone": 1000}
+
+
+def turned(values: np.ndarray, fill: float) -> np.ndarray:
+    return ndimage.rotate(values, 30, order=1, cval=fill)
+
+
+@pytest.mark.parametrize("name", ODD_FILL)
+@pytest.mark.parametrize("place", [ring, turned])
+def test_bright_fill_round_a_ct_counts_as_air(tmp_path, name, place) -> None:
+    fill = ODD_FILL[name]
+    path = save(tmp_path / "scan.nii", place(ct(), fill))
+    ((severity, line),) = problems(path, "ct")
+    assert severity == "warning" and f"voxels of {fill} round the scan" in line
+    data, inside = read_image(path).data, place(np.ones(SHAPE), 0) > 0.999
+    assert np.array_equal(data[inside], place(ct(), fill)[inside].astype(np.float32))
+    outside = ~ndimage.binary_dilation(inside, iterations=2)
+    assert (data[outside] < -900).mean() > 0.98
+
+
+@pytest.mark.parametrize("place", [ring, turned])
+def test_grey_fill_round_an_mr_counts_as_air(tmp_path, place) -> None:
+    path = save(tmp_path / "scan.nii", place(mr(), 255))
+    ((severity, line),) = problems(path, "mr")
+    assert severity == "warning" and "voxels of 255 round the scan" in line
+    outside = ~ndimage.binary_dilation(place(np.ones(SHAPE), 0) > 0.999, iterations=2)
+    assert (read_image(path).data[outside] < 1).mean() > 0.98
+
+
+@pytest.mark.parametrize("fill", [-1000, -200])
+@pytest.mark.parametrize(
+    "smear", [lambda v: resampled(v, 1), lambda v: ndimage.rotate(v, 20, order=1, cval=v[0, 0, 0])]
+)
+def test_a_smeared_negative_ring_round_an_mr_is_no_data(tmp_path, fill, smear) -> None:
+    path = save(tmp_path / "scan.nii", smear(ring(mr(), fill)))
+    ((severity, line),) = problems(path, "mr")
+    assert severity == "warning" and f"voxels of {fill}" in line
+    assert read_image(path).data.min() > -20
+
+
+@pytest.mark.parametrize("kind", ["dark CT", "zeros round an MR", "z-score with zeros", "no fill"])
+def test_ordinary_fill_is_left_and_not_told(tmp_path, kind) -> None:
+    values, name = {
+        "dark CT": (ring(ct(), -1024), "ct"),
+        "zeros round an MR": (ring(mr() + 80, 0), "mr"),
+        "z-score with zeros": (ring((mr() - 400) / 200, 0), "mr"),
+        "no fill": (ct(), "ct"),
+    }[kind]
+    path = save(tmp_path / "scan.nii", values)
+    assert problems(path, name) == []
+    assert np.array_equal(read_image(path).data, values.astype(np.float32))

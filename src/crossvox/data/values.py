@@ -25,12 +25,6 @@ BELOW_CT = -4200
 """No CT holds lower values, padding included, and none as far above 0."""
 TAIL = 0.005
 """Share of the voxels at the far end that does not count for the spread of the others."""
-FAINT = 1e-4
-"""Differences in a plane of fill, in parts of the scan's spread, that do not count."""
-ODD = 1e-3
-"""Share of the voxels of a plane of fill that may hold another value."""
-MARKED = 0.1
-"""The same for a plane with fill right behind it, such as one with burned-in text."""
 
 
 @dataclass(frozen=True)
@@ -76,56 +70,6 @@ def measure_values(
         scale: makes intensities of stored values.
     """
     return _measure(_Voxels(stored, scale))
-
-
-def content_box(data: np.ndarray) -> np.ndarray:
-    """Return the box of a scan that is left without the planes of fill at its border.
-
-    Such planes hold one value, be it of air or of zeros, that was put round the scan. A few of
-    their voxels may hold another, and rounding or faint noise does not count.
-
-    Args:
-        data: (X, Y, Z) intensities.
-
-    Returns:
-        (2, 3) first voxel and one past the last.
-    """
-    tolerance = FAINT * _spread(data)
-    box = np.array([[0, 0, 0], data.shape])
-    for axis in range(3):
-        planes = np.moveaxis(data, axis, 0)
-        box[0, axis] = first = _count_fill(planes, tolerance)
-        box[1, axis] -= _count_fill(planes[first:][::-1], tolerance)
-    return box
-
-
-def _count_fill(planes: np.ndarray, tolerance: float) -> int:
-    """Return the number of planes of fill at the start; the last plane of all is none."""
-    n = 0
-    while n < len(planes) - 1:
-        if _is_fill(planes[n], tolerance):
-            n += 1
-        elif (
-            n < len(planes) - 2
-            and _is_fill(planes[n], tolerance, MARKED)
-            and _is_fill(planes[n + 1], tolerance)
-        ):
-            n += 2
-        else:
-            break
-    return n
-
-
-def _spread(data: np.ndarray) -> float:
-    """Return the range of the values without their outermost percents, on some of the voxels."""
-    steps = [max(1, n // 48) for n in data.shape]
-    low, high = np.percentile(data[tuple(slice(None, None, step) for step in steps)], [1, 99])
-    return float(high) - float(low)
-
-
-def _is_fill(plane: np.ndarray, tolerance: float, odd: float = ODD) -> bool:
-    value = np.float64(np.median(plane[:: max(1, len(plane) // 64)]))
-    return int(np.count_nonzero(np.abs(plane - value) > tolerance)) <= odd * plane.size
 
 
 class _Voxels:

@@ -13,6 +13,7 @@ import numpy as np
 
 from crossvox.batch import FUSED, Task
 from crossvox.data.checks.scans import scan_problems
+from crossvox.data.content import Content
 from crossvox.data.formats.nifti import (
     Form,
     NiftiFile,
@@ -219,7 +220,7 @@ class Ensemble:
         slabs: Iterable[Slab],
         affine: np.ndarray,
         callbacks: Mapping[str, Sequence[SlabCallback]],
-        content: Mapping[str, np.ndarray | None],
+        content: Mapping[str, Content | None],
     ) -> dict[str, np.ndarray]:
         """Return the label maps of one pass, whose names are those of `callbacks`."""
         labels = {name: LabelMap(self.postprocessing) for name in callbacks}
@@ -235,18 +236,15 @@ class Ensemble:
         prepared: dict[str, dict[str, PreparedScan]],
         maps: Mapping[str, Averaged],
         grids: Mapping[str, Grid],
-    ) -> dict[str, np.ndarray | None]:
-        """Return name → box of the scan's grid outside which no scan of the map shows a thing."""
+    ) -> dict[str, Content | None]:
+        """Return name → where any scan of the map shows something; None = unknown."""
         scans = prepared[self.models[0].preprocessing.digest]
         own = grids[anchor_of(maps)]
-        found: dict[str, np.ndarray | None] = {}
+        found: dict[str, Content | None] = {}
         for name, outputs in maps.items():
-            boxes = [scans[m].content for m in outputs if _equal(grids[m], own)]
-            known = [box for box in boxes if box is not None]
-            found[name] = None
-            if len(known) == len(outputs):
-                first, stop = np.stack(known, axis=1)
-                found[name] = np.array([first.min(axis=0), stop.max(axis=0)])
+            parts = [scans[m].content for m in outputs if _equal(grids[m], own)]
+            known = [part for part in parts if part is not None]
+            found[name] = Content.join(known) if len(known) == len(outputs) else None
         return found
 
     def _streams(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from crossvox.batch import Offset, Offsets
+from crossvox.data.content import Content
 from crossvox.inference.slabs import Slab, SlabCallback
 from crossvox.utils.connected_components import (
     Components,
@@ -60,7 +61,7 @@ class Postprocessing:
         slabs: Iterable[Slab],
         affine: np.ndarray,
         callbacks: Sequence[SlabCallback] = (),
-        content: np.ndarray | None = None,
+        content: Content | None = None,
     ) -> np.ndarray:
         """Return (X, Y, Z) int16 class indices; of equally probable classes the first wins.
 
@@ -97,19 +98,18 @@ class LabelMap:
             weights = np.array(rule.weights, dtype=slab.values.dtype).reshape(-1, 1, 1, 1)
             self._weighted[slab.part] = (slab.values * weights).argmax(axis=0)
 
-    def finish(self, affine: np.ndarray, content: np.ndarray | None = None) -> np.ndarray:
+    def finish(self, affine: np.ndarray, content: Content | None = None) -> np.ndarray:
         """Return (X, Y, Z) int16 class indices, once all slabs were added.
 
         Args:
             affine: (4, 4) of the scan, voxel index → world position in mm (RAS+).
-            content: (2, 3) box of the scan, first voxel and one past the last, outside which
-                there is only fill and so no class; None = unknown.
+            content: where the scan shows anything; elsewhere there is no class. None = unknown.
         """
         assert self._plain is not None  # a scan has at least one plane
         labels = self._plain
         for classes in (self._plain, self._weighted):
             if content is not None and classes is not None:
-                _clear_outside(classes, content)
+                content.clear(classes)
         if self._weighted is not None:
             labels = _restore_lost(self._weighted, self._plain)
         # After weighting, the more certain of two components is the larger one.
@@ -148,12 +148,6 @@ def keep_one_component(
         if len(sizes) > 1:
             # Searched once more: the components of all classes at once take too much memory.
             find_components(label, index, boxes[index]).keep_only(kept)
-
-
-def _clear_outside(labels: np.ndarray, box: np.ndarray) -> None:
-    for axis, (first, stop) in enumerate(box.T):
-        planes = np.moveaxis(labels, axis, 0)
-        planes[:first] = planes[stop:] = 0
 
 
 def _restore_lost(weighted: np.ndarray, plain: np.ndarray) -> np.ndarray:

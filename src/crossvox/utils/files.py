@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import gzip
 import hashlib
 import os
 import re
@@ -146,24 +147,24 @@ def logical_path(path: Path | str) -> Path:
     return plain
 
 
-def sha256(path: Path | str) -> str:
-    """Return the hexadecimal SHA-256 of a file's bytes."""
+def sha256(path: Path | str, unzipped: bool = False) -> str:
+    """Return the hexadecimal SHA-256 of a file's bytes, or of what a `.gz` file holds."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with gzip.open(path) if unzipped and Path(path).suffix == ".gz" else open(path, "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
 
 
-def sha256_once(path: Path | str) -> str:
+def sha256_once(path: Path | str, unzipped: bool = False) -> str:
     """Return `sha256`, computed anew only if the file's size or time has changed."""
     status = os.stat(path)
-    return _sha256_of(str(path), status.st_size, status.st_mtime_ns)
+    return _sha256_of(str(path), status.st_size, status.st_mtime_ns, unzipped)
 
 
 @functools.cache
-def _sha256_of(path: str, size: int, mtime_ns: int) -> str:
-    return sha256(path)
+def _sha256_of(path: str, size: int, mtime_ns: int, unzipped: bool) -> str:
+    return sha256(path, unzipped)
 
 
 def _begin(path: Path, prefix: str) -> tuple[int | None, Path]:

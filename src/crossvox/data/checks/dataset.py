@@ -7,7 +7,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from crossvox.data.checks.duplicates import FileUse, repeated_paths, repeated_scans, voxel_digest
+from crossvox.data.checks.duplicates import (
+    FileUse,
+    changed_scans,
+    fingerprint,
+    repeated_paths,
+    repeated_scans,
+)
 from crossvox.data.checks.extent import Sizes, compare_extents
 from crossvox.data.checks.scans import (
     count_labels,
@@ -180,7 +186,7 @@ class _DatasetCheck:
             kinds = self.manifest.modalities if self.manifest else self.kinds
             problems = scan_problems(file, kinds.get(modality, ""), self.seen.get(modality))
             if file.header is not None and not has_errors(problems):
-                use = replace(use, digest=voxel_digest(file))
+                use = replace(use, fingerprint=fingerprint(file))
                 self.grids.append((use, file.header.grid))
             self._add(use, problems)
         elif has_label:
@@ -216,7 +222,7 @@ class _DatasetCheck:
         """Add files and scans that occur twice."""
         for use, problem in repeated_paths(self.images, self.labels):
             self._add(use, [problem])
-        for use, problem in repeated_scans(self.images):
+        for use, problem in [*repeated_scans(self.images), *changed_scans(self.images)]:
             self._add(use, [problem])
 
     def check_extents(self) -> None:

@@ -37,7 +37,7 @@ class Sizes:
         frame: columns are the world vectors of the axes.
         extent: of the field of view.
         spacing: of the voxel edges.
-        filled: some scan has planes at its border that are constant (`values.content_box`).
+        filled: some scan has planes at its border that are constant (`data.content`).
     """
 
     frame: tuple[Axes, Axes, Axes]

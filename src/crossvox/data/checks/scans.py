@@ -167,7 +167,8 @@ def placement_problems(label: NiftiHeader, image: NiftiHeader) -> list[Problem]:
     shift = corner_shift(own, image.grid)
     limit = MAX_SHIFT * image.grid.spacing.min()
     if shift <= limit:
-        return []
+        is_doubtful = image.geometry.problems or label.geometry.problems
+        return [_reordered(image)] if is_doubtful and not in_order else []
     found = f"corners up to {shift:.4g} mm from the image's"
     fix = (
         "if it was drawn on this image, copy the image's geometry (fslcpgeom IMAGE LABEL) and look "
@@ -177,6 +178,17 @@ def placement_problems(label: NiftiHeader, image: NiftiHeader) -> list[Problem]:
         found += ", and axes in another order" if not in_order else ", and left and right unknown"
         fix = save_again
     return [Problem.error(found, f"at most {limit:.2g} mm, {MAX_SHIFT} voxel", fix)]
+
+
+def _reordered(image: NiftiHeader) -> Problem:
+    """Say that a label map is turned onto an image although one of their headers is in doubt."""
+    whose = "image" if image.geometry.problems else "label map"
+    found = f"axes in another order than the image's, and a {whose} whose header contradicts itself"
+    fix = (
+        "look at both (check --overlay): the label map is re-ordered to the image's axes. If it "
+        f"is mirrored or turned there, write the other form into the {whose} (docs/dataset.md)"
+    )
+    return Problem.warning(found, "axes in the order of the image's", fix)
 
 
 def registered_placement_problems(

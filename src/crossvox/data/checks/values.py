@@ -6,11 +6,14 @@ import numpy as np
 from scipy import ndimage
 
 from crossvox.data.formats.nifti.reader import NiftiFile
-from crossvox.data.problems import Problem
+from crossvox.data.odd_fill import odd_fill_value, split_odd_fill
+from crossvox.data.problems import Problem, has_errors
 from crossvox.data.values import Values, measure_values
 
 MIN_FILL = 0.02
 """Share of a scan's voxels from which NaN at its border is taken for fill."""
+DARK = -500.0
+"""Values below this are as dark as air in a CT."""
 UNITS = "Hounsfield units, as air −1000 and water 0"
 AGAIN = (
     "convert the DICOM series again with its rescale slope and intercept, or train with another "
@@ -40,12 +43,27 @@ def value_problems(file: NiftiFile, kind: str) -> list[Problem]:
         found = f"voxels of {listed}, far beyond the others ({values.low:g} to {values.high:g})"
         fix = f"nothing if they mark where there is no data: they count as {values.low:g}"
         problems.append(Problem.warning(found, "intensities only", fix))
+    elif not values.bad:
+        problems += _odd_fill_problems(file, stored, kind)
     if max(abs(values.low), abs(values.high)) > float(np.finfo(np.float32).max):
         found = f"intensities from {values.low:g} to {values.high:g}"
         problems.append(Problem.error(found, "numbers of single precision", "divide them"))
     if kind == "ct" and values.low < values.high:
         problems += hounsfield_problems(values)
     return problems
+
+
+def _odd_fill_problems(file: NiftiFile, stored: np.ndarray, kind: str) -> list[Problem]:
+    """Tell of fill whose value is no air's; dark fill does not matter to a CT."""
+    assert file.header is not None
+    value = odd_fill_value(stored, file.header.scale)
+    if value is None or (kind == "ct" and value < DARK) or has_errors(file.problems):
+        return []
+    found = split_odd_fill(file.values(), value)
+    if found is None:
+        return []
+    fix = f"nothing if they mark where there is no data: they count as {found[2]:g}"
+    return [Problem.warning(f"voxels of {value:g} round the scan", "air or zeros there", fix)]
 
 
 def hounsfield_problems(values: Values) -> list[Problem]:
@@ -83,12 +101,19 @@ def hounsfield_problems(values: Values) -> list[Problem]:
             return [_not_hounsfield(values, found, certain=True, fix=f"{fix}, or {AGAIN}")]
         fix = "nothing if the scan is a crop of bone or metal (air near 1000: it was negated)"
         return [_not_hounsfield(values, found, fix=f"{fix}, else {AGAIN}")]
-    if low >= 0 or high < 100:
-        found = "none below 0 as fat and air" if low >= 0 else "none above 100 as bone"
-        return [_not_hounsfield(values, found)]
-    if not has_air and high < 850 and not _is_clipped(body):
-        return [_not_hounsfield(values, "none like air")]
-    return []
+    found = _lacking(body, has_air)
+    return [_not_hounsfield(values, found)] if found else []
+
+
+def _lacking(body: np.ndarray, has_air: bool) -> str:
+    """Return what sorted intensities lack of a CT's, or how else they differ from them."""
+    if body[0] >= 0:
+        return "none below 0 as fat and air"
+    if body[-1] < 100:
+        return "none above 100 as bone"
+    if _is_negated(body):
+        return "as if negated, with many near 1000"
+    return "none like air" if not has_air and body[-1] < 850 and not _is_clipped(body) else ""
 
 
 def _not_hounsfield(values: Values, found: str, certain: bool = False, fix: str = "") -> Problem:
@@ -108,6 +133,13 @@ def _is_spiky(sample: np.ndarray) -> bool:
     """Return whether most values lie in at most three narrow spikes, as padding does."""
     numbers = np.unique(np.round(sample / 20), return_counts=True)[1]
     return bool(np.sort(numbers)[-3:].sum() > 0.6 * len(sample)) and sample[0] > -4200
+
+
+def _is_negated(body: np.ndarray) -> bool:
+    """Return whether air lies near +1000: many voxels there, few right below and none above."""
+    air = _share(body, 850, 1150)
+    beside = max(_share(body, 300, 850), 5 * _share(body, 1150, np.inf))
+    return air > max(0.02, beside, 10 * _share(body, -1150, -850))
 
 
 def _is_raised(body: np.ndarray) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from crossvox.data.convert.raw import RawDataset, natural
@@ -19,7 +20,12 @@ VOLUME = re.compile(
 )
 """Names of files that hold volumes, in formats that are read here or elsewhere."""
 SHOWN = 10
-"""Files of one folder that are named."""
+"""Files of one folder that are named, and folders that have a line of their own."""
+LOOKED_AT = 20_000
+"""Files below a manifest's folder that are looked at."""
+DICOM = re.compile(r".+\.(dcm|dcm\.gz|ima)", re.IGNORECASE)
+NOT_DATA = ("dataset.json", "volumes.csv", "run.json", "preprocessing.json")
+"""A folder that holds one of these is another data set, or was written by another command."""
 
 
 def unused_by_conversion(raw: RawDataset, manifest: Manifest, out: Path) -> list[str]:
@@ -45,20 +51,50 @@ def unused_by_conversion(raw: RawDataset, manifest: Manifest, out: Path) -> list
 
 
 def unused_beside(manifest: Manifest) -> list[str]:
-    """Return lines on the volumes that lie beside a manifest's files and that it does not name."""
+    """Return lines on the volumes that a manifest does not name.
+
+    Those beside its files are named, and those in the folders below the manifest's own. There,
+    DICOM files are left out, as scans are often converted from them, and so are hidden folders,
+    other data sets and what other commands wrote.
+    """
     if manifest.path is None:
         return []
-    named = _files(manifest.cases)
-    places = sorted({file.parent for case in manifest.cases for file in case.files})
-    beside = [
+    root, named = manifest.path.parent, _files(manifest.cases)
+    places = {Path(_plain(file)).parent for case in manifest.cases for file in case.files}
+    beside = [file for place in sorted(places) for file in _files_in(place)]
+    below = [
         file
-        for place in places
-        if place.is_dir()
-        for file in sorted(place.iterdir())
-        if VOLUME.fullmatch(file.name) and not file.name.startswith(".") and file.is_file()
+        for file in itertools.islice(_files_of_data(root, places), LOOKED_AT)
+        if not DICOM.fullmatch(file.name)
     ]
-    strays = [file for file in beside if _plain(file) not in named]
-    return name_by_folder(strays, manifest.path.parent, "that the manifest does not name")
+    volumes = {_plain(file): file for file in [*beside, *below] if VOLUME.fullmatch(file.name)}
+    strays = [file for path, file in sorted(volumes.items()) if path not in named]
+    lines = name_by_folder(strays, root, "that the manifest does not name")
+    more = len(lines) - SHOWN
+    return lines if more <= 1 else [*lines[:SHOWN], f"not used: files in {more} other folders"]
+
+
+def _files_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    found = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".")]
+    return [file for file in found if file.is_file()]
+
+
+def _files_of_data(root: Path, known: Collection[Path]) -> Iterator[Path]:
+    """Yield the files below a folder, but of those that hold no part of its data set.
+
+    Args:
+        root: the folder.
+        known: folders that hold a part of it, whatever else is in them.
+    """
+    for place, folders, names in os.walk(root):
+        here = Path(_plain(Path(place)))
+        if place != str(root) and here not in known and not set(NOT_DATA).isdisjoint(names):
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (here / name for name in sorted(names) if not name.startswith("."))
 
 
 def name_by_folder(files: Iterable[Path], root: Path, what: str) -> list[str]:

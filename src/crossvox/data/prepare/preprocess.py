@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from crossvox.data.content import Content, find_content
 from crossvox.data.geometry import Grid, antialias, antialias_mask, orient, resample, respace
-from crossvox.data.values import CHUNK, content_box
+from crossvox.data.values import CHUNK
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,7 @@ class PreparedScan:
         grid: its grid, as the header gives it.
         fill: value outside the field of view: the smallest of the array.
         body_box: (2, 3) bounding box of the body in voxels, first and one past the last.
-        content: (2, 3) box of the scan's file, first voxel and one past the last, outside which
-            there is only fill; None = unknown.
+        content: where the scan's file shows anything; None = unknown.
         aligned_grid: the grid on which it lies over the subject's other scans
             (`data.prepare.align`); None before alignment.
     """
@@ -33,7 +33,7 @@ class PreparedScan:
     grid: Grid
     fill: float
     body_box: np.ndarray
-    content: np.ndarray | None = None
+    content: Content | None = None
     aligned_grid: Grid | None = None
 
 
@@ -65,9 +65,9 @@ class Preprocessing:
             modality: of the scan.
             crop: cut off the planes of fill at its border first.
         """
-        content = content_box(data)
+        content = find_content(data)
         if crop:
-            data, grid = _cut(data, grid, content)
+            data, grid = _cut(data, grid, content.box)
         kind = self.kinds[modality]
         array, oriented = orient(data if kind == "ct" else _rescale(data), grid, self.frame)
         target = respace(oriented, self.spacing)
@@ -104,7 +104,7 @@ class Preprocessing:
             "frame": self.frame.tolist(),
             "spacing": list(self.spacing),
             "kinds": dict(self.kinds),
-            "format": 4,
+            "format": 5,
         }
 
     @classmethod

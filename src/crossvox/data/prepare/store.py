@@ -12,6 +12,7 @@ from typing import Any
 import blosc2
 import numpy as np
 
+from crossvox.data.content import Content
 from crossvox.data.formats.nifti import NiftiFile, as_image, label_indices, read_header, read_nifti
 from crossvox.data.geometry import Grid, same_grid
 from crossvox.data.manifest import Case
@@ -61,9 +62,9 @@ class StoredArray:
         return np.array(self.meta["box"])
 
     @property
-    def content(self) -> np.ndarray:
-        """(2, 3) box of the scan's file outside which there is only fill."""
-        return np.array(self.meta["content"])
+    def content(self) -> Content:
+        """Where the scan's file shows anything."""
+        return Content.from_dict(self.meta["content"])
 
     @property
     def filled(self) -> bool:
@@ -196,10 +197,9 @@ class Store:
             array = prepared.array.astype(np.float16)
             box = prepared.body_box.tolist()
             assert prepared.content is not None
-            content = prepared.content.tolist()
-            filled = content != [[0, 0, 0], list(volume.grid.shape)]
             meta.update(grid=prepared.grid.to_dict(), fill=prepared.fill, box=box)
-            meta.update(content=content, filled=filled)
+            content = prepared.content
+            meta.update(content=content.to_dict(), filled=content.is_boxed)
         else:
             grid = Grid.from_dict(coding["grid"]) if "grid" in coding else header.grid
             indices = label_indices(source, coding["ids"], coding["ignore"], grid)

@@ -73,7 +73,7 @@ class InputScan:
     def mark(self) -> str:
         """Sixteen hexadecimal digits that tell this scan from others, and nothing else of it."""
         if not isinstance(self.image, Volume):
-            return sha256_once(self.image)[:16]
+            return sha256_once(self.image, unzipped=True)[:16]
         digest = hashlib.sha256(self.image.grid.affine.tobytes())
         # Series are read in such an order that this is a view.
         digest.update(np.ascontiguousarray(self.image.data.T).data)

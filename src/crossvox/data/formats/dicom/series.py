@@ -19,7 +19,12 @@ import numpy as np
 from crossvox.data.formats.dicom.folder import Contents, look_into, named, read_dicom
 from crossvox.data.formats.dicom.pixels import MAX_NUMBER, read_pixels
 from crossvox.data.formats.dicom.slices import Slice, stack_grid
-from crossvox.data.formats.dicom.whole import WHOLE_TAGS, doubt_whole, refuse_mixed_rescale
+from crossvox.data.formats.dicom.whole import (
+    WHOLE_TAGS,
+    doubt_turns,
+    doubt_whole,
+    refuse_mixed_rescale,
+)
 from crossvox.data.geometry import Grid
 from crossvox.errors import DataError, UsageError
 
@@ -204,7 +209,7 @@ def read_series(series: Series) -> Stack:
     for k, padded in padding.items():
         data[padded, k] = lowest  # as little as there is anywhere: no tissue
     files = tuple(series.files[number] for number in order)
-    doubts = [*_turns(files, [headers[k] for k in order])]
+    doubts = [*_turns(files, [headers[k] for k in order])] or [*doubt_turns(data)]
     doubts += doubt_whole(headers, series.modality, float(grid.spacing[2]), in_part=series.in_part)
     if 0 < len(blank) < len(files):
         doubts.append(

@@ -26,6 +26,10 @@ WIDE = 1.9
 
 Gaps of up to half a thickness are usual in MR.
 """
+TURNS = 10
+"""Least number of slices that are compared with those after next."""
+MARKED = 0.03
+"""Least difference between slices that take turns, in parts of the deviation of all voxels."""
 SAME_SLOPE = 0.01
 """Largest relative difference between the slopes of a CT's slices."""
 
@@ -83,6 +87,34 @@ def doubt_whole(
     if len(offsets) > 1 and modality == "CT":
         shown = ", ".join(f"{value:g}" for value in offsets[:6])
         yield f"slices of a CT with RescaleIntercept {shown}; compare their values in a viewer"
+
+
+def doubt_turns(data: np.ndarray) -> Iterator[str]:
+    """Describe slices that look as if those of two volumes took turns, be there a tag or not.
+
+    Every second slice then differs from the mean of its neighbours in the same way, and the others
+    in the opposite way.
+
+    Args:
+        data: (X, Y, Z) intensities.
+    """
+    if data.shape[2] < TURNS:
+        return
+    block = [max(1, n // 16) for n in data.shape[:2]]
+    whole = data[: block[0] * (data.shape[0] // block[0]), : block[1] * (data.shape[1] // block[1])]
+    shape = whole.shape[0] // block[0], block[0], whole.shape[1] // block[1], block[1], -1
+    means = whole.reshape(shape).mean(axis=(1, 3), dtype=np.float64)
+    off = means[:, :, 1:-1] - (means[:, :, :-2] + means[:, :, 2:]) / 2
+    size = float(np.square(off).mean())
+    if size < (MARKED * float(means.std())) ** 2:
+        return
+    next_alike = float((off[:, :, 1:] * off[:, :, :-1]).mean()) / size
+    second_alike = float((off[:, :, 2:] * off[:, :, :-2]).mean()) / size
+    if next_alike < -0.5 and second_alike > 0.5:
+        yield (
+            "every second slice differs from its neighbours in the same way, as if two volumes "
+            "(phases, echoes) took turns; look at it from the side, and export one volume if so"
+        )
 
 
 def _doubt_count(headers: Sequence[Any]) -> Iterator[str]:

@@ -113,6 +113,7 @@ class _Header:
             return self._of_both()
         if has_q:
             problems = [_unusable_sform()] if self.scode > 0 else []
+            problems += [_in_template(self.qcode)] * (self.qcode in TEMPLATES)
             return Geometry(self.qform, self.qcode, problems + self._long_quaternion())
         return self._of_sform()
 
@@ -128,7 +129,8 @@ class _Header:
         first, second = Grid(self.shape, self.sform), Grid(self.shape, self.qform)
         shift = corner_shift(first, second)
         if shift <= MAX_SHIFT * second.spacing.min():
-            return Geometry(self.sform, self.scode)
+            is_template = self.scode in TEMPLATES and self.qcode in TEMPLATES
+            return Geometry(self.sform, self.scode, [_in_template(self.scode)] * is_template)
         use_sform = self.scode == SCANNER and self._is_as_pixdim(first.spacing)
         used, code = (self.sform, self.scode) if use_sform else (self.qform, self.qcode)
         names = ("sform", "qform") if use_sform else ("qform", "sform")
@@ -140,7 +142,8 @@ class _Header:
         # A qform that cannot be used has told of itself.
         lost_qform = [_unusable_qform()] if self.qcode > 0 else []
         if self._is_as_pixdim(sizes):
-            return Geometry(self.sform, self.scode, lost_qform)
+            told = [_in_template(self.scode)] if self.scode in TEMPLATES else []
+            return Geometry(self.sform, self.scode, [*lost_qform, *told])
         found = f"voxel size {numbers(self.sizes)} mm in pixdim, {numbers(sizes)} mm in the sform"
         affine, whose = self.sform, "the scan's"
         fix = "nothing if the sform is right: its size is used; else correct it (docs/dataset.md)"
@@ -216,6 +219,15 @@ def _unusable_qform() -> Problem:
         "a qform that places no voxels (not finite)",
         "one that turns and scales",
         "nothing if the sform is right: it is used; else convert the scan again",
+    )
+
+
+def _in_template(code: int) -> Problem:
+    return Problem.warning(
+        f"a scan in a template's space (code {code})",
+        "the patient's own space",
+        "nothing if it was brought there on purpose: places and volumes are the template's, not "
+        "the patient's; else take the scan as it was before registration",
     )
 
 

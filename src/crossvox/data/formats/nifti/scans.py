@@ -12,6 +12,7 @@ from crossvox.batch import IGNORE
 from crossvox.data.formats.nifti.geometry import Form
 from crossvox.data.formats.nifti.reader import NiftiFile, as_nifti, read_nifti
 from crossvox.data.geometry import Grid, orient, resample, same_grid
+from crossvox.data.odd_fill import without_odd_fill
 from crossvox.data.values import measure_values
 from crossvox.errors import DataError
 
@@ -164,5 +165,5 @@ def _single(array: np.ndarray) -> np.ndarray:
 
 
 def _clean(volume: Volume) -> Volume:
-    data = measure_values(volume.data).clean(volume.data)
+    data = without_odd_fill(measure_values(volume.data).clean(volume.data))
     return volume if data is volume.data else Volume(data, volume.grid)
