@@ -20,6 +20,7 @@ from crossvox.evaluation.scores import (
     aggregate_runs,
     read_cases,
     runs_table,
+    seen_note,
     summarise,
     terminal_table,
     write_scores,
@@ -42,6 +43,7 @@ def row(case: str, modality: str, name: str, dice: float, assd: float, **counts:
         "volume_truth_ml": 12.25,
         "volume_prediction_ml": 1 / 3,
         "voxels": 1000,
+        "seen": 0,
     } | counts
 
 
@@ -75,7 +77,7 @@ def test_cases_survive_the_file(tmp_path: Path) -> None:
     assert list(again[0]) == list(COLUMNS)
     text = (tmp_path / "cases.csv").read_text(encoding="utf-8").splitlines()
     assert text[0].startswith("case,modality,class,dice,assd_mm,n_missed")
-    assert text[2] == "p1,ct,spleen,,,0,0,1,12.25,0.3333333333333333,1000"
+    assert text[2] == "p1,ct,spleen,,,0,0,1,12.25,0.3333333333333333,1000,0"
 
 
 def test_a_bad_row_leaves_no_file(tmp_path: Path) -> None:
@@ -268,3 +270,16 @@ def test_markdown_has_methods_as_rows() -> None:
 def test_markdown_escapes_the_column_mark() -> None:
     text = to_markdown(runs_table(aggregate_runs([run("a|b", 0)])))
     assert "| ct | a\\|b | 1 |" in text
+
+
+def test_cases_that_were_learnt_from_are_counted_and_enter_no_mean_unless_asked() -> None:
+    rows = [row(case, "ct", "liver", dice, 1.0, seen=seen) for case, dice, seen in
+            (("p1", 0.9, 1), ("p2", 0.5, 0), ("p3", 0.7, 0))]  # fmt: skip
+    strict, loose = summarise(rows), summarise(rows, include_seen=True)
+    assert strict["overall"]["dice"]["mean"] == pytest.approx(0.6)
+    assert loose["overall"]["dice"]["mean"] == pytest.approx(0.7)
+    assert strict["seen"] == {"cases": ["p1"], "of": 3, "included": False}
+    assert "1 of 3" in seen_note(strict) and "p1" in seen_note(strict)
+    assert "--include-seen" in seen_note(strict) and "flatter" in seen_note(loose)
+    assert "no mean is left" in seen_note(summarise(rows[:1]))
+    assert seen_note(summarise(rows[1:])) == ""

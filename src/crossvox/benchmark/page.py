@@ -125,6 +125,9 @@ def run_settings(results: Results) -> list[str]:
     ]
     if about["settings"]:
         lines.append(f"All runs: {_nested(about['settings'])}.")
+    if results.seen:
+        names = ", ".join(_escaped(f"{case} ({data})") for data, case in results.seen)
+        lines.append(f"Left out of all means, because a run learnt from their labels: {names}.")
     if start := about.get("start"):
         lines.append(
             f"Every row begins from {start['steps']} steps of `{start['method']}` with the same "

@@ -41,13 +41,15 @@ class Results:
         about: the suite's name, title, preset, split, checkpoint, seeds, settings and rows.
         scores: mappings with the keys `SCORE_COLUMNS`.
         cells: mappings with the keys `CELL_COLUMNS`.
-        cases: mappings with the keys `CASE_COLUMNS`.
+        cases: mappings with the keys `CASE_COLUMNS`, without `seen` ones.
+        seen: (data set, case) of each case that some run of the benchmark learnt from.
     """
 
     about: Mapping[str, Any]
     scores: Sequence[Line]
     cells: Sequence[Line]
     cases: Sequence[Line]
+    seen: Sequence[tuple[str, str]] = ()
 
     @property
     def failed(self) -> list[Line]:
@@ -113,11 +115,14 @@ def read_results(out: Path) -> Results:
     cells = read_table(out / "cells.csv", CELL_COLUMNS)
     try:
         about = parse_json((out / "suite.json").read_text(encoding="utf-8"))
-        cases = [_parsed(line) for line in read_table(out / "cases.csv", CASE_COLUMNS)]
+        lines = [_parsed(line) for line in read_table(out / "cases.csv", CASE_COLUMNS)]
+        # All rows of a table are compared on the same cases.
+        seen = list(dict.fromkeys((line["data"], line["case"]) for line in lines if line["seen"]))
+        cases = [line for line in lines if (line["data"], line["case"]) not in seen]
         scores = score_lines(cases, about["reference"])
     except (ValueError, KeyError) as error:
         raise DataError(f"{out}: damaged ({error}); run the benchmark again") from error
-    return Results(about, scores, cells, cases)
+    return Results(about, scores, cells, cases, seen)
 
 
 def _case_lines(suite: Suite, cell: Cell) -> Iterable[Line]:

@@ -31,9 +31,12 @@ TITLES = {"dice": "Dice", "assd_mm": "ASSD (mm)"}
 """Names of the metrics in figures and tables."""
 
 COUNTS = ("n_missed", "n_false", "n_both_empty")
-WHOLE = (*COUNTS, "voxels")
+WHOLE = (*COUNTS, "voxels", "seen")
 NAMES = ("case", "modality", "class")
-COLUMNS = (*NAMES, *DECIMALS, *COUNTS, "volume_truth_ml", "volume_prediction_ml", "voxels")
+COLUMNS = (
+    *NAMES, *DECIMALS, *COUNTS, "volume_truth_ml", "volume_prediction_ml", "voxels", "seen"
+)  # fmt: skip
+"""Columns of `cases.csv`. `seen` is 1 if the model learnt from a label of that case, else 0."""
 
 AVERAGES = (
     "sd: sample standard deviation over cases (over runs in a table of runs). "
@@ -45,7 +48,9 @@ Row = Mapping[str, Any]
 Summary = dict[str, Any]
 
 
-def write_scores(folder: Path | str, rows: Sequence[Row], run: Row | None = None) -> Summary:
+def write_scores(
+    folder: Path | str, rows: Sequence[Row], run: Row | None = None, include_seen: bool = False
+) -> Summary:
     """Write `cases.csv` and `summary.json` into a folder, and return the summary.
 
     A summary never lies beside cases of another evaluation.
@@ -53,14 +58,14 @@ def write_scores(folder: Path | str, rows: Sequence[Row], run: Row | None = None
     Args:
         folder: where to write. An undefined score is an empty cell of `cases.csv`.
         rows: one per case, modality and class, with exactly the keys `COLUMNS`: those of
-            `crossvox.evaluation.metrics.score_case`, `case` and `modality`.
-        run: see `summarise`.
+            `crossvox.evaluation.metrics.score_case`, `case`, `modality` and `seen`.
+        run, include_seen: see `summarise`.
 
     Raises:
         ValueError: a row has other keys.
         UsageError: there are no rows.
     """
-    table, summary = _table(rows), summarise(rows, run)
+    table, summary = _table(rows), summarise(rows, run, include_seen)
     text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
     place = Path(folder) / "summary.json"
     # Leaving the block puts cases.csv in place before summary.json.
@@ -144,7 +149,12 @@ def read_table(path: Path | str, needed: Sequence[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def summarise(rows: Sequence[Row], run: Row | None = None) -> Summary:
+def unseen(rows: Iterable[Row], include_seen: bool = False) -> list[Row]:
+    """Return the rows that enter means: those of cases that the model has not learnt from."""
+    return [row for row in rows if include_seen or not row["seen"]]
+
+
+def summarise(rows: Sequence[Row], run: Row | None = None, include_seen: bool = False) -> Summary:
     """Compute mean and standard deviation over cases per modality and class, and averages.
 
     >>> summary = summarise(rows, {"method": "cmc", "seed": 0})
@@ -155,10 +165,12 @@ def summarise(rows: Sequence[Row], run: Row | None = None) -> Summary:
         run: describes what was scored, kept as `summary["run"]`. `aggregate_runs` needs `method`
             and `seed` in it. All else but `mark`, such as data and split, must be equal in runs
             that are averaged, so leave out what differs between repetitions.
+        include_seen: let cases that the model learnt from enter the means, which they flatter.
 
     Returns:
-        `{"policy", "averages", "run", "modalities": {name: {"classes": {name: cell}, "average":
-        cell}}, "overall": cell}`. A cell is `{"n": number of values in the means, "n_missed",
+        `{"policy", "averages", "run", "seen": {"cases": ids of those learnt from, "of": number of
+        all, "included"}, "modalities": {name: {"classes": {name: cell}, "average": cell}},
+        "overall": cell}`. A cell is `{"n": number of values in the means, "n_missed",
         "n_false", "n_both_empty", "dice": {"mean", "sd"}, "assd_mm": {"mean", "sd"}}`, with None
         for undefined values. The average's `of` lists the classes in it.
 
@@ -170,8 +182,9 @@ def summarise(rows: Sequence[Row], run: Row | None = None) -> Summary:
     modalities = {}
     for modality in _unique(row["modality"] for row in rows):
         own = [row for row in rows if row["modality"] == modality]
+        counted = unseen(own, include_seen)
         classes = {
-            name: _cell([row for row in own if row["class"] == name])
+            name: _cell([row for row in counted if row["class"] == name])
             for name in _unique(row["class"] for row in own)
         }
         scored = [name for name, cell in classes.items() if cell["n"]]
@@ -183,9 +196,33 @@ def summarise(rows: Sequence[Row], run: Row | None = None) -> Summary:
         "policy": POLICY,
         "averages": AVERAGES,
         "run": dict(run or {}),
+        "seen": {
+            "cases": _unique(row["case"] for row in rows if row["seen"]),
+            "of": len(_unique(row["case"] for row in rows)),
+            "included": include_seen,
+        },
         "modalities": modalities,
         "overall": overall,
     }
+
+
+def seen_note(summary: Summary, most: int = 5) -> str:
+    """Return a sentence on the cases that a model learnt from; empty if there are none.
+
+    Args:
+        summary: from `summarise`.
+        most: number of cases to name.
+    """
+    seen, total, included = (summary["seen"][key] for key in ("cases", "of", "included"))
+    if not seen:
+        return ""
+    names = ", ".join(seen[:most]) + " …" * (len(seen) > most)
+    note = f"{len(seen)} of {total} cases were learnt from with their labels ({names}): "
+    if included:
+        return f"{note}the means include them and flatter the model."
+    if len(seen) == total:
+        return f"{note}no mean is left. Score other cases; --include-seen averages these."
+    return f"{note}the means leave them out; --include-seen takes them in."
 
 
 def terminal_table(summary: Summary) -> Table:
@@ -233,6 +270,7 @@ def aggregate_runs(summaries: Sequence[Summary]) -> Summary:
     for summary in summaries:
         _require_equal("conditions", _conditions(summaries[0]), _conditions(summary))
         _require_equal("classes", _layout(summaries[0]), _layout(summary))
+        _require_equal("cases that were learnt from", summaries[0]["seen"], summary["seen"])
     return {
         "conditions": _conditions(summaries[0]),
         "methods": {name: _over_runs(by_seed) for name, by_seed in runs.items()},

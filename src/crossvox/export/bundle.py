@@ -21,6 +21,7 @@ from crossvox.training.checkpoint import load_weights, save_weights
 from crossvox.training.record import read_facts
 from crossvox.utils.files import TEMPORARY, atomic_write, require_writable
 from crossvox.version import __version__
+from crossvox.workflows.messages import Echo
 from crossvox.workflows.prediction.predictor import Checkpoint
 from crossvox.workflows.run import PLAN, Run
 
@@ -68,13 +69,16 @@ holds no names of training cases or files.
 """
 
 
-def export_bundle(path: Path, out: Path, checkpoint: Checkpoint = "best") -> Path:
+def export_bundle(
+    path: Path, out: Path, checkpoint: Checkpoint | None = None, echo: Echo = print
+) -> Path:
     """Write a run as a MONAI bundle. Running the bundle needs crossvox to be installed.
 
     Args:
         path: the run directory.
         out: folder for the bundle; must be new or empty.
-        checkpoint: the weights to export.
+        checkpoint: the weights to export; None = as `crossvox predict` takes them.
+        echo: takes the line for the user.
 
     Returns:
         `out`.
@@ -105,6 +109,7 @@ def export_bundle(path: Path, out: Path, checkpoint: Checkpoint = "best") -> Pat
         bundle.rename(out)
     finally:
         shutil.rmtree(bundle, ignore_errors=True)
+    echo(f"{out}: checkpoint {weights.stem}")
     return out
 
 
@@ -122,7 +127,7 @@ def _write_model(run: Run, weights: Path, folder: Path) -> None:
     model = build_method(run.task, config)
     facts = load_weights(weights, model)
     known = {key: facts[key] for key in ("step", "score") if key in facts}
-    save_weights(folder / "checkpoints" / "best.safetensors", model, **known)
+    save_weights(folder / "checkpoints" / weights.name, model, **known)
     text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
     atomic_write(folder / "config.yaml", text)
     nobody: dict[str, tuple[str, ...]] = {modality: () for modality in run.task.modalities}

@@ -33,7 +33,7 @@ TOLERANCE = 1e-3
 
 
 def export_onnx(
-    path: Path, out: Path, checkpoint: Checkpoint = "best", echo: Echo = print
+    path: Path, out: Path, checkpoint: Checkpoint | None = None, echo: Echo = print
 ) -> list[Path]:
     """Write `<name>_<modality>.onnx` for each modality; a file takes that modality alone.
 
@@ -45,7 +45,7 @@ def export_onnx(
     Args:
         path: the run directory.
         out: common name of the files, with or without `.onnx`.
-        checkpoint: the weights to export.
+        checkpoint: the weights to export; None = as `crossvox predict` takes them.
         echo: takes the lines for the user.
 
     Returns:
@@ -69,8 +69,8 @@ def export_onnx(
     for file in files.values():
         if file.exists() and _read_mark(file) != run.mark:
             raise UsageError(f"{file}: is there already, and not of {path}; give another --onnx")
-    options = Options(checkpoint=checkpoint, accelerator="cpu")
-    model = load_model(run, options)
+    name = run.checkpoint(checkpoint).stem
+    model = load_model(run, Options(checkpoint=checkpoint, accelerator="cpu"))
     method = model.method.eval()
     written = []
     for modality, file in files.items():
@@ -83,7 +83,7 @@ def export_onnx(
                     f"{file}: probabilities differ from torch's by {difference:.1e}, more than "
                     f"{TOLERANCE:.0e}; not written, please report this"
                 )
-        echo(f"{file}: opset {OPSET}, {_verdict(difference)}")
+        echo(f"{file}: checkpoint {name}, opset {OPSET}, {_verdict(difference)}")
         written.append(file)
     return written
 

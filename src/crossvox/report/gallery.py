@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from crossvox.data.checks import check
@@ -67,8 +67,11 @@ def predict_scans(
     cases: Sequence[Case],
     gallery: Gallery,
     echo: Echo,
+    seen: Container[str] = (),
 ) -> list[dict[str, Any]]:
     """Predict and score labelled cases, and offer their scans to the gallery.
+
+    `seen` holds the ids of the cases that the run learnt from.
 
     Returns:
         Rows as in `cases.csv` (`crossvox.evaluation.scores.COLUMNS`).
@@ -86,6 +89,7 @@ def predict_scans(
         cases,
         manifest,
         run.task.classes,
+        seen=seen,
     ):
         rows += scored.rows
         echo(str(scored))

@@ -13,7 +13,7 @@ from typing import Any
 from crossvox.benchmark.results import holds_benchmark, read_results
 from crossvox.data.manifest import Manifest
 from crossvox.errors import UsageError
-from crossvox.evaluation.scores import summarise
+from crossvox.evaluation.scores import seen_note, summarise, unseen
 from crossvox.figures.charts import score_figures
 from crossvox.figures.overlays import ERRORS
 from crossvox.report.benchmark_page import benchmark_sections
@@ -37,6 +37,7 @@ from crossvox.workflows.prediction.evaluate import (
     evaluation_facts,
     require_same_problem,
     scored_maps,
+    seen_by,
 )
 from crossvox.workflows.prediction.memory import require_memory
 from crossvox.workflows.prediction.predict import load_split
@@ -63,12 +64,14 @@ class ReportData:
         scores: folder that `crossvox evaluate` wrote for that split; then only the scans that are
             shown are predicted.
         show: number of worst and of best scans of each modality to show; 0 shows none.
+        include_seen: let cases that the run learnt from enter the means and charts.
     """
 
     data: Manifest | Path | None = None
     split: str = "val"
     scores: Path | None = None
     show: int = 2
+    include_seen: bool = False
 
 
 def report(
@@ -131,18 +134,18 @@ def _run_page(run: Run, source: ReportData, options: Options, echo: Echo) -> Pag
         manifest, rows, scans = _scores_and_scans(run, source.data, source, options, echo)
         data = [*data_set(run, manifest), label_size_table(rows)]
     sections = [
-        Section("Run", [overview(run, rows)]),
+        Section("Run", [overview(run, rows, source.include_seen)]),
         Section("Data set", data),
         training(run),
     ]
     if rows:
-        kind = f"Labelled scans of the split “{source.split}”, checkpoint “{options.checkpoint}”."
-        blocks: list[Block] = [
-            summary_table(summarise(rows)),
-            Charts(score_figures(rows)),
-            case_table(rows),
-        ]
-        sections.append(Section("Scores", blocks, kind))
+        summary = summarise(rows, include_seen=source.include_seen)
+        checkpoint = run.checkpoint(options.checkpoint).stem
+        kind = f"Labelled scans of the split “{source.split}”, checkpoint “{checkpoint}”."
+        text = " ".join(filter(None, [kind, seen_note(summary)]))
+        charts = Charts(score_figures(unseen(rows, source.include_seen)))
+        blocks: list[Block] = [summary_table(summary), charts, case_table(rows)]
+        sections.append(Section("Scores", blocks, text))
     if scans:
         viewer = Viewer(
             [embed(scan) for scan in scans],
@@ -186,5 +189,6 @@ def _scores_and_scans(
     if cases:
         predictor = Predictor(run.path, options=scored_maps(run, options))
         require_memory(predictor, [case.images for case in cases], options.memory_limit, echo)
-        rows = predict_scans(run, manifest, predictor, cases, gallery, echo)
+        seen = seen_by([run], cases, echo)
+        rows = predict_scans(run, manifest, predictor, cases, gallery, echo, seen)
     return manifest, rows if known is None else known, gallery.scans()

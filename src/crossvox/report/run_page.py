@@ -33,7 +33,7 @@ from crossvox.workflows.run import Run
 from crossvox.workflows.start import started_from
 
 
-def overview(run: Run, rows: Sequence[Mapping[str, Any]]) -> FactList:
+def overview(run: Run, rows: Sequence[Mapping[str, Any]], include_seen: bool = False) -> FactList:
     """Return the run's settings, times and, if there are `rows` of scores, its mean scores."""
     config, facts = run.config, read_facts(run.path)
     labelled = ", ".join(f"{m} {len(ids)}" for m, ids in run.selection.labelled.items())
@@ -51,7 +51,7 @@ def overview(run: Run, rows: Sequence[Mapping[str, Any]]) -> FactList:
         found["published weights"] = ", ".join(str(w.get("model", "")) for w in weights.values())
     found["started from"] = started_from(run)
     if rows:
-        overall = summarise(rows)["overall"]
+        overall = summarise(rows, include_seen=include_seen)["overall"]
         for name, (metric, digits) in zip(TITLES.values(), DECIMALS.items(), strict=True):
             found[f"mean {name}"] = plus_minus(overall[metric], digits)
     return FactList("", {name: text for name, text in found.items() if text})

@@ -27,8 +27,12 @@ def summary_table(summary: Summary) -> TextTable:
 
 
 def case_table(rows: Sequence[Row]) -> TextTable:
-    """Return a line per scan: its mean Dice and ASSD, and each class's Dice."""
+    """Return a line per scan: its mean Dice and ASSD, and each class's Dice.
+
+    A last column marks scans that the run learnt from, if there are any.
+    """
     classes = list(dict.fromkeys(row["class"] for row in rows))
+    any_seen = any(row["seen"] for row in rows)
     lines = []
     for (case, modality), own in group_rows(rows, "case", "modality").items():
         by_class = {row["class"]: row for row in own}
@@ -37,10 +41,11 @@ def case_table(rows: Sequence[Row]) -> TextTable:
             for metric, digits in DECIMALS.items()
         ]
         dice = [_text(by_class.get(name, {"dice": math.nan})["dice"], 3) for name in classes]
-        lines.append([case, modality, *means, *dice])
+        seen = ["learnt from" if own[0]["seen"] else ""] * any_seen
+        lines.append([case, modality, *means, *dice, *seen])
     means = [f"mean {title}" for title in TITLES.values()]
     head = ["case", "modality", *means, *(f"Dice {name}" for name in classes)]
-    return TextTable("Scans", head, lines, left=2)
+    return TextTable("Scans", head + ["label"] * any_seen, lines, left=2)
 
 
 def label_size_table(rows: Sequence[Row]) -> TextTable:

@@ -64,6 +64,11 @@ def load(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any
     return tensors | known, state
 
 
+def read_state(path: Path) -> dict[str, Any]:
+    """Read the JSON-able state of a checkpoint without its tensors; raises as `load`."""
+    return load(path, prefix="none of its tensors")[1]
+
+
 def damaged(path: Path, error: Exception) -> DataError:
     """Return the error for a complete file with values that `save` never writes."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())

@@ -173,8 +173,6 @@ def fit(
                 state.save()
             if reports.stopping and not done:
                 raise state.stopped()
-    if state.best is None:
-        state.save_best()
     return state.best
 
 

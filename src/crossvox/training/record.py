@@ -52,8 +52,8 @@ PACKAGES = (
 
 
 def holds_run(out: Path) -> bool:
-    """Return whether `out` holds a run, finished or not."""
-    return any((out / name).exists() for name in ("config.yaml", "checkpoints"))
+    """Return whether `out` holds a run or the folds of one, finished or not."""
+    return any((out / name).exists() for name in ("config.yaml", "checkpoints", "folds.yaml"))
 
 
 class RunRecord:
@@ -122,7 +122,7 @@ class RunRecord:
 
     @property
     def best(self) -> Path:
-        """The weights with the best validation score, or the last ones without validation."""
+        """The weights with the best validation score; there is no such file without validation."""
         return self.out / "checkpoints" / "best.safetensors"
 
     @property

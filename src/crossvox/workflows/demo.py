@@ -25,7 +25,7 @@ from crossvox.training.record import holds_run
 from crossvox.utils.files import atomic_write, require_folder
 from crossvox.utils.text_table import to_markdown
 from crossvox.workflows.messages import Echo
-from crossvox.workflows.prediction.evaluate import evaluate
+from crossvox.workflows.prediction.evaluate import ScoreOutputs, evaluate
 from crossvox.workflows.prediction.predict import predict_split
 from crossvox.workflows.prediction.predictor import Options
 from crossvox.workflows.run import Run
@@ -111,7 +111,9 @@ def _run(out: Path, data: Path, method: str, settings: Demo, echo: Echo) -> Summ
     _train(_config(data, run, method, settings).absolute(), echo)
     predict_split(run, data, "test", out / "predictions" / method, echo=echo)
     scores = out / "scores" / method
-    summary = evaluate(run, data, "test", scores, Options(), overlays=True, echo=echo)
+    summary = evaluate(
+        run, data, "test", scores, Options(), outputs=ScoreOutputs(overlays=True), echo=echo
+    )
     Console().print(terminal_table(summary))
     learning_curves(scores / "learning.png", run / "metrics.csv")
     score_dots(scores / "dice.png", read_cases(scores / "cases.csv"), title=f"{method}, test split")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +16,14 @@ from crossvox.data.manifest.selection import Selection
 from crossvox.data.prepare.plan import Plan
 from crossvox.data.prepare.preprocess import Preprocessing
 from crossvox.errors import DataError, UsageError
-from crossvox.training.record import read_config, read_facts
-from crossvox.utils.documents import parse_json
+from crossvox.training.checkpoint import read_state
+from crossvox.training.record import holds_run, read_config, read_facts
+from crossvox.utils.documents import parse_json, read_yaml
 from crossvox.version import __version__
 
 PLAN = "plan.json"
+FOLDS = "folds.yaml"
+"""File of a folder that holds the runs of a cross-validation."""
 TRIPLE = re.compile(r"\[\n\s*([^\s,]+),\n\s*([^\s,]+),\n\s*([^\s,]+)\n\s*\]")
 """Three values, each on a line of its own, as no string of a JSON document can be."""
 
@@ -62,16 +66,32 @@ class Run:
         content = [read_facts(self.path).get("started"), self.config.to_dict(), self.document()]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
-    def checkpoint(self, name: str) -> Path:
-        """Return the file of the checkpoint `best` or `last`; raise `UsageError` without one."""
-        path = self.path / "checkpoints" / f"{name}.safetensors"
-        if not path.exists():
-            found = sorted(file.stem for file in path.parent.glob("*.safetensors"))
+    def checkpoint(self, name: str | None = None) -> Path:
+        """Return the file of a checkpoint.
+
+        Args:
+            name: `best` or `last`; None = `best`, or the `last` one of a finished run that no
+                validation chose a `best` one for.
+
+        Raises:
+            UsageError: there is no such checkpoint, or the run is not finished.
+        """
+        folder = self.path / "checkpoints"
+        path = folder / f"{name or 'best'}.safetensors"
+        if path.exists():
+            return path
+        last = folder / "last.safetensors"
+        if not last.exists():
+            raise UsageError(f"{self.path}: no checkpoint yet; train the run first")
+        if name is not None:
+            raise UsageError(f"{self.path}: no validation chose '{name}'; take --checkpoint last")
+        done, steps = read_state(last).get("step"), self.config.fit.steps
+        if done != steps:
             raise UsageError(
-                f"{self.path}: no checkpoint '{name}' yet; "
-                + (f"choose from {', '.join(found)}" if found else "train the run first")
+                f"{self.path}: stopped after step {done} of {steps}; go on with crossvox train "
+                f"--resume {self.path}, or take --checkpoint last"
             )
-        return path
+        return last
 
     def document(self) -> str:
         """Return the text of `plan.json`."""
@@ -97,6 +117,10 @@ class Run:
             DataError: its files are damaged.
         """
         path = Path(path)
+        if (path / FOLDS).exists():
+            raise UsageError(
+                f"{path} holds the folds of a cross-validation; name one, such as {path / 'fold_0'}"
+            )
         values = read_config(path)
         require_version(path)
         config = RunConfig.from_dict(values)
@@ -117,6 +141,32 @@ class Run:
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path / PLAN}: damaged ({error}); train the run again") from error
+
+
+def fold_folders(path: Path) -> list[Path]:
+    """Return the run directories of a cross-validation, trained or not."""
+    number = read_yaml(path / FOLDS).get("folds")
+    if not isinstance(number, int):
+        raise DataError(f"{path / FOLDS}: damaged (folds: {number}); restore the file")
+    return [path / f"fold_{k}" for k in range(number)]
+
+
+def run_folders(paths: Iterable[Path | str]) -> list[Path]:
+    """Return run directories, with the folds in place of the folder of a cross-validation.
+
+    Raises:
+        UsageError: a fold is not trained yet.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        folds = fold_folders(path) if (path / FOLDS).exists() else []
+        for fold in folds:
+            if not holds_run(fold):
+                raise UsageError(
+                    f"{fold}: not trained yet; go on with crossvox train --resume {path}"
+                )
+        found += folds or [path]
+    return found
 
 
 def require_version(path: Path) -> None:

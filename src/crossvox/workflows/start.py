@@ -21,6 +21,7 @@ from crossvox.training.checkpoint import load_weights
 from crossvox.training.record import read_facts
 from crossvox.utils.files import sha256
 from crossvox.workflows.run import Run
+from crossvox.workflows.validation.learnt import LearntScan, read_learnt
 
 START = "start.json"
 """File of a run that lists what became of each tensor at the start."""
@@ -35,10 +36,11 @@ class Start:
 
     Attributes:
         run: its description.
-        method: its method with the weights of the checkpoint `best`.
+        method: its method with the weights of the checkpoint that it would predict with.
         file: that checkpoint.
         digest: the file's SHA-256.
         step: number of steps that these weights were trained.
+        learnt: the scans whose labels it learnt from.
     """
 
     run: Run
@@ -46,6 +48,7 @@ class Start:
     file: Path
     digest: str
     step: int
+    learnt: tuple[LearntScan, ...] = ()
 
     @property
     def kinds(self) -> Mapping[str, str]:
@@ -110,10 +113,11 @@ def read_start(config: RunConfig) -> Start | None:
             f"--start-from {path}: began from {began} and this run does not, so that the two "
             f"networks would not be built alike; {do}"
         )
-    file = run.checkpoint("best")
+    file = run.checkpoint()
     method = build_method(run.task, run.config)
     facts = load_weights(file, method)
-    return Start(run, method, file, sha256(file), int(facts.get("step", 0)))
+    step = int(facts.get("step", 0))
+    return Start(run, method, file, sha256(file), step, tuple(read_learnt(path)))
 
 
 def load_start(method: Method, start: Start, run: Run) -> StartReport:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -63,6 +63,14 @@ from crossvox.workflows.start import (
 )
 from crossvox.workflows.step_memory import check_step_memory
 from crossvox.workflows.validate import Validation
+from crossvox.workflows.validation.learnt import (
+    LEARNT,
+    LearntScan,
+    in_store,
+    learnt_facts,
+    read_learnt,
+    seen_cases,
+)
 from crossvox.workflows.weights import (
     InitialWeights,
     describe_weights,
@@ -137,6 +145,7 @@ def train(config: RunConfig, echo: Echo = print) -> TrainingResult:
     if start is not None and report is not None:
         files[START] = report.document(start)
     facts: dict[str, Any] = {}
+    before = () if start is None else start.learnt
     with first_process(fabric) as first:
         if first:
             facts = {
@@ -147,6 +156,7 @@ def train(config: RunConfig, echo: Echo = print) -> TrainingResult:
                 "data": hash_inputs(run, manifest, store, labels.sha256),
                 "weights": describe_weights(weights, method),
                 "start": None if start is None else describe_start(start),
+                LEARNT: learnt_facts(run, manifest, store, before),
                 "parameters": method.parameters_by_part(),
                 "moved_mm": {"/".join(k): s.round(1).tolist() for k, s in dataset.shifts.items()},
                 "timings": timings,
@@ -156,7 +166,7 @@ def train(config: RunConfig, echo: Echo = print) -> TrainingResult:
     # 4. Train. The first process writes the run directory.
     active = fabric.is_global_zero
     with RunRecord(config.out, config.to_dict(), facts, files=files, active=active) as record:
-        validation = Validation(run, manifest, store)
+        validation = _validation(run, manifest, store, before, echo)
         return _fit(fabric, run, method, dataset, validation, record, echo)
 
 
@@ -233,7 +243,7 @@ def _continue(fabric: Fabric, run: Run, root: Path | None, echo: Echo) -> Traini
         method.loaded = loaded_parameters(method, missing)
     store, dataset = _prepare(fabric, run, manifest, LabelCache(), echo)
     refuse_changed_inputs(run, hash_inputs(run, manifest, store))
-    validation = Validation(run, manifest, store)
+    validation = _validation(run, manifest, store, read_learnt(run.path), echo)
     with RunRecord(run.path, resume=True, active=fabric.is_global_zero) as record:
         return _fit(fabric, run, method, dataset, validation, record, echo, resume=True)
 
@@ -347,6 +357,19 @@ def _with_fill(run: Run, manifest: Manifest, store: Store) -> Run:
     return replace(run, plan=replace(run.plan, sizes=sizes))
 
 
+def _validation(
+    run: Run, manifest: Manifest, store: Store, learnt: Sequence[LearntScan], echo: Echo
+) -> Validation:
+    """Return the validation, without scans that were learnt from before the run began."""
+    cases = [case for case in manifest.split("val") if case.labels]
+    if seen := seen_cases(cases, learnt, in_store(learnt, store)):
+        echo(
+            f"validation   without {', '.join(seen)}, whose labels {run.config.start_from} learnt "
+            f"from; {len(cases) - len(seen)} of {len(cases)} scans are left to choose a checkpoint"
+        )
+    return Validation(run, manifest, store, tuple(case for case in cases if case.id not in seen))
+
+
 def _fit(
     fabric: Fabric,
     run: Run,
@@ -370,8 +393,12 @@ def _fit(
     if fabric.is_global_zero:
         for line in describe_csc(late_means(record.out / "metrics.csv")):
             echo(line)
-    best = "" if score is None else f", best validation Dice {score:.3f}"
-    echo(f"trained {run.path}{best}")
+    chosen = (
+        "no validation scan chose a checkpoint, so `last` is used"
+        if score is None
+        else f"best validation Dice {score:.3f}"
+    )
+    echo(f"trained {run.path}, {chosen}")
     return TrainingResult(run, score)
 
 

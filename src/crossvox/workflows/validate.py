@@ -22,25 +22,22 @@ from crossvox.workflows.run import Run
 
 @dataclass(frozen=True)
 class Validation:
-    """Score a method on the labelled cases of the val split.
+    """Score a method on labelled cases, those of the val split that it has not learnt from.
 
-    >>> validate = Validation(run, manifest, store)
+    >>> validate = Validation(run, manifest, store, cases)
     >>> validate(method, step=400)["score"]  # mean Dice over classes and modalities
 
     Attributes:
         run: the run that is trained.
         manifest: the data set.
-        store: holds the prepared images of the val split.
+        store: holds the prepared images of the cases.
+        cases: the labelled cases; without any, a run cannot be validated.
     """
 
     run: Run
     manifest: Manifest
     store: Store
-
-    @property
-    def cases(self) -> list[Case]:
-        """The labelled cases of the val split; without any, a run cannot be validated."""
-        return [case for case in self.manifest.split("val") if case.labels]
+    cases: tuple[Case, ...]
 
     def __call__(self, method: Method, step: int) -> dict[str, float]:
         """Return the mean Dice per modality and class, per modality, and overall.

@@ -7,7 +7,12 @@ from dataclasses import dataclass, replace
 
 from crossvox.data.convert.raw import RawDataset
 from crossvox.data.manifest import SPLITS, Case, Manifest
-from crossvox.data.manifest.splitting import Amounts, draw_splits, shuffle
+from crossvox.data.manifest.splitting import (
+    Amounts,
+    draw_splits,
+    shuffle,
+    validation_gaps,
+)
 from crossvox.errors import UsageError
 
 
@@ -81,7 +86,7 @@ def build_manifest(
         background=tuple(sorted(set(raw.labels.values()) - set(labels.values()))),
         source=source,
     )
-    return manifest, notes
+    return manifest, notes + validation_gaps(manifest)
 
 
 def _pick(
@@ -144,7 +149,7 @@ def _draw(
         split_of = {case.id: case.split for case in cases if case.split}
         free = [case for case in cases if case.id not in split_of]
         # A set with a validation split of its own needs none drawn from its training split.
-        amounts = Amounts(0 if "val" in split_of.values() else 0.2)
+        amounts = Amounts(0 if "val" in split_of.values() else None)
         split_of |= draw_splits(free, amounts, options.seed)
     order = [case.id for case in cases if case.id in split_of]
     return {id: split_of[id] for split in SPLITS for id in order if split_of[id] == split}

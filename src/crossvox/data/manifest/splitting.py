@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from crossvox.data.manifest import Case, Manifest
 from crossvox.errors import UsageError
+
+SHARE, FEW = 0.2, 5
+"""Share of the labelled cases that is for validation unless asked otherwise, and the fewest
+labelled cases of which some are."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +24,13 @@ class Amounts:
     a share there is a share of these cases. All others, unlabelled ones included, are for training.
 
     Attributes:
-        val: for validation.
+        val: for validation; None takes `SHARE` of each group of cases with the same modalities,
+            and none of a group with fewer than `FEW` labelled cases.
         test: for the test; None leaves the cases in the test split that are there already.
         train: for training, the rest is left out; None takes all of them.
     """
 
-    val: float = 0.2
+    val: float | None = None
     test: float | None = None
     train: float | None = None
 
@@ -38,8 +43,13 @@ class Amounts:
                 raise UsageError(f"{name} is {value:g}; give a number of cases or a share below 1")
 
 
-def resplit(manifest: Manifest, amounts: Amounts, seed: int) -> Manifest:
+def resplit(
+    manifest: Manifest, amounts: Amounts, seed: int, earlier: Manifest | None = None
+) -> Manifest:
     """Draw the cases of a data set anew for train, val and test.
+
+    With an `earlier` split, its val and test cases stay so and count for the sizes, and what was
+    labelled in its train split stays there. Only other cases are drawn.
 
     Each group of cases with the same modalities contributes in proportion to its size. The cases
     keep the manifest's order. `Manifest.source` notes what was drawn.
@@ -49,18 +59,19 @@ def resplit(manifest: Manifest, amounts: Amounts, seed: int) -> Manifest:
 
     >>> resplit(manifest, Amounts(val=4, test=0.2), seed=1).save("new.json")
     """
-    fixed = [] if amounts.test is not None else manifest.split("test")
-    held = {case.id for case in fixed}
-    free = [case for case in manifest.cases if case.id not in held]
-    drawn = draw_splits(free, amounts, seed)
+    kept = {} if earlier is None else _kept(manifest, earlier)
+    if amounts.test is None:
+        kept = {**{case.id: "test" for case in manifest.split("test")}, **kept}
+    if earlier is not None and amounts.val is None:
+        amounts = replace(amounts, val=sum(split == "val" for split in kept.values()))
+    drawn = draw_splits(manifest.cases, amounts, seed, kept)
     cases = tuple(
-        replace(case, split=split)
-        for case in manifest.cases
-        if (split := "test" if case.id in held else drawn.get(case.id))
+        replace(case, split=split) for case in manifest.cases if (split := drawn.get(case.id))
     )
     asked = {"val": amounts.val, "test": amounts.test, "train": amounts.train}
     words = " ".join(f"{name} {value:g}" for name, value in asked.items() if value is not None)
-    source = _noted(manifest.source, f"split: {words}, seed {seed}")
+    words = " ".join([*words.split(), *["keeping an earlier one"] * (earlier is not None)])
+    source = _noted(manifest.source, f"split: {words or 'default'}, seed {seed}")
     return replace(manifest, cases=cases, source=source, path=None)
 
 
@@ -101,30 +112,82 @@ def folds(manifest: Manifest, number: int, seed: int) -> list[Manifest]:
     ]
 
 
-def draw_splits(cases: Sequence[Case], amounts: Amounts, seed: int) -> dict[str, str]:
-    """Return case id → split, without the cases left out; raises `UsageError`."""
+def draw_splits(
+    cases: Sequence[Case],
+    amounts: Amounts,
+    seed: int,
+    kept: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """Return case id → split, without the cases left out.
+
+    Args:
+        cases: to draw from.
+        amounts: sizes of the splits, with what is kept.
+        seed: of the draw.
+        kept: case id → split that is settled.
+
+    Raises:
+        UsageError: there are too few labelled cases.
+    """
+    split_of = dict(kept or {})
     groups = _groups(cases, seed)
     able = [[case for case in group if case.fully_labelled] for group in groups]
     total = sum(map(len, able))
-    split_of: dict[str, str] = {}
     for split, amount in (("val", amounts.val), ("test", amounts.test or 0)):
-        wanted = _number(amount, total)
         left = [[case for case in group if case.id not in split_of] for group in able]
-        if wanted > sum(map(len, left)):
-            raise UsageError(
-                f"{split}: {wanted} cases asked for, but {sum(map(len, left))} of {len(cases)} "
-                "are labelled in all of their modalities and not taken yet; ask for fewer"
-            )
-        for group, share in zip(left, _apportion(wanted, list(map(len, left))), strict=True):
+        settled = sum(known == split for known in split_of.values())
+        if amount is None:
+            shares = [_number(SHARE, len(g)) if len(g) >= FEW else 0 for g in left]
+        else:
+            wanted = max(0, _number(amount, total) - settled)
+            if wanted > sum(map(len, left)):
+                raise UsageError(
+                    f"{split}: {wanted}{' more' * bool(settled)} cases asked for, but "
+                    f"{sum(map(len, left))} of {len(cases)} are labelled in all of their "
+                    "modalities and not taken yet; ask for fewer, or for none (--val 0 --test 0) "
+                    "and score by crossvox train --cross-validate"
+                )
+            shares = _apportion(wanted, list(map(len, left)))
+        for group, share in zip(left, shares, strict=True):
             split_of.update({case.id: split for case in group[:share]})
     rest = [[case for case in group if case.id not in split_of] for group in groups]
     sizes = list(map(len, rest))
     wanted = sum(sizes) if amounts.train is None else _number(amounts.train, len(cases))
+    wanted -= sum(known == "train" for known in split_of.values()) * (amounts.train is not None)
     if wanted > sum(sizes):
         raise UsageError(f"train: {wanted} cases asked for, {sum(sizes)} are left; ask for fewer")
-    for group, share in zip(rest, _apportion(wanted, sizes), strict=True):
+    for group, share in zip(rest, _apportion(max(0, wanted), sizes), strict=True):
         split_of.update({case.id: "train" for case in group[:share]})
     return split_of
+
+
+def validation_gaps(manifest: Manifest) -> list[str]:
+    """Return a line on the modalities that no validation scan has a label of, if there are any."""
+    val = [case for case in manifest.split("val") if case.labels]
+    if not val:
+        return [
+            "no scan is for validation, so that runs use their last checkpoint; --val N sets some "
+            "aside, and crossvox train --cross-validate scores all that are labelled"
+        ]
+    labelled = {m for case in manifest.cases for m in case.labels}
+    missing = [
+        m for m in manifest.modalities if m in labelled and not any(m in c.labels for c in val)
+    ]
+    return [
+        f"no {m} scan is for validation, so that the others alone choose a run's checkpoint; "
+        "ask for more by --val N"
+        for m in missing
+    ]
+
+
+def _kept(manifest: Manifest, earlier: Manifest) -> dict[str, str]:
+    """Return case id → split of the cases whose earlier split must stay."""
+    ids = {case.id for case in manifest.cases}
+    return {
+        case.id: case.split
+        for case in earlier.cases
+        if case.id in ids and (case.split != "train" or case.labels)
+    }
 
 
 def shuffle(cases: Iterable[Case], seed: int) -> list[Case]:

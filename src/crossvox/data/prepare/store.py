@@ -12,6 +12,7 @@ from typing import Any
 import blosc2
 import numpy as np
 
+from crossvox.data.checks.duplicates import fingerprint
 from crossvox.data.content import Content
 from crossvox.data.formats.nifti import NiftiFile, as_image, label_indices, read_header, read_nifti
 from crossvox.data.geometry import Grid, same_grid
@@ -34,7 +35,7 @@ class StoredArray:
     Attributes:
         file: path of the array.
         array: compressed (X, Y, Z) array; slicing reads only the chunks needed.
-        meta: JSON notes written with it: source, hash, grid, fill value, body box.
+        meta: JSON notes written with it: source, hashes, grid, fill value, body box.
     """
 
     file: Path
@@ -188,6 +189,7 @@ class Store:
         meta: dict[str, Any] = {
             "source": identity,
             "sha256": source.sha256,
+            "voxels": fingerprint(source).digest.hex() if coding is None else None,
             "digest": self.preprocessing.digest,
             "coding": coding,
         }
@@ -258,7 +260,7 @@ def _read(file: Path) -> StoredArray | None:
     try:
         array = blosc2.open(str(file), mode="r", dparams={"nthreads": 1})
         meta = parse_json(array.schunk.vlmeta["crossvox"])
-        if not {"digest", "coding", "source", "sha256"} <= set(meta):
+        if not {"digest", "coding", "source", "sha256", "voxels"} <= set(meta):
             return None
     except (RuntimeError, ValueError, KeyError, OSError, AttributeError, TypeError):
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from crossvox.training.record import read_facts
 from crossvox.utils.files import require_folder
 from crossvox.workflows.messages import Echo, report_problems
 from crossvox.workflows.prediction.memory import require_memory
-from crossvox.workflows.prediction.predict import distinct_runs, load_split
+from crossvox.workflows.prediction.predict import distinct_runs, load_split, tell_checkpoints
 from crossvox.workflows.prediction.predictor import Options, Predictor
 from crossvox.workflows.prediction.scoring import (
     ScoredCase,
@@ -33,6 +33,7 @@ from crossvox.workflows.prediction.scoring import (
 )
 from crossvox.workflows.run import Run
 from crossvox.workflows.start import started_from
+from crossvox.workflows.validation.learnt import read_learnt, seen_cases, unrecorded
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,19 @@ class Scenario:
         return facts
 
 
+@dataclass(frozen=True)
+class ScoreOutputs:
+    """What is made of the scores.
+
+    Args:
+        overlays: also write `overlays/<case>_<modality>.png`, prediction and truth on the scan.
+        include_seen: let cases that were learnt from enter the means.
+    """
+
+    overlays: bool = False
+    include_seen: bool = False
+
+
 def evaluate(
     paths: Path | Sequence[Path],
     data: Manifest | Path,
@@ -90,10 +104,12 @@ def evaluate(
     options: Options,
     *,
     scenario: Scenario = Scenario(),
-    overlays: bool = False,
+    outputs: ScoreOutputs = ScoreOutputs(),
     echo: Echo = print,
 ) -> Summary:
     """Predict the labelled cases of a split, and write `cases.csv` and `summary.json`.
+
+    Cases that a run learnt from, or a run that it began from, are marked and left out of the means.
 
     >>> summary = evaluate(Path("runs/first"), Path("dataset.json"), "test", Path("out"), Options())
     >>> summary["overall"]["dice"]["mean"]
@@ -105,7 +121,7 @@ def evaluate(
         out: folder for the files.
         options: checkpoint, overlap and device.
         scenario: modalities to leave out and misalignment to impose.
-        overlays: also write `overlays/<case>_<modality>.png`, prediction and truth on the scan.
+        outputs: what enters the means, and what is drawn.
         echo: takes the lines for the user.
 
     Returns:
@@ -124,13 +140,16 @@ def evaluate(
     modalities = run.task.modalities
     named = [*(scenario.modalities or ()), scenario.misalign.modality or modalities[-1]]
     require_known_modalities(run.task, dict.fromkeys(named))
+    whole = {case.id: case for case in cases}
     cases = require_labelled((scenario.restrict(case) for case in cases), manifest, split)
     used = {(case.id, modality) for case in cases for modality in case.labels}
     report_problems(check(manifest, used, splits=(split,), seen=run.plan.sizes), echo)
     predictor = Predictor(*paths, options=scored_maps(run, options))
+    tell_checkpoints(predictor.runs, options, echo)
     facts = evaluation_facts(predictor.runs, manifest, split, options) | scenario.facts()
     require_same_scores(out, facts)
     require_memory(predictor, [case.images for case in cases], options.memory_limit, echo)
+    seen = seen_by(predictor.runs, [whole[case.id] for case in cases], echo)
     rows = []
     for scored in score_cases(
         lambda case: predictor.predict(
@@ -139,12 +158,20 @@ def evaluate(
         cases,
         manifest,
         run.task.classes,
+        seen=seen,
     ):
         rows += scored.rows
-        if overlays:
+        if outputs.overlays:
             _draw_overlays(scored, run.task.classes, out / "overlays")
         echo(str(scored))
-    return write_scores(out, rows, facts)
+    return write_scores(out, rows, facts, outputs.include_seen)
+
+
+def seen_by(runs: Sequence[Run], cases: Iterable[Case], echo: Echo) -> list[str]:
+    """Return the ids of the cases that one of the runs learnt from, and tell what is not known."""
+    for path in unrecorded(runs):
+        echo(f"{path}: no record of the scans that it learnt from, so their scores are not marked")
+    return seen_cases(cases, [scan for run in runs for scan in read_learnt(run.path)])
 
 
 def scored_maps(run: Run, options: Options) -> Options:
@@ -185,7 +212,7 @@ def evaluation_facts(
         "labelled": _joined([config.labelled for config in configs]),
         "label_draw": _joined([config.label_draw for config in configs]),
         "preset": _joined([config.preset for config in configs]),
-        "checkpoint": options.checkpoint,
+        "checkpoint": _joined([run.checkpoint(options.checkpoint).stem for run in runs]),
     }
     if weights := _published_weights(runs):
         facts["weights"] = weights

@@ -24,7 +24,7 @@ from crossvox.workflows.prediction.outputs import (
 )
 from crossvox.workflows.prediction.predictor import DEFAULTS, Options, Predictor
 from crossvox.workflows.prediction.scans import InputScan
-from crossvox.workflows.run import Run
+from crossvox.workflows.run import Run, run_folders
 
 
 def predict_images(
@@ -83,6 +83,7 @@ def predict_images(
     problems = check_images(named, volumes, run.preprocessing.kinds, run.plan.sizes, options.header)
     report_problems(problems, echo)
     predictor = Predictor(*paths, options=options)
+    tell_checkpoints(predictor.runs, options, echo)
     scan_of = predictor.scan_of(scans)
     files = {key: out / f"{name or scans[m].name}_{key}.nii.gz" for key, m in scan_of.items()}
     inputs = {real_path(scan.path) for scan in scans.values()}
@@ -123,6 +124,7 @@ def predict_split(
         require_known_modalities(run.task, case.images)
     report_problems(check(manifest, (), (split,), seen=run.plan.sizes, header=options.header), echo)
     predictor = Predictor(*paths, options=options)
+    tell_checkpoints(predictor.runs, options, echo)
     targets = []
     for case in cases:
         scan_of = predictor.scan_of(case.images)
@@ -134,13 +136,20 @@ def predict_split(
     return [file for target in targets for file in _predict(predictor, target, outputs, echo)]
 
 
+def tell_checkpoints(runs: Sequence[Run], options: Options, echo: Echo) -> None:
+    """Say of each run whose last weights are taken that no validation chose others."""
+    for run in runs if options.checkpoint is None else ():
+        if run.checkpoint().stem == "last":
+            echo(f"{run.path}: checkpoint last, as no validation scan chose another")
+
+
 def distinct_runs(paths: Path | Sequence[Path]) -> tuple[Path, ...]:
-    """Return the run directories; raise `UsageError` if one is given twice."""
-    given = (paths,) if isinstance(paths, Path | str) else tuple(paths)
+    """Return the run directories, those of folds one by one; refuse one that is given twice."""
+    given = run_folders((paths,) if isinstance(paths, Path | str) else paths)
     for path in given:
         if given.count(path) > 1:
             raise UsageError(f"{path} is given twice; an ensemble needs different runs")
-    return tuple(Path(path) for path in given)
+    return tuple(given)
 
 
 def load_split(data: Manifest | Path, split: str) -> tuple[Manifest, Sequence[Case]]:

@@ -14,7 +14,7 @@ from crossvox.inference.ensemble import Ensemble, Maps
 from crossvox.inference.model import Largest, TrainedModel
 from crossvox.training.checkpoint import load_weights
 from crossvox.training.compute import Accelerator, Compute, launch_fabric
-from crossvox.workflows.run import Run
+from crossvox.workflows.run import Run, run_folders
 
 Checkpoint = Literal["best", "last"]
 
@@ -24,7 +24,8 @@ class Options:
     """Options for the use of trained runs.
 
     Args:
-        checkpoint: the weights with the highest validation score, or the last ones.
+        checkpoint: the weights with the highest validation score, or the last ones; None = the
+            best ones, or the last ones where no validation scan chose any.
         overlap: share of a sliding window that its neighbour covers too; None = as configured in
             the run.
         tta: average over mirror images, along axes on which no left and right class change places.
@@ -41,7 +42,7 @@ class Options:
             which follows the rule of `crossvox.data.formats.nifti.geometry`.
     """
 
-    checkpoint: Checkpoint = "best"
+    checkpoint: Checkpoint | None = None
     overlap: float | None = None
     tta: bool = False
     largest: Largest | None = None
@@ -99,7 +100,7 @@ class Predictor(Ensemble):
         """Load the weights.
 
         Args:
-            paths: run directories of `crossvox train`, one or more.
+            paths: run directories of `crossvox train`, or folders of a cross-validation.
             options: checkpoint, overlap, mirroring and device.
 
         Raises:
@@ -109,7 +110,7 @@ class Predictor(Ensemble):
         """
         if not paths:
             raise UsageError("no run; give one run directory at least")
-        self.runs = tuple(Run.load(Path(path)) for path in paths)
+        self.runs = tuple(map(Run.load, run_folders(paths)))
         self.ids = self.runs[0].labels
         models = [load_model(run, options) for run in self.runs]
         super().__init__(models, options.maps, options.header)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,8 @@ class ScoredCase:
     def __str__(self) -> str:
         dice = self.mean_dice()
         score = "undefined" if math.isnan(dice) else f"{dice:.3f}"
-        return f"{self.case.id}: mean Dice {score}, {self.prediction.timing}"
+        seen = " (its label was learnt from)" if any(row["seen"] for row in self.rows) else ""
+        return f"{self.case.id}: mean Dice {score}{seen}, {self.prediction.timing}"
 
 
 def score_cases(
@@ -61,6 +62,7 @@ def score_cases(
     manifest: Manifest,
     classes: Sequence[str],
     distances: bool = True,
+    seen: Container[str] = (),
 ) -> Iterator[ScoredCase]:
     """Predict labelled cases one after the other, and score each against its labels.
 
@@ -70,6 +72,7 @@ def score_cases(
         manifest: the data set, which knows the ids in the label files.
         classes: names of class 1, 2, … of the predictions; their order may not be the manifest's.
         distances: whether to compute surface distances, which take most of the time.
+        seen: ids of the cases that the model learnt from.
 
     Yields:
         The scored cases, in the order given.
@@ -91,7 +94,8 @@ def score_cases(
                 case.annotated,
                 distances,
             )
-            scored.rows.extend({"case": case.id, "modality": name, **score} for score in scores)
+            own = {"case": case.id, "modality": name, "seen": int(case.id in seen)}
+            scored.rows.extend({**own, **score} for score in scores)
         yield scored
 
 

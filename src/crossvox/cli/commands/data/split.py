@@ -10,9 +10,10 @@ from rich.console import Console
 
 from crossvox.cli.parser import add_flag, add_root, new_parser, parse, required
 from crossvox.data.manifest import load_manifest
-from crossvox.data.manifest.splitting import Amounts, folds, resplit
+from crossvox.data.manifest.splitting import Amounts, folds, resplit, validation_gaps
 from crossvox.errors import UsageError
 from crossvox.workflows.convert import require_new, root_note, summary
+from crossvox.workflows.validation.split import learnt_before, lost_cases
 
 
 def split_command(argv: list[str]) -> int:
@@ -32,17 +33,31 @@ def split_command(argv: list[str]) -> int:
         help="number or share of cases for training; default: all others",
     )
     add_amounts(parser)
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        metavar="OLD.json",
+        help="an earlier split: its val and test cases stay so, its labelled train cases too",
+    )
     add_overwrite(parser)
     values = parse(parser, argv)
     required(values, "out")
     out: Path = values["out"]
     manifest = load_manifest(values["dataset"], values["root"])
+    notes: list[str] = []
     if values["folds"] is None:
+        earlier = None
+        if values["keep"] is not None:
+            earlier = load_manifest(values["keep"], values["root"])
+            notes += lost_cases(manifest, earlier)
         asked = amounts(values, values["train"]) or Amounts(train=values["train"])
-        files = {out: resplit(manifest, asked, values["seed"])}
+        files = {out: resplit(manifest, asked, values["seed"], earlier)}
+        notes += validation_gaps(files[out])
     else:
-        if any(values[name] is not None for name in ("val", "test", "train")):
-            raise UsageError("--folds deals all labelled cases out; give no --train, --val, --test")
+        if any(values[name] is not None for name in ("val", "test", "train", "keep")):
+            raise UsageError(
+                "--folds deals all labelled cases out; give no --train, --val, --test, --keep"
+            )
         made = folds(manifest, values["folds"], values["seed"])
         files = {out.with_name(f"{out.stem}_{k}{out.suffix}"): m for k, m in enumerate(made)}
     for file in files:
@@ -51,6 +66,9 @@ def split_command(argv: list[str]) -> int:
         made_manifest.save(file)
         Console().print(summary(made_manifest))
         print("\n".join([*root_note(made_manifest, file.parent), str(file)]))
+    held = {case.id: case for m in files.values() for case in m.cases if case.split != "train"}
+    notes += learnt_before(held.values(), [values["dataset"].parent, out.parent, Path()])
+    print(*notes, sep="\n", end="\n" * bool(notes))
     return 0
 
 
@@ -60,7 +78,7 @@ def add_amounts(parser: ArgumentParser) -> None:
         "--val",
         type=float,
         help="number (from 1 on) or share of the labelled cases for validation; default: as the "
-        "data set has it, else 0.2",
+        "data set has it, else a fifth of each modality's, and none of fewer than 5",
     )
     parser.add_argument(
         "--test", type=float, help="likewise for the test; default: what is test stays so"
@@ -77,5 +95,4 @@ def amounts(values: dict[str, Any], train: float | None = None) -> Amounts | Non
     """Return the sizes of the splits that were asked for; None if none were."""
     if values["val"] is None and values["test"] is None:
         return None
-    val = Amounts.val if values["val"] is None else values["val"]
-    return Amounts(val, values["test"], train)
+    return Amounts(values["val"], values["test"], train)

@@ -8,14 +8,15 @@ from crossvox.cli.commands.results.predict import new_scan_parser, read_options
 from crossvox.cli.parser import add_flag, parse, parse_names, required
 from crossvox.data.crops.misalign import Misalign
 from crossvox.data.manifest import load_manifest
-from crossvox.evaluation.scores import terminal_table
-from crossvox.workflows.prediction.evaluate import Scenario, evaluate
+from crossvox.evaluation.scores import seen_note, terminal_table
+from crossvox.workflows.prediction.evaluate import Scenario, ScoreOutputs, evaluate
 
 
 def evaluate_command(argv: list[str]) -> int:
     """Score a trained run on a split: cases.csv, summary.json and a printed table."""
     parser = new_scan_parser("evaluate", evaluate_command.__doc__)
     add_flag(parser, "overlays", "also draw truth and prediction of every case")
+    add_flag(parser, "include-seen", "let cases that a run learnt from enter the means")
     parser.add_argument("--modalities", type=str, metavar="A,B",
                         help="show the method only these of each case")  # fmt: skip
     group = parser.add_argument_group("misalign: move one modality's scans, to see what it does")
@@ -31,8 +32,10 @@ def evaluate_command(argv: list[str]) -> int:
         scenario=Scenario(
             parse_names("--modalities", values["modalities"]), Misalign(**values["misalign"])
         ),
-        overlays=values["overlays"],
+        outputs=ScoreOutputs(values["overlays"], values["include_seen"]),
     )
     Console().print(terminal_table(summary))
+    if note := seen_note(summary):
+        print(note)
     print(f"{values['out'] / 'cases.csv'}, {values['out'] / 'summary.json'}")
     return 0

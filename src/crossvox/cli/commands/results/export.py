@@ -17,15 +17,15 @@ def export_command(argv: list[str]) -> int:
     parser.add_argument("--bundle", type=Path, help="folder for a MONAI bundle")
     parser.add_argument("--onnx", type=Path,
                         help="NAME of NAME_<modality>.onnx, one file per modality")  # fmt: skip
-    parser.add_argument("--checkpoint", choices=get_args(Checkpoint), default="best",
-                        help="whose weights")  # fmt: skip
+    parser.add_argument("--checkpoint", choices=get_args(Checkpoint),
+                        help="whose weights; default: those that predict takes")  # fmt: skip
     values = parse(parser, argv)
     if values["bundle"] is None and values["onnx"] is None:
         raise UsageError("give --bundle DIR or --onnx FILE, or both; see --help")
     if values["bundle"] is not None:
         from crossvox.export.bundle import export_bundle
 
-        print(export_bundle(values["run"], values["bundle"], values["checkpoint"]))
+        export_bundle(values["run"], values["bundle"], values["checkpoint"])
     if values["onnx"] is not None:
         from crossvox.export.onnx import export_onnx
 

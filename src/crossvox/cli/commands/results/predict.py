@@ -93,8 +93,9 @@ def add_options(parser: ArgumentParser, *, label_maps: bool = True) -> None:
         parser: takes the options.
         label_maps: with those that say how probabilities become a label map.
     """
-    parser.add_argument("--checkpoint", choices=get_args(Checkpoint), default="best",
-                        help="weights of the best validation, or the last ones")  # fmt: skip
+    parser.add_argument("--checkpoint", choices=get_args(Checkpoint),
+                        help="weights of the best validation, or the last ones; default: best, "
+                        "or last without validation scans")  # fmt: skip
     parser.add_argument("--overlap", type=float, help="of the sliding windows; default: the run's")
     add_flag(parser, "tta", "average over mirror images that swap no left and right class")
     if label_maps:

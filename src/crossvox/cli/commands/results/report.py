@@ -6,7 +6,7 @@ from pathlib import Path
 
 from crossvox.benchmark.results import holds_benchmark
 from crossvox.cli.commands.results.predict import add_options, read_options
-from crossvox.cli.parser import add_root, new_parser, parse, required
+from crossvox.cli.parser import add_flag, add_root, new_parser, parse, required
 from crossvox.data.manifest import SPLITS, load_manifest
 from crossvox.report.report import ReportData, report
 
@@ -25,6 +25,7 @@ def report_command(argv: list[str]) -> int:
                         help="evaluate folder: predict only what is shown")  # fmt: skip
     parser.add_argument("--show", type=int, default=2,
                         help="worst and best scans per modality to show; 0: no image")  # fmt: skip
+    add_flag(parser, "include-seen", "let cases that the run learnt from enter the means")
     add_options(parser)
     values = parse(parser, argv)
     required(values, "out")

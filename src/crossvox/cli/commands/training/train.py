@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
+from rich.console import Console
 
 from crossvox.cli.parser import required
 from crossvox.cli.run_options import read_run_options
 from crossvox.config.run_config import RunConfig
 from crossvox.config.settings import parse_settings
 from crossvox.errors import UsageError
+from crossvox.evaluation.scores import Summary, terminal_table
 from crossvox.training.distributed import explain_lost_processes
+from crossvox.workflows.run import FOLDS
 from crossvox.workflows.train import resume, train
+from crossvox.workflows.validation.cross_validate import cross_validate, resume_folds
 
 
 def train_command(argv: list[str]) -> int:
@@ -24,16 +28,41 @@ def train_command(argv: list[str]) -> int:
         if files or command_line.values.keys() - {"root"}:
             raise UsageError("--resume takes everything from the run; give none but --root with it")
         root = command_line.values.get("root")
+        if options["cross_validate"] is not None:
+            raise UsageError("--resume takes the folds from the run; leave --cross-validate out")
         with explain_lost_processes(interrupted):
-            resume(interrupted, None if root is None else Path(root))
+            if (interrupted / FOLDS).exists():
+                _show(resume_folds(interrupted, root and Path(root)), interrupted)
+            else:
+                resume(interrupted, root and Path(root))
         return 0
     values = parse_settings(*sources)
     required(values, "data", "out")
     config = RunConfig.from_dict(values)
     with explain_lost_processes(config.out):
-        train(config)
+        if options["cross_validate"] is None:
+            train(config)
+        else:
+            _show(cross_validate(config, _number(options["cross_validate"])), config.out)
     return 0
+
+
+def _show(summary: Summary, out: Path) -> None:
+    """Print the scores of a cross-validation, and where they and its folds are."""
+    Console().print(terminal_table(summary))
+    print(f"{out / 'cases.csv'}, {out / 'summary.json'}")
+    print(f"average of the folds: crossvox predict {out} --image MODALITY=FILE --out DIR")
+
+
+def _number(text: str) -> int | None:
+    """Return the number of folds; None leaves it to the number of labelled cases."""
+    if text != "auto" and not text.isdecimal():
+        raise UsageError(f"--cross-validate {text}: expected a number of folds, or none")
+    return None if text == "auto" else int(text)
 
 
 def _add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--resume", type=Path, help="run directory to go on with; alone")
+    parser.add_argument("--cross-validate", "--cross_validate", type=str, nargs="?", const="auto",
+                        metavar="FOLDS", help="score each labelled case by a run that did not see "
+                        "it; default: one run per labelled case, 5 at most")  # fmt: skip

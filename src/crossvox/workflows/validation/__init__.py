@@ -1,0 +1,1 @@
+"""Which scans may score a run, and scores without any set aside for it."""
