@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from crossvox.data.content import MARGIN, Content, find_content
+from crossvox.data.geometry import Grid
+from crossvox.data.prepare.preprocess import PreparedScan
 from crossvox.inference.postprocessing import Postprocessing
 from crossvox.inference.slabs import Slab
+from crossvox.workflows.prediction.predictor import Predictor
+from fixtures.run import trained
 
 SHAPE = (12, 10, 8)
 
@@ -203,3 +209,35 @@ def test_of_two_scans_of_a_grid_either_may_show_something() -> None:
     first[:12, :10], second[:6] = 0, 0
     found = mask_of(Content.join([find_content(first), find_content(second)]))
     assert found[:4, :8].all() and not found[6:].any() and not found[:, 10:].any()
+
+
+def test_where_labels_of_a_run_lie_in_fill_it_may_hold_classes(unpaired_files, tmp_path) -> None:
+    """A class of air, or lungs of clipped scans that end there."""
+    manifest = unpaired_files
+    for case in manifest.split("train"):
+        for modality in case.images:
+            image = nib.load(case.images[modality])
+            values = image.get_fdata()
+            values[:8, :, :4] = values.min()
+            outlined = nib.load(case.labels[modality])
+            label = np.asarray(outlined.dataobj).copy()
+            label[:3, :9, :2] = 3
+            nib.save(nib.Nifti1Image(values, image.affine), tmp_path / f"{case.id}.nii")
+            nib.save(nib.Nifti1Image(label, outlined.affine), tmp_path / f"{case.id}_label.nii")
+    cases = tuple(
+        replace(
+            case,
+            images={m: tmp_path / f"{case.id}.nii" for m in case.images},
+            labels={m: tmp_path / f"{case.id}_label.nii" for m in case.labels},
+        )
+        for case in manifest.split("train")
+    )
+    replace(manifest, cases=cases, path=None).save(tmp_path / "dataset.json")
+    run = trained(tmp_path / "dataset.json", tmp_path / "run", "--method", "sup")
+    found = Predictor(run).models[0]
+    assert all(sizes.outlined_fill for sizes in found.sizes.values())
+    plain = trained(manifest.path, tmp_path / "plain", "--method", "sup")
+    assert not any(s.outlined_fill for s in Predictor(plain).models[0].sizes.values())
+    content = find_content(padded(0, ((5, 5), (5, 5), (0, 0))))
+    scan = PreparedScan(np.zeros(SHAPE), Grid(SHAPE, np.eye(4)), 0, np.zeros((2, 3)), content)
+    assert found.content_of(scan, "mr") is None

@@ -15,7 +15,7 @@ from crossvox.benchmark.cell import PLAIN, Cell
 from crossvox.benchmark.results import write_table
 from crossvox.benchmark.scores import Line
 from crossvox.benchmark.suite import Suite, slug
-from crossvox.data.formats.nifti import as_volume, read_image, read_label
+from crossvox.data.formats.nifti import read_label
 from crossvox.data.manifest import Case, Manifest, load_manifest
 from crossvox.errors import UsageError
 from crossvox.evaluation.scores import read_cases
@@ -136,7 +136,7 @@ def _groups(
 
 def _slice(scan: PicturedScan) -> ScanSlice:
     manifest = scan.manifest
-    volume = read_image(scan.case.images[scan.modality])
+    volume = scan.case.read_image(scan.modality)
     label = scan.case.labels[scan.modality]
     truth = read_label(label, manifest.labels, manifest.ignore, volume.grid)
     orientation = "".join(nib.aff2axcodes(volume.grid.affine))
@@ -213,8 +213,8 @@ def _predicted_planes(
     run: Run, checkpoint: str, scan: PicturedScan, shown: ScanSlice, kind: str
 ) -> np.ndarray:
     model = load_model(run, Options(checkpoint=checkpoint))  # type: ignore[arg-type]
-    images = {m: p for m, p in scan.case.images.items() if m in run.task.modalities}
-    volumes = {m: as_volume(path) for m, path in images.items()}
+    images = [m for m in scan.case.images if m in run.task.modalities]
+    volumes = {m: scan.case.read_image(m) for m in images}
     prepared = {m: model.preprocessing.prepare_image(v.data, v.grid, m) for m, v in volumes.items()}
     native = volumes[scan.modality].grid
     if kind == "attention":

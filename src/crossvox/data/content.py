@@ -70,6 +70,19 @@ class Content:
         """Whether planes at the scan's border are fill."""
         return not all(planes[0] and planes[-1] for planes in self.planes)
 
+    @property
+    def is_all(self) -> bool:
+        """Whether there is no fill."""
+        return self.columns is None and all(planes.all() for planes in self.planes)
+
+    def is_fill(self, places: np.ndarray) -> np.ndarray:
+        """Return (n,) bool of (n, 3) voxel indices."""
+        fill = np.zeros(len(places), dtype=bool)
+        for plane in np.unique(places[:, 0]):
+            own = places[:, 0] == plane
+            fill[own] = self.fill_of(int(plane))[places[own, 1], places[own, 2]]
+        return fill
+
     def fill_of(self, plane: int) -> np.ndarray:
         """Return the (Y, Z) mask of fill of a plane along the first axis."""
         fill = self._own_fill_of(plane)

@@ -136,6 +136,7 @@ class Ensemble:
         callbacks: Mapping[str, Sequence[SlabCallback]] | None = None,
         uncertainty: bool = False,
         checked: bool = False,
+        forms: Mapping[str, Form] | None = None,
     ) -> Prediction:
         """Segment the scans of one subject.
 
@@ -152,6 +153,7 @@ class Ensemble:
             uncertainty: whether to return the entropy of the class probabilities, too.
             checked: the scans were judged before, as the commands do. Otherwise they are judged
                 here, and what `crossvox check` would warn of is a `ScanWarning`.
+            forms: modality → part of its header that places the voxels, instead of `form`.
 
         Returns:
             The label maps that `maps` asks for, each with its affine.
@@ -162,7 +164,8 @@ class Ensemble:
         """
         require_known_modalities(self.task, images)
         result = Prediction()
-        prepared, grids = self._prepare(images, result, checked)
+        volumes = self._read(images, result, checked, forms or {})
+        prepared, grids = self._prepare(volumes, result)
         for maps in self.passes(grids):
             start, native = time.perf_counter(), grids[anchor_of(maps)]
             called = {name: list((callbacks or {}).get(name, ())) for name in maps}
@@ -242,10 +245,15 @@ class Ensemble:
         own = grids[anchor_of(maps)]
         found: dict[str, Content | None] = {}
         for name, outputs in maps.items():
-            parts = [scans[m].content for m in outputs if _equal(grids[m], own)]
+            parts = [self._shown(scans[m], m) for m in outputs if _equal(grids[m], own)]
             known = [part for part in parts if part is not None]
             found[name] = Content.join(known) if len(known) == len(outputs) else None
         return found
+
+    def _shown(self, scan: PreparedScan, modality: str) -> Content | None:
+        """Return where a scan can hold classes; None = anywhere, as one of the models says."""
+        anywhere = any(model.content_of(scan, modality) is None for model in self.models)
+        return None if anywhere else scan.content
 
     def _streams(
         self,
@@ -267,16 +275,30 @@ class Ensemble:
         seen = [model.sizes.get(modality) for model in self.models]
         return all(sizes is not None and not sizes.filled for sizes in seen)
 
-    def _judged(self, scan: Scan, modality: str) -> Volume:
+    def _judged(self, scan: Scan, modality: str, form: Form) -> Volume:
         """Read a scan, and judge it as it is stored; raises `DataError`."""
-        file = open_scan(scan, Path(f"the scan of {modality}"), self.form)
+        file = open_scan(scan, Path(f"the scan of {modality}"), form)
         judge(file, self.models[0], modality)
         return as_image(file)
 
+    def _read(
+        self,
+        images: Mapping[str, Scan],
+        result: Prediction,
+        checked: bool,
+        forms: Mapping[str, Form],
+    ) -> Iterator[tuple[str, Volume]]:
+        """Read the scans one after the other."""
+        for modality, scan in images.items():
+            start, form = time.perf_counter(), forms.get(modality, self.form)
+            volume = as_volume(scan, form) if checked else self._judged(scan, modality, form)
+            result.add_time("read", start)
+            yield modality, volume
+
     def _prepare(
-        self, images: Mapping[str, Scan], result: Prediction, checked: bool
+        self, volumes: Iterator[tuple[str, Volume]], result: Prediction
     ) -> tuple[dict[str, dict[str, PreparedScan]], dict[str, Grid]]:
-        """Read and prepare the scans, once for all models of equal preprocessing.
+        """Prepare the scans as they are read, once for all models of equal preprocessing.
 
         Returns:
             Digest of the preprocessing → modality → prepared scan, and modality → grid of the
@@ -285,17 +307,15 @@ class Ensemble:
         kinds = {model.preprocessing.digest: model.preprocessing for model in self.models}
         prepared: dict[str, dict[str, PreparedScan]] = {digest: {} for digest in kinds}
         grids = {}
-        for modality, scan in images.items():
+        for modality, volume in volumes:
             start = time.perf_counter()
-            volume = as_volume(scan, self.form) if checked else self._judged(scan, modality)
-            start = result.add_time("read", start)
             for digest, preprocessing in kinds.items():
                 prepared[digest][modality] = preprocessing.prepare_image(
                     volume.data, volume.grid, modality, self._crops(modality)
                 )
             grids[modality] = volume.grid
             result.add_time("prepare", start)
-        if len(images) > 1 and any(model.task.aligned for model in self.models):
+        if len(grids) > 1 and any(model.task.aligned for model in self.models):
             start = time.perf_counter()
             for model in self.models:
                 digest = model.preprocessing.digest
@@ -325,7 +345,7 @@ def judge(file: NiftiFile, model: TrainedModel, modality: str) -> None:
         if problem.severity == "error":
             raise DataError(problem.line)
     for problem in problems:
-        warnings.warn(problem.line, ScanWarning, stacklevel=5)
+        warnings.warn(problem.line, ScanWarning, stacklevel=6)
 
 
 def require_known_modalities(task: Task, images: Mapping[str, object]) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from crossvox.batch import Task
 from crossvox.data.checks.extent import Sizes
+from crossvox.data.content import Content
 from crossvox.data.geometry import Grid, resample
 from crossvox.data.prepare.align import align_scans
 from crossvox.data.prepare.preprocess import PreparedScan, Preprocessing
@@ -133,7 +134,13 @@ class TrainedModel:
     ) -> np.ndarray:
         """Return the (X, Y, Z) int16 class indices of `output` on its file's grid `native`."""
         slabs = self.slabs(prepared, [(output,)], native)
-        return self.postprocessing.label_map(slabs, native.affine, content=prepared[output].content)
+        content = self.content_of(prepared[output], output)
+        return self.postprocessing.label_map(slabs, native.affine, content=content)
+
+    def content_of(self, scan: PreparedScan, modality: str) -> Content | None:
+        """Return where a scan can hold classes; None = anywhere, also in its fill."""
+        sizes = self.sizes.get(modality)
+        return None if sizes is not None and sizes.outlined_fill else scan.content
 
     def slabs(
         self,

@@ -8,7 +8,6 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from crossvox.data.checks import check
-from crossvox.data.formats.nifti import read_image
 from crossvox.data.manifest import Case, Manifest
 from crossvox.evaluation.scores import group_rows
 from crossvox.inference.ensemble import Ensemble
@@ -84,7 +83,7 @@ def predict_scans(
     rows = []
     for scored in score_cases(
         lambda case: ensemble.predict(
-            labelled_first(case, case.images), uncertainty=True, checked=True
+            labelled_first(case, case.images), uncertainty=True, checked=True, forms=case.header
         ),
         cases,
         manifest,
@@ -96,7 +95,7 @@ def predict_scans(
         for name, truth in scored.truth.items():
             score, made = scored.mean_dice(name), scored.map_of(name)
             if gallery.wants(name, score):
-                volume = read_image(scored.scan_of(name))
+                volume = scored.case.read_image(scored.scan_of(name))
                 labels = scored.prediction.labels[made]
                 entropy = scored.prediction.uncertainty[made]
                 shown = to_shown_scan(volume, truth, labels, entropy, gallery.voxels)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import yaml
 
-from crossvox.data.formats.nifti import read_header
 from crossvox.data.geometry import Grid
 from crossvox.data.manifest import SPLITS, Manifest
 from crossvox.errors import DataError, UsageError
@@ -72,8 +71,8 @@ def data_set(run: Run, manifest: Manifest) -> list[Block]:
     """Describe a data set by its manifest and its scans' headers: counts, grids and classes."""
     grids: dict[str, list[Grid]] = {m: [] for m in manifest.modalities}
     for case in manifest.cases:
-        for modality, path in case.images.items():
-            grids[modality].append(read_header(path))
+        for modality in case.images:
+            grids[modality].append(case.read_grid(modality))
     counts = [[m, kind, *_counts(run, manifest, m)] for m, kind in manifest.modalities.items()]
     facts = {"name": manifest.name, **_task(run)}
     if manifest.source:

@@ -17,7 +17,7 @@ from rich.progress import track
 from crossvox.data.checks import Problem, check_manifest
 from crossvox.data.checks.overlap import Overlap, measure_overlaps, overlap_problems
 from crossvox.data.convert.unused import unused_beside
-from crossvox.data.formats.nifti import read_image, read_label
+from crossvox.data.formats.nifti import read_label
 from crossvox.data.manifest import Case, Manifest
 from crossvox.errors import UsageError
 from crossvox.figures.overlays import overlay
@@ -116,7 +116,7 @@ def _draw_case(
     with tempfile.TemporaryDirectory() as temporary:
         pictures = []
         for modality in modalities:
-            scan = read_image(case.images[modality])
+            scan = case.read_image(modality)
             label = case.labels.get(modality)
             truth = None
             if label is not None:

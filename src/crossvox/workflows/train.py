@@ -14,11 +14,12 @@ from crossvox.config.registry import build_method, crop_rule, is_aligned
 from crossvox.config.run_config import RunConfig
 from crossvox.data.checks import check
 from crossvox.data.crops.dataset import CropDataset, CropSettings
-from crossvox.data.manifest import Manifest, load_manifest
+from crossvox.data.manifest import Case, Manifest, load_manifest
 from crossvox.data.manifest.selection import Selection, select
 from crossvox.data.prepare.fingerprint import Fingerprint, fingerprint
 from crossvox.data.prepare.label_cache import LabelCache
 from crossvox.data.prepare.label_layout import find_label_layout
+from crossvox.data.prepare.outlined import outlines_fill
 from crossvox.data.prepare.plan import Plan, continue_plan, make_plan
 from crossvox.data.prepare.store import Store
 from crossvox.errors import CrossvoxError, UsageError
@@ -264,7 +265,7 @@ def _plan_and_check(
     every problem.
     """
     failure: CrossvoxError | None = None
-    is_prepared: Callable[[Path], bool] = _is_never_prepared
+    is_prepared: Callable[[Case, str], bool] = _is_never_prepared
     try:
         found = fingerprint(manifest)
         plan = make_plan(found, manifest, config.budget, crop_rule(config.backbone))
@@ -351,9 +352,18 @@ def _prepare(
 
 
 def _with_fill(run: Run, manifest: Manifest, store: Store) -> Run:
-    """Note whether scans that are trained on or validated with have fill at their border."""
+    """Note whether scans that are trained on or validated with have fill, and classes in it."""
     filled = {m for case, m in images_in_use(manifest) if store.image(case, m).filled}
-    sizes = {m: replace(own, filled=m in filled) for m, own in run.plan.sizes.items()}
+    outlined = set[str]()
+    for id, m in sorted(run.selection.labels):
+        case = manifest.case(id)
+        label = store.label(case, m, manifest.labels, manifest.ignore)
+        if m not in outlined and outlines_fill(store.image(case, m), label, case.read_grid(m)):
+            outlined.add(m)
+    sizes = {
+        m: replace(own, filled=m in filled, outlined_fill=m in outlined)
+        for m, own in run.plan.sizes.items()
+    }
     return replace(run, plan=replace(run.plan, sizes=sizes))
 
 
@@ -420,7 +430,7 @@ def _describe(found: Fingerprint, run: Run) -> list[str]:
     return [*describe_fingerprint(found), *describe_plan(run.plan), one_piece, *counts]
 
 
-def _is_never_prepared(path: Path) -> bool:
+def _is_never_prepared(case: Case, modality: str) -> bool:
     return False
 
 

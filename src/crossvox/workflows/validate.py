@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from crossvox.data.formats.nifti import read_header
 from crossvox.data.manifest import Case, Manifest
 from crossvox.data.prepare.preprocess import PreparedScan
 from crossvox.data.prepare.store import Store
@@ -47,11 +46,14 @@ class Validation:
             `dice`. Means that are not defined are left out.
         """
         device = next(method.parameters()).device
-        model = TrainedModel(method, self.run.preprocessing, self.run.config.inference, device)
+        run = self.run
+        model = TrainedModel(
+            method, run.preprocessing, run.config.inference, device, run.plan.sizes
+        )
 
         def predict(case: Case) -> Prediction:
             prepared = {m: self._read_prepared(case, m) for m in case.images}
-            native = {m: read_header(path) for m, path in case.images.items()}
+            native = {m: case.read_grid(m) for m in case.images}
             labels = model.predict_prepared(prepared, native)
             return Prediction(labels, {m: m for m in labels})
 

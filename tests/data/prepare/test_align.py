@@ -54,12 +54,16 @@ def plan(registered):
 
 @pytest.fixture(scope="module")
 def scans(registered, plan):
-    """Per subject: modality → prepared scan; the two lie over each other."""
+    """Per subject: modality → prepared scan; the two lie over each other.
+
+    Label maps are asked for on the prepared grids, so that nothing is known of the files' fill.
+    """
     found = []
     for case in registered.cases:
         volumes = {m: read_image(path) for m, path in case.images.items()}
         prepare = plan.preprocessing.prepare_image
-        found.append({m: prepare(v.data, v.grid, m) for m, v in volumes.items()})
+        prepared = {m: prepare(v.data, v.grid, m) for m, v in volumes.items()}
+        found.append({m: dataclasses.replace(s, content=None) for m, s in prepared.items()})
     return found
 
 

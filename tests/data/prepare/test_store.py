@@ -43,7 +43,7 @@ def test_an_array_that_asks_for_code_to_be_run_is_made_anew(manifest, preprocess
     with pytest.MonkeyPatch.context() as patch:
         # Some versions of blosc2 run it when they open the file, so nothing may open it.
         patch.setattr(blosc2, "open", lambda *given, **more: pytest.fail("was opened"))
-        assert not Store(tmp_path / "s", preprocessing).has(case.images["ct"])
+        assert not Store(tmp_path / "s", preprocessing).has(case, "ct")
     again = Store(tmp_path / "s", preprocessing).image(case, "ct")
     np.testing.assert_array_equal(again.array[:], sound)
 
@@ -138,4 +138,4 @@ def test_sound_sources_are_known(manifest, preprocessing, tmp_path):
     case = manifest.case("ct0")
     Store(tmp_path / "s", preprocessing).image(case, "ct")
     fresh = Store(tmp_path / "s", preprocessing)
-    assert fresh.has(case.images["ct"]) and not fresh.has(manifest.case("ct1").images["ct"])
+    assert fresh.has(case, "ct") and not fresh.has(manifest.case("ct1"), "ct")

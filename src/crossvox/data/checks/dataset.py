@@ -34,7 +34,7 @@ def check(
     manifest: Manifest,
     labels: Container[tuple[str, str]] | None = None,
     splits: Sequence[str] = SPLITS,
-    skip: Callable[[Path], bool] = lambda path: False,
+    skip: Callable[[Case, str], bool] = lambda case, modality: False,
     read_label: Callable[[Path], NiftiFile] = _read,
     seen: Mapping[str, Sizes] | None = None,
     header: Form = "auto",
@@ -46,10 +46,10 @@ def check(
         labels: (case id, modality) of the label files to look at, the others are not opened;
             None = all of them.
         splits: the splits to look at.
-        skip: true for images that need not be read again, such as prepared ones.
+        skip: true for a case's image that need not be read again, such as a prepared one.
         read_label: reads a label map, such as a `LabelCache` that also keeps it.
         seen: modality → sizes of the training scans of the run that is to predict.
-        header: the part of the images' headers that places the voxels.
+        header: the part of all images' headers that places the voxels; auto = as the cases say.
 
     Returns:
         The problems, in the manifest's order; none if the data can be used.
@@ -139,7 +139,7 @@ class _DatasetCheck:
     """
 
     manifest: Manifest | None
-    skip: Callable[[Path], bool] = lambda path: False
+    skip: Callable[[Case, str], bool] = lambda case, modality: False
     read_label: Callable[[Path], NiftiFile] = _read
     volumes: Mapping[str, Volume] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)
@@ -175,10 +175,11 @@ class _DatasetCheck:
         """Check an image; of a skipped one only the header, and only for its label's sake."""
         use = FileUse(case.id, case.split, modality, path)
         header = None
-        if not self.skip(path):
+        form = case.form(modality) if self.header == "auto" else self.header
+        if not self.skip(case, modality):
             volume = self.volumes.get(modality)
             file = (
-                _read(path, form=self.header)
+                _read(path, form=form)
                 if volume is None
                 else as_nifti(volume.data, volume.grid, path)
             )
@@ -190,7 +191,7 @@ class _DatasetCheck:
                 self.grids.append((use, file.header.grid))
             self._add(use, problems)
         elif has_label:
-            file = read_nifti(path, voxels=False)
+            file = read_nifti(path, voxels=False, form=form)
             header = file.header
             self._add(use, file.problems)
         self.images.append(use)
@@ -265,11 +266,11 @@ class _DatasetCheck:
         if not problems or not self.manifest.registered:
             return problems
         others = [
-            header
+            read_nifti(path, voxels=False, form=case.form(m)).header
             for m, path in case.images.items()
-            if m != modality and (header := read_nifti(path, voxels=False).header)
+            if m != modality
         ]
-        return registered_placement_problems(label, image, others)
+        return registered_placement_problems(label, image, [h for h in others if h is not None])
 
     def _add(self, use: FileUse, problems: Sequence[Problem]) -> None:
         """Add problems of a file, named relative to the manifest where it lies below it."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crossvox.data.formats.nifti import read_header
 from crossvox.data.geometry import coverage
 from crossvox.data.manifest import Manifest
 from crossvox.data.problems import Problem
@@ -45,7 +44,7 @@ def measure_overlaps(
         modalities = [m for m in case.images if (case.id, m) not in without]
         if len(modalities) < 2:
             continue
-        grids = {m: read_header(case.images[m]) for m in modalities}
+        grids = {m: case.read_grid(m) for m in modalities}
         overlaps += [
             Overlap(case.id, m, other, coverage(grids[m], grids[other]))
             for m, other in itertools.permutations(grids, 2)

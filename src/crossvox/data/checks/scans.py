@@ -153,8 +153,9 @@ def placement_problems(label: NiftiHeader, image: NiftiHeader) -> list[Problem]:
     """List where a label map does not lie on its image's grid, whatever the order of its axes."""
     if not (_is_invertible(label.affine) and _is_invertible(image.affine)):
         return []  # a problem of the file itself
-    own = orient_grid(label.grid, image.grid.directions)
-    in_order = np.allclose(own.affine, label.grid.affine)
+    placed = label.grid_like(image.grid)
+    own = orient_grid(placed, image.grid.directions)
+    in_order = np.allclose(own.affine, placed.affine)
     save_again = (
         "save it again from the program that drew it, with the image loaded; copying the image's "
         "geometry may mirror or turn it"

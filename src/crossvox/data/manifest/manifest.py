@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from crossvox.data.formats.nifti import Form, Volume, read_header, read_image
+from crossvox.data.geometry import Grid
 from crossvox.data.manifest.paths import PathResolver, needed_root
 from crossvox.data.manifest.rules import read_kind, schema, structural_problems
 from crossvox.errors import DataError, UsageError
@@ -27,6 +29,8 @@ class Case:
         images: modality → path of the scan, at least one.
         labels: modality → path of its label map; a modality without one is unlabelled.
         annotated: names of the classes that were outlined; None = all of them.
+        header: modality → part of the image's header that places its voxels, where it contradicts
+            itself; others are read by the rule of `formats.nifti.geometry`.
     """
 
     id: str
@@ -34,6 +38,19 @@ class Case:
     images: Mapping[str, Path]
     labels: Mapping[str, Path] = field(default_factory=dict)
     annotated: tuple[str, ...] | None = None
+    header: Mapping[str, Form] = field(default_factory=dict)
+
+    def form(self, modality: str) -> Form:
+        """Return the part of an image's header that places its voxels."""
+        return self.header.get(modality, "auto")
+
+    def read_grid(self, modality: str) -> Grid:
+        """Return where an image lies, without reading its voxels; raises `DataError`."""
+        return read_header(self.images[modality], self.form(modality))
+
+    def read_image(self, modality: str) -> Volume:
+        """Read an image; raises `DataError`."""
+        return read_image(self.images[modality], self.form(modality))
 
     @property
     def files(self) -> list[Path]:
@@ -223,6 +240,7 @@ def _case_from_dict(content: Mapping[str, Any], resolver: PathResolver) -> Case:
         images={m: resolver.resolve(file) for m, file in content["images"].items()},
         labels={m: resolver.resolve(file) for m, file in content.get("labels", {}).items()},
         annotated=tuple(content["annotated"]) if "annotated" in content else None,
+        header=dict(content.get("header", {})),
     )
 
 
@@ -234,6 +252,8 @@ def _case_to_dict(case: Case, root: Path | None) -> dict[str, Any]:
     }
     if case.labels:
         content["labels"] = {m: _relative(file, root) for m, file in case.labels.items()}
+    if header := {m: form for m, form in case.header.items() if m in case.images}:
+        content["header"] = header
     if case.annotated is not None:
         content["annotated"] = list(case.annotated)
     return content

@@ -42,6 +42,7 @@ def structural_problems(content: Any) -> list[str]:
             *_class_problems(content),
             *_id_problems(content),
             *_case_problems(content),
+            *_header_problems(content),
         ]
     return problems
 
@@ -178,6 +179,16 @@ def _case_problems(content: Mapping[str, Any]) -> Iterator[str]:
                 yield (
                     f"{name}, annotated: class {unknown!r} is not in the manifest; "
                     f"its labels are {', '.join(classes)}"
+                )
+
+
+def _header_problems(content: Mapping[str, Any]) -> Iterator[str]:
+    for number, case in _cases(content):
+        for modality in _mapping(case.get("header")):
+            if modality not in _mapping(case.get("images")):
+                yield (
+                    f"{_case_name(case, number)}, header: no image of modality {modality!r}; take "
+                    "the entry out"
                 )
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from crossvox.data.checks.extent import Sizes, along
-from crossvox.data.formats.nifti import read_header
 from crossvox.data.geometry import Grid, dataset_frame
 from crossvox.data.manifest import Manifest
 from crossvox.errors import UsageError
@@ -47,8 +46,8 @@ def fingerprint(manifest: Manifest) -> Fingerprint:
     cases = manifest.split("train")
     grids: dict[str, list[Grid]] = {modality: [] for modality in manifest.modalities}
     for case in cases:
-        for modality, path in case.images.items():
-            grids[modality].append(read_header(path))
+        for modality in case.images:
+            grids[modality].append(case.read_grid(modality))
     missing = [modality for modality, found in grids.items() if not found]
     if missing:
         raise UsageError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,14 @@ import numpy as np
 
 from crossvox.data.checks.duplicates import fingerprint
 from crossvox.data.content import Content
-from crossvox.data.formats.nifti import NiftiFile, as_image, label_indices, read_header, read_nifti
+from crossvox.data.formats.nifti import (
+    Form,
+    NiftiFile,
+    as_image,
+    label_indices,
+    read_header,
+    read_nifti,
+)
 from crossvox.data.geometry import Grid, same_grid
 from crossvox.data.manifest import Case
 from crossvox.data.prepare.preprocess import Preprocessing
@@ -113,7 +120,10 @@ class Store:
 
     def image(self, case: Case, modality: str) -> StoredArray:
         """Return the prepared image; prepare it first if it is missing or out of date."""
-        return self._entry("images", case.id, modality, case.images[modality])
+        source, form = case.images[modality], case.form(modality)
+        return self._entry(
+            "images", case.id, modality, source, _coding(form), partial(read_nifti, form=form)
+        )
 
     def label(
         self,
@@ -133,15 +143,16 @@ class Store:
             read: reads a label map, such as a `LabelCache`.
         """
         coding: dict[str, Any] = {"ids": dict(ids), "ignore": ignore}
-        grid = read_header(case.images[modality])
+        grid = case.read_grid(modality)
         if not same_grid(read_header(case.labels[modality]), grid):
             coding["grid"] = grid.to_dict()  # the result then depends on the image's grid
         return self._entry("labels", case.id, modality, case.labels[modality], coding, read)
 
-    def has(self, source: Path) -> bool:
-        """Return whether an image file is already prepared, and was thus found sound before."""
+    def has(self, case: Case, modality: str) -> bool:
+        """Return whether an image is already prepared, and was thus found sound before."""
+        source, coding = case.images[modality], _coding(case.form(modality))
         return any(
-            _is_of(entry, source, self.preprocessing.digest)
+            _is_of(entry, source, self.preprocessing.digest, coding)
             for entry in self._index.get(source.name, [])
         )
 
@@ -184,7 +195,7 @@ class Store:
         identity: dict[str, Any],
         coding: dict[str, Any] | None,
     ) -> None:
-        """Prepare a scan, or with a `coding` of class ids a label map, and write it."""
+        """Prepare a scan, or with a `coding` that holds class ids a label map, and write it."""
         header = source.require_sound()
         meta: dict[str, Any] = {
             "source": identity,
@@ -193,7 +204,7 @@ class Store:
             "digest": self.preprocessing.digest,
             "coding": coding,
         }
-        if coding is None:
+        if coding is None or "header" in coding:
             volume = as_image(source)
             prepared = self.preprocessing.prepare_image(volume.data, volume.grid, modality)
             array = prepared.array.astype(np.float16)
@@ -210,6 +221,11 @@ class Store:
         if not description.exists():
             atomic_write(description, json.dumps(self.preprocessing.to_dict(), indent=1))
         _write(file, array, meta)
+
+
+def _coding(form: Form) -> dict[str, Any] | None:
+    """Return what an image's array depends on beside its file and the preprocessing."""
+    return None if form == "auto" else {"header": form}
 
 
 def _identity(source: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import nibabel as nib
 from crossvox.config.run_config import plain
 from crossvox.data.checks import check
 from crossvox.data.crops.misalign import Misalign
-from crossvox.data.formats.nifti import Scan, Volume, read_image
+from crossvox.data.formats.nifti import Scan, Volume
 from crossvox.data.geometry import Grid
 from crossvox.data.manifest import Case, Manifest
 from crossvox.errors import UsageError
@@ -68,7 +68,7 @@ class Scenario:
         moved = self.misalign.modality or modalities[-1]
         if not self.misalign or moved not in case.images:
             return case.images
-        volume = read_image(case.images[moved])
+        volume = case.read_image(moved)
         motion = self.misalign.motion(case.id, volume.grid)
         grid = Grid(volume.grid.shape, motion @ volume.grid.affine)
         return {**case.images, moved: Volume(volume.data, grid)}
@@ -153,7 +153,9 @@ def evaluate(
     rows = []
     for scored in score_cases(
         lambda case: predictor.predict(
-            labelled_first(case, scenario.scans(case, modalities)), checked=True
+            labelled_first(case, scenario.scans(case, modalities)),
+            checked=True,
+            forms=case.header,
         ),
         cases,
         manifest,
@@ -229,7 +231,7 @@ def evaluation_facts(
 def _draw_overlays(scored: ScoredCase, classes: Sequence[str], folder: Path) -> None:
     """Write a picture of each scored scan with its prediction and truth."""
     for name, truth in scored.truth.items():
-        scan = read_image(scored.scan_of(name))
+        scan = scored.case.read_image(scored.scan_of(name))
         overlay(
             folder / f"{scored.case.id}_{name}.png",
             scan.data,

@@ -154,7 +154,8 @@ def predict_to_files(
                 write = files.enter_context(probability_writer(path, geometry))
                 callbacks[name].append(_slab_writer(write, lambda p: entropy(p)[None]))
         images = {m: scan.image for m, scan in target.scans.items()}
-        prediction = ensemble.predict(images, callbacks, checked=True)
+        forms = {m: scan.header for m, scan in target.scans.items()}
+        prediction = ensemble.predict(images, callbacks, checked=True, forms=forms)
         _remove_stale(target, outputs)
         _write_labels(target, prediction, ids)
     # Last, since it may fail at what a series says of itself.

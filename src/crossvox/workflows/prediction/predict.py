@@ -129,7 +129,10 @@ def predict_split(
     for case in cases:
         scan_of = predictor.scan_of(case.images)
         files = {name: out / f"{case.id}_{name}.nii.gz" for name in scan_of}
-        scans = {m: InputScan.from_path(p, options.header) for m, p in case.images.items()}
+        scans = {
+            m: InputScan.from_path(p, case.form(m) if options.header == "auto" else options.header)
+            for m, p in case.images.items()
+        }
         targets.append(Target(case.id, scans, files, scan_of))
     require_free_names(targets, predictor.ids)
     require_memory(predictor, [case.images for case in cases], options.memory_limit, echo)

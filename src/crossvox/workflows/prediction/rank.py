@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from crossvox.data.checks import check
-from crossvox.data.formats.nifti import read_image
 from crossvox.data.manifest import Case, Manifest
 from crossvox.errors import UsageError
 from crossvox.inference.model import TrainedModel
@@ -129,7 +128,7 @@ def _measure(model: TrainedModel, scans: Sequence[CaseModality], echo: Echo) -> 
 
 
 def _measure_scan(model: TrainedModel, case: Case, modality: str) -> Candidate:
-    volumes = {m: read_image(file) for m, file in case.images.items()}
+    volumes = {m: case.read_image(m) for m in case.images}
     prepared = {m: model.preprocessing.prepare_image(v.data, v.grid, m) for m, v in volumes.items()}
     probabilities = model.probabilities(prepared, modality)
     features = describe(prepared[modality], probabilities)

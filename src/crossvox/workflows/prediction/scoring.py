@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from crossvox.batch import FUSED
-from crossvox.data.formats.nifti import Scan, read_header, read_label
+from crossvox.data.formats.nifti import Scan, read_label
 from crossvox.data.manifest import Case, Manifest
 from crossvox.errors import UsageError
 from crossvox.evaluation.metrics import score_case
@@ -41,9 +40,9 @@ class ScoredCase:
         """Return the name of the label map that a score is of."""
         return FUSED if is_fused(name) else name
 
-    def scan_of(self, name: str) -> Path:
-        """Return the scan on whose grid a score's label map and truth lie."""
-        return self.case.images[self.prediction.scans[self.map_of(name)]]
+    def scan_of(self, name: str) -> str:
+        """Return the modality of the scan on whose grid a score's label map and truth lie."""
+        return self.prediction.scans[self.map_of(name)]
 
     def mean_dice(self, modality: str | None = None) -> float:
         """Return the mean Dice over the classes of one name, or of all; NaN if undefined."""
@@ -89,7 +88,7 @@ def score_cases(
             scores = score_case(
                 prediction.labels[scored.map_of(name)],
                 label,
-                read_header(scored.scan_of(name)).spacing,
+                case.read_grid(scored.scan_of(name)).spacing,
                 classes,
                 case.annotated,
                 distances,
@@ -110,7 +109,7 @@ def _read_truth(
     """Return the truth of each score; see `ScoredCase`."""
 
     def read(modality: str, scan: str) -> np.ndarray:
-        return read_label(case.labels[modality], ids, ignore, read_header(case.images[scan]))
+        return read_label(case.labels[modality], ids, ignore, case.read_grid(scan))
 
     truth = {m: read(m, m) for m in case.labels}
     if FUSED not in prediction.labels:

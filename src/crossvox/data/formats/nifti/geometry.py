@@ -33,6 +33,7 @@ from crossvox.data.problems import Problem
 Form = Literal["auto", "qform", "sform"]
 """Which part of a header places the voxels: as the rule says, or this one whatever its code is."""
 
+FORMS: tuple[Form, ...] = ("sform", "qform")
 MAX_SHEAR = 2e-3
 """Largest cosine between two voxel axes: 0.11°, 0.8 mm at the end of a 400 mm axis."""
 MAX_STRETCH = 0.01
@@ -154,7 +155,7 @@ class _Header:
             else:
                 affine = self.sform.copy()
                 affine[:3, :3] *= self.sizes / sizes
-                fix = "nothing if pixdim is right: it is used; else predict with --header sform"
+                fix = f"nothing if pixdim is right: it is used; else {_choose('sform')}"
         fix += f". Volumes are {whose}"
         problem = Problem.warning(found, "the same size in both", fix)
         return Geometry(affine, self.scode, [*lost_qform, problem])
@@ -249,6 +250,14 @@ def _contradiction(
     return Problem.warning(
         f"sform (code {codes[0]}) and qform (code {codes[1]}) that {' and '.join(what)}",
         "the same geometry in both",
-        f"nothing if the {used} is right: it is used, and volumes are in its space; else write "
-        f"the {other} into both (docs/dataset.md), or predict with --header {other}",
+        f"nothing if the {used} is right: it is used, and volumes are in its space; else "
+        f"{_choose(other)}",
+    )
+
+
+def _choose(form: Form | str) -> str:
+    """Return what to do so that a part of the header is used, in every command."""
+    return (
+        f"write the {form} into both (docs/dataset.md), or choose it: header {form} in the "
+        f"manifest's case, --header {form} with predict --image"
     )

@@ -21,6 +21,7 @@ from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from nibabel.volumeutils import apply_read_scaling
 
 from crossvox.data.formats.nifti.geometry import (
+    FORMS,
     MAX_SHEAR,
     SCANNER,
     Form,
@@ -29,7 +30,7 @@ from crossvox.data.formats.nifti.geometry import (
     numbers,
     read_geometry,
 )
-from crossvox.data.geometry import Grid
+from crossvox.data.geometry import Grid, same_grid
 from crossvox.data.problems import Problem
 from crossvox.errors import DataError
 
@@ -80,6 +81,20 @@ class NiftiHeader:
         """The grid of the first three axes; an axis that is not there has one voxel."""
         x, y, z = (*self.shape, 1, 1, 1)[:3]
         return Grid((x, y, z), self.affine)
+
+    def grid_like(self, other: Grid) -> Grid:
+        """Return the grid; of a header that contradicts itself, in the form that is `other`.
+
+        So a label map whose header is that of its image lies where the image does, whichever part
+        of the header the image is placed by.
+        """
+        if self.geometry.problems:
+            for form in FORMS:
+                placed = read_geometry(self.fields, form)
+                own = Grid(self.grid.shape, placed.affine)
+                if not placed.problems and same_grid(own, other):
+                    return own
+        return self.grid
 
     def scale(self, stored: np.ndarray) -> np.ndarray:
         """Return stored voxels as real values, in double precision where they are scaled."""

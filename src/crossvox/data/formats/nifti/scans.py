@@ -40,8 +40,12 @@ def read_header(path: Path, form: Form = "auto") -> Grid:
     return read_nifti(path, voxels=False, form=form).require_sound().grid
 
 
-def read_image(path: Path) -> Volume:
+def read_image(path: Path, form: Form = "auto") -> Volume:
     """Read a scan, with slope and intercept applied; no data counts as its smallest intensity.
+
+    Args:
+        path: the file.
+        form: the part of its header that places the voxels.
 
     Raises:
         DataError: the file cannot be read, or its geometry cannot be used.
@@ -50,7 +54,7 @@ def read_image(path: Path) -> Volume:
     >>> scan.data.shape == scan.grid.shape
     True
     """
-    return as_image(read_nifti(path))
+    return as_image(read_nifti(path, form=form))
 
 
 def as_image(file: NiftiFile) -> Volume:
@@ -100,11 +104,11 @@ def label_indices(
     if ignore is not None:
         indices[numbers == ignore] = IGNORE
     indices = np.ascontiguousarray(indices.reshape(header.shape[:3], order="F"))
-    if grid is not None and not same_grid(header.grid, grid):
-        reordered, own = orient(indices, header.grid, grid.directions)
+    if grid is not None and not same_grid(placed := header.grid_like(grid), grid):
+        reordered, own = orient(indices, placed, grid.directions)
         if same_grid(own, grid):
             return np.ascontiguousarray(reordered)
-        return resample(indices, header.grid, grid, "nearest", fill=IGNORE)
+        return resample(indices, placed, grid, "nearest", fill=IGNORE)
     return indices
 
 
