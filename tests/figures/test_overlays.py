@@ -11,6 +11,7 @@ import pytest
 
 from crossvox.figures import learning_curves, overlay, score_dots
 from crossvox.figures.slices import plan_slices
+from crossvox.utils.palette import ERRORS
 from fixtures.figures import CLASSES, curve, picture, scores
 
 
@@ -51,7 +52,7 @@ def test_voxels_without_annotation_are_no_mistakes(tmp_path: Path, scan) -> None
     unknown = np.where(truth == 2, -1, truth)
     overlay(tmp_path / "known.png", image, (2, 2, 5), np.where(truth == 2, 0, truth), truth, [])
     overlay(tmp_path / "unknown.png", image, (2, 2, 5), unknown, truth, [])
-    extra = "#D55E00"
+    extra = ERRORS["extra"]
     legend = 20  # the legend's own patch is the only one left
     known, ignored = (
         (np.abs(picture(tmp_path / f) - matplotlib.colors.to_rgb(extra)).max(-1) < 0.03).sum()

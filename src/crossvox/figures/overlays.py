@@ -14,10 +14,7 @@ from matplotlib.patches import Patch
 
 from crossvox.figures.slices import SlicePlan, plan_slices
 from crossvox.figures.style import literal, new_figure, save_figure
-from crossvox.utils.palette import COLOURS, class_colour
-
-ERRORS = {"missed": COLOURS[6], "extra": COLOURS[5], "wrong class": COLOURS[4]}
-"""Kind of error → colour, from the end of the palette, which the first classes do not use."""
+from crossvox.utils.palette import ERRORS, class_colour
 
 
 def overlay(

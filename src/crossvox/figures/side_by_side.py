@@ -14,7 +14,6 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from crossvox.figures.overlays import (
-    ERRORS,
     annotate,
     draw_classes,
     draw_errors,
@@ -23,7 +22,7 @@ from crossvox.figures.overlays import (
 )
 from crossvox.figures.slices import SlicePlan, plan_slices
 from crossvox.figures.style import literal, new_figure
-from crossvox.utils.palette import class_colour
+from crossvox.utils.palette import ERRORS, class_colour
 
 COLUMNS = 5
 """Methods beside each other; further ones follow in another band below."""

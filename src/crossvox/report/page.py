@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
@@ -51,6 +51,24 @@ class Charts:
     figures: Mapping[str, Figure]
 
 
+VIEWER_HELP = (
+    ("go to another slice", "wheel", "slider", "↑ ↓"),
+    ("… of the next plane", "wheel there", "slider", "← →"),
+    ("move the crosshair", "click, drag", "tap, then drag", "as above"),
+    ("zoom", "Ctrl + wheel", "two fingers", "+ −"),
+    ("move the picture", "Shift + drag", "two fingers", "Shift + arrows"),
+    ("change the contrast", "right button or Ctrl, drag ↔", "slider", "C more, F less"),
+    ("change the brightness", "right button or Ctrl, drag ↕", "slider", "B brighter, D darker"),
+    ("reset zoom and greys", "button", "button", "R"),
+    ("fade the colours", "slider", "slider", ", less and . more"),
+    ("show prediction, truth, error, uncertainty", "boxes", "boxes", "P T E U"),
+    ("choose a plane", "click", "tap", "1 2 3"),
+    ("choose a scan", "list", "list", "[ previous and ] next"),
+    ("show this table", "here", "here", "?"),
+)
+"""What one can do in the viewer, and how: with the mouse, by touch, with keys."""
+
+
 @dataclass(frozen=True)
 class Viewer:
     """The three-plane viewer.
@@ -64,6 +82,7 @@ class Viewer:
     scans: Sequence[Mapping[str, Any]]
     classes: Sequence[tuple[str, str]]
     errors: Mapping[str, str]
+    help: ClassVar = VIEWER_HELP
 
 
 Block = TextTable | FactList | Bullets | Code | Charts | Viewer

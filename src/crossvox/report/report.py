@@ -15,7 +15,6 @@ from crossvox.data.manifest import Manifest
 from crossvox.errors import UsageError
 from crossvox.evaluation.scores import seen_note, summarise, unseen
 from crossvox.figures.charts import score_figures
-from crossvox.figures.overlays import ERRORS
 from crossvox.report.benchmark_page import benchmark_sections
 from crossvox.report.gallery import Gallery, predict_scans, worst_and_best
 from crossvox.report.page import Block, Charts, Page, Section, Viewer, read_mark, render
@@ -30,7 +29,7 @@ from crossvox.report.run_page import (
 from crossvox.report.score_tables import case_table, label_size_table, summary_table
 from crossvox.report.shown_scan import UNKNOWN, ShownScan, embed
 from crossvox.utils.files import atomic_write, logical_path, require_writable
-from crossvox.utils.palette import class_colour
+from crossvox.utils.palette import ERRORS, class_colour
 from crossvox.version import __version__
 from crossvox.workflows.messages import Echo
 from crossvox.workflows.prediction.evaluate import (

@@ -14,6 +14,7 @@ import numpy as np
 from crossvox.data.formats.nifti import Volume
 from crossvox.data.geometry import Grid, antialias, orient, resample, respace
 from crossvox.figures.slices import foreground_crop, grey_window
+from crossvox.report.body import body_mask
 
 UNKNOWN = 255
 """Value of voxels without annotation in the page."""
@@ -36,7 +37,8 @@ class ShownScan:
         prediction: (X, Y, Z) class indices.
         uncertainty: (X, Y, Z) in [0, 1].
         spacing: size of the shown voxels in mm.
-        note: how the scan was cropped, resampled and windowed.
+        window: the scan's values that are black and white in `grey`.
+        note: how the scan was cropped and resampled.
     """
 
     title: str
@@ -45,6 +47,7 @@ class ShownScan:
     prediction: np.ndarray
     uncertainty: np.ndarray
     spacing: tuple[float, ...]
+    window: tuple[float, float] = (0.0, 255.0)
     note: str = ""
 
 
@@ -52,6 +55,8 @@ def to_shown_scan(
     volume: Volume, truth: np.ndarray, labels: np.ndarray, entropy: np.ndarray, voxels: int
 ) -> ShownScan:
     """Turn a scan with its label maps upright, crop it to the labels and coarsen it.
+
+    The uncertainty is 0 outside the body and the labels: networks are unsure of air, to no harm.
 
     Args:
         volume: the scan.
@@ -63,6 +68,7 @@ def to_shown_scan(
     turned = [orient(array, volume.grid, UPRIGHT)[0] for array in arrays]
     _, grid = orient(volume.data, volume.grid, UPRIGHT)
     foreground = (turned[1] > 0) | (turned[2] > 0)
+    turned[3] = np.where(body_mask(turned[0]) | foreground, turned[3], 0)
     box = foreground_crop(foreground, grid.spacing.tolist())
     source = _cropped(grid, box)
     image, truth, labels, entropy = (np.ascontiguousarray(array[box]) for array in turned)
@@ -79,7 +85,8 @@ def to_shown_scan(
         prediction=labels,
         uncertainty=np.clip(entropy, 0, 1),
         spacing=tuple(target.spacing.tolist()),
-        note=_note(grid, target, bool(foreground.any()), window),
+        window=window,
+        note=_note(grid, target, bool(foreground.any())),
     )
 
 
@@ -104,6 +111,7 @@ def embed(scan: ShownScan) -> dict[str, Any]:
         "spacing": [round(s, 4) for s in scan.spacing],
         "labelled": scan.truth is not None,
         "levels": LEVELS,
+        "window": [float(f"{value:.6g}") for value in scan.window],
         "note": scan.note,
     }
     # Without the time in the header, the same scans give the same page.
@@ -144,7 +152,7 @@ def _cropped(grid: Grid, box: tuple[slice, ...]) -> Grid:
     return Grid((x, y, z), affine)
 
 
-def _note(grid: Grid, target: Grid, cropped: bool, window: tuple[float, float]) -> str:
+def _note(grid: Grid, target: Grid, cropped: bool) -> str:
     scan, shown = (" × ".join(f"{s:.2g}" for s in g.spacing) for g in (grid, target))
     tilt = np.degrees(np.arccos(np.clip(np.abs(grid.directions).max(axis=0), 0, 1))).max()
     parts = [f"Voxels of {scan} mm"]
@@ -154,4 +162,4 @@ def _note(grid: Grid, target: Grid, cropped: bool, window: tuple[float, float]) 
         parts.append("cropped to 30 mm around the labels")
     if tilt > 1:
         parts.append(f"planes along the scan's own axes, up to {tilt:.0f}° oblique")
-    return f"{', '.join(parts)}. Black is {window[0]:.4g}, white {window[1]:.4g}."
+    return f"{', '.join(parts)}."

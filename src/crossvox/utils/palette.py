@@ -1,4 +1,4 @@
-"""Colours of classes, the same in figures, label maps and viewers."""
+"""Colours of classes and errors, the same in figures, label maps and viewers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0
 
 SHADES = ((0, 0.0), (0, 0.45), (255, 0.55))
 """Grey value and its share, for the plain, the darker and the lighter colours."""
+
+ERRORS = {"missed": "#22FFBB", "extra": "#AA55FF", "wrong class": "#5500FF"}
+"""Kind of error → colour. No class has one of these, and colour-blind readers see that, too."""
 
 
 def class_colour(index: int) -> str:

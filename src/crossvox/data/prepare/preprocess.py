@@ -73,7 +73,7 @@ class Preprocessing:
         target = respace(oriented, self.spacing)
         array = antialias(array.astype(np.float32, copy=False), target.spacing / oriented.spacing)
         array = resample(array, oriented, target, fill=float(array.min()))
-        body = _body(array)
+        body = above_air(array)
         array = NORMALISERS.get(kind, _z_score)(array, body)
         box = _bounding_box(body)
         return PreparedScan(array, target, float(array.min()), box, content)
@@ -128,8 +128,8 @@ def _cut(data: np.ndarray, grid: Grid, box: np.ndarray) -> tuple[np.ndarray, Gri
     return part, Grid(part.shape, affine)
 
 
-def _body(array: np.ndarray) -> np.ndarray:
-    """Return the mask of the body: above a tenth of the range from the 1st to 99th percentile."""
+def above_air(array: np.ndarray) -> np.ndarray:
+    """Return the mask of what is above a tenth of the range from the 1st to 99th percentile."""
     low, high = np.percentile(array, [1, 99])
     body = array > low + 0.1 * (high - low)
     return body if body.any() else np.ones_like(body)

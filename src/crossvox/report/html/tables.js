@@ -31,3 +31,10 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+
+// Say under a table that it is wider than the page, where it is.
+for (const hint of document.querySelectorAll(".hint")) {
+  const region = hint.previousElementSibling;
+  const say = () => (hint.hidden = region.scrollWidth <= region.clientWidth);
+  new ResizeObserver(say).observe(region);
+}

@@ -16,14 +16,18 @@ class Viewer {
     this.toggles = Object.fromEntries(
       [...root.querySelectorAll("input[type=checkbox]")].map((box) => [box.name, box]),
     );
-    this.opacity = root.querySelector("input[name=opacity]");
+    this.ranges = Object.fromEntries(
+      ["opacity", "brightness", "contrast"].map((name) => [name, root.querySelector(`[name=${name}]`)]),
+    );
+    this.help = root.querySelector("details");
     this.planes = [...root.querySelectorAll(".plane")].map((element) => ({
       canvas: element.querySelector("canvas"),
       slider: element.querySelector("input"),
-      output: element.querySelector("output"),
+      position: element.querySelector(".position"),
       axes: element.querySelector("canvas").dataset.axes.split(" ").map(Number),
+      pointers: new Map(),
+      wheel: new Wheel(),
     }));
-    this.at = [0, 0, 0];
     this.plane = 0;
     this.listen();
     this.open();
@@ -31,21 +35,37 @@ class Viewer {
 
   listen() {
     this.select.addEventListener("change", () => this.open());
-    this.opacity.addEventListener("input", () => this.draw());
-    for (const box of Object.values(this.toggles)) {
-      box.addEventListener("change", () => this.draw());
+    for (const input of [...Object.values(this.ranges), ...Object.values(this.toggles)]) {
+      input.addEventListener("input", () => this.draw());
+    }
+    for (const button of this.root.querySelectorAll("button")) {
+      button.addEventListener("click", () => this.do(keyAction(button.value, false)));
     }
     this.planes.forEach((plane, k) => {
       plane.slider.addEventListener("input", () => {
+        if (!this.scan) return;
         this.plane = k;
-        this.at[plane.axes[2]] = Number(plane.slider.value);
+        const through = plane.axes[2];
+        this.view.step(through, Number(plane.slider.value) - this.view.at[through]);
         this.draw();
       });
-      plane.canvas.addEventListener("focus", () => (this.plane = k));
-      plane.canvas.addEventListener("pointerdown", (event) => this.point(plane, event));
+      this.listenToPictures(plane, k);
     });
     this.root.addEventListener("keydown", (event) => this.press(event));
     new ResizeObserver(() => this.draw()).observe(this.root);
+  }
+
+  listenToPictures(plane, k) {
+    const on = (name, act, options) =>
+      plane.canvas.addEventListener(name, (event) => this.scan && act.call(this, plane, event), options);
+    plane.canvas.addEventListener("focus", () => (this.plane = k));
+    on("pointerdown", this.grasp);
+    on("pointermove", this.drag);
+    on("pointerup", this.release);
+    on("pointercancel", this.release);
+    on("click", this.tap);
+    on("wheel", this.roll, { passive: false });
+    on("contextmenu", (_, event) => event.preventDefault());
   }
 
   async open() {
@@ -65,7 +85,8 @@ class Viewer {
       status.textContent = "This scan cannot be opened; the file is damaged. Write the report again.";
       return;
     }
-    this.at = this.scan.centre();
+    this.view = new View(this.scan, this.scan.centre());
+    this.ranges.brightness.value = this.ranges.contrast.value = 0;
     for (const { slider, axes } of this.planes) slider.max = this.scan.shape[axes[2]] - 1;
     for (const name of ["truth", "error"]) this.toggles[name].disabled = !this.scan.labelled;
     this.root.querySelector(".scan-note").textContent = this.scan.note;
@@ -74,39 +95,34 @@ class Viewer {
 
   draw() {
     if (!this.scan) return;
+    const greys = greyRange(Number(this.ranges.brightness.value), Number(this.ranges.contrast.value));
+    const table = greyTable(greys);
     for (const plane of this.planes) {
       const through = plane.axes[2];
-      plane.slider.value = this.at[through];
-      plane.output.textContent = `${this.at[through] + 1} / ${this.scan.shape[through]}`;
-      this.drawPlane(plane);
+      plane.slider.value = this.view.at[through];
+      plane.position.textContent = `${this.view.at[through] + 1} / ${this.scan.shape[through]}`;
+      this.drawPlane(plane, table);
     }
+    const [black, white] = inUnits(greys, this.scan.window);
+    this.root.querySelector(".greys").textContent = `black ${black}, white ${white}`;
     this.describe();
   }
 
-  // Return a voxel's size in pixels, and the picture's corner and size on the canvas.
-  layout({ canvas, axes: [across, down] }) {
-    const { shape, spacing } = this.scan;
-    const size = [shape[across] * spacing[across], shape[down] * spacing[down]];
-    const scale = Math.min(canvas.width / size[0], canvas.height / size[1]);
-    const voxel = [scale * spacing[across], scale * spacing[down]];
-    const corner = [(canvas.width - scale * size[0]) / 2, (canvas.height - scale * size[1]) / 2];
-    return { voxel, corner, size: [scale * size[0], scale * size[1]] };
-  }
-
-  drawPlane(plane) {
+  drawPlane(plane, table) {
     const { canvas, axes } = plane;
     const ratio = Math.min(window.devicePixelRatio || 1, 2);
     const side = Math.round(canvas.clientWidth * ratio);
     if (side === 0) return;
     if (canvas.width !== side) canvas.width = canvas.height = side;
     const context = canvas.getContext("2d");
-    const { voxel, corner, size } = this.layout(plane);
+    const { voxel, corner, size } = this.view.layout(axes, side);
     const show = Object.fromEntries(Object.entries(this.toggles).map(([k, box]) => [k, box.checked]));
-    const [under, over] = paint(this.scan, axes, this.at[axes[2]], show, this.colours);
+    const slice = paint(this.scan, axes, this.view.at[axes[2]], show, this.colours, table);
+    const picture = (pixels) => new ImageData(pixels, slice.width, slice.height);
     context.fillStyle = "#000";
     context.fillRect(0, 0, side, side);
-    this.blit(context, under, corner, size, 1, true);
-    this.blit(context, over, corner, size, this.opacity.value / 100, false);
+    this.blit(context, picture(slice.under), corner, size, 1, true);
+    this.blit(context, picture(slice.over), corner, size, this.ranges.opacity.value / 100, false);
     if (show.truth && this.scan.truth) this.drawOutlines(context, plane, voxel, corner, ratio);
     this.drawCrosshair(context, plane, voxel, corner, ratio);
     this.drawLetters(context, axes, ratio);
@@ -125,7 +141,7 @@ class Viewer {
 
   drawOutlines(context, { axes }, [w, h], [left, top], ratio) {
     const paths = new Map();
-    for (const [name, x0, y0, x1, y1] of outlines(this.scan, axes, this.at[axes[2]])) {
+    for (const [name, x0, y0, x1, y1] of outlines(this.scan, axes, this.view.at[axes[2]])) {
       if (!paths.has(name)) paths.set(name, new Path2D());
       paths.get(name).moveTo(left + x0 * w, top + y0 * h);
       paths.get(name).lineTo(left + x1 * w, top + y1 * h);
@@ -139,8 +155,8 @@ class Viewer {
   }
 
   drawCrosshair(context, { axes: [across, down], canvas }, [w, h], [left, top], ratio) {
-    const x = left + (this.at[across] + 0.5) * w;
-    const y = top + (this.at[down] + 0.5) * h;
+    const x = left + (this.view.at[across] + 0.5) * w;
+    const y = top + (this.view.at[down] + 0.5) * h;
     context.strokeStyle = "rgba(255, 255, 255, 0.35)";
     context.lineWidth = ratio;
     context.beginPath();
@@ -172,10 +188,13 @@ class Viewer {
 
   // Say in words what is at the crosshair, and show the colours' legend.
   describe() {
-    const k = this.scan.index(this.at);
+    const k = this.scan.index(this.view.at);
     const name = (v) => (v === UNKNOWN ? "not annotated" : v ? this.names[v - 1] : "background");
     const parts = [`prediction: ${name(this.scan.prediction[k])}`];
-    if (this.scan.truth) parts.push(`truth: ${name(this.scan.truth[k])}`);
+    if (this.scan.truth) {
+      const kind = errorKind(this.scan.truth[k], this.scan.prediction[k]);
+      parts.push(`truth: ${name(this.scan.truth[k])}${kind ? ` (${kind})` : ""}`);
+    }
     parts.push(`uncertainty: ${(this.scan.uncertainty[k] / this.scan.levels).toFixed(2)}`);
     this.root.querySelector(".status").textContent = `At the crosshair: ${parts.join(", ")}`;
     const entries = this.names.map((label, n) => [label, this.hexes[n]]);
@@ -190,46 +209,119 @@ class Viewer {
     this.root.querySelector(".classes").replaceChildren(...entries.map(swatch));
   }
 
-  point(plane, event) {
-    if (!this.scan) return;
-    const box = plane.canvas.getBoundingClientRect();
-    const ratio = plane.canvas.width / box.width;
-    const { voxel, corner } = this.layout(plane);
-    const pixels = [(event.clientX - box.left) * ratio, (event.clientY - box.top) * ratio];
-    plane.axes.slice(0, 2).forEach((axis, k) => {
-      this.move(axis, Math.floor((pixels[k] - corner[k]) / voxel[k]) - this.at[axis]);
-    });
+  pixel({ canvas }, event) {
+    const box = canvas.getBoundingClientRect();
+    const ratio = canvas.width / box.width;
+    return [(event.clientX - box.left) * ratio, (event.clientY - box.top) * ratio];
+  }
+
+  // A finger on a picture without focus scrolls the page; a tap moves the crosshair and gives focus.
+  grasp(plane, event) {
+    const { canvas, pointers } = plane;
+    plane.tapped = event.pointerType === "touch";
+    if (plane.tapped && document.activeElement !== canvas) return;
+    canvas.setPointerCapture(event.pointerId);
+    pointers.set(event.pointerId, this.pixel(plane, event));
+    plane.gesture = pointers.size > 1 ? "pinch" : dragKind(event);
+    if (plane.gesture === "crosshair" && !plane.tapped) this.drag(plane, event);
+  }
+
+  drag(plane, event) {
+    const { axes, canvas: { width: side }, pointers } = plane;
+    const from = pointers.get(event.pointerId);
+    if (!from) return;
+    const before = [...pointers.values()];
+    const to = this.pixel(plane, event);
+    pointers.set(event.pointerId, to);
+    const by = to.map((p, k) => p - from[k]);
+    if (plane.gesture === "crosshair") this.view.point(axes, side, to);
+    else if (plane.gesture === "pan") this.view.pan(axes, side, by);
+    else if (plane.gesture === "greys") this.shiftGreys(by.map((p) => (200 * p) / side));
+    else if (before.length === 2) this.view.pinch(axes, side, before, [...pointers.values()]);
     this.draw();
   }
 
-  move(axis, by) {
-    this.at[axis] = Math.max(0, Math.min(this.scan.shape[axis] - 1, this.at[axis] + by));
+  release(plane, event) {
+    plane.pointers.delete(event.pointerId);
   }
 
-  press(event) {
-    // Sliders and the list of scans have arrow keys of their own.
-    const own = event.target.matches("select, input[type=range]");
-    if (!this.scan || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (own && (event.target === this.select || event.key.startsWith("Arrow"))) return;
-    if (!this.act(event.key)) return;
+  tap(plane, event) {
+    if (!plane.tapped) return;
+    plane.canvas.focus({ preventScroll: true });
+    this.view.point(plane.axes, plane.canvas.width, this.pixel(plane, event));
+    this.draw();
+  }
+
+  // At the last slice the wheel scrolls the page again.
+  roll(plane, event) {
+    const { axes, canvas, wheel } = plane;
+    if (event.ctrlKey || event.metaKey) {
+      const factor = Math.exp(-wheel.pixels(event.deltaY, event.deltaMode) / 200);
+      this.view.zoomAt(axes, canvas.width, factor, this.pixel(plane, event));
+    } else if (event.deltaY && this.view.hasRoom(axes[2], event.deltaY)) {
+      this.view.step(axes[2], wheel.slices(event.deltaY, event.deltaMode));
+    } else return;
     event.preventDefault();
     this.draw();
   }
 
-  act(key) {
-    const through = (offset) => this.planes[(this.plane + offset) % 3].axes[2];
-    const names = { p: "prediction", t: "truth", e: "error", u: "uncertainty" };
-    const toggle = this.toggles[names[key.toLowerCase()]];
-    const turn = { "[": -1, "]": 1 }[key];
-    const fade = { "+": 10, "=": 10, "-": -10, "−": -10 }[key];
-    if (key === "ArrowUp" || key === "ArrowDown") this.move(through(0), key === "ArrowUp" ? -1 : 1);
-    else if (key === "ArrowLeft" || key === "ArrowRight") this.move(through(1), key === "ArrowLeft" ? -1 : 1);
-    else if (["1", "2", "3"].includes(key)) this.planes[(this.plane = Number(key) - 1)].canvas.focus();
-    else if (toggle) toggle.checked = toggle.disabled ? toggle.checked : !toggle.checked;
-    else if (fade) this.opacity.value = Number(this.opacity.value) + fade;
-    else if (turn) this.turn(turn);
-    else return false;
-    return true;
+  // As in other viewers: to the right for less contrast, upwards for brighter.
+  shiftGreys([right, down]) {
+    this.shift("contrast", -right / 2);
+    this.shift("brightness", -down);
+  }
+
+  shift(name, by) {
+    const range = this.ranges[name];
+    range.value = Number(range.value) + by;
+  }
+
+  press(event) {
+    // Sliders and the list of scans have arrow keys of their own, buttons have the space bar.
+    const own = event.target.matches("select, input[type=range]");
+    if (!this.scan || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (own && (event.target === this.select || event.key.startsWith("Arrow"))) return;
+    const action = keyAction(event.key, event.shiftKey);
+    if (!action) return;
+    event.preventDefault();
+    this.do(action);
+  }
+
+  do([name, ...values]) {
+    if (this.scan) this[name](...values);
+    this.draw();
+  }
+
+  // The actions of `keyAction`.
+  step(offset, by) {
+    this.view.step(this.planes[(this.plane + offset) % 3].axes[2], by);
+  }
+
+  pan(direction) {
+    const { axes, canvas } = this.planes[this.plane];
+    this.view.pan(axes, canvas.width, direction.map((sign) => (sign * canvas.width) / 10));
+  }
+
+  focusPlane(k) {
+    this.planes[(this.plane = k)].canvas.focus();
+  }
+
+  toggle(name) {
+    const box = this.toggles[name];
+    if (!box.disabled) box.checked = !box.checked;
+  }
+
+  zoom(factor) {
+    this.view.zoomBy(factor);
+  }
+
+  reset() {
+    this.view.reset();
+    this.ranges.brightness.value = this.ranges.contrast.value = 0;
+  }
+
+  showHelp() {
+    this.help.open = !this.help.open;
   }
 
   turn(by) {
