@@ -2,11 +2,13 @@
 
     python benchmarks/reliability --page docs/reliability.md
     python benchmarks/reliability --only mutation --sample 40
+    python benchmarks/reliability --only scans --again --page docs/reliability.md
     python benchmarks/reliability --only versions --environment oldest=.venv-oldest/bin/python
 
 All sections together take hours. Each section of sections.yaml becomes a JSON file in --out as
 soon as it is measured. A section that has its file is skipped, unless --again is given, so a
-stopped run can be resumed. The page is made of these files only. It says when, at which commit and
+stopped run can be resumed. The page is made of these files. A section without one keeps the figures
+that the page has, so that one section can be measured anew. The page says when, at which commit and
 on which machine each section was measured.
 """
 
@@ -54,7 +56,8 @@ def main(words: list[str] | None = None) -> None:
     if options.page:
         files = {name: options.out / f"{name}.json" for name in sections}
         found = {n: json.loads(f.read_text("utf-8")) for n, f in files.items() if f.exists()}
-        atomic_write(options.page, page(sections, found))
+        earlier = options.page.read_text("utf-8") if options.page.exists() else ""
+        atomic_write(options.page, page(sections, found, earlier))
         print(options.page)
 
 

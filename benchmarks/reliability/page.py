@@ -19,19 +19,29 @@ commit at which it was measured. File and module names are those of that commit.
 """
 
 
-def page(sections: dict[str, dict[str, Any]], records: dict[str, dict[str, Any]]) -> str:
+def page(
+    sections: dict[str, dict[str, Any]], records: dict[str, dict[str, Any]], earlier: str = ""
+) -> str:
     """Return the page in Markdown.
 
     Args:
         sections: name → title and promise, in the page's order.
-        records: name → measurements; a section without any is marked as not measured.
+        records: name → measurements.
+        earlier: the page as it was, of which a section without measurements keeps its figures. One
+            that is not there either is marked as not measured.
     """
-    parts = [HEAD]
+    parts, kept = [HEAD], _figures(earlier)
     for name, section in sections.items():
         record = records.get(name)
-        body = _measured(record) if record else "*Not measured yet.*\n"
+        body = _measured(record) if record else kept.get(section["title"], "*Not measured yet.*\n")
         parts.append(f"## {section['title']}\n\n{section['promise']}\n\n{body}")
     return "\n".join(parts)
+
+
+def _figures(page: str) -> dict[str, str]:
+    """Return the title of each section of a page → what follows its promise."""
+    sections = [part.split("\n\n", 2) for part in page.split("\n## ")[1:]]
+    return {parts[0]: parts[2].rstrip() + "\n" for parts in sections if len(parts) == 3}
 
 
 def _measured(record: dict[str, Any]) -> str:

@@ -164,6 +164,16 @@ def test_the_page_shows_figures_and_says_what_is_missing() -> None:
     assert "Not measured" not in kills and "*Not measured yet.*" in memory
 
 
+def test_a_section_that_is_not_measured_keeps_its_figures(program) -> None:
+    from page import page
+
+    first = page(sections(), {"kills": record(), "memory": record(figures={"bytes": 7})})
+    again = page(sections(), {"memory": record(figures={"bytes": 8})}, first)
+    assert again == first.replace("| bytes | 7 |", "| bytes | 8 |")
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    assert page(program.load_sections(), {}, text) == text
+
+
 def test_the_page_names_failed_tests_and_equivalent_mutants() -> None:
     from page import page
 

@@ -71,6 +71,12 @@ class Content:
         return not all(planes[0] and planes[-1] for planes in self.planes)
 
     @property
+    def is_padded(self) -> bool:
+        """Whether more than a few planes at the scan's border are fill."""
+        box = self.box
+        return bool(max(box[0].max(), (np.array(self.shape) - box[1]).max()) > MARGIN)
+
+    @property
     def is_all(self) -> bool:
         """Whether there is no fill."""
         return self.columns is None and all(planes.all() for planes in self.planes)

@@ -63,10 +63,10 @@ class Preprocessing:
             data: (X, Y, Z) intensities.
             grid: where they lie.
             modality: of the scan.
-            crop: cut off the planes of fill at its border first.
+            crop: cut off the planes of fill at its border first, if there are more than a few.
         """
         content = find_content(data)
-        if crop:
+        if crop and content.is_padded:
             data, grid = _cut(data, grid, content.box)
         kind = self.kinds[modality]
         array, oriented = orient(data if kind == "ct" else _rescale(data), grid, self.frame)
