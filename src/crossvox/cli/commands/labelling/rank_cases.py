@@ -10,7 +10,7 @@ from crossvox.cli.parser import add_root, new_parser, parse, required
 from crossvox.data.manifest import load_manifest
 from crossvox.errors import UsageError
 from crossvox.inference.ranking import Strategy
-from crossvox.workflows.prediction.rank import rank_cases
+from crossvox.workflows.labelling.rank import rank_cases
 
 
 def rank_cases_command(argv: list[str]) -> int:

@@ -1,0 +1,1 @@
+"""From a trained run to more labels: which scans, drafts of them, and corrected ones back."""
