@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,8 @@ from crossvox.batch import Task
 from crossvox.cli.main import main
 from crossvox.config.registry import build_method
 from crossvox.config.run_config import RunConfig
+from crossvox.config.settings import Settings, parse_settings
+from crossvox.data.manifest import load_manifest
 from crossvox.data.manifest.selection import Selection
 from crossvox.data.prepare.plan import Plan
 from crossvox.data.prepare.preprocess import Preprocessing
@@ -23,8 +27,15 @@ from crossvox.methods import METHODS, Method
 from crossvox.report.run_page import overview
 from crossvox.workflows.prediction.evaluate import evaluation_facts
 from crossvox.workflows.prediction.predictor import Options
+from crossvox.workflows.profile import planned_run, temporary_run
 from crossvox.workflows.run import Run
-from crossvox.workflows.start import Start, StartReport, load_start, summarise_start
+from crossvox.workflows.start import (
+    Start,
+    StartReport,
+    load_start,
+    summarise_start,
+    with_start_settings,
+)
 from fixtures.files.weights import interrupt
 from fixtures.methods import OWN_NETWORKS, TINY, make_task
 from fixtures.run import refused, same, train_arguments, weights
@@ -238,6 +249,103 @@ def test_a_run_without_a_checkpoint_needs_the_weights_that_it_began_with(
     capsys.readouterr()
     assert main(["train", "--resume", str(out)]) == 1
     assert "not the weights that" in capsys.readouterr().err
+
+
+def settings(run: Path) -> dict:
+    return yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+
+
+STILL = ("--fit.steps", "1", "--fit.validations", "0")
+
+
+def test_settings_are_the_earlier_runs_unless_given(first, tmp_path) -> None:
+    """All that differs is where the run is, and which labels it uses."""
+    assert main(["train", "--start-from", str(first), "--out", str(tmp_path / "run"), *STILL]) == 0
+    found, before = settings(tmp_path / "run"), settings(first)
+    assert found.pop("fit") == before.pop("fit") | {"steps": 1, "validations": 0}
+    changed = {name for name in found if found[name] != before[name]}
+    assert changed == {"out", "labelled", "start_from"} and found["labelled"] == "all"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--preset", "cpu"], {"name": "cmc", "width": 8, "steps": 400}),
+        (["--method", "sup"], {"name": "sup", "width": 4, "steps": 4}),
+        (["--fit.steps", "7"], {"name": "sup_joint", "width": 4, "steps": 7}),
+    ],
+)
+def test_what_is_given_comes_before_the_earlier_runs_settings(
+    words, expected, first, capsys
+) -> None:
+    assert main(["train", "--start-from", str(first), *words, "--print_config"]) == 0
+    found = yaml.safe_load(capsys.readouterr().out)
+    assert found["data"] == settings(first)["data"]
+    kept = found["method"]["name"], found["backbone"]["width"], found["fit"]["steps"]
+    assert kept == tuple(expected.values())
+
+
+def test_a_class_more_that_some_cases_outline_can_be_added(first, unpaired_files, tmp_path) -> None:
+    folder = tmp_path / "set"
+    shutil.copytree(unpaired_files.path.parent, folder)
+    before = load_manifest(folder / "dataset.json")
+    cases = []
+    for case in before.cases:
+        outlined = case.id in ("ct0", "mr1")
+        cases.append(replace(case, annotated=None if outlined else before.classes))
+        for file in case.labels.values() if outlined else ():
+            image = nib.load(file)
+            label = np.asanyarray(image.dataobj).copy()
+            label[:3, :3, :3] = 5
+            nib.save(nib.Nifti1Image(label, image.affine), file)
+    grown = replace(before, labels={"third": 5, **before.labels}, cases=tuple(cases))
+    grown.save(folder / "dataset.json")
+    words = ["--start-from", str(first), "--data", str(folder / "dataset.json"), *STILL]
+    assert main(["train", *words, "--out", str(tmp_path / "run")]) == 0
+    told = json.loads((tmp_path / "run" / "start.json").read_text(encoding="utf-8"))["tensors"]
+    outcomes = {fate["outcome"] for fate in told.values()}
+    assert outcomes == {"taken", "in part"}
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text(encoding="utf-8"))
+    assert plan["task"]["classes"] == ["third", "left ball", "right ball"]
+
+
+def test_each_refusal_names_a_command_that_works(first, unpaired_files, tmp_path, capsys) -> None:
+    """More labels in the manifest of a run: neither the same --out nor --resume will do."""
+    folder, run = tmp_path / "set", tmp_path / "run"
+    shutil.copytree(unpaired_files.path.parent, folder)
+    data = folder / "dataset.json"
+    shutil.copytree(first, run)
+    config = settings(first) | {"data": str(data), "out": str(run)}
+    (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    manifest = load_manifest(data)
+    replace(manifest, source="with more labels").save(data)
+    words = ["train", "--data", data, "--out", run]
+    named = [refused(capsys, *words), refused(capsys, *words, "--start-from", run)]
+    assert main(["train", "--resume", str(run)]) == 1
+    named.append(capsys.readouterr().err)
+    assert "--start-from" in refused(capsys, "train", "--resume", run, "--data", data)
+    command = f"crossvox train --start-from {run} --data {data} --out {run}-2"
+    assert all(command in line for line in named), named
+    assert main([*command.split()[1:], *STILL]) == 0
+    (run / "checkpoints").rename(run / "gone")
+    assert "train anew with another --out" in refused(capsys, *words)
+
+
+def test_a_run_without_a_best_checkpoint_can_be_started_from(first, tmp_path) -> None:
+    run = tmp_path / "stopped"
+    shutil.copytree(first, run)
+    (run / "checkpoints" / "best.safetensors").unlink()
+    assert main(["train", "--start-from", str(run), "--out", str(tmp_path / "run"), *STILL]) == 0
+    facts = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))["start"]
+    assert facts["checkpoint"] == "last.safetensors"
+
+
+def test_profiles_plan_as_the_earlier_run(first) -> None:
+    sources = with_start_settings([Settings({"start_from": str(first), "budget.patch": [8, 8, 8]})])
+    with temporary_run(parse_settings(*sources)) as config:
+        assert planned_run(config).task.patch == Run.load(first).task.patch
+        anew = planned_run(replace(config, replan=True)).task.patch
+        assert anew == (8, 8, 8)
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def read_run_options(
     given = parse(reader, words, defaults=False)
     show_help = given.pop("help", False)
     options |= {name: given.pop(name) for name in list(given) if name in options}
-    sources = [*map(read_settings, options.pop("config")), Settings(given)]
+    sources = _with_start([*map(read_settings, options.pop("config")), Settings(given)])
     if show_help:
         parser = new_parser(command, description)
         _add_own_options(parser, add_options)
@@ -89,6 +89,16 @@ def read_run_options(
         print(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), end="")
         raise SystemExit(0)
     return sources, options
+
+
+def _with_start(sources: list[Settings]) -> list[Settings]:
+    """Put the settings of a run to start from below the others, if one is named."""
+    if not any("start_from" in source.values for source in sources):
+        return sources
+    # Imported only now: it needs torch, which --help does not.
+    from crossvox.workflows.start import with_start_settings
+
+    return with_start_settings(sources)
 
 
 def _add_own_options(parser: ArgumentParser, add_options: Callable[[ArgumentParser], None]) -> None:

@@ -12,6 +12,7 @@ from crossvox.data.prepare.store import Store
 from crossvox.errors import DataError
 from crossvox.training.record import read_facts
 from crossvox.utils.files import sha256
+from crossvox.utils.next_steps import further
 from crossvox.workflows.prepare import CaseModality
 from crossvox.workflows.run import Run
 from crossvox.workflows.start import Start
@@ -59,8 +60,8 @@ def refuse_changed_inputs(run: Run, now: dict[str, Any]) -> None:
             names = sorted(before.keys() | hashes.keys())
             changed = next(n for n in names if before.get(n) != hashes.get(n)) + f" ({part})"
         raise DataError(
-            f"{run.config.data}: {changed} is not what {run.path} began with; "
-            "restore it, or train anew with another --out"
+            f"{run.config.data}: {changed} is not what {run.path} began with; restore it to finish "
+            f"that run; {further(run.path, run.config.data, run.config.root)}"
         )
 
 

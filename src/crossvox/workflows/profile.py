@@ -33,7 +33,7 @@ from crossvox.data.manifest import load_manifest
 from crossvox.data.manifest.selection import select
 from crossvox.data.phantom import write_phantom
 from crossvox.data.prepare.fingerprint import fingerprint
-from crossvox.data.prepare.plan import make_plan
+from crossvox.data.prepare.plan import continue_plan, make_plan
 from crossvox.data.prepare.store import Store, StoredArray
 from crossvox.errors import CrossvoxError
 from crossvox.methods import METHODS
@@ -260,6 +260,8 @@ def planned_run(config: RunConfig) -> Run:
     manifest = load_manifest(config.data, config.root)
     selection = select(manifest, config.labelled, config.label_draw)
     plan = make_plan(fingerprint(manifest), manifest, config.budget, crop_rule(config.backbone))
+    if config.start_from is not None and not config.replan:
+        plan = continue_plan(plan, Run.load(config.start_from).plan)
     return Run(config.out, config, plan, selection, manifest.labels)
 
 

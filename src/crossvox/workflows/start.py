@@ -1,10 +1,10 @@
-"""Starting a run from an earlier one: its plan, and its weights matched by role, name and shape."""
+"""Starting a run from an earlier one: its settings and plan, and its weights matched by role."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import nn
 
 from crossvox.config.registry import build_method
 from crossvox.config.run_config import RunConfig
+from crossvox.config.settings import Settings
 from crossvox.errors import UsageError
 from crossvox.methods.base import Method
 from crossvox.networks.pretrained.carrying import ClassMap, Fate, carry
@@ -36,7 +37,8 @@ class Start:
 
     Attributes:
         run: its description.
-        method: its method with the weights of the checkpoint that it would predict with.
+        method: its method with the weights of the checkpoint that it would predict with; the last
+            ones of a run that was interrupted before any validation.
         file: that checkpoint.
         digest: the file's SHA-256.
         step: number of steps that these weights were trained.
@@ -88,6 +90,39 @@ class StartReport:
         return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
+NOT_CARRIED = ("out", "store", "labelled", "label_draw", "start_from", "replan")
+"""Settings that a run does not take over from the one that it starts from."""
+
+
+def with_start_settings(sources: Sequence[Settings]) -> list[Settings]:
+    """Put the settings of the run to start from below those that were given.
+
+    So a run that goes on from an earlier one has its method, backbone and training, unless told
+    otherwise. If a preset is given, only the data set is taken over.
+
+    Args:
+        sources: of files and of the command line; later ones override earlier ones.
+
+    Raises:
+        UsageError: they name a run to start from, and there is none.
+        DataError: its files are damaged.
+    """
+    given: dict[str, Any] = {}
+    for source in sources:
+        given |= source.values
+    if given.get("start_from") is None:
+        return list(sources)
+    path = Path(given["start_from"])
+    carried = Run.load(path).config.to_dict()
+    for name in NOT_CARRIED:
+        del carried[name]
+    if given.get("preset"):
+        carried = {name: carried[name] for name in ("data", "root")}
+    if given.get("data"):
+        del carried["data"], carried["root"]
+    return [Settings(carried, str(path / "config.yaml")), *sources]
+
+
 def read_start(config: RunConfig) -> Start | None:
     """Read the run that a new one starts from; None if there is none.
 
@@ -113,11 +148,19 @@ def read_start(config: RunConfig) -> Start | None:
             f"--start-from {path}: began from {began} and this run does not, so that the two "
             f"networks would not be built alike; {do}"
         )
-    file = run.checkpoint()
+    file = _checkpoint(run)
     method = build_method(run.task, run.config)
     facts = load_weights(file, method)
     step = int(facts.get("step", 0))
     return Start(run, method, file, sha256(file), step, tuple(read_learnt(path)))
+
+
+def _checkpoint(run: Run) -> Path:
+    """Return the weights to start from: the best ones, or the last ones before any validation."""
+    try:
+        return run.checkpoint("best")
+    except UsageError:
+        return run.checkpoint("last")
 
 
 def load_start(method: Method, start: Start, run: Run) -> StartReport:

@@ -34,6 +34,7 @@ from crossvox.training.progress import timed
 from crossvox.training.random_state import seed_all
 from crossvox.training.record import RunRecord, holds_run, late_means, read_facts
 from crossvox.utils.files import require_folder, require_writable, sha256
+from crossvox.utils.next_steps import further, resume_command
 from crossvox.workflows.inputs import (
     hash_inputs,
     images_in_use,
@@ -120,7 +121,7 @@ def train(config: RunConfig, echo: Echo = print) -> TrainingResult:
     # 1. What is asked for. Nothing is written before all of it is known to work.
     with first_process(fabric) as first:
         if first:
-            _require_free(config.out)
+            _require_free(config)
     manifest = load_manifest(config.data, config.root)
     selection = select(manifest, config.labelled, config.label_draw)
     weights = read_initial_weights(config, manifest.modalities)
@@ -224,7 +225,7 @@ def _load_same(config: RunConfig) -> Run:
     """Load the run that this very command began; raises `UsageError` if it is another's."""
     run = Run.load(config.out)
     if run.config.to_dict() != config.to_dict():
-        _require_free(config.out)
+        _require_free(config)
     return run
 
 
@@ -412,10 +413,13 @@ def _fit(
     return TrainingResult(run, score)
 
 
-def _require_free(out: Path) -> None:
+def _require_free(config: RunConfig) -> None:
+    """Raise `UsageError` if a run is there; it says how to finish it, and how to go on from it."""
+    out = config.out
     require_folder(out)
     if holds_run(out):
-        raise UsageError(f"{out} holds a run; use --resume {out} or another --out")
+        more = further(out, config.data, config.root)
+        raise UsageError(f"{out} holds a run; to finish it: {resume_command(out)}; {more}")
 
 
 def _describe(found: Fingerprint, run: Run) -> list[str]:

@@ -26,7 +26,10 @@ def train_command(argv: list[str]) -> int:
     if interrupted is not None:
         *files, command_line = sources
         if files or command_line.values.keys() - {"root"}:
-            raise UsageError("--resume takes everything from the run; give none but --root with it")
+            raise UsageError(
+                "--resume takes everything from the run; give none but --root with it. With other "
+                f"data or settings: crossvox train --start-from {interrupted} … --out NEW"
+            )
         root = command_line.values.get("root")
         if options["cross_validate"] is not None:
             raise UsageError("--resume takes the folds from the run; leave --cross-validate out")
