@@ -24,7 +24,7 @@ GROUPS = {
         "prepare": "orient, resample and normalise a data set's volumes",
     },
     "training": {
-        "train": "train a method on a data set, or resume a run",
+        "train": "train a method on a data set, go on with a run, or start from one",
         "benchmark": "compare methods on data sets, with tables and figures",
         "weights": "show what a file of published weights is, or convert it",
         "profile": "measure speed and memory of train, predict or load",
@@ -37,6 +37,8 @@ GROUPS = {
     },
     "labelling": {
         "rank-cases": "order a data set's scans by how much labelling them helps",
+        "draft": "segment the scans to label next, to be corrected in a viewer",
+        "adopt": "take corrected drafts back into the data set",
     },
 }
 """Group → command → one-line help; code: `crossvox.cli.commands.<group>.<command>`."""

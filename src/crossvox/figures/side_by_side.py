@@ -21,14 +21,11 @@ from crossvox.figures.overlays import (
     legend_patch,
 )
 from crossvox.figures.slices import SlicePlan, plan_slices
-from crossvox.figures.style import literal, new_figure
+from crossvox.figures.style import HEAT, literal, new_figure
 from crossvox.utils.palette import ERRORS, class_colour
 
 COLUMNS = 5
 """Methods beside each other; further ones follow in another band below."""
-
-HEAT = "inferno"
-"""Colour map from dark to bright, in hues that colour-blind readers can tell apart."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ MARKERS = "osD^vP*"
 
 GRID = "#e6e6e6"
 
+HEAT = "inferno"
+"""Colour map from dark to bright, in hues that colour-blind readers can tell apart."""
+
 MARK = "crossvox"
 """Key of the text in a PNG file that tells what it shows."""
 

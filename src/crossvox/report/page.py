@@ -46,9 +46,10 @@ class Code:
 
 @dataclass(frozen=True)
 class Charts:
-    """Charts beside each other, by title."""
+    """Charts by title, beside each other or, if they are `wide`, one below the other."""
 
     figures: Mapping[str, Figure]
+    wide: bool = False
 
 
 VIEWER_HELP = (

@@ -118,6 +118,24 @@ def check_images(
     return run.problems
 
 
+def check_labels(manifest: Manifest, labels: Container[tuple[str, str]]) -> list[Problem]:
+    """List what is wrong with label maps, and whether they lie where their images do.
+
+    Voxels of images are not read, and the data set is not judged as a whole.
+
+    Args:
+        manifest: the data set.
+        labels: (case id, modality) of the label maps.
+    """
+    run = _DatasetCheck(manifest)
+    for case in manifest.cases:
+        for modality, path in case.labels.items():
+            if (case.id, modality) in labels:
+                header = read_nifti(case.images[modality], voxels=False).header
+                run.check_label(case, modality, path, header)
+    return run.problems
+
+
 @dataclass
 class _DatasetCheck:
     """Collects the problems of a data set, and what is needed to compare its files.

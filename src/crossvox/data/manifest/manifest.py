@@ -124,8 +124,11 @@ class Manifest:
 
     def save(self, path: Path | str) -> None:
         """Write the manifest, as a whole or not at all, with paths relative to its folder."""
-        text = json.dumps(self._to_dict(Path(path).parent), indent=1, ensure_ascii=False)
-        atomic_write(path, text + "\n")
+        atomic_write(path, self.to_json(Path(path).parent))
+
+    def to_json(self, folder: Path) -> str:
+        """Return the text of the manifest as a file in `folder`."""
+        return json.dumps(self._to_dict(folder), indent=1, ensure_ascii=False) + "\n"
 
     def needed_root(self, folder: Path) -> Path | None:
         """Return the `--root` that the manifest needs in `folder`; None if it needs none."""

@@ -66,46 +66,94 @@ def rank_cases(
     """
     require_writable(out.parent)
     run = Run.load(path)
-    manifest, cases = load_split(data, "train")
-    for modality in manifest.modalities:
-        if modality not in run.task.modalities:
-            raise UsageError(
-                f"{manifest.location}: modality '{modality}' is none of this run's; "
-                f"choose from {', '.join(run.task.modalities)}"
-            )
+    manifest, _ = load_split(data, "train")
     _require_same_table(out, manifest)
-    used = run.selection.labels
-    scans = [(case, modality) for case in cases for modality in case.images]
-    labelled = [scan for scan in scans if (scan[0].id, scan[1]) in used]
-    unlabelled = [scan for scan in scans if scan not in labelled]
-    if not unlabelled:
-        raise UsageError(
-            f"{manifest.location}: the run used the labels of all of its train scans; add others"
-        )
-    if strategy == "random":
-        ranked = rank([Candidate(case.id, m) for case, m in unlabelled], {}, strategy, seed)
-    else:
-        report_problems(check(manifest, (), splits=("train",)), echo)
-        model = load_model(run, options)
-        known = _features_by_modality(_measure(model, labelled, echo))
-        ranked = rank(_measure(model, unlabelled, echo), known, strategy)
+    ranked = rank_scans(run, manifest, options, strategy=strategy, seed=seed, echo=echo)
     atomic_write(out, _to_csv(ranked))
     first = ranked[0].candidate
     echo(f"{out}: {len(ranked)} scans, first {first.case} {first.modality}")
     return ranked
 
 
+def rank_scans(
+    run: Run,
+    manifest: Manifest,
+    options: Options,
+    *,
+    strategy: Strategy = "both",
+    seed: int = 0,
+    unlabelled: bool = False,
+    echo: Echo = print,
+) -> list[RankedCandidate]:
+    """Order the train scans whose labels a run did not use, the one to label first at the front.
+
+    Args:
+        run: the run.
+        manifest: a data set of the run's modalities.
+        options, strategy, seed, echo: as for `rank_cases`.
+        unlabelled: take only scans that have no label yet.
+
+    Raises:
+        UsageError: nothing is left to label, other modalities, or no checkpoint.
+        DataError: scans have errors.
+    """
+    for modality in manifest.modalities:
+        if modality not in run.task.modalities:
+            raise UsageError(
+                f"{manifest.location}: modality '{modality}' is none of this run's; "
+                f"choose from {', '.join(run.task.modalities)}"
+            )
+    scans = [(case, modality) for case in manifest.split("train") for modality in case.images]
+    labelled = [(case, m) for case, m in scans if _is_labelled(run, case, m, unlabelled)]
+    candidates = [scan for scan in scans if scan not in labelled]
+    if not candidates:
+        whose = "have a label" if unlabelled else "were used with their labels by the run"
+        raise UsageError(f"{manifest.location}: all of its train scans {whose}; add others")
+    if strategy == "random":
+        return rank([Candidate(case.id, m) for case, m in candidates], {}, strategy, seed)
+    report_problems(check(manifest, (), splits=("train",)), echo)
+    model = load_model(run, options)
+    known = _features_by_modality(_measure(model, labelled, echo))
+    return rank(_measure(model, candidates, echo), known, strategy)
+
+
+def read_ranking(path: Path, manifest: Manifest) -> list[RankedCandidate]:
+    """Read a table that `rank_cases` wrote; raise `UsageError` if it is none of these scans."""
+    rows = _read_table(path, manifest)
+    if rows is None:
+        raise UsageError(f"{path}: no ranking of these train scans; make one with rank-cases")
+
+    def number(text: str) -> float:
+        return float(text) if text else math.nan
+
+    return [
+        RankedCandidate(Candidate(case, modality, number(certain)), number(distance))
+        for _, case, modality, certain, distance in rows
+    ]
+
+
+def _is_labelled(run: Run, case: Case, modality: str, in_any_way: bool) -> bool:
+    """Return whether the run used a scan's label or, in any way, whether there is one."""
+    used = (case.id, modality) in run.selection.labels
+    return used or (in_any_way and modality in case.labels)
+
+
 def _require_same_table(out: Path, manifest: Manifest) -> None:
     """Raise `UsageError` if a file is there that is no earlier ranking of these scans."""
-    if not out.exists():
-        return
-    scans = {(case.id, modality) for case in manifest.split("train") for modality in case.images}
-    with open(out, newline="", encoding="utf-8", errors="replace") as file:
-        rows = list(csv.reader(file))
-    if rows[:1] != [list(COLUMNS)] or not {tuple(row[1:3]) for row in rows[1:]} <= scans:
+    if out.exists() and _read_table(out, manifest) is None:
         raise UsageError(
             f"{out}: is there already, and no ranking of these scans; give another --out"
         )
+
+
+def _read_table(path: Path, manifest: Manifest) -> list[list[str]] | None:
+    """Return the rows of a ranking of train scans; None for any other file."""
+    scans = {(case.id, modality) for case in manifest.split("train") for modality in case.images}
+    with open(path, newline="", encoding="utf-8", errors="replace") as file:
+        head, *rows = list(csv.reader(file)) or [[]]
+    if head != list(COLUMNS) or not {tuple(row[1:3]) for row in rows} <= scans:
+        return None
+    return rows
 
 
 def _features_by_modality(candidates: Sequence[Candidate]) -> dict[str, list[np.ndarray]]:
