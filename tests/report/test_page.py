@@ -51,6 +51,10 @@ def test_a_table_shows_its_rows_in_order():
     assert found.index("x1") < found.index("x2") < found.index("window.harmed")
 
 
+def test_each_table_of_results_can_say_that_it_is_wider_than_the_page(text):
+    assert text.count('class="note hint" hidden') == text.count('<table class="sortable">') == 1
+
+
 def test_numbers_sort_by_value_and_names_by_text():
     rows = [["0.1.0", "0.81 ± 0.02"], ["4", "−0.020 [−0.1, +0.1]"], ["x 1", "–"]]
     found = render(Page("t", [Section("s", [TextTable("", ["a", "b"], rows)])]))

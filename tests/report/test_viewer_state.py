@@ -9,6 +9,7 @@ import pytest
 from crossvox.report.page import VIEWER_HELP
 from crossvox.utils.palette import ERRORS
 from fixtures.node import evaluate
+from fixtures.paths import ROOT
 
 # A scan of 10 × 20 × 40 voxels of 4 × 2 × 1 mm, 400 pixels wide: ten pixels are a millimetre.
 SCAN = (
@@ -118,6 +119,13 @@ def test_the_help_names_each_key_and_no_other():
     assert "Shift + arrows" in text
 
 
+def test_the_page_about_reports_has_the_help_of_the_viewer():
+    lines = (ROOT / "docs" / "report.md").read_text(encoding="utf-8").replace("\\", "").splitlines()
+    assert ["| " + " | ".join(row) + " |" for row in VIEWER_HELP] == [
+        line for line in lines if len(line.split(" | ")) == 4 and line[2:4] != "to"
+    ]
+
+
 def test_keys_work_in_either_case_and_others_do_nothing():
     found = state(
         "return [keyAction('P', true), keyAction('ArrowUp', false), keyAction('ArrowUp', true),"
@@ -153,11 +161,14 @@ def test_each_voxel_gets_the_colour_of_what_is_shown():
         "const run = (show) => { const p = paint(one, [0, 1, 2], 0, show, colours, greys);"
         "const voxel = (k) => [...p.over.slice(4 * k, 4 * k + 4)];"
         "return [[p.under[0], p.under[3]], ...[0, 1, 2, 3, 4, 5].map(voxel)]; };"
-        "return [run({ prediction: true, error: true }), run({ uncertainty: true }), run({})]"
+        "const both = { prediction: true, error: true };"
+        "return [run({ ...both, opacity: 1 }), run({ uncertainty: true, opacity: 1 }),"
+        "run({ opacity: 1 }), run({ ...both, opacity: 0.5 })]"
     )
-    errors, unsure, nothing = found
+    errors, unsure, nothing, faint = found
     clear = [0, 0, 0, 0]
     assert errors[0] == [9, 255] and errors[1] == [1, 1, 1, 255] == errors[5]
     assert [errors[k] for k in (2, 3, 4)] == [[*colours[kind], 255] for kind in ERRORS]
     assert errors[6] == clear and nothing[1:] == [clear] * 6
+    assert [faint[k][3] for k in (1, 2, 5, 6)] == [128, 191, 128, 0]
     assert unsure[1] == clear and unsure[5][3] == unsure[6][3] == 255

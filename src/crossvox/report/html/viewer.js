@@ -117,26 +117,25 @@ class Viewer {
     const context = canvas.getContext("2d");
     const { voxel, corner, size } = this.view.layout(axes, side);
     const show = Object.fromEntries(Object.entries(this.toggles).map(([k, box]) => [k, box.checked]));
+    show.opacity = this.ranges.opacity.value / 100;
     const slice = paint(this.scan, axes, this.view.at[axes[2]], show, this.colours, table);
     const picture = (pixels) => new ImageData(pixels, slice.width, slice.height);
     context.fillStyle = "#000";
     context.fillRect(0, 0, side, side);
-    this.blit(context, picture(slice.under), corner, size, 1, true);
-    this.blit(context, picture(slice.over), corner, size, this.ranges.opacity.value / 100, false);
+    this.blit(context, picture(slice.under), corner, size, true);
+    this.blit(context, picture(slice.over), corner, size, false);
     if (show.truth && this.scan.truth) this.drawOutlines(context, plane, voxel, corner, ratio);
     this.drawCrosshair(context, plane, voxel, corner, ratio);
     this.drawLetters(context, axes, ratio);
   }
 
-  blit(context, pixels, [x, y], [width, height], alpha, smooth) {
+  blit(context, pixels, [x, y], [width, height], smooth) {
     const small = document.createElement("canvas");
     small.width = pixels.width;
     small.height = pixels.height;
     small.getContext("2d").putImageData(pixels, 0, 0);
-    context.globalAlpha = alpha;
     context.imageSmoothingEnabled = smooth;
     context.drawImage(small, x, y, width, height);
-    context.globalAlpha = 1;
   }
 
   drawOutlines(context, { axes }, [w, h], [left, top], ratio) {

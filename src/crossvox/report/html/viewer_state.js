@@ -220,6 +220,7 @@ async function unpack(base64) {
 }
 
 // Return the RGBA pixels of a slice, one per voxel: the greys (`under`) and the colours (`over`).
+// Errors cover more than classes of the same opacity, or a class's grey would change their colour.
 function paint(scan, plane, position, show, colours, greys) {
   const s = scan.slice(plane, position);
   const under = new Uint8ClampedArray(4 * s.width * s.height);
@@ -230,6 +231,8 @@ function paint(scan, plane, position, show, colours, greys) {
     pixels[at + 2] = b;
     pixels[at + 3] = alpha;
   };
+  const faint = 255 * show.opacity;
+  const strong = 255 * (1 - (1 - show.opacity) ** 2);
   let at = 0;
   for (let y = 0; y < s.height; y++) {
     for (let x = 0; x < s.width; x++, at += 4) {
@@ -239,9 +242,9 @@ function paint(scan, plane, position, show, colours, greys) {
       const label = show.prediction ? scan.prediction[k] : 0;
       const kind = show.error && scan.truth ? errorKind(scan.truth[k], scan.prediction[k]) : null;
       const unsure = show.uncertainty ? scan.uncertainty[k] / scan.levels : 0;
-      if (kind) put(over, at, colours.errors[kind], 255);
-      else if (unsure > 0) put(over, at, glow(unsure), 70 + 185 * unsure);
-      else if (label) put(over, at, colours.classes[label - 1], 255);
+      if (kind) put(over, at, colours.errors[kind], strong);
+      else if (unsure > 0) put(over, at, glow(unsure), faint * (0.3 + 0.7 * unsure));
+      else if (label) put(over, at, colours.classes[label - 1], faint);
     }
   }
   return { width: s.width, height: s.height, under, over };
