@@ -17,7 +17,7 @@ from crossvox.config.run_config import RunConfig
 from crossvox.data.phantom import write_phantom
 from crossvox.report.report import ReportData, report
 from crossvox.workflows.prediction.evaluate import evaluate
-from crossvox.workflows.prediction.predictor import Options
+from crossvox.workflows.prediction.options import Options
 from crossvox.workflows.train import train
 
 SHAPE = (256, 256, 100)

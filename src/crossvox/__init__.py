@@ -25,14 +25,14 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` im
     from crossvox.errors import UsageError as UsageError
     from crossvox.inference.ensemble import Prediction as Prediction
     from crossvox.losses import supervised_loss as supervised_loss
-    from crossvox.methods import Method as Method
+    from crossvox.methods.base import Method as Method
     from crossvox.methods.cmc import CMC as CMC
     from crossvox.methods.cmc import MIA as MIA
     from crossvox.methods.cmc import CACLoss as CACLoss
     from crossvox.methods.cmc import CSCLoss as CSCLoss
     from crossvox.methods.cmc import Fusion as Fusion
-    from crossvox.networks import UNetBackbone as UNetBackbone
-    from crossvox.workflows.prediction.predictor import Options as Options
+    from crossvox.networks.unet import UNetBackbone as UNetBackbone
+    from crossvox.workflows.prediction.options import Options as Options
     from crossvox.workflows.prediction.predictor import Predictor as Predictor
     from crossvox.workflows.show import show as show
 
@@ -43,10 +43,11 @@ _MODULES = {
     "errors": ["CrossvoxError", "DataError", "UsageError"],
     "inference.ensemble": ["Prediction"],
     "losses": ["supervised_loss"],
-    "methods": ["Method"],
+    "methods.base": ["Method"],
     "methods.cmc": ["CMC", "MIA", "CACLoss", "CSCLoss", "Fusion"],
-    "networks": ["UNetBackbone"],
-    "workflows.prediction.predictor": ["Options", "Predictor"],
+    "networks.unet": ["UNetBackbone"],
+    "workflows.prediction.options": ["Options"],
+    "workflows.prediction.predictor": ["Predictor"],
     "workflows.show": ["show"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

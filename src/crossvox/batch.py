@@ -6,9 +6,10 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from torch import Tensor
+if TYPE_CHECKING:  # `Task` is needed where torch is not
+    from torch import Tensor
 
 IGNORE = -1
 """Label of voxels without annotation; the losses leave these out."""
@@ -265,7 +266,7 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """Return a copy in memory that a card reads by itself; `DataLoader` calls this."""
-        return self.map(Tensor.pin_memory)
+        return self.map(lambda tensor: tensor.pin_memory())
 
     def _part(self, i: int, n: int) -> Batch:
         def part(view: V) -> V:
@@ -285,7 +286,7 @@ def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """Return a view's field with each tensor changed; other values stay."""
     if isinstance(value, Mapping):
         return {key: _map(item, change) for key, item in value.items()}
-    return change(value) if isinstance(value, Tensor) else value
+    return value if value is None or isinstance(value, tuple) else change(value)
 
 
 def _take(value: Any, which: slice) -> Any:

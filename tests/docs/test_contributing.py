@@ -9,7 +9,8 @@ import types
 import pytest
 import torch
 
-from crossvox.methods import METHODS, Method
+from crossvox.methods import METHODS
+from crossvox.methods.base import Method
 from fixtures.methods import gradients, make_batch, make_method, make_task
 from fixtures.paths import ROOT
 

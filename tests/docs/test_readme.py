@@ -17,7 +17,8 @@ from crossvox.cli.main import main
 from crossvox.data.manifest import load_manifest
 from crossvox.data.phantom import write_phantom
 from crossvox.losses.supervised import supervised_loss
-from crossvox.methods import METHODS, Method
+from crossvox.methods import METHODS
+from crossvox.methods.base import Method
 from fixtures.code_lines import places, stale
 from fixtures.docs import blocks, command_lines
 from fixtures.files.data import write_nifti

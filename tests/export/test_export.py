@@ -17,7 +17,8 @@ from safetensors import safe_open
 
 from crossvox.cli.main import main
 from crossvox.export import onnx as onnx_export
-from crossvox.workflows.prediction.predictor import Options, Predictor
+from crossvox.workflows.prediction.options import Options
+from crossvox.workflows.prediction.predictor import Predictor
 from fixtures.run import refused, trained
 
 

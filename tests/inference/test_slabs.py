@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from crossvox.data.geometry import Grid, orient, resample, respace
+from crossvox.data.geometry import Grid, orient, respace
+from crossvox.data.geometry.resampling import resample
 from crossvox.inference import slabs as module
 from crossvox.inference.slabs import assemble, entropy, native_slabs
 from crossvox.inference.sliding_window import Traversal

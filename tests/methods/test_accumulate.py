@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from crossvox.batch import Batch
-from crossvox.methods import METHODS, Method
+from crossvox.methods import METHODS
+from crossvox.methods.base import Method
 from fixtures.methods import awake, make_batch, make_method, make_task
 
 EQUAL = {"sup": {}, "sup_joint": {}, "efcd": {}, "cmc": {"cac": "none"}}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from crossvox.batch import Batch, LabelledView, View
-from crossvox.methods import Method
+from crossvox.methods.base import Method
 from fixtures.methods import make_method, make_task
 from fixtures.tensors import noise
 

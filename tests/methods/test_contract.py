@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from crossvox.batch import Batch, LabelledView, Task
-from crossvox.methods import METHODS, Method
+from crossvox.methods import METHODS
+from crossvox.methods.base import Method
 from crossvox.networks import BACKBONES
 from crossvox.training.random_state import seed_all
 from fixtures.methods import (

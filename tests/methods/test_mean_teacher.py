@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from crossvox.errors import UsageError
-from crossvox.methods import Method
+from crossvox.methods.base import Method
 from crossvox.methods.mean_teacher import Teacher
 from fixtures.methods import crops, make_batch, make_method, make_task
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from crossvox.methods import Method
+from crossvox.methods.base import Method
 from crossvox.methods.together import are_equal, common_parameters
 from fixtures.methods import make_batch, make_method, make_task
 

@@ -12,7 +12,7 @@ import torch
 from torch.utils._pytree import tree_flatten
 
 from crossvox.data.crops.dataset import CropDataset, CropSettings
-from crossvox.data.crops.sampling import Sampling
+from crossvox.data.crops.settings import Sampling
 from crossvox.data.manifest.selection import select
 from crossvox.data.prepare.fingerprint import fingerprint
 from crossvox.data.prepare.plan import Budget, make_plan

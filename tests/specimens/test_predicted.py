@@ -13,7 +13,8 @@ from crossvox.cli.main import main
 from crossvox.errors import DataError
 from crossvox.evaluation.volumes import read_volumes
 from crossvox.inference.ensemble import ScanWarning
-from crossvox.workflows.prediction.predictor import Options, Predictor
+from crossvox.workflows.prediction.options import Options
+from crossvox.workflows.prediction.predictor import Predictor
 from fixtures.run import trained
 
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from crossvox.errors import UsageError
-from crossvox.methods import METHODS, Method
+from crossvox.methods import METHODS
+from crossvox.methods.base import Method
 from crossvox.networks import BACKBONES
 from crossvox.training.compilation import compile_networks
 from fixtures.methods import (

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from crossvox.methods import METHODS, Method
+from crossvox.methods import METHODS
+from crossvox.methods.base import Method
 from crossvox.networks import BACKBONES
 from crossvox.training.memory import Rows, estimate_step
 from crossvox.training.random_state import rng_state

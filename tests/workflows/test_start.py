@@ -23,10 +23,11 @@ from crossvox.data.manifest.selection import Selection
 from crossvox.data.prepare.plan import Plan
 from crossvox.data.prepare.preprocess import Preprocessing
 from crossvox.errors import UsageError
-from crossvox.methods import METHODS, Method
+from crossvox.methods import METHODS
+from crossvox.methods.base import Method
 from crossvox.report.run_page import overview
 from crossvox.workflows.prediction.evaluate import evaluation_facts
-from crossvox.workflows.prediction.predictor import Options
+from crossvox.workflows.prediction.options import Options
 from crossvox.workflows.profile import planned_run, temporary_run
 from crossvox.workflows.run import Run
 from crossvox.workflows.start import (

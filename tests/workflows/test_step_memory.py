@@ -13,7 +13,7 @@ import torch
 from crossvox.cli.main import main
 from crossvox.config.registry import build_method
 from crossvox.config.run_config import RunConfig
-from crossvox.data.crops.sampling import Sampling
+from crossvox.data.crops.settings import Sampling
 from crossvox.errors import UsageError
 from crossvox.training.loop import Fit
 from crossvox.workflows import train as training

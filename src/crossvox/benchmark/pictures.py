@@ -30,8 +30,9 @@ from crossvox.inference.attention import FEATURE_MAPS, AttentionMaps
 from crossvox.inference.slabs import assemble
 from crossvox.utils.files import atomic_path
 from crossvox.workflows.messages import Echo
+from crossvox.workflows.prediction.options import Options
 from crossvox.workflows.prediction.predict import load_split
-from crossvox.workflows.prediction.predictor import Options, load_model
+from crossvox.workflows.prediction.predictor import load_model
 from crossvox.workflows.run import Run
 
 CAM_CLASSES = 4

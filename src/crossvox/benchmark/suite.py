@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from crossvox.config.presets import load_preset, merge
-from crossvox.config.registry import find_class
+from crossvox.config.registry import declared
 from crossvox.data.manifest import SPLITS
 from crossvox.errors import UsageError
 from crossvox.utils.documents import read_yaml
@@ -261,7 +261,7 @@ def _row(where: str, entry: Any) -> MethodRow:
     _kinds(f"{where}, row '{label}'", entry, dict, "options", "set")
     _kinds(f"{where}, row '{label}'", entry, str, "only")
     try:
-        find_class("method", entry["method"])
+        declared("method", entry["method"])
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None
     _grid_free(f"{where}, row '{label}'", entry.get("set", {}))
@@ -281,7 +281,7 @@ def _backbone(where: str, entry: Any) -> dict[str, Any]:
     if not isinstance(backbone, dict) or "name" not in backbone:
         raise UsageError(f"{where}: backbone {entry!r}; expected a name, or `name:` and options")
     try:
-        find_class("backbone", backbone["name"])
+        declared("backbone", backbone["name"])
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None
     return dict(backbone)
@@ -321,7 +321,7 @@ def _start(where: str, values: Any) -> Start | None:
     if type(values["steps"]) is not int or values["steps"] < 1:
         raise UsageError(f"{where}: steps is {values['steps']!r}; expected a number from 1")
     try:
-        find_class("method", values["method"])
+        declared("method", values["method"])
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None
     return Start(**values)

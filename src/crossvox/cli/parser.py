@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
 from crossvox.errors import UsageError, suggest
+from crossvox.training.record import FOLDS, read_config
 from crossvox.utils.documents import parse_json
 
 
@@ -78,6 +79,13 @@ def required(values: dict[str, Any], *names: str) -> None:
     for name in names:
         if values.get(name) is None:
             raise UsageError(f"--{name} is missing; see --help")
+
+
+def require_runs(paths: Iterable[Path]) -> None:
+    """Raise `UsageError` if a path holds no run; it is told before torch is imported."""
+    for path in paths:
+        if not (path / FOLDS).exists():
+            read_config(path)
 
 
 def add_flag(parser: ArgumentParser, name: str, text: str) -> None:

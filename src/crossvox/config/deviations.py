@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from crossvox.config.registry import is_aligned
 from crossvox.config.run_config import RunConfig
-from crossvox.methods.base import Method
+
+if TYPE_CHECKING:
+    from crossvox.methods.base import Method
 
 
 def deviations(method: Method, config: RunConfig) -> list[str]:

@@ -9,29 +9,56 @@ from typing import TYPE_CHECKING, Any
 from crossvox.batch import CropRule, Task
 from crossvox.errors import UsageError
 from crossvox.methods import METHODS
-from crossvox.methods.base import Method
 from crossvox.networks import BACKBONES
+from crossvox.utils.registry import Registry
 
 if TYPE_CHECKING:
     from crossvox.config.run_config import RunConfig
+    from crossvox.methods.base import Method
 
-CLASSES: dict[str, Mapping[str, type]] = {"method": METHODS, "backbone": BACKBONES}
+CLASSES: dict[str, Registry] = {"method": METHODS, "backbone": BACKBONES}
 """Part of a configuration → name → class."""
 
 NOT_OPTIONS = frozenset({"task", "backbone", "pretrained"})
 """Constructor arguments that are not user options."""
 
+PARTS_OF = {
+    "method": ("name", "summary", "needs", "forward", "predict", "roles"),
+    "backbone": ("encoder", "decoder"),
+}
+"""Part of a configuration → attributes that each of its classes has."""
 
-def find_class(part: str, name: Any) -> type:
-    """Return the class that a `method` or `backbone` names.
+
+def declared(part: str, name: Any) -> Any:
+    """Return what the class that a `method` or `backbone` names declares; see `Registry.declared`.
 
     Raises:
         UsageError: no class has this name; the message lists those there are.
     """
+    return CLASSES[part].declared(_known(part, name))
+
+
+def find_class(part: str, name: Any) -> Any:
+    """Return the class that a `method` or `backbone` names; as `declared`, but ready for use.
+
+    Raises:
+        UsageError: no class has this name, or a plug-in's class lacks what such a class has.
+    """
+    found = CLASSES[part][_known(part, name)]
+    needed = PARTS_OF[part]
+    if lacking := [attribute for attribute in needed if not hasattr(found, attribute)]:
+        raise UsageError(
+            f"{part} '{name}': {found.__name__} has no {', '.join(lacking)}; "
+            "CONTRIBUTING.md shows one that works"
+        )
+    return found
+
+
+def _known(part: str, name: Any) -> str:
     classes = CLASSES[part]
     if not isinstance(name, str) or name not in classes:
         raise UsageError(f"unknown {part} '{name}'; choose from {', '.join(classes)}")
-    return classes[name]
+    return name
 
 
 def complete(part: str, given: Any) -> dict[str, Any]:
@@ -50,7 +77,7 @@ def complete(part: str, given: Any) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         given = {"name": given}
     name = given.get("name")
-    parameters = inspect.signature(find_class(part, name)).parameters
+    parameters = inspect.signature(declared(part, name)).parameters
     known = {key: p.default for key, p in parameters.items() if key not in NOT_OPTIONS}
     if unknown := given.keys() - known.keys() - {"name"}:
         raise UsageError(
@@ -95,13 +122,13 @@ def crop_rule(backbone: Mapping[str, Any]) -> CropRule | None:
 
 def takes_weights(config: RunConfig) -> bool:
     """Return whether a run's networks can start from published weights of its backbone."""
-    uses = find_class("method", config.method["name"]).uses_backbone  # type: ignore[attr-defined]
-    return uses and hasattr(find_class("backbone", config.backbone["name"]), "published")
+    uses = declared("method", config.method["name"]).uses_backbone
+    return uses and hasattr(declared("backbone", config.backbone["name"]), "published")
 
 
 def is_aligned(task: Task, config: RunConfig) -> bool:
     """Return whether a run moves the scans of a subject onto each other before training."""
-    needs = find_class("method", config.method["name"]).needs  # type: ignore[attr-defined]
+    needs = declared("method", config.method["name"]).needs
     return config.sampling.align and bool(needs) and task.paired and not task.registered
 
 

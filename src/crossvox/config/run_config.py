@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from crossvox.config.presets import COMPONENTS
-from crossvox.config.registry import complete, find_class
-from crossvox.data.crops.augment import Augment
+from crossvox.config.registry import complete, declared
 from crossvox.data.crops.misalign import Misalign
-from crossvox.data.crops.sampling import Sampling
-from crossvox.data.prepare.plan import Budget
+from crossvox.data.crops.settings import Augment, Sampling
+from crossvox.data.prepare.budget import Budget
 from crossvox.errors import UsageError, require
-from crossvox.inference.model import Inference
-from crossvox.training.compute import Compute
-from crossvox.training.loop import Fit
+from crossvox.inference.settings import Inference
+from crossvox.training.settings import Compute, Fit
 
 SECTIONS: dict[str, type] = {
     "budget": Budget,
@@ -98,7 +96,7 @@ class RunConfig:
             )
         for part in COMPONENTS:
             object.__setattr__(self, part, complete(part, getattr(self, part)))
-        if not find_class("method", self.method["name"]).uses_backbone:  # type: ignore[attr-defined]
+        if not declared("method", self.method["name"]).uses_backbone:
             # Its levels are then planned from the scans, not dictated by a network that it lacks.
             object.__setattr__(self, "backbone", complete("backbone", "unet"))
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from jsonargparse import ArgumentError, ArgumentParser
 
 from crossvox.config.presets import COMPONENTS, load_preset, merge, with_method_options
-from crossvox.config.registry import CLASSES, NOT_OPTIONS, find_class
+from crossvox.config.registry import CLASSES, NOT_OPTIONS, declared
 from crossvox.config.run_config import SECTIONS, RunConfig
 from crossvox.errors import UsageError, suggest
 from crossvox.utils.documents import read_yaml
@@ -116,7 +116,7 @@ def add_settings(
     parser.add_class_arguments(RunConfig, skip=set(FIELDS) - plain, as_group=False)
     for part in [name for name in CLASSES if name in fields]:
         name = values[part].get("name")
-        kind = find_class(part, name)
+        kind = declared(part, name)
         group = parser.add_argument_group(f"{part} {name}: {_summary(kind)}")
         group.add_argument(f"--{part}.name", metavar="NAME",
                            help=f"short: --{part}; one of {', '.join(CLASSES[part])}")  # fmt: skip
@@ -167,7 +167,7 @@ def _type_of(key: str, values: Mapping[str, Any]) -> Any:
     section, _, name = key.partition(".")
     kind: type = SECTIONS.get(section, RunConfig)
     if section in COMPONENTS:
-        kind = find_class(section, values[section]["name"])
+        kind = declared(section, values[section]["name"])
     elif section not in SECTIONS:
         name = section
     return inspect.signature(kind, eval_str=True).parameters[name].annotation

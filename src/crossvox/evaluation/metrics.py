@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
-import torch
-from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
 from scipy import ndimage
 
 from crossvox.batch import IGNORE
@@ -116,14 +114,7 @@ def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing) -> float:
     _check_spacing(spacing, truth.ndim)
     if not prediction.any() or not truth.any():
         return _empty_distance(prediction, truth, diagonal(truth.shape, spacing))
-    distance = compute_hausdorff_distance(
-        _one_hot(prediction),
-        _one_hot(truth),
-        include_background=True,
-        percentile=95,
-        spacing=[float(size) for size in spacing],
-    )
-    return float(distance)
+    return _measure("compute_hausdorff_distance", prediction, truth, spacing, percentile=95)
 
 
 def diagonal(shape: Sequence[int], spacing: Spacing) -> float:
@@ -209,17 +200,7 @@ def _score(
 def _distance(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing, penalty: float) -> float:
     if not prediction.any() or not truth.any():
         return _empty_distance(prediction, truth, penalty)
-    with warnings.catch_warnings():
-        # MONAI 1.5 and 1.6 warn of a deprecated argument that they pass themselves.
-        warnings.simplefilter("ignore", FutureWarning)
-        distance = compute_average_surface_distance(
-            _one_hot(prediction),
-            _one_hot(truth),
-            include_background=True,
-            symmetric=True,
-            spacing=[float(size) for size in spacing],
-        )
-    return float(distance)
+    return _measure("compute_average_surface_distance", prediction, truth, spacing, symmetric=True)
 
 
 def _empty_distance(prediction: np.ndarray, truth: np.ndarray, penalty: float) -> float:
@@ -227,8 +208,21 @@ def _empty_distance(prediction: np.ndarray, truth: np.ndarray, penalty: float) -
     return penalty if prediction.any() or truth.any() else float("nan")
 
 
-def _one_hot(mask: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(mask))[None, None]
+def _measure(
+    name: str, prediction: np.ndarray, truth: np.ndarray, spacing: Spacing, **options: Any
+) -> float:
+    """Return a surface distance of MONAI's of two masks that are not empty."""
+    # Imported here: MONAI takes seconds, and most who read scores measure none.
+    import torch
+    from monai import metrics
+
+    masks = (torch.from_numpy(np.ascontiguousarray(m))[None, None] for m in (prediction, truth))
+    with warnings.catch_warnings():
+        # MONAI 1.5 and 1.6 warn of a deprecated argument that they pass themselves.
+        warnings.simplefilter("ignore", FutureWarning)
+        sizes = [float(size) for size in spacing]
+        distance = getattr(metrics, name)(*masks, include_background=True, spacing=sizes, **options)
+    return float(distance)
 
 
 def _boxes(labels: np.ndarray, count: int) -> list[BoundingBox | None]:

@@ -22,13 +22,13 @@ from crossvox.training.record import read_facts
 from crossvox.utils.files import TEMPORARY, atomic_write, require_writable
 from crossvox.version import __version__
 from crossvox.workflows.messages import Echo
-from crossvox.workflows.prediction.predictor import Checkpoint
+from crossvox.workflows.prediction.options import Checkpoint
 from crossvox.workflows.run import PLAN, Run
 
 INFERENCE: dict[str, Any] = {
     "imports": [
         "$from pathlib import Path",
-        "$from crossvox.workflows.prediction.predictor import Options",
+        "$from crossvox.workflows.prediction.options import Options",
         "$from crossvox.workflows.prediction.predictor import Predictor",
         "$from crossvox.workflows.prediction.predict import predict_images",
     ],

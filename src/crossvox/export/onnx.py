@@ -24,7 +24,8 @@ from crossvox.networks.blocks import InstanceNorm
 from crossvox.utils.files import atomic_path, require_writable
 from crossvox.version import __version__
 from crossvox.workflows.messages import Echo
-from crossvox.workflows.prediction.predictor import Checkpoint, Options, load_model
+from crossvox.workflows.prediction.options import Checkpoint, Options
+from crossvox.workflows.prediction.predictor import load_model
 from crossvox.workflows.run import Run
 
 OPSET = 18

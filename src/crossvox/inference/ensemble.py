@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -28,9 +27,8 @@ from crossvox.data.prepare.preprocess import PreparedScan
 from crossvox.errors import DataError, UsageError
 from crossvox.inference.model import Averaged, TrainedModel
 from crossvox.inference.postprocessing import LabelMap, Postprocessing
+from crossvox.inference.settings import Maps
 from crossvox.inference.slabs import Slab, SlabCallback, entropy, mean_slabs
-
-Maps = Literal["fused", "modalities", "both"]
 
 
 class ScanWarning(UserWarning):

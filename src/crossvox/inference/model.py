@@ -6,8 +6,6 @@ import contextlib
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,16 +14,15 @@ from torch import Tensor
 from crossvox.batch import Task
 from crossvox.data.checks.extent import Sizes
 from crossvox.data.content import Content
-from crossvox.data.geometry import Grid, resample
+from crossvox.data.geometry import Grid
+from crossvox.data.geometry.resampling import resample
 from crossvox.data.prepare.align import align_scans
 from crossvox.data.prepare.preprocess import PreparedScan, Preprocessing
-from crossvox.errors import require
 from crossvox.inference.postprocessing import Postprocessing
+from crossvox.inference.settings import Inference
 from crossvox.inference.slabs import Slab, native_slabs
 from crossvox.inference.sliding_window import SlidingWindow, Traversal, Window, blend_planes
 from crossvox.methods.base import Method
-
-Largest = Literal["auto", "always", "never"]
 
 Averaged = tuple[str, ...]
 """The modalities whose class probabilities are averaged for one label map, the first of which
@@ -33,32 +30,6 @@ gives the grid."""
 
 MAX_PLANE_BYTES = 1_000_000_000
 """Probabilities of unfinished planes; where the first axis needs more, the cheapest one is used."""
-
-
-@dataclass(frozen=True)
-class Inference:
-    """Options of sliding-window inference.
-
-    Attributes:
-        overlap: share of a window that its neighbour covers too, per axis.
-        batch: windows at a time; larger batches may be faster and change no result.
-        tta: average over the window's mirror images, along axes on which no left and right
-            class change places; 2, 4 or 8 times the time.
-        largest: whether label maps keep only one component of each class that is one piece in the
-            labelled training scans: the largest, unless another lies better
-            (`inference.postprocessing`); auto = as the method does. Probabilities do not change.
-        weigh: whether label maps use the method's class weights, where it has any.
-    """
-
-    overlap: float = 0.5
-    batch: int = 1
-    tta: bool = False
-    largest: Largest = "auto"
-    weigh: bool = True
-
-    def __post_init__(self) -> None:
-        require("inference.overlap", self.overlap, 0, 0.95)
-        require("inference.batch", self.batch, 1)
 
 
 class TrainedModel:

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from torch import Tensor
 
 from crossvox.data.prepare.preprocess import PreparedScan
-
-Strategy = Literal["both", "uncertainty", "diverse", "random"]
+from crossvox.inference.settings import Strategy
 
 DECILES = np.linspace(0.05, 0.95, 10)
 

@@ -39,8 +39,9 @@ from crossvox.workflows.prediction.evaluate import (
     seen_by,
 )
 from crossvox.workflows.prediction.memory import require_memory
+from crossvox.workflows.prediction.options import Options
 from crossvox.workflows.prediction.predict import load_split
-from crossvox.workflows.prediction.predictor import Options, Predictor
+from crossvox.workflows.prediction.predictor import Predictor
 from crossvox.workflows.prediction.scoring import require_labelled
 from crossvox.workflows.run import Run
 

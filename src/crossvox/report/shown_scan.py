@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from crossvox.data.formats.nifti import Volume
-from crossvox.data.geometry import Grid, antialias, orient, resample, respace
+from crossvox.data.geometry import Grid, orient, respace
+from crossvox.data.geometry.resampling import antialias, resample
 from crossvox.figures.slices import foreground_crop, grey_window
 from crossvox.report.body import body_mask
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import importlib.util
 import os
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -19,41 +18,7 @@ from torch import distributed as dist
 
 from crossvox.errors import UsageError
 from crossvox.training.distributed import use_own_port
-
-Accelerator = Literal["auto", "cpu", "gpu"]
-Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
-
-
-@dataclass(frozen=True)
-class Compute:
-    """Where and how a run computes; results change by rounding at most.
-
-    Args:
-        accelerator: "auto" uses an NVIDIA or AMD GPU if there is one, else the CPU.
-        devices: processes per node, one GPU each; `torchrun` and SLURM set it.
-        num_nodes: number of machines; `torchrun` and SLURM set it.
-        precision: "auto" is fp32 on CPUs, and bf16 on GPUs with native support.
-        threads: CPU threads per process; None leaves the choice to torch.
-        workers: data-loading processes per training process; 0 loads in the process itself.
-        deterministic: use slower GPU kernels that give the same bits in every run.
-        compile: compile encoders and decoders for the GPU with torch.compile, which takes minutes
-            at the first steps; not yet measured on a GPU.
-    """
-
-    accelerator: Accelerator = "auto"
-    devices: int = 1
-    num_nodes: int = 1
-    precision: Precision = "auto"
-    threads: int | None = None
-    workers: int = 0
-    deterministic: bool = False
-    compile: bool = False
-
-    def __post_init__(self) -> None:
-        for name, least in (("devices", 1), ("num_nodes", 1), ("workers", 0), ("threads", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"compute.{name} is {value}; it must be at least {least}")
+from crossvox.training.settings import Accelerator, Compute, Precision
 
 
 def launch_fabric(compute: Compute) -> Fabric:

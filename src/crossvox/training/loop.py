@@ -15,12 +15,10 @@ from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
 from crossvox.batch import Batch
-from crossvox.errors import CrossvoxError, UsageError, require
+from crossvox.errors import CrossvoxError, UsageError
 from crossvox.training import checkpoint
 from crossvox.training.loader import batches, explaining_lost_workers, on_device
 from crossvox.training.optimizer import (
-    OptimizerName,
-    Schedule,
     build_optimizer,
     lr_factor,
     set_lr,
@@ -30,6 +28,7 @@ from crossvox.training.progress import Progress, StepTimer
 from crossvox.training.random_state import rng_state, set_rng_state
 from crossvox.training.record import RunRecord
 from crossvox.training.reports import StepReport, StepReports
+from crossvox.training.settings import Fit
 from crossvox.training.signals import StoppedWaiting, StopRequest
 
 if TYPE_CHECKING:
@@ -37,56 +36,6 @@ if TYPE_CHECKING:
 
 Validate = Callable[["Method", int], dict[str, float]]
 """Score a method after a number of steps; returns named numbers, "score" (more is better) first."""
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Length and optimisation of a training; the unit is a step, not an epoch.
-
-    Args:
-        steps: number of optimiser steps.
-        optimizer: "adam" (weight decay as an L2 term) or "adamw" (decoupled).
-        lr: base learning rate, scaled by `schedule` and `warmup`.
-        new_lr: base rate of what does not come from published weights; null means `lr`.
-        weight_decay: of the optimiser.
-        schedule: "constant", or "poly": lr·(1 − t/T)^0.9.
-        warmup: share of the steps, 0 to 1, during which the rate is also multiplied by
-            (t + 1)/(warmup·T) in step t = 0, 1, ….
-        clip: largest norm of the gradient; 0 switches clipping off.
-        accumulate: parts into which a step's crops are split, one after the other, so that fewer
-            are in memory at a time; the gradient is the mean over the parts. Terms that compare
-            crops see those of a part only (docs/distributed.md).
-        validations: number of validations, evenly spaced; the last one after the last step.
-        log_every: steps between two entries of the log.
-        save_every: steps between two checkpoints; each validation saves one too.
-    """
-
-    steps: int = 400
-    optimizer: OptimizerName = "adamw"
-    lr: float = 1e-3
-    new_lr: float | None = None
-    weight_decay: float = 0.01
-    schedule: Schedule = "poly"
-    warmup: float = 0.0
-    clip: float = 1.0
-    accumulate: int = 1
-    validations: int = 5
-    log_every: int = 1
-    save_every: int = 100
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "accumulate", "log_every", "save_every"):
-            require(f"fit.{name}", getattr(self, name), 1)
-        for name in ("validations", "clip", "lr", "weight_decay"):
-            require(f"fit.{name}", getattr(self, name), 0)
-        require("fit.new_lr", self.lr if self.new_lr is None else self.new_lr, 0)
-        require("fit.warmup", self.warmup, 0, 1)
-
-    @property
-    def validation_steps(self) -> frozenset[int]:
-        """Numbers of steps after which to validate."""
-        times = range(1, self.validations + 1)
-        return frozenset(self.steps * i // self.validations for i in times) - {0}
 
 
 class StoppedError(CrossvoxError):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-OptimizerName = Literal["adam", "adamw"]
-Schedule = Literal["constant", "poly"]
+from crossvox.training.settings import OptimizerName, Schedule
 
 
 def build_optimizer(

@@ -32,6 +32,8 @@ from crossvox.version import __version__
 if TYPE_CHECKING:
     from lightning_fabric.loggers import TensorBoardLogger
 
+FOLDS = "folds.yaml"
+"""File of a folder that holds the runs of a cross-validation."""
 METRICS_HEADER = ("step", "name", "value")
 TENSORBOARD = importlib.util.find_spec("tensorboard") is not None
 """True if TensorBoard is installed; its files are written then."""

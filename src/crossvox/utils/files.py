@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from crossvox.errors import UsageError
+from crossvox.errors import DataError, UsageError
 
 try:
     import fcntl
@@ -73,6 +73,12 @@ def atomic_write(path: Path | str, data: bytes | str) -> None:
     """Write `data` to `path` as a whole or not at all; text is stored as UTF-8."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def require_there(path: Path, remedy: str = "check the path") -> None:
+    """Raise `DataError` if there is no such file or folder."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file; {remedy}")
 
 
 def require_folder(path: Path | str) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
+from crossvox.config.demo import DEMO, Demo
 from crossvox.config.presets import load_preset, merge, with_method_options
-from crossvox.config.registry import find_class
+from crossvox.config.registry import declared
 from crossvox.config.run_config import RunConfig
 from crossvox.data.phantom import write_phantom
 from crossvox.errors import UsageError
@@ -26,42 +26,13 @@ from crossvox.utils.files import atomic_write, require_folder
 from crossvox.utils.text_table import to_markdown
 from crossvox.workflows.messages import Echo
 from crossvox.workflows.prediction.evaluate import ScoreOutputs, evaluate
+from crossvox.workflows.prediction.options import Options
 from crossvox.workflows.prediction.predict import predict_split
-from crossvox.workflows.prediction.predictor import Options
 from crossvox.workflows.run import Run
 from crossvox.workflows.train import resume, train
 
 
-@dataclass(frozen=True)
-class Demo:
-    """Settings of the demonstration; the defaults take minutes on two cores.
-
-    Args:
-        methods: methods to train, one after the other; the closing lines name the first's files.
-        steps: training steps of each method.
-        patch_voxels: size of a crop in voxels.
-        width: channels of the network's first level.
-        labelled: labelled cases per modality.
-        train: synthetic subjects to train on, per modality unless paired.
-        test: synthetic subjects to score.
-        paired: give every subject both modalities (not registered).
-        seed: seed of the subjects, the weights and the crops.
-        shape: voxels of a synthetic CT.
-    """
-
-    methods: tuple[str, ...] = ("cmc", "sup")
-    steps: int = 220
-    patch_voxels: int = 24_000
-    width: int = 8
-    labelled: int = 2
-    train: int = 10
-    test: int = 3
-    paired: bool = False
-    seed: int = 0
-    shape: tuple[int, int, int] = (84, 64, 36)
-
-
-def demo(out: Path, settings: Demo = Demo(), echo: Echo = print) -> dict[str, Summary]:
+def demo(out: Path, settings: Demo = DEMO, echo: Echo = print) -> dict[str, Summary]:
     """Write synthetic scans to `out`, train on them, segment and score the test split.
 
     Args:
@@ -84,7 +55,7 @@ def demo(out: Path, settings: Demo = Demo(), echo: Echo = print) -> dict[str, Su
     if (out / "scores.md").exists():
         raise UsageError(f"{out} holds a demonstration; remove it or give another --out")
     for method in settings.methods:
-        find_class("method", method)
+        declared("method", method)
     echo("synthetic scans: nothing here says how the methods do on patients")
     data = write_phantom(
         out / "data",

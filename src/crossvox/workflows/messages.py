@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
 
 from crossvox.data.checks import Problem, raise_on_errors
-from crossvox.data.prepare.fingerprint import Fingerprint
-from crossvox.data.prepare.plan import Plan
-from crossvox.methods.base import Method
+
+if TYPE_CHECKING:
+    from crossvox.data.prepare.fingerprint import Fingerprint
+    from crossvox.data.prepare.plan import Plan
+    from crossvox.methods.base import Method
 
 Echo = Callable[[str], None]
 """Takes the lines for the user, such as `print`."""

@@ -25,10 +25,10 @@ from torch.utils._pytree import tree_map
 from crossvox.batch import Batch
 from crossvox.config.registry import build_method, crop_rule
 from crossvox.config.run_config import RunConfig
-from crossvox.data.crops.augment import IntensityAugmentation
 from crossvox.data.crops.dataset import CropDataset
+from crossvox.data.crops.intensities import IntensityAugmentation
 from crossvox.data.formats.nifti import read_header
-from crossvox.data.geometry import sample
+from crossvox.data.geometry.resampling import sample
 from crossvox.data.manifest import load_manifest
 from crossvox.data.manifest.selection import select
 from crossvox.data.phantom import write_phantom
@@ -41,7 +41,8 @@ from crossvox.training.loader import batches
 from crossvox.training.record import read_facts, read_metrics
 from crossvox.workflows.messages import Echo
 from crossvox.workflows.prediction.memory import require_memory
-from crossvox.workflows.prediction.predictor import Options, Predictor
+from crossvox.workflows.prediction.options import Options
+from crossvox.workflows.prediction.predictor import Predictor
 from crossvox.workflows.run import Run
 from crossvox.workflows.step_memory import savings, step_memory
 from crossvox.workflows.train import crop_dataset, store_path, train

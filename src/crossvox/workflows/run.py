@@ -17,13 +17,11 @@ from crossvox.data.prepare.plan import Plan
 from crossvox.data.prepare.preprocess import Preprocessing
 from crossvox.errors import DataError, UsageError
 from crossvox.training.checkpoint import read_state
-from crossvox.training.record import holds_run, read_config, read_facts
+from crossvox.training.record import FOLDS, holds_run, read_config, read_facts
 from crossvox.utils.documents import parse_json, read_yaml
 from crossvox.version import __version__
 
 PLAN = "plan.json"
-FOLDS = "folds.yaml"
-"""File of a folder that holds the runs of a cross-validation."""
 TRIPLE = re.compile(r"\[\n\s*([^\s,]+),\n\s*([^\s,]+),\n\s*([^\s,]+)\n\s*\]")
 """Three values, each on a line of its own, as no string of a JSON document can be."""
 

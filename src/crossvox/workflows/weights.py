@@ -50,7 +50,7 @@ def inspect_weights(path: Path) -> Iterator[str]:
     named = f"names begin with '{weights.prefix}'" if weights.prefix else "names without prefix"
     yield f"layout    {under}, {named}; {weights.others} other tensors"
     use = f"no backbone takes it; {model.instead}"
-    if model.backbone in BACKBONES:
+    if model.backbone is not None and model.backbone in BACKBONES:
         report = compare_names(_published_size(model.backbone), weights)
         yield f"tensors   {report}"
         use = f"crossvox train --backbone {model.backbone} --weights {path}"

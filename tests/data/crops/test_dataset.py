@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from crossvox.batch import IGNORE, Batch, LabelledView
-from crossvox.data.crops.augment import Augment
 from crossvox.data.crops.dataset import CropDataset, CropSettings
-from crossvox.data.crops.sampling import Sampling
+from crossvox.data.crops.settings import Augment, Sampling
 from crossvox.data.manifest import load_manifest
 from crossvox.data.manifest.selection import select
 from crossvox.data.prepare.fingerprint import fingerprint

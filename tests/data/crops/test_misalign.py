@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from crossvox.cli.main import main
-from crossvox.data.crops.augment import Augment
 from crossvox.data.crops.dataset import CropDataset, CropSettings
 from crossvox.data.crops.misalign import Misalign
-from crossvox.data.crops.sampling import Sampling
+from crossvox.data.crops.settings import Augment, Sampling
 from crossvox.data.geometry import Grid
 from crossvox.data.manifest.selection import select
 from crossvox.data.prepare.fingerprint import fingerprint

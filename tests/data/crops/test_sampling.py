@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from crossvox.data.crops.sampling import (
-    Sampling,
     clamp_start,
     common_position,
     contains_centre,
@@ -18,6 +17,7 @@ from crossvox.data.crops.sampling import (
     position_of,
     start_at,
 )
+from crossvox.data.crops.settings import Sampling
 from crossvox.data.geometry import Grid
 from crossvox.errors import UsageError
 

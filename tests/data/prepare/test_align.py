@@ -13,10 +13,9 @@ from torch import nn
 
 from crossvox.batch import Task
 from crossvox.cli.main import main
-from crossvox.data.crops.augment import Augment
 from crossvox.data.crops.dataset import CropDataset, CropSettings
 from crossvox.data.crops.misalign import Misalign
-from crossvox.data.crops.sampling import Sampling
+from crossvox.data.crops.settings import Augment, Sampling
 from crossvox.data.formats.nifti import read_image
 from crossvox.data.geometry import Grid
 from crossvox.data.manifest import load_manifest

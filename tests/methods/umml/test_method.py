@@ -12,7 +12,7 @@ from crossvox.batch import LabelledView
 from crossvox.errors import UsageError
 from crossvox.losses.pseudo_labels import class_balanced_labels
 from crossvox.losses.supervised import supervised_loss
-from crossvox.methods import Method
+from crossvox.methods.base import Method
 from crossvox.methods.umml.method import symmetric_kl
 from fixtures.methods import awake, crops, gradients, make_batch, make_method, make_task
 

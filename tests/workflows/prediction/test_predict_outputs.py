@@ -12,7 +12,8 @@ import pytest
 
 from crossvox.cli.main import main
 from crossvox.evaluation.volumes import read_volumes
-from crossvox.workflows.prediction.predictor import Options, Predictor
+from crossvox.workflows.prediction.options import Options
+from crossvox.workflows.prediction.predictor import Predictor
 from fixtures.run import refused, trained
 
 GEOMETRY = ("qform_code", "sform_code", "pixdim", "srow_x", "srow_y", "srow_z", "quatern_b")

@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from crossvox.batch import IGNORE, Batch, LabelledView, Task, View
-from crossvox.data.crops.augment import Augment, IntensityAugmentation, random_pose
+from crossvox.data.crops.intensities import IntensityAugmentation
 from crossvox.data.crops.misalign import Misalign
+from crossvox.data.crops.poses import random_pose
 from crossvox.data.crops.sampling import (
-    Sampling,
     common_position,
     contains_centre,
     draw_case,
@@ -28,7 +28,9 @@ from crossvox.data.crops.sampling import (
     position_of,
     start_at,
 )
-from crossvox.data.geometry import Grid, sample, voxel_map
+from crossvox.data.crops.settings import Augment, Sampling
+from crossvox.data.geometry import Grid, voxel_map
+from crossvox.data.geometry.resampling import sample
 from crossvox.data.manifest import Case, Manifest
 from crossvox.data.manifest.selection import Selection
 from crossvox.data.prepare.align import align_grids
@@ -259,7 +261,9 @@ class CropDataset(Dataset[Batch]):
     def _unaligned(self, case: Case, modality: str) -> StoredArray:
         """Return a prepared scan where its header, or the imposed motion, puts it."""
         scan = self.store.image(case, modality)
-        return self.misalign.move(case.id, scan) if modality == self.misaligned else scan
+        if modality != self.misaligned:
+            return scan
+        return scan.at(self.misalign.move(case.id, scan.grid))
 
     def _align(self) -> dict[tuple[str, str], Grid]:
         """Return (case, modality) → aligned grid of the scans that alignment moves."""

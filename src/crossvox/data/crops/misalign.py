@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from crossvox.data.geometry import Grid
-from crossvox.data.prepare.store import StoredArray
 from crossvox.errors import UsageError, require
 
 
@@ -62,9 +61,9 @@ class Misalign:
             )
         return moved
 
-    def move(self, case: str, scan: StoredArray) -> StoredArray:
-        """Return a case's prepared scan on its moved grid."""
-        return scan.at(Grid(scan.shape, self.motion(case, scan.grid) @ scan.grid.affine))
+    def move(self, case: str, grid: Grid) -> Grid:
+        """Return the grid of a case's scan after the motion."""
+        return Grid(grid.shape, self.motion(case, grid) @ grid.affine)
 
 
 def _rotation(axis: np.ndarray, angle: float) -> np.ndarray:

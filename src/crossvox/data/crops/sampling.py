@@ -10,44 +10,15 @@ The start of a crop is its first voxel in the scan, (3,) integers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from crossvox.batch import Triple
 from crossvox.data.geometry import voxel_map
 from crossvox.data.prepare.store import StoredArray
-from crossvox.errors import require
 
 TRIES = 50
 """Number of random starts that `overlapping_start` tries."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Crops of a step, over all processes together.
-
-    Attributes:
-        labelled: labelled crops per modality.
-        unlabelled: unlabelled crops per modality.
-        foreground: share of the labelled crops that show a voxel of a random class, 0 to 1.
-        partner_drop: share of the labelled crops without the subject's other modalities, 0 to 1,
-            so that the method also learns from one modality alone.
-        align: align the scans of a subject by a shift, in training and prediction, since headers
-            may be centimetres off; registered data sets are not aligned.
-    """
-
-    labelled: int = 2
-    unlabelled: int = 2
-    foreground: float = 0.5
-    partner_drop: float = 0.5
-    align: bool = True
-
-    def __post_init__(self) -> None:
-        require("sampling.labelled", self.labelled, 1)
-        require("sampling.unlabelled", self.unlabelled, 1)
-        require("sampling.foreground", self.foreground, 0, 1)
-        require("sampling.partner_drop", self.partner_drop, 0, 1)
 
 
 def draw_case(pool: Sequence[str], number: int, key: Sequence[int]) -> str:

@@ -1,4 +1,7 @@
-"""Grids in world space: where voxels lie, how scans are oriented, and resampling between them."""
+"""Grids in world space: where voxels lie, how scans are oriented, and resampling between them.
+
+`crossvox.data.geometry.resampling` is imported by those who resample: it needs torch.
+"""
 
 from crossvox.data.geometry.grid import Grid, coverage, respace, same_grid, voxel_map
 from crossvox.data.geometry.orientation import (
@@ -7,20 +10,15 @@ from crossvox.data.geometry.orientation import (
     orient_grid,
     signed_permutation,
 )
-from crossvox.data.geometry.resampling import antialias, antialias_mask, resample, sample
 
 __all__ = [
     "Grid",
-    "antialias",
-    "antialias_mask",
     "coverage",
     "dataset_frame",
     "orient",
     "orient_grid",
-    "resample",
     "respace",
     "same_grid",
-    "sample",
     "signed_permutation",
     "voxel_map",
 ]

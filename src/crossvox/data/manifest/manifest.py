@@ -7,14 +7,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from crossvox.data.formats.nifti import Form, Volume, read_header, read_image
-from crossvox.data.geometry import Grid
 from crossvox.data.manifest.paths import PathResolver, needed_root
 from crossvox.data.manifest.rules import read_kind, schema, structural_problems
 from crossvox.errors import DataError, UsageError
 from crossvox.utils.files import atomic_write
+
+if TYPE_CHECKING:
+    from crossvox.data.formats.nifti import Form, Volume
+    from crossvox.data.geometry import Grid
 
 SPLITS = ("train", "val", "test")
 
@@ -46,10 +48,16 @@ class Case:
 
     def read_grid(self, modality: str) -> Grid:
         """Return where an image lies, without reading its voxels; raises `DataError`."""
+        # Imported here: most who read a manifest open no scan.
+        from crossvox.data.formats.nifti import read_header
+
         return read_header(self.images[modality], self.form(modality))
 
     def read_image(self, modality: str) -> Volume:
         """Read an image; raises `DataError`."""
+        # Imported here: most who read a manifest open no scan.
+        from crossvox.data.formats.nifti import read_image
+
         return read_image(self.images[modality], self.form(modality))
 
     @property

@@ -12,43 +12,13 @@ import numpy as np
 from crossvox.batch import CropRule, Task, Triple
 from crossvox.data.checks.extent import Sizes
 from crossvox.data.manifest import Manifest
+from crossvox.data.prepare.budget import MIN_AXIS, Budget
 from crossvox.data.prepare.fingerprint import Fingerprint
 from crossvox.data.prepare.preprocess import Preprocessing
-from crossvox.errors import UsageError, require
-
-MIN_AXIS = 4
-"""Smallest number of voxels along an axis of the deepest feature map."""
+from crossvox.errors import UsageError
 
 THIN_AXIS = 20
 """Crops show an axis of at most this number of voxels whole: thick slices are few."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Limits of a plan: size of a crop, and the anatomy that it must show.
-
-    Attributes:
-        patch_voxels: voxels of a crop; time and memory of a step grow with it.
-        coverage: share of the median field of view that a crop must show along each axis of more
-            than a few voxels, 0 to 1; the spacing is coarsened until it does.
-        levels: largest number of resolution levels of the network.
-        patch: crop size in voxels, instead of the planned one.
-        spacing: voxel size in mm, instead of the planned one.
-    """
-
-    patch_voxels: int = 60_000
-    coverage: float = 0.6
-    levels: int = 4
-    patch: tuple[int, int, int] | None = None
-    spacing: tuple[float, float, float] | None = None
-
-    def __post_init__(self) -> None:
-        require("budget.patch_voxels", self.patch_voxels, MIN_AXIS**3)
-        require("budget.coverage", self.coverage, 0, 1)
-        require("budget.levels", self.levels, 1)
-        for name, least in (("patch", MIN_AXIS), ("spacing", 0.01)):
-            for value in getattr(self, name) or ():
-                require(f"budget.{name}", value, least)
 
 
 @dataclass(frozen=True)

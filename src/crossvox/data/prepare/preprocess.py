@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from crossvox.data.content import Content, find_content
-from crossvox.data.geometry import Grid, antialias, antialias_mask, orient, resample, respace
+from crossvox.data.geometry import Grid, orient, respace
+from crossvox.data.geometry.resampling import antialias, antialias_mask, resample
 from crossvox.data.values import CHUNK
 
 

@@ -31,15 +31,15 @@ from crossvox.workflows.labelling.drafts import AS_DRAFTED, DRAFTS, Draft, Draft
 from crossvox.workflows.labelling.rank import rank_scans, read_ranking
 from crossvox.workflows.messages import Echo, report_problems
 from crossvox.workflows.prediction.memory import require_memory
+from crossvox.workflows.prediction.options import Options, Outputs
 from crossvox.workflows.prediction.outputs import (
     UNCERTAINTY,
-    Outputs,
     Target,
     predict_to_files,
     require_free_names,
 )
 from crossvox.workflows.prediction.predict import load_split
-from crossvox.workflows.prediction.predictor import Options, Predictor
+from crossvox.workflows.prediction.predictor import Predictor
 from crossvox.workflows.prediction.scans import InputScan
 from crossvox.workflows.run import Run
 

@@ -24,8 +24,9 @@ from crossvox.inference.ranking import (
 )
 from crossvox.utils.files import atomic_write, require_writable
 from crossvox.workflows.messages import Echo, report_problems
+from crossvox.workflows.prediction.options import Options
 from crossvox.workflows.prediction.predict import load_split
-from crossvox.workflows.prediction.predictor import Options, load_model
+from crossvox.workflows.prediction.predictor import load_model
 from crossvox.workflows.prepare import CaseModality
 from crossvox.workflows.run import Run
 

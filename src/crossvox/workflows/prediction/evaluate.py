@@ -23,8 +23,9 @@ from crossvox.training.record import read_facts
 from crossvox.utils.files import require_folder
 from crossvox.workflows.messages import Echo, report_problems
 from crossvox.workflows.prediction.memory import require_memory
+from crossvox.workflows.prediction.options import Options
 from crossvox.workflows.prediction.predict import distinct_runs, load_split, tell_checkpoints
-from crossvox.workflows.prediction.predictor import Options, Predictor
+from crossvox.workflows.prediction.predictor import Predictor
 from crossvox.workflows.prediction.scoring import (
     ScoredCase,
     labelled_first,

@@ -17,30 +17,13 @@ from crossvox.errors import UsageError
 from crossvox.evaluation.volumes import append_volumes, measure_volumes, read_volumes
 from crossvox.inference.ensemble import Ensemble, Prediction
 from crossvox.inference.slabs import SlabCallback, entropy
+from crossvox.workflows.prediction.options import Outputs
 from crossvox.workflows.prediction.scans import InputScan
 
 VOLUMES = "volumes.csv"
 PROBABILITIES, UNCERTAINTY, DICOM = "_probabilities.nii.gz", "_uncertainty.nii.gz", ".seg.dcm"
 """Endings of the files beside a label map, in place of its own `.nii.gz`."""
 _ELSEWHERE = "give another --out or, with --image, a --name"
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """The files to write beside the label maps.
-
-    Attributes:
-        probabilities: a 4-D file per scan, the classes along its last axis.
-        uncertainty: the normalised entropy of the class probabilities, 0 to 1.
-        dicom_seg: a DICOM SEG of each scan that was given as a DICOM series.
-    """
-
-    probabilities: bool = False
-    uncertainty: bool = False
-    dicom_seg: bool = False
-
-
-LABELS_ONLY = Outputs()
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,13 @@ from crossvox.inference.ensemble import require_known_modalities
 from crossvox.utils.files import real_path, require_file_name, require_folder
 from crossvox.workflows.messages import Echo, report_problems
 from crossvox.workflows.prediction.memory import require_memory
+from crossvox.workflows.prediction.options import DEFAULTS, LABELS_ONLY, Options, Outputs
 from crossvox.workflows.prediction.outputs import (
-    LABELS_ONLY,
-    Outputs,
     Target,
     predict_to_files,
     require_free_names,
 )
-from crossvox.workflows.prediction.predictor import DEFAULTS, Options, Predictor
+from crossvox.workflows.prediction.predictor import Predictor
 from crossvox.workflows.prediction.scans import InputScan
 from crossvox.workflows.run import Run, run_folders
 

@@ -3,58 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from crossvox.config.registry import build_method
-from crossvox.data.formats.nifti import Form
 from crossvox.errors import UsageError
-from crossvox.inference.ensemble import Ensemble, Maps
-from crossvox.inference.model import Largest, TrainedModel
+from crossvox.inference.ensemble import Ensemble
+from crossvox.inference.model import TrainedModel
 from crossvox.training.checkpoint import load_weights
-from crossvox.training.compute import Accelerator, Compute, launch_fabric
+from crossvox.training.compute import launch_fabric
+from crossvox.training.settings import Compute
+from crossvox.workflows.prediction.options import DEFAULTS, Options
 from crossvox.workflows.run import Run, run_folders
-
-Checkpoint = Literal["best", "last"]
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options for the use of trained runs.
-
-    Args:
-        checkpoint: the weights with the highest validation score, or the last ones; None = the
-            best ones, or the last ones where no validation scan chose any.
-        overlap: share of a sliding window that its neighbour covers too; None = as configured in
-            the run.
-        tta: average over mirror images, along axes on which no left and right class change places.
-        largest: keep only one component of each class that is one piece in the labelled training
-            scans (the largest, unless another lies better): always, never, or auto, which leaves
-            it to the method; None = as configured in the run.
-        weigh: use the method's class weights for label maps; None = as configured in the run.
-        maps: one label map per scan ("modalities"), one of all registered scans of a subject
-            ("fused"), or "both"; None = "fused" where the run's scans are registered.
-        accelerator: "auto" takes a GPU where there is one.
-        threads: CPU threads; None leaves the choice to torch.
-        memory_limit: GB of memory that may be taken in all; None = what is available.
-        header: the part of a NIfTI header that places the voxels: "qform", "sform", or "auto",
-            which follows the rule of `crossvox.data.formats.nifti.geometry`.
-    """
-
-    checkpoint: Checkpoint | None = None
-    overlap: float | None = None
-    tta: bool = False
-    largest: Largest | None = None
-    weigh: bool | None = None
-    maps: Maps | None = None
-    accelerator: Accelerator = "auto"
-    threads: int | None = None
-    memory_limit: float | None = None
-    header: Form = "auto"
-
-
-DEFAULTS = Options()
 
 
 def load_model(run: Run, options: Options) -> TrainedModel:

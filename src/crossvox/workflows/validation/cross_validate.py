@@ -17,13 +17,13 @@ from crossvox.errors import UsageError
 from crossvox.evaluation.scores import Summary, read_cases, write_scores
 from crossvox.training.checkpoint import read_state
 from crossvox.training.loop import StoppedError
-from crossvox.training.record import holds_run
+from crossvox.training.record import FOLDS, holds_run
 from crossvox.utils.documents import read_yaml
 from crossvox.utils.files import atomic_write, require_folder
 from crossvox.workflows.messages import Echo
 from crossvox.workflows.prediction.evaluate import evaluate, evaluation_facts
-from crossvox.workflows.prediction.predictor import Options
-from crossvox.workflows.run import FOLDS, Run, fold_folders
+from crossvox.workflows.prediction.options import Options
+from crossvox.workflows.run import Run, fold_folders
 from crossvox.workflows.train import resume, train
 from crossvox.workflows.validation.learnt import name_some, read_learnt, seen_cases
 

@@ -12,7 +12,7 @@ from crossvox.data.formats.dicom.seg import write_dicom_seg
 from crossvox.data.formats.nifti import read_image
 from crossvox.errors import DataError, UsageError
 from crossvox.utils.palette import class_rgb
-from crossvox.workflows.prediction.outputs import Outputs
+from crossvox.workflows.prediction.options import Outputs
 from crossvox.workflows.prediction.predict import predict_images
 from fixtures.files.dicom import in_order, write_series
 from fixtures.run import trained

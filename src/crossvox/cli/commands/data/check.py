@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from crossvox.cli.parser import add_root, new_parser, parse
-from crossvox.data.checks import format_problems, has_errors
-from crossvox.data.checks.overlap import describe_overlaps
+from crossvox.data.manifest import load_valid_cases
 from crossvox.errors import UsageError
 from crossvox.utils.documents import parse_json
 from crossvox.utils.files import atomic_write
-from crossvox.workflows.check import check_dataset, draw_cases
 
 
 def check_command(argv: list[str]) -> int:
@@ -27,6 +25,11 @@ def check_command(argv: list[str]) -> int:
     values = parse(parser, argv)
     if values["json"] is not None:
         _require_own(values["json"])
+    load_valid_cases(values["dataset"], values["root"])
+    from crossvox.data.checks import format_problems, has_errors
+    from crossvox.data.checks.overlap import describe_overlaps
+    from crossvox.workflows.check import check_dataset, draw_cases
+
     result = check_dataset(values["dataset"], values["root"])
     if values["json"] is not None:
         atomic_write(values["json"], result.to_json())

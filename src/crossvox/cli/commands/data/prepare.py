@@ -8,12 +8,10 @@ from jsonargparse import ArgumentParser
 
 from crossvox.cli.parser import add_root, required
 from crossvox.cli.run_options import read_run_options
-from crossvox.config.registry import crop_rule
 from crossvox.config.run_config import section
 from crossvox.config.settings import parse_settings
 from crossvox.data.manifest import load_manifest
 from crossvox.errors import UsageError
-from crossvox.workflows.prepare import prepare
 
 PREPARE_FIELDS = ("preset", "backbone", "budget")
 """The settings of a run that decide how its volumes are prepared."""
@@ -29,6 +27,9 @@ def prepare_command(argv: list[str]) -> int:
         raise UsageError("no dataset.json is given; see --help")
     required(options, "out")
     manifest = load_manifest(options["dataset"], options["root"])
+    from crossvox.config.registry import crop_rule
+    from crossvox.workflows.prepare import prepare
+
     budget = section("budget", values["budget"])
     prepare(manifest, options["out"], budget, crop_rule(values["backbone"]))
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from crossvox.cli.parser import new_parser, parse, required
-from crossvox.workflows.demo import Demo, demo
+from crossvox.config.demo import Demo
 
 
 def demo_command(argv: list[str]) -> int:
@@ -15,6 +15,8 @@ def demo_command(argv: list[str]) -> int:
     parser.add_class_arguments(Demo, None, as_group=False)
     values = parse(parser, argv)
     required(values, "out")
+    from crossvox.workflows.demo import demo
+
     settings = {name: values[name] for name in Demo.__dataclass_fields__}
     demo(values["out"], Demo(**settings))
     return 0

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from crossvox.cli.parser import new_parser, parse
 from crossvox.config.presets import presets
+from crossvox.config.registry import CLASSES, declared
 
 
 def list_command(argv: list[str]) -> int:
@@ -19,16 +21,10 @@ def list_command(argv: list[str]) -> int:
     return 0
 
 
-def _methods() -> Mapping[str, str]:
-    from crossvox.methods import METHODS
-
-    return {name: kind.summary for name, kind in METHODS.items()}
-
-
-def _backbones() -> Mapping[str, str]:
-    from crossvox.networks import BACKBONES
-
-    return {name: getattr(kind, "summary", _first_line(kind)) for name, kind in BACKBONES.items()}
+def _summaries(part: str) -> dict[str, str]:
+    """Return name → summary, or the first line of the docstring, of all methods or backbones."""
+    kinds = {name: declared(part, name) for name in CLASSES[part]}
+    return {name: getattr(kind, "summary", _first_line(kind)) for name, kind in kinds.items()}
 
 
 def _first_line(kind: type) -> str:
@@ -36,7 +32,7 @@ def _first_line(kind: type) -> str:
 
 
 _LISTS: dict[str, Callable[[], Mapping[str, str]]] = {
-    "methods": _methods,
-    "backbones": _backbones,
+    "methods": partial(_summaries, "method"),
+    "backbones": partial(_summaries, "backbone"),
     "presets": presets,
 }

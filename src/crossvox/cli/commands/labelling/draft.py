@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from crossvox.cli.commands.results.predict import add_options, read_options
-from crossvox.cli.parser import add_root, new_parser, parse, required
+from crossvox.cli.parser import add_root, new_parser, parse, require_runs, required
 from crossvox.data.manifest import load_manifest
-from crossvox.report.work_list_page import write_work_list_page
-from crossvox.workflows.labelling.draft import draft
 
 
 def draft_command(argv: list[str]) -> int:
@@ -26,7 +24,11 @@ def draft_command(argv: list[str]) -> int:
     add_options(parser)
     values = parse(parser, argv)
     required(values, "data", "out")
+    require_runs([values["run"]])
     manifest = load_manifest(values["data"], values["root"])
+    from crossvox.report.work_list_page import write_work_list_page
+    from crossvox.workflows.labelling.draft import draft
+
     folder, figures = draft(
         values["run"],
         manifest,

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import get_args
 
 from crossvox.cli.commands.results.predict import add_options, read_options
-from crossvox.cli.parser import add_root, new_parser, parse, required
+from crossvox.cli.parser import add_root, new_parser, parse, require_runs, required
 from crossvox.data.manifest import load_manifest
 from crossvox.errors import UsageError
-from crossvox.inference.ranking import Strategy
-from crossvox.workflows.labelling.rank import rank_cases
+from crossvox.inference.settings import Strategy
 
 
 def rank_cases_command(argv: list[str]) -> int:
@@ -33,9 +32,13 @@ def rank_cases_command(argv: list[str]) -> int:
     required(values, "data", "out")
     if values["out"].is_dir():
         raise UsageError(f"--out {values['out']} is a folder; name a CSV file")
+    require_runs([values["run"]])
+    data = load_manifest(values["data"], values["root"])
+    from crossvox.workflows.labelling.rank import rank_cases
+
     rank_cases(
         values["run"],
-        load_manifest(values["data"], values["root"]),
+        data,
         values["out"],
         read_options(values),
         strategy=values["strategy"],

@@ -5,11 +5,9 @@ from __future__ import annotations
 from rich.console import Console
 
 from crossvox.cli.commands.results.predict import new_scan_parser, read_options
-from crossvox.cli.parser import add_flag, parse, parse_names, required
+from crossvox.cli.parser import add_flag, parse, parse_names, require_runs, required
 from crossvox.data.crops.misalign import Misalign
 from crossvox.data.manifest import load_manifest
-from crossvox.evaluation.scores import seen_note, terminal_table
-from crossvox.workflows.prediction.evaluate import Scenario, ScoreOutputs, evaluate
 
 
 def evaluate_command(argv: list[str]) -> int:
@@ -23,9 +21,14 @@ def evaluate_command(argv: list[str]) -> int:
     group.add_class_arguments(Misalign, "misalign", as_group=False)
     values = parse(parser, argv)
     required(values, "data", "split", "out")
+    require_runs(values["run"])
+    data = load_manifest(values["data"], values["root"])
+    from crossvox.evaluation.scores import seen_note, terminal_table
+    from crossvox.workflows.prediction.evaluate import Scenario, ScoreOutputs, evaluate
+
     summary = evaluate(
         values["run"],
-        load_manifest(values["data"], values["root"]),
+        data,
         values["split"],
         values["out"],
         read_options(values),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import get_args
 
-from crossvox.cli.parser import new_parser, parse
+from crossvox.cli.parser import new_parser, parse, require_runs
 from crossvox.errors import UsageError
-from crossvox.workflows.prediction.predictor import Checkpoint
+from crossvox.workflows.prediction.options import Checkpoint
 
 
 def export_command(argv: list[str]) -> int:
@@ -22,6 +22,7 @@ def export_command(argv: list[str]) -> int:
     values = parse(parser, argv)
     if values["bundle"] is None and values["onnx"] is None:
         raise UsageError("give --bundle DIR or --onnx FILE, or both; see --help")
+    require_runs([values["run"]])
     if values["bundle"] is not None:
         from crossvox.export.bundle import export_bundle
 

@@ -9,16 +9,14 @@ from typing import Any, get_args
 
 from jsonargparse import ArgumentParser
 
-from crossvox.cli.parser import add_flag, add_root, new_parser, parse, required
+from crossvox.cli.parser import add_flag, add_root, new_parser, parse, require_runs, required
 from crossvox.data.formats.nifti import Form
 from crossvox.data.manifest import SPLITS, load_manifest
 from crossvox.errors import UsageError
-from crossvox.inference.ensemble import Maps
-from crossvox.inference.model import Largest
-from crossvox.training.compute import Accelerator
-from crossvox.workflows.prediction.outputs import Outputs
-from crossvox.workflows.prediction.predict import predict_images, predict_split
-from crossvox.workflows.prediction.predictor import Checkpoint, Options
+from crossvox.inference.settings import Largest, Maps
+from crossvox.training.settings import Accelerator
+from crossvox.utils.files import require_there
+from crossvox.workflows.prediction.options import Checkpoint, Options, Outputs
 
 _MAPS: dict[bool | None, Maps | None] = {True: "fused", False: "modalities", None: None}
 
@@ -60,7 +58,12 @@ def predict_command(argv: list[str]) -> int:
         raise UsageError("give either --image MODALITY=FILE or --data DATASET.json --split NAME")
     outputs = Outputs(values["save_probabilities"], values["save_uncertainty"], values["dicom_seg"])
     options = replace(read_options(values), maps=_MAPS[values["fused"]])
+    require_runs(values["run"])
     if images:
+        for path in images.values():
+            require_there(Path(str(path).partition("#")[0]))
+        from crossvox.workflows.prediction.predict import predict_images
+
         predict_images(values["run"], images, values["out"], options, outputs, name=values["name"])
         return 0
     if values["name"] is not None:
@@ -69,6 +72,8 @@ def predict_command(argv: list[str]) -> int:
         raise UsageError("--dicom-seg: the scans of a data set are NIfTI files; give --image")
     required(values, "split")
     data = load_manifest(values["data"], values["root"])
+    from crossvox.workflows.prediction.predict import predict_split
+
     predict_split(values["run"], data, values["split"], values["out"], options, outputs)
     return 0
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from crossvox.benchmark.results import holds_benchmark
 from crossvox.cli.commands.results.predict import add_options, read_options
 from crossvox.cli.parser import add_flag, add_root, new_parser, parse, required
 from crossvox.data.manifest import SPLITS, load_manifest
-from crossvox.report.report import ReportData, report
+from crossvox.utils.files import require_there
 
 
 def report_command(argv: list[str]) -> int:
@@ -29,6 +28,10 @@ def report_command(argv: list[str]) -> int:
     add_options(parser)
     values = parse(parser, argv)
     required(values, "out")
+    require_there(values["path"], "name a run directory, or the folder of a benchmark")
+    from crossvox.benchmark.results import holds_benchmark
+    from crossvox.report.report import ReportData, report
+
     # `report` refuses a data set with a benchmark, so it need not be readable.
     if values["data"] is not None and not holds_benchmark(values["path"]):
         values["data"] = load_manifest(values["data"], values["root"])

@@ -7,15 +7,13 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from crossvox.benchmark.benchmark import benchmark
-from crossvox.benchmark.page import write_page, write_tables
-from crossvox.benchmark.runner import Share
 from crossvox.benchmark.suite import load_suite
 from crossvox.cli.parser import add_root, new_parser, parse, parse_names, required
 from crossvox.config.presets import merge
 from crossvox.config.settings import Settings
 from crossvox.errors import UsageError
 from crossvox.utils.documents import parse_yaml, read_yaml
+from crossvox.utils.files import require_there
 
 
 def benchmark_command(argv: list[str]) -> int:
@@ -31,7 +29,12 @@ def benchmark_command(argv: list[str]) -> int:
     required(values, "suite", "out")
     suite = load_suite(values["suite"], _over(values))
     suite = suite.with_data({n: Path(p).absolute() for n, p in _pairs("--data", values["data"])})
-    share = Share(values["jobs"], *_shard(values["shard"]))
+    shard = _shard(values["shard"])
+    from crossvox.benchmark.benchmark import benchmark
+    from crossvox.benchmark.page import write_page
+    from crossvox.benchmark.runner import Share
+
+    share = Share(values["jobs"], *shard)
     try:
         benchmark(suite, values["out"].absolute(), share)
     finally:
@@ -66,6 +69,10 @@ def _parser() -> ArgumentParser:
 
 
 def _tables(folders: list[Path], page: Path | None, notes: str) -> None:
+    for folder in folders:
+        require_there(folder, "name the folder of a benchmark")
+    from crossvox.benchmark.page import write_page, write_tables
+
     for folder in folders:
         write_tables(folder)
         print(folder / "tables.md")

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 
 from crossvox.cli.commands.results.predict import add_options, parse_images, read_options
-from crossvox.cli.parser import new_parser, parse, parse_subcommand
+from crossvox.cli.parser import new_parser, parse, parse_subcommand, require_runs
 from crossvox.cli.run_options import read_run_options
 from crossvox.config.settings import FIELDS, parse_settings
+from crossvox.data.manifest import load_manifest
 from crossvox.errors import UsageError
-from crossvox.workflows.profile import (
-    Figures,
-    profile_load,
-    profile_memory,
-    profile_predict,
-    profile_train,
-    temporary_run,
-)
+
+if TYPE_CHECKING:
+    from crossvox.workflows.profile import Figures
 
 
 def profile_command(argv: list[str]) -> int:
@@ -37,6 +33,8 @@ def profile_command(argv: list[str]) -> int:
 def _train(argv: list[str]) -> Figures:
     """Measure training steps on a data set or on synthetic scans; nothing is kept."""
     values, options = _read("train", _train.__doc__, argv, _add_steps)
+    from crossvox.workflows.profile import profile_train, temporary_run
+
     with temporary_run(values) as config:
         return profile_train(config, options["steps"])
 
@@ -44,6 +42,8 @@ def _train(argv: list[str]) -> Figures:
 def _load(argv: list[str]) -> Figures:
     """Measure how fast one core and the workers make batches, and where the time goes."""
     values, options = _read("load", _load.__doc__, argv, _add_steps)
+    from crossvox.workflows.profile import profile_load, temporary_run
+
     with temporary_run(values) as config:
         return profile_load(config, options["steps"])
 
@@ -51,6 +51,8 @@ def _load(argv: list[str]) -> Figures:
 def _memory(argv: list[str]) -> Figures:
     """Estimate the memory of a training step on a card; none is needed."""
     values, _ = _read("memory", _memory.__doc__, argv, lambda parser: None)
+    from crossvox.workflows.profile import profile_memory, temporary_run
+
     with temporary_run(values) as config:
         return profile_memory(config)
 
@@ -66,6 +68,9 @@ def _predict(argv: list[str]) -> Figures:
     images = parse_images(values["image"] or [])
     if not images:
         raise UsageError("--image is missing; see --help")
+    require_runs([values["run"]])
+    from crossvox.workflows.profile import profile_predict
+
     return profile_predict(values["run"], images, read_options(values))
 
 
@@ -78,7 +83,10 @@ def _read(
     """Return the settings of the run and the command's own options."""
     fields = [field for field in FIELDS if field != "out"]
     sources, options = read_run_options(f"profile {name}", description, argv, add_options, fields)
-    return parse_settings(*sources), options
+    values = parse_settings(*sources)
+    if values["data"] is not None:
+        load_manifest(values["data"], values["root"])
+    return values, options
 
 
 def _add_steps(parser: ArgumentParser) -> None:

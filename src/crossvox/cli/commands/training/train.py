@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from crossvox.cli.parser import required
+from crossvox.cli.parser import require_runs, required
 from crossvox.cli.run_options import read_run_options
 from crossvox.config.run_config import RunConfig
 from crossvox.config.settings import parse_settings
+from crossvox.data.manifest import load_manifest
 from crossvox.errors import UsageError
-from crossvox.evaluation.scores import Summary, terminal_table
-from crossvox.training.distributed import explain_lost_processes
-from crossvox.workflows.run import FOLDS
-from crossvox.workflows.train import resume, train
-from crossvox.workflows.validation.cross_validate import cross_validate, resume_folds
+from crossvox.training.record import FOLDS
+
+if TYPE_CHECKING:
+    from crossvox.evaluation.scores import Summary
 
 
 def train_command(argv: list[str]) -> int:
@@ -33,6 +34,11 @@ def train_command(argv: list[str]) -> int:
         root = command_line.values.get("root")
         if options["cross_validate"] is not None:
             raise UsageError("--resume takes the folds from the run; leave --cross-validate out")
+        require_runs([interrupted])
+        from crossvox.training.distributed import explain_lost_processes
+        from crossvox.workflows.train import resume
+        from crossvox.workflows.validation.cross_validate import resume_folds
+
         with explain_lost_processes(interrupted):
             if (interrupted / FOLDS).exists():
                 _show(resume_folds(interrupted, root and Path(root)), interrupted)
@@ -42,6 +48,11 @@ def train_command(argv: list[str]) -> int:
     values = parse_settings(*sources)
     required(values, "data", "out")
     config = RunConfig.from_dict(values)
+    load_manifest(config.data, config.root)
+    from crossvox.training.distributed import explain_lost_processes
+    from crossvox.workflows.train import train
+    from crossvox.workflows.validation.cross_validate import cross_validate
+
     with explain_lost_processes(config.out):
         if options["cross_validate"] is None:
             train(config)
@@ -52,6 +63,8 @@ def train_command(argv: list[str]) -> int:
 
 def _show(summary: Summary, out: Path) -> None:
     """Print the scores of a cross-validation, and where they and its folds are."""
+    from crossvox.evaluation.scores import terminal_table
+
     Console().print(terminal_table(summary))
     print(f"{out / 'cases.csv'}, {out / 'summary.json'}")
     print(f"average of the folds: crossvox predict {out} --image MODALITY=FILE --out DIR")

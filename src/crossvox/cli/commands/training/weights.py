@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from crossvox.cli.parser import new_parser, parse, parse_subcommand, required
-from crossvox.workflows.weights import convert_weights, inspect_weights
+from crossvox.utils.files import require_there
 
 ACTIONS = {
     "inspect": "show model, fit, licence and training data of a file",
@@ -18,12 +18,17 @@ def weights_command(argv: list[str]) -> int:
     action, rest = parse_subcommand("weights", weights_command.__doc__, argv, ACTIONS)
     parser = new_parser(f"weights {action}", ACTIONS[action])
     parser.add_argument("file", type=Path, help="weights: .pth, .pt or .safetensors")
+    if action == "convert":
+        parser.add_argument("--out", type=Path, help="the .safetensors file to write")
+    values = parse(parser, rest)
+    if action == "convert":
+        required(values, "out")
+    require_there(values["file"])
+    from crossvox.workflows.weights import convert_weights, inspect_weights
+
     if action == "inspect":
-        for line in inspect_weights(parse(parser, rest)["file"]):
+        for line in inspect_weights(values["file"]):
             print(line)
         return 0
-    parser.add_argument("--out", type=Path, help="the .safetensors file to write")
-    values = parse(parser, rest)
-    required(values, "out")
     print(convert_weights(values["file"], values["out"]))
     return 0

@@ -11,7 +11,7 @@ import numpy as np
 from crossvox.batch import IGNORE
 from crossvox.data.formats.nifti.geometry import Form
 from crossvox.data.formats.nifti.reader import NiftiFile, as_nifti, read_nifti
-from crossvox.data.geometry import Grid, orient, resample, same_grid
+from crossvox.data.geometry import Grid, orient, same_grid
 from crossvox.data.odd_fill import without_odd_fill
 from crossvox.data.values import measure_values
 from crossvox.errors import DataError
@@ -108,6 +108,9 @@ def label_indices(
         reordered, own = orient(indices, placed, grid.directions)
         if same_grid(own, grid):
             return np.ascontiguousarray(reordered)
+        # Imported here: few label maps need it, and torch takes seconds.
+        from crossvox.data.geometry.resampling import resample
+
         return resample(indices, placed, grid, "nearest", fill=IGNORE)
     return indices
 
