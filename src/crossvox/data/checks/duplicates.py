@@ -104,13 +104,7 @@ def repeated_scans(images: list[FileUse]) -> Iterator[tuple[FileUse, Problem]]:
         if paths in told or paths[0] == paths[1]:
             continue
         told.add(paths)
-        found = f"the same scan as {first}, {first.path.name}"
-        if first.split != use.split:
-            fix = "take one of the two out, or scores will flatter the model"
-            yield use, Problem.error(found, "no scan in two splits", fix)
-        else:
-            fix = "take one of the two out, or it counts twice"
-            yield use, Problem.warning(found, "each scan once", fix)
+        yield use, _copy_problem("the same scan as", first, use)
 
 
 def changed_scans(images: list[FileUse]) -> Iterator[tuple[FileUse, Problem]]:
@@ -124,15 +118,19 @@ def changed_scans(images: list[FileUse]) -> Iterator[tuple[FileUse, Problem]]:
             continue
         for first in groups[use.fingerprint.shape]:
             if _may_be_copy(first, use) and _is_copy(first.path, use.path):
-                found = f"nearly the same scan as {first}, {first.path.name}"
-                if first.split != use.split:
-                    fix = "take one of the two out, or scores will flatter the model"
-                    yield use, Problem.error(found, "no scan in two splits", fix)
-                else:
-                    fix = "take one of the two out, or it counts twice"
-                    yield use, Problem.warning(found, "each scan once", fix)
+                yield use, _copy_problem("nearly the same scan as", first, use)
                 break
         groups[use.fingerprint.shape].append(use)
+
+
+def _copy_problem(relation: str, first: FileUse, use: FileUse) -> Problem:
+    """Return an error if the two are in different splits, else a warning."""
+    found = f"{relation} {first}, {first.path.name}"
+    if first.split != use.split:
+        fix = "take one of the two out, or scores will flatter the model"
+        return Problem.error(found, "no scan in two splits", fix)
+    fix = "take one of the two out, or it counts twice"
+    return Problem.warning(found, "each scan once", fix)
 
 
 def _may_be_copy(first: FileUse, use: FileUse) -> bool:
