@@ -12,7 +12,7 @@ import argparse
 import time
 from pathlib import Path
 
-from crossvox.config.presets import load_preset, merge
+from crossvox.config.presets import load_preset, merge, with_method_options
 from crossvox.config.run_config import RunConfig
 from crossvox.data.phantom import write_phantom
 from crossvox.report.report import ReportData, report
@@ -54,7 +54,8 @@ def tiny_run(out: Path) -> Path:
         "backbone": {"width": 4},
         "fit": {"steps": 60, "validations": 1, "save_every": 60},
     }
-    train(RunConfig.from_dict(merge(load_preset("cpu"), given)), echo=lambda _: None)
+    settings = with_method_options(merge(load_preset("cpu"), given))
+    train(RunConfig.from_dict(settings), echo=lambda _: None)
     return out / "run"
 
 
