@@ -72,7 +72,7 @@ class Task:
         kernels: per resolution level, the kernel size (1 along an axis that is still too coarse).
         paired: training subjects may have several modalities; these need not be registered.
         registered: the modalities of a subject agree voxel by voxel in world space.
-        flips: array axes along which mirroring swaps no left/right pair of classes.
+        flips: array axes along which a mirrored scan may show the same classes.
         one_piece: names of the classes that are one connected component in the labelled training
             scans (`data.prepare.label_layout`).
         offsets: `offsets[i][j]` is the mean vector from the centre of class j to that of class i,

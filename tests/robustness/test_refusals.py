@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -84,6 +85,20 @@ def test_a_damaged_run(capsys, data, tmp_path, content):
     capsys.readouterr()
     arguments = ["evaluate", run, "--data", data, "--split", "val", "--out", tmp_path / "o"]
     refused(capsys, arguments, 1, "plan.json: damaged")
+
+
+def test_a_plan_of_another_format(capsys, data, tmp_path):
+    run = trained(data, tmp_path / "run")
+    plan = json.loads((run / "plan.json").read_text())
+    capsys.readouterr()
+    for part in (plan, plan["preprocessing"]):
+        own = part["format"]
+        part["format"] = 99
+        (run / "plan.json").write_text(json.dumps(plan))
+        arguments = ["predict", run, "--image", "ct=x.nii", "--out", tmp_path / "o"]
+        said = refused(capsys, arguments, 1, "plan.json", "99", "train the run again")
+        assert said.count("\n") == 1
+        part["format"] = own
 
 
 def test_a_section_that_is_no_mapping(capsys, data, tmp_path):

@@ -8,11 +8,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from crossvox.batch import Task
 from crossvox.config.run_config import RunConfig
 from crossvox.data.checks.extent import Sizes
 from crossvox.data.manifest.selection import Selection
+from crossvox.data.prepare import preprocess
 from crossvox.data.prepare.plan import Plan
 from crossvox.data.prepare.preprocess import Preprocessing
 from crossvox.errors import DataError, UsageError
@@ -22,6 +24,8 @@ from crossvox.utils.documents import parse_json, read_yaml
 from crossvox.version import __version__
 
 PLAN = "plan.json"
+FORMAT = 1
+"""Format of `plan.json`; a file of another one is refused."""
 TRIPLE = re.compile(r"\[\n\s*([^\s,]+),\n\s*([^\s,]+),\n\s*([^\s,]+)\n\s*\]")
 """Three values, each on a line of its own, as no string of a JSON document can be."""
 
@@ -94,6 +98,7 @@ class Run:
     def document(self) -> str:
         """Return the text of `plan.json`."""
         plan = {
+            "format": FORMAT,
             "task": self.task.to_dict(),
             "preprocessing": self.plan.preprocessing.to_dict(),
             "sizes": {m: sizes.to_dict() for m, sizes in self.plan.sizes.items()},
@@ -126,6 +131,7 @@ class Run:
             raise UsageError(f"{path}: its training ended before it began; train it again")
         try:
             plan = parse_json((path / PLAN).read_text(encoding="utf-8"))
+            _require_format(path / PLAN, plan)
             return cls(
                 path,
                 config,
@@ -181,6 +187,19 @@ def require_version(path: Path) -> None:
             f"{f'install crossvox=={made}' if made else 'install the version that made it'}, "
             "or train the run again"
         )
+
+
+def _require_format(file: Path, plan: dict[str, Any]) -> None:
+    """Raise `DataError` unless the file, and what it says of the scans, can be read as they are."""
+    for found, known, what in (
+        (plan.get("format"), FORMAT, "format"),
+        (plan["preprocessing"].get("format"), preprocess.FORMAT, "format of its preprocessing"),
+    ):
+        if found != known:
+            raise DataError(
+                f"{file}: {what} {found}, this crossvox reads {known}; use the crossvox that wrote "
+                "it, or train the run again"
+            )
 
 
 def _tuples(pool: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:

@@ -270,7 +270,7 @@ def _plan_and_check(
     try:
         found = fingerprint(manifest)
         plan = make_plan(found, manifest, config.budget, crop_rule(config.backbone))
-        plan = plan if earlier is None else continue_plan(plan, earlier)
+        plan = plan if earlier is None else continue_plan(plan, earlier, manifest)
         is_prepared = Store(store_path(config, manifest, plan), plan.preprocessing).has
     except CrossvoxError as error:
         failure = error

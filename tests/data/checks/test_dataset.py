@@ -587,3 +587,11 @@ def test_ids_of_classes_left_out_count_as_background(data: Manifest) -> None:
     write_nifti(label_of(data), label(1, 4, 9))
     only(check(data), "label ids 9", "as background")
     assert check(dataclasses.replace(data, background=(9, 12))) == []
+
+
+def test_class_names_that_may_tell_a_side_are_told_unless_the_manifest_decides(unpaired_files):
+    short = dataclasses.replace(unpaired_files, labels={"lb": 3, "rb": 9})
+    words = ("classes lb, rb, which may tell a side", '"mirror"')
+    only(check(short, splits=()), *words, severity="warning")
+    assert check(dataclasses.replace(short, mirror=True), splits=()) == []
+    assert check(unpaired_files, splits=()) == []

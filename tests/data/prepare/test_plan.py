@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,15 @@ def test_left_right_classes_forbid_mirroring_across_the_midline():
     short = make_plan(ABDOMEN, manifest("kidney_l", "kidney_r"), Budget()).task
     assert free.flips == (0, 1, 2) and sided.flips == short.flips == (1, 2)
     lone = make_plan(ABDOMEN, manifest("left kidney", "liver"), Budget()).task
-    assert lone.flips == (0, 1, 2)
+    assert lone.flips == (1, 2)
+
+
+@pytest.mark.parametrize("mirror, flips", [(None, (1, 2)), (True, (0, 1, 2)), (False, (1, 2))])
+def test_the_manifest_decides_on_mirroring_where_names_leave_it_in_doubt(mirror, flips):
+    data = replace(manifest("lv", "myo", "rv"), mirror=mirror)
+    assert make_plan(ABDOMEN, data, Budget()).task.flips == flips
+    plain = replace(manifest("liver"), mirror=mirror)
+    assert make_plan(ABDOMEN, plain, Budget()).task.flips == ((1, 2) if mirror is False else (0, 1, 2))
 
 
 def test_oblique_axes_count_as_left_right_too():

@@ -25,6 +25,7 @@ from crossvox.data.checks.scans import (
 from crossvox.data.formats.nifti import Form, NiftiFile, NiftiHeader, Volume, as_nifti, read_nifti
 from crossvox.data.geometry import Grid
 from crossvox.data.manifest import SPLITS, Case, Manifest, load_valid_cases
+from crossvox.data.manifest.sides import may_tell_side
 from crossvox.data.problems import Problem, has_errors
 
 _read = partial(read_nifti, sha256=False)
@@ -62,6 +63,7 @@ def check(
     run.check_duplicates()
     run.check_extents()
     run.check_absent_classes()
+    run.check_sides()
     return run.problems
 
 
@@ -89,6 +91,7 @@ def check_manifest(path: Path, root: Path | None = None) -> tuple[Manifest | Non
     run.check_cases()
     run.check_duplicates()
     run.check_extents()
+    run.check_sides()
     return manifest, problems + run.problems
 
 
@@ -274,6 +277,16 @@ class _DatasetCheck:
                     self.problems.append(
                         replace(absent, severity="warning", modality=modality, found=found)
                     )
+
+    def check_sides(self) -> None:
+        """Add class names that may tell a side, unless a run has been trained with them."""
+        if self.manifest is None or self.manifest.mirror is not None or self.seen:
+            return
+        if names := may_tell_side(self.manifest.classes):
+            fix = "leave it so if they do, else say \"mirror\": true in the manifest"
+            found = f"classes {', '.join(names)}, which may tell a side: left-right is not mirrored"
+            expected = '"mirror": true or false in the manifest'
+            self.problems.append(Problem.warning(found, expected, fix, self.manifest.location))
 
     def _placement_problems(
         self, case: Case, modality: str, label: NiftiHeader, image: NiftiHeader

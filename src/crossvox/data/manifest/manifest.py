@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossvox.data.manifest.paths import PathResolver, needed_root
 from crossvox.data.manifest.rules import read_kind, schema, structural_problems
+from crossvox.data.manifest.sides import mirrors
 from crossvox.errors import DataError, UsageError
 from crossvox.utils.files import atomic_write
 
@@ -81,6 +82,7 @@ class Manifest:
         labels: class name → id in the label files; class index 1 is the first of them.
         cases: all subjects. A run takes its labelled cases from the front.
         registered: the images of a subject agree voxel by voxel in world space.
+        mirror: a left-right mirrored scan may show the same classes; None = as their names tell.
         ignore: id of unannotated voxels in the label files.
         background: further ids in the label files that count as background, such as those of
             classes left out.
@@ -93,6 +95,7 @@ class Manifest:
     labels: dict[str, int]
     cases: tuple[Case, ...]
     registered: bool = False
+    mirror: bool | None = None
     ignore: int | None = None
     background: tuple[int, ...] = ()
     source: str = ""
@@ -107,6 +110,11 @@ class Manifest:
     def classes(self) -> tuple[str, ...]:
         """Foreground class names, in the order of their class indices 1..K."""
         return tuple(self.labels)
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether scans may be mirrored left to right; names that may tell a side forbid it."""
+        return mirrors(self.labels) if self.mirror is None else self.mirror
 
     @property
     def location(self) -> str:
@@ -152,6 +160,8 @@ class Manifest:
         }
         if self.registered:
             content["registered"] = self.registered
+        if self.mirror is not None:
+            content["mirror"] = self.mirror
         if self.ignore is not None:
             content["ignore"] = self.ignore
         if self.background:
@@ -237,6 +247,7 @@ def _manifest(content: Mapping[str, Any], path: Path, resolver: PathResolver) ->
         labels={name: int(id) for name, id in content["labels"].items()},
         cases=tuple(_case_from_dict(case, resolver) for case in content["cases"]),
         registered=content.get("registered", False),
+        mirror=content.get("mirror"),
         ignore=int(content["ignore"]) if "ignore" in content else None,
         background=tuple(int(id) for id in content.get("background", ())),
         source=content.get("source", ""),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -78,13 +77,13 @@ def make_plan(
         kernels=kernels,
         paired=fingerprint.paired,
         registered=manifest.registered,
-        flips=_mirror_axes(fingerprint.frame, tuple(manifest.labels)),
+        flips=_mirror_axes(fingerprint.frame, manifest.mirrors),
     )
     preprocessing = Preprocessing(fingerprint.frame, task.spacing, dict(manifest.modalities))
     return Plan(task, preprocessing, fingerprint.sizes)
 
 
-def continue_plan(plan: Plan, earlier: Plan) -> Plan:
+def continue_plan(plan: Plan, earlier: Plan, manifest: Manifest) -> Plan:
     """Return a plan on the grid of an earlier one: its spacing, orientation, crop and strides.
 
     The shapes of the networks follow from these. Modalities, classes and what is known of the
@@ -98,9 +97,10 @@ def continue_plan(plan: Plan, earlier: Plan) -> Plan:
             spacing=task.spacing,
             strides=task.strides,
             kernels=task.kernels,
-            flips=_mirror_axes(frame, plan.task.classes),
+            flips=_mirror_axes(frame, manifest.mirrors),
         ),
         dataclasses.replace(plan.preprocessing, frame=frame, spacing=task.spacing),
+        plan.sizes,
     )
 
 
@@ -182,20 +182,9 @@ def _kernel_size(spacing: np.ndarray) -> Triple:
     return _triple(np.where(spacing > 2 * spacing.min(), 1, 3))
 
 
-def _mirror_axes(frame: np.ndarray, classes: tuple[str, ...]) -> tuple[int, ...]:
-    """Return the array axes that may be mirrored.
-
-    All may, unless there are left/right classes; then those without a left-right component.
-    """
-
-    def mirrored(name: str) -> str:
-        swap = {"left": "right", "right": "left", "l": "r", "r": "l"}
-        words = re.split(r"([\s_.-]+)", name.lower())
-        return "".join(swap.get(word, word) for word in words)
-
-    names = {name.lower() for name in classes}
-    sided = any(mirrored(name) != name and mirrored(name) in names for name in names)
-    return tuple(axis for axis in range(3) if not sided or abs(frame[0, axis]) < 0.25)
+def _mirror_axes(frame: np.ndarray, left_right: bool) -> tuple[int, ...]:
+    """Return the array axes that may be mirrored, those with a left-right component if that may."""
+    return tuple(axis for axis in range(3) if left_right or abs(frame[0, axis]) < 0.25)
 
 
 def _triple(values: Sequence[float] | np.ndarray) -> Triple:

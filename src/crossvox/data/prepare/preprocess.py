@@ -15,6 +15,9 @@ from crossvox.data.geometry import Grid, orient, respace
 from crossvox.data.geometry.resampling import antialias, antialias_mask, resample
 from crossvox.data.values import CHUNK
 
+FORMAT = 5
+"""Version of the way that scans are prepared; arrays of another one are prepared anew."""
+
 
 @dataclass(frozen=True)
 class PreparedScan:
@@ -105,7 +108,7 @@ class Preprocessing:
             "frame": self.frame.tolist(),
             "spacing": list(self.spacing),
             "kinds": dict(self.kinds),
-            "format": 5,
+            "format": FORMAT,
         }
 
     @classmethod
