@@ -20,6 +20,7 @@ SPECIMENS = {
     "units": "units and extent",
     "header": "headers that contradict themselves",
     "values": "values that are not what the kind says",
+    "wrong": "wrong scans under the right name",
     "series": "series not whole, not one, or not as the standard says",
     "results": "results lost or misnamed",
     "labels": "labels, and advice followed",

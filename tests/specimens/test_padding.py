@@ -235,9 +235,9 @@ def test_where_labels_of_a_run_lie_in_fill_it_may_hold_classes(unpaired_files, t
     replace(manifest, cases=cases, path=None).save(tmp_path / "dataset.json")
     run = trained(tmp_path / "dataset.json", tmp_path / "run", "--method", "sup")
     found = Predictor(run).models[0]
-    assert all(sizes.outlined_fill for sizes in found.sizes.values())
+    assert all(seen.sizes.outlined_fill for seen in found.seen.values())
     plain = trained(manifest.path, tmp_path / "plain", "--method", "sup")
-    assert not any(s.outlined_fill for s in Predictor(plain).models[0].sizes.values())
+    assert not any(s.sizes.outlined_fill for s in Predictor(plain).models[0].seen.values())
     content = find_content(padded(0, ((5, 5), (5, 5), (0, 0))))
     scan = PreparedScan(np.zeros(SHAPE), Grid(SHAPE, np.eye(4)), 0, np.zeros((2, 3)), content)
     assert found.content_of(scan, "mr") is None

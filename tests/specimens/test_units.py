@@ -11,6 +11,7 @@ import pytest
 
 from crossvox.data.checks import check, check_images
 from crossvox.data.checks.extent import Sizes, compare_extents, extent_problems
+from crossvox.data.checks.seen import Seen
 from crossvox.data.formats.nifti import read_header
 from crossvox.data.geometry import Grid
 from crossvox.data.manifest import load_manifest
@@ -155,5 +156,5 @@ def test_two_scans_are_not_compared() -> None:
 
 def test_the_numbers_of_the_training_scans_are_told(tmp_path) -> None:
     path = scan(tmp_path, 0.1, None)
-    (line,) = errors(path, SEEN)
+    (line,) = errors(path, {"mr": Seen(SEEN["mr"])})
     assert "32 times smaller than the training scans" in line and "near 288 to 400 mm" in line

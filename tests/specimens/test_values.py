@@ -213,7 +213,7 @@ def test_the_same_is_said_of_an_array_as_of_its_file(tmp_path) -> None:
 
     class Model:
         preprocessing = Preprocessing(np.eye(3), (6, 6, 8), {"mr": "mr", "ct": "ct"})
-        sizes: dict = {}
+        seen: dict = {}
 
     values = mr().astype(np.float32)
     values[20, 18, 8] = np.nan

@@ -182,7 +182,7 @@ def _metadata(run: Run, modality: str, postprocessing: Postprocessing) -> dict[s
         "classes": ["background", *run.task.classes],
         "patch": list(run.task.patch),
         "preprocessing": run.preprocessing.to_dict(),
-        "sizes": run.plan.sizes[modality].to_dict(),
+        "seen": run.plan.seen[modality].to_dict(),
         "postprocessing": {
             **dataclasses.asdict(postprocessing),
             "min_kept": MIN_KEPT,

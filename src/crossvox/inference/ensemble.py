@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from crossvox.batch import FUSED, Task
-from crossvox.data.checks.scans import scan_problems
+from crossvox.data.checks.scans import kind_problems, scan_problems
+from crossvox.data.checks.volumes import volume_problems
 from crossvox.data.content import Content
 from crossvox.data.formats.nifti import (
     Form,
@@ -24,6 +25,7 @@ from crossvox.data.formats.nifti import (
 )
 from crossvox.data.geometry import Grid
 from crossvox.data.prepare.preprocess import PreparedScan
+from crossvox.data.problems import Problem
 from crossvox.errors import DataError, UsageError
 from crossvox.inference.model import Averaged, TrainedModel
 from crossvox.inference.postprocessing import LabelMap, Postprocessing
@@ -45,6 +47,8 @@ class Prediction:
         affines: name → (4, 4) from that scan's voxel indices to world mm (RAS+).
         uncertainty: name → (X, Y, Z) float32 normalised entropy of the class probabilities,
             0 certain … 1 all classes equally probable; empty unless it was asked for.
+        problems: name → warnings of classes that are absent or of a volume far beyond those of
+            the labelled training scans.
         seconds: stage → wall time.
     """
 
@@ -52,6 +56,7 @@ class Prediction:
     scans: dict[str, str] = field(default_factory=dict)
     affines: dict[str, np.ndarray] = field(default_factory=dict)
     uncertainty: dict[str, np.ndarray] = field(default_factory=dict)
+    problems: dict[str, list[Problem]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def add_time(self, stage: str, start: float) -> float:
@@ -75,7 +80,11 @@ class Ensemble:
     """
 
     def __init__(
-        self, models: Sequence[TrainedModel], maps: Maps | None = None, form: Form = "auto"
+        self,
+        models: Sequence[TrainedModel],
+        maps: Maps | None = None,
+        form: Form = "auto",
+        insist: bool = False,
     ) -> None:
         """Join the models.
 
@@ -85,6 +94,7 @@ class Ensemble:
                 the mean probabilities of all scans; or "both". None = "fused" where scans are
                 registered, else "modalities".
             form: the part of a NIfTI header that places the voxels (`nifti.geometry`).
+            insist: take scans that say they are of another kind than their modality's.
 
         Raises:
             UsageError: they segment different classes or modalities; or a fused map is asked for
@@ -104,6 +114,7 @@ class Ensemble:
                     )
         self.models = tuple(models)
         self.form: Form = form
+        self.insist = insist
         if maps in ("fused", "both") and not self.fusible:
             raise UsageError(
                 "no fused label map: this run was trained on scans that are not registered, so "
@@ -150,7 +161,7 @@ class Ensemble:
                 probabilities.
             uncertainty: whether to return the entropy of the class probabilities, too.
             checked: the scans were judged before, as the commands do. Otherwise they are judged
-                here, and what `crossvox check` would warn of is a `ScanWarning`.
+                here, and what `crossvox predict` would warn of is a `ScanWarning`.
             forms: modality → part of its header that places the voxels, instead of `form`.
 
         Returns:
@@ -176,6 +187,10 @@ class Ensemble:
             result.affines |= dict.fromkeys(maps, native.affine)
             result.add_time("segment", start)
         result.scans = self.scan_of(images)
+        for name, modality in result.scans.items():
+            result.problems[name] = self._volume_problems(result, name, modality)
+            for problem in () if checked else result.problems[name]:
+                warnings.warn(problem.line, ScanWarning, stacklevel=2)
         return result
 
     def passes(self, grids: Mapping[str, Grid]) -> list[dict[str, Averaged]]:
@@ -232,6 +247,15 @@ class Ensemble:
                 labels[name].add(own)
         return {name: label.finish(affine, content[name]) for name, label in labels.items()}
 
+    def _volume_problems(self, result: Prediction, name: str, modality: str) -> list[Problem]:
+        """Compare the volumes in a label map with those in the labelled training scans."""
+        if (seen := self.models[0].seen.get(modality)) is None:
+            return []
+        ml = abs(np.linalg.det(result.affines[name][:3, :3])) / 1000
+        counts = np.bincount(result.labels[name].ravel(), minlength=self.task.n_classes)
+        volumes = dict(zip(self.task.classes, (counts[1:] * ml).tolist(), strict=True))
+        return [replace(p, modality=name) for p in volume_problems(volumes, seen.volumes)]
+
     def _content(
         self,
         prepared: dict[str, dict[str, PreparedScan]],
@@ -270,13 +294,14 @@ class Ensemble:
 
     def _crops(self, modality: str) -> bool:
         """Return whether fill at a scan's border is new to the models, and to be cut off."""
-        seen = [model.sizes.get(modality) for model in self.models]
-        return all(sizes is not None and not sizes.filled for sizes in seen)
+        known = [model.seen.get(modality) for model in self.models]
+        return all(seen is not None and not seen.sizes.filled for seen in known)
 
     def _judged(self, scan: Scan, modality: str, form: Form) -> Volume:
         """Read a scan, and judge it as it is stored; raises `DataError`."""
         file = open_scan(scan, Path(f"the scan of {modality}"), form)
-        judge(file, self.models[0], modality)
+        said = scan.kind if isinstance(scan, Volume) else ""
+        judge(file, self.models[0], modality, said, self.insist)
         return as_image(file)
 
     def _read(
@@ -331,14 +356,23 @@ def _equal(first: Grid, second: Grid) -> bool:
     return first.shape == second.shape and np.array_equal(first.affine, second.affine)
 
 
-def judge(file: NiftiFile, model: TrainedModel, modality: str) -> None:
-    """Refuse a scan that `crossvox check` would refuse, and warn of what it would warn of.
+def judge(
+    file: NiftiFile, model: TrainedModel, modality: str, said: str = "", insist: bool = False
+) -> None:
+    """Refuse a scan that `crossvox predict` would refuse, and warn of what it would warn of.
+
+    Args:
+        file: the scan, read with its voxels.
+        model: that is to segment it.
+        modality: of the scan.
+        said: kind that the scan says it is of, if it does.
+        insist: take it although that is another kind.
 
     Raises:
-        DataError: its header, its size or its values cannot be right.
+        DataError: its kind, its header, its size or its values cannot be right.
     """
-    kind, seen = model.preprocessing.kinds[modality], model.sizes.get(modality)
-    problems = scan_problems(file, kind, seen)
+    kind, seen = model.preprocessing.kinds[modality], model.seen.get(modality)
+    problems = [*kind_problems(said, kind, insist), *scan_problems(file, kind, seen)]
     for problem in problems:
         if problem.severity == "error":
             raise DataError(problem.line)

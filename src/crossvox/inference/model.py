@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from crossvox.batch import Task
-from crossvox.data.checks.extent import Sizes
+from crossvox.data.checks.seen import Seen
 from crossvox.data.content import Content
 from crossvox.data.geometry import Grid
 from crossvox.data.geometry.resampling import resample
@@ -41,7 +41,7 @@ class TrainedModel:
         preprocessing: Preprocessing,
         inference: Inference,
         device: torch.device | str = "cpu",
-        sizes: Mapping[str, Sizes] | None = None,
+        seen: Mapping[str, Seen] | None = None,
     ) -> None:
         """Move `method` to `device`. It is in evaluation mode only while it predicts.
 
@@ -50,13 +50,13 @@ class TrainedModel:
             preprocessing: that it was trained with.
             inference: options of the sliding window.
             device: to predict on.
-            sizes: modality → sizes of the training scans, where they are known.
+            seen: modality → what the training scans were like, where it is known.
         """
         self.method = method.to(device)
         self.preprocessing = preprocessing
         self.inference = inference
         self.device = torch.device(device)
-        self.sizes = dict(sizes or {})
+        self.seen = dict(seen or {})
 
     @property
     def task(self) -> Task:
@@ -110,8 +110,8 @@ class TrainedModel:
 
     def content_of(self, scan: PreparedScan, modality: str) -> Content | None:
         """Return where a scan can hold classes; None = anywhere, also in its fill."""
-        sizes = self.sizes.get(modality)
-        return None if sizes is not None and sizes.outlined_fill else scan.content
+        seen = self.seen.get(modality)
+        return None if seen is not None and seen.sizes.outlined_fill else scan.content
 
     def slabs(
         self,

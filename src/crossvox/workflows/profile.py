@@ -262,7 +262,7 @@ def planned_run(config: RunConfig) -> Run:
     selection = select(manifest, config.labelled, config.label_draw)
     plan = make_plan(fingerprint(manifest), manifest, config.budget, crop_rule(config.backbone))
     if config.start_from is not None and not config.replan:
-        plan = continue_plan(plan, Run.load(config.start_from).plan)
+        plan = continue_plan(plan, Run.load(config.start_from).plan, manifest)
     return Run(config.out, config, plan, selection, manifest.labels)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from crossvox.batch import Task
 from crossvox.config.run_config import RunConfig
-from crossvox.data.checks.extent import Sizes
+from crossvox.data.checks.seen import Seen
 from crossvox.data.manifest.selection import Selection
 from crossvox.data.prepare import preprocess
 from crossvox.data.prepare.plan import Plan
@@ -101,7 +101,7 @@ class Run:
             "format": FORMAT,
             "task": self.task.to_dict(),
             "preprocessing": self.plan.preprocessing.to_dict(),
-            "sizes": {m: sizes.to_dict() for m, sizes in self.plan.sizes.items()},
+            "seen": {m: seen.to_dict() for m, seen in self.plan.seen.items()},
             "selection": {
                 "labelled": self.selection.labelled,
                 "unlabelled": self.selection.unlabelled,
@@ -138,7 +138,7 @@ class Run:
                 Plan(
                     Task.from_dict(plan["task"]),
                     Preprocessing.from_dict(plan["preprocessing"]),
-                    {m: Sizes.from_dict(sizes) for m, sizes in plan["sizes"].items()},
+                    {m: Seen.from_dict(seen) for m, seen in plan["seen"].items()},
                 ),
                 Selection(**{name: _tuples(pool) for name, pool in plan["selection"].items()}),
                 plan["labels"],

@@ -13,15 +13,17 @@ from lightning_fabric import Fabric
 from crossvox.config.registry import build_method, crop_rule, is_aligned
 from crossvox.config.run_config import RunConfig
 from crossvox.data.checks import check
+from crossvox.data.checks.intensities import Intensities
+from crossvox.data.checks.seen import Seen
 from crossvox.data.crops.dataset import CropDataset, CropSettings
 from crossvox.data.manifest import Case, Manifest, load_manifest
 from crossvox.data.manifest.selection import Selection, select
 from crossvox.data.prepare.fingerprint import Fingerprint, fingerprint
 from crossvox.data.prepare.label_cache import LabelCache
-from crossvox.data.prepare.label_layout import find_label_layout
+from crossvox.data.prepare.label_layout import LabelLayout, find_label_layout
 from crossvox.data.prepare.outlined import outlines_fill
 from crossvox.data.prepare.plan import Plan, continue_plan, make_plan
-from crossvox.data.prepare.store import Store
+from crossvox.data.prepare.store import Store, StoredArray
 from crossvox.errors import CrossvoxError, UsageError
 from crossvox.methods import METHODS
 from crossvox.methods.base import Method
@@ -142,7 +144,7 @@ def train(config: RunConfig, echo: Echo = print) -> TrainingResult:
     with timed(timings, "prepare"):
         method, report = _new_method(fabric, run, weights, start, echo)
         store, dataset = _prepare(fabric, run, manifest, labels, echo)
-        run = _with_fill(run, manifest, store)
+        run = _with_seen(run, manifest, store)
     files = {PLAN: run.document()}
     if start is not None and report is not None:
         files[START] = report.document(start)
@@ -292,14 +294,23 @@ def _with_label_layout(
     selection: Selection,
     labels: LabelCache,
 ) -> Plan:
-    """Add to the plan what the labelled scans tell, and whether scans are to be aligned."""
+    """Add to the plan what the labelled scans tell, and whether scans are to be aligned.
+
+    Of the layout, the task takes what networks or label maps depend on.
+    """
     layout = None
     with first_process(fabric) as first:
         if first:
             layout = find_label_layout(manifest, selection, labels)
-    layout = fabric.broadcast(layout)
-    aligned = is_aligned(plan.task, config)
-    return replace(plan, task=replace(plan.task, **vars(layout), aligned=aligned))
+    layout = cast(LabelLayout, fabric.broadcast(layout))
+    task = replace(
+        plan.task,
+        one_piece=layout.one_piece,
+        offsets=layout.offsets,
+        aligned=is_aligned(plan.task, config),
+    )
+    seen = {m: replace(own, volumes=layout.volumes[m]) for m, own in plan.seen.items()}
+    return replace(plan, task=task, seen=seen)
 
 
 def _new_method(
@@ -352,20 +363,29 @@ def _prepare(
     return store, dataset
 
 
-def _with_fill(run: Run, manifest: Manifest, store: Store) -> Run:
-    """Note whether scans that are trained on or validated with have fill, and classes in it."""
-    filled = {m for case, m in images_in_use(manifest) if store.image(case, m).filled}
+def _with_seen(run: Run, manifest: Manifest, store: Store) -> Run:
+    """Note fill, classes in it, and intensities of the scans trained on or validated with."""
+    stored: dict[str, list[StoredArray]] = {m: [] for m in run.plan.seen}
+    for case, m in images_in_use(manifest):
+        stored[m].append(store.image(case, m))
     outlined = set[str]()
     for id, m in sorted(run.selection.labels):
         case = manifest.case(id)
         label = store.label(case, m, manifest.labels, manifest.ignore)
         if m not in outlined and outlines_fill(store.image(case, m), label, case.read_grid(m)):
             outlined.add(m)
-    sizes = {
-        m: replace(own, filled=m in filled, outlined_fill=m in outlined)
-        for m, own in run.plan.sizes.items()
-    }
-    return replace(run, plan=replace(run.plan, sizes=sizes))
+
+    def complete(m: str, seen: Seen) -> Seen:
+        filled = any(image.filled for image in stored[m])
+        described = [image.described for image in stored[m]]
+        return replace(
+            seen,
+            sizes=replace(seen.sizes, filled=filled, outlined_fill=m in outlined),
+            intensities=Intensities.of(described, run.preprocessing.floor(m)),
+        )
+
+    seen = {m: complete(m, own) for m, own in run.plan.seen.items()}
+    return replace(run, plan=replace(run.plan, seen=seen))
 
 
 def _validation(

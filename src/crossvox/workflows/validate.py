@@ -47,9 +47,7 @@ class Validation:
         """
         device = next(method.parameters()).device
         run = self.run
-        model = TrainedModel(
-            method, run.preprocessing, run.config.inference, device, run.plan.sizes
-        )
+        model = TrainedModel(method, run.preprocessing, run.config.inference, device, run.plan.seen)
 
         def predict(case: Case) -> Prediction:
             prepared = {m: self._read_prepared(case, m) for m in case.images}

@@ -98,7 +98,9 @@ def test_the_manifest_decides_on_mirroring_where_names_leave_it_in_doubt(mirror,
     data = replace(manifest("lv", "myo", "rv"), mirror=mirror)
     assert make_plan(ABDOMEN, data, Budget()).task.flips == flips
     plain = replace(manifest("liver"), mirror=mirror)
-    assert make_plan(ABDOMEN, plain, Budget()).task.flips == ((1, 2) if mirror is False else (0, 1, 2))
+    assert make_plan(ABDOMEN, plain, Budget()).task.flips == (
+        (1, 2) if mirror is False else (0, 1, 2)
+    )
 
 
 def test_oblique_axes_count_as_left_right_too():

@@ -14,14 +14,16 @@ from crossvox.data.checks.duplicates import (
     repeated_paths,
     repeated_scans,
 )
-from crossvox.data.checks.extent import Sizes, compare_extents
+from crossvox.data.checks.extent import compare_extents
 from crossvox.data.checks.scans import (
     count_labels,
+    kind_problems,
     label_problems,
     placement_problems,
     registered_placement_problems,
     scan_problems,
 )
+from crossvox.data.checks.seen import Seen
 from crossvox.data.formats.nifti import Form, NiftiFile, NiftiHeader, Volume, as_nifti, read_nifti
 from crossvox.data.geometry import Grid
 from crossvox.data.manifest import SPLITS, Case, Manifest, load_valid_cases
@@ -37,7 +39,7 @@ def check(
     splits: Sequence[str] = SPLITS,
     skip: Callable[[Case, str], bool] = lambda case, modality: False,
     read_label: Callable[[Path], NiftiFile] = _read,
-    seen: Mapping[str, Sizes] | None = None,
+    seen: Mapping[str, Seen] | None = None,
     header: Form = "auto",
 ) -> list[Problem]:
     """Read the scans of a data set once, one at a time, and list what is wrong with them.
@@ -49,7 +51,7 @@ def check(
         splits: the splits to look at.
         skip: true for a case's image that need not be read again, such as a prepared one.
         read_label: reads a label map, such as a `LabelCache` that also keeps it.
-        seen: modality → sizes of the training scans of the run that is to predict.
+        seen: modality → what the training scans of the run that is to predict were like.
         header: the part of all images' headers that places the voxels; auto = as the cases say.
 
     Returns:
@@ -99,8 +101,9 @@ def check_images(
     images: Mapping[str, Path],
     volumes: Mapping[str, Volume] | None = None,
     kinds: Mapping[str, str] | None = None,
-    seen: Mapping[str, Sizes] | None = None,
+    seen: Mapping[str, Seen] | None = None,
     header: Form = "auto",
+    insist: bool = False,
 ) -> list[Problem]:
     """List what is wrong with the scans of one subject.
 
@@ -110,10 +113,10 @@ def check_images(
         kinds: modality → kind, as far as they are known.
         seen: as in `check`.
         header: as in `check`.
+        insist: whether a scan that says it is of another kind is a warning only.
     """
-    run = _DatasetCheck(
-        None, volumes=volumes or {}, kinds=kinds or {}, seen=seen or {}, header=header
-    )
+    run = _DatasetCheck(None, volumes=volumes or {}, kinds=kinds or {}, seen=seen or {})
+    run.header, run.insist = header, insist
     case = Case("", "test", images)
     for modality, path in images.items():
         run.check_image(case, modality, Path(path))
@@ -149,8 +152,9 @@ class _DatasetCheck:
         read_label: reads a label map.
         volumes: modality → scan that was read already.
         kinds: modality → kind, where there is no manifest.
-        seen: modality → sizes of the training scans of the run that is to predict.
+        seen: modality → what the training scans of the run that is to predict were like.
         header: the part of the images' headers that places the voxels.
+        insist: the user insists on the scans' kinds.
         problems: those found so far.
         images: the images named so far.
         labels: the label maps named so far.
@@ -164,8 +168,9 @@ class _DatasetCheck:
     read_label: Callable[[Path], NiftiFile] = _read
     volumes: Mapping[str, Volume] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)
-    seen: Mapping[str, Sizes] = field(default_factory=dict)
+    seen: Mapping[str, Seen] = field(default_factory=dict)
     header: Form = "auto"
+    insist: bool = False
     problems: list[Problem] = field(default_factory=list)
     images: list[FileUse] = field(default_factory=list)
     labels: list[FileUse] = field(default_factory=list)
@@ -206,7 +211,9 @@ class _DatasetCheck:
             )
             header = file.header
             kinds = self.manifest.modalities if self.manifest else self.kinds
-            problems = scan_problems(file, kinds.get(modality, ""), self.seen.get(modality))
+            kind = kinds.get(modality, "")
+            problems = [] if volume is None else kind_problems(volume.kind, kind, self.insist)
+            problems += scan_problems(file, kind, self.seen.get(modality))
             if file.header is not None and not has_errors(problems):
                 use = replace(use, fingerprint=fingerprint(file))
                 self.grids.append((use, file.header.grid))
@@ -248,7 +255,7 @@ class _DatasetCheck:
             self._add(use, [problem])
 
     def check_extents(self) -> None:
-        """Add scans whose size is far from that of the others, unless a run's sizes are known."""
+        """Add scans whose size is far from that of the others, unless a run's scans are known."""
         for modality in {use.modality: None for use, _ in self.grids if not self.seen}:
             own = [(use, grid) for use, grid in self.grids if use.modality == modality]
             problems = compare_extents([grid for _, grid in own])
@@ -283,7 +290,7 @@ class _DatasetCheck:
         if self.manifest is None or self.manifest.mirror is not None or self.seen:
             return
         if names := may_tell_side(self.manifest.classes):
-            fix = "leave it so if they do, else say \"mirror\": true in the manifest"
+            fix = 'leave it so if they do, else say "mirror": true in the manifest'
             found = f"classes {', '.join(names)}, which may tell a side: left-right is not mirrored"
             expected = '"mirror": true or false in the manifest'
             self.problems.append(Problem.warning(found, expected, fix, self.manifest.location))

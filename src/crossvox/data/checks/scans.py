@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from crossvox.data.checks.extent import Sizes, extent_problems
+from crossvox.data.checks.extent import extent_problems
+from crossvox.data.checks.seen import Seen
 from crossvox.data.checks.values import value_problems
 from crossvox.data.formats.nifti.reader import CHUNK, NiftiFile, NiftiHeader, format_shape
 from crossvox.data.geometry import coverage, orient_grid, same_grid
@@ -26,7 +27,7 @@ MAX_QUANTISATION = 0.1
 integers were scaled so that the labels fill their range."""
 
 
-def scan_problems(file: NiftiFile, kind: str = "", seen: Sizes | None = None) -> list[Problem]:
+def scan_problems(file: NiftiFile, kind: str = "", seen: Seen | None = None) -> list[Problem]:
     """List what is wrong with a scan: its header, its size and its intensities.
 
     This is the one judgement that checking, training and every way to predict share.
@@ -34,14 +35,32 @@ def scan_problems(file: NiftiFile, kind: str = "", seen: Sizes | None = None) ->
     Args:
         file: the scan, read with its voxels.
         kind: of its modality (`ct`, `mr`, …); empty = unknown.
-        seen: sizes of the training scans of its modality; None = unknown.
+        seen: what the training scans of its modality were like; None = unknown.
     """
     problems = list(file.problems)
     if file.header is None or has_errors(problems):
         return problems
-    found = value_problems(file, kind) if file.stored is not None else []
-    found += extent_problems(file.header.grid, seen)
+    intensities, sizes = (seen.intensities, seen.sizes) if seen else (None, None)
+    found = value_problems(file, kind, intensities) if file.stored is not None else []
+    found += extent_problems(file.header.grid, sizes)
     return problems + [replace(problem, file=str(file.path)) for problem in found]
+
+
+def kind_problems(said: str, kind: str, insist: bool = False) -> list[Problem]:
+    """List why a scan cannot be of its modality's kind: its file says another.
+
+    Args:
+        said: kind that the file says; empty if it says none.
+        kind: of its modality; empty = unknown.
+        insist: the user insists on it, so that it is a warning.
+    """
+    if not said or kind in ("", "other", said):
+        return []
+    found, expected = f"a series that says it is of kind {said}", kind
+    if insist:
+        return [Problem.warning(found, expected, "nothing, if its header is wrong: you insist")]
+    fix = "name a series of that kind, or insist if its header is wrong (--insist)"
+    return [Problem.error(found, expected, fix)]
 
 
 @dataclass

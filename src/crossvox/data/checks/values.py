@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from crossvox.data.checks.intensities import Intensities, intensity_problems
 from crossvox.data.formats.nifti.reader import NiftiFile
 from crossvox.data.odd_fill import odd_fill_value, split_odd_fill
 from crossvox.data.problems import Problem, has_errors
@@ -21,12 +22,13 @@ AGAIN = (
 )
 
 
-def value_problems(file: NiftiFile, kind: str) -> list[Problem]:
+def value_problems(file: NiftiFile, kind: str, seen: Intensities | None = None) -> list[Problem]:
     """List what is wrong with the intensities of a scan.
 
     Args:
         file: the scan, read with its voxels.
         kind: of its modality; a `ct` must hold Hounsfield units.
+        seen: intensities of the training scans of its modality; None = unknown.
     """
     assert file.header is not None and file.stored is not None
     stored = file.stored.reshape(file.header.shape[:3], order="F")
@@ -50,6 +52,8 @@ def value_problems(file: NiftiFile, kind: str) -> list[Problem]:
         problems.append(Problem.error(found, "numbers of single precision", "divide them"))
     if kind == "ct" and values.low < values.high:
         problems += hounsfield_problems(values)
+    if seen is not None and values.low < values.high:
+        problems += intensity_problems(values, seen)
     return problems
 
 

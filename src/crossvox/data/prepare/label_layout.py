@@ -1,16 +1,17 @@
-"""Layout of the classes in the labelled training scans: connected or not, and where they lie."""
+"""Layout of the classes in the labelled training scans: connected or not, where, and how large."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 
 from crossvox.batch import Offset, Offsets
+from crossvox.data.checks.volumes import VolumeRange
 from crossvox.data.formats.nifti import NiftiFile, label_indices, read_nifti
 from crossvox.data.manifest import Case, Manifest
 from crossvox.data.manifest.selection import Selection
@@ -33,10 +34,13 @@ class LabelLayout:
             scan. A class that no scan shows is not listed.
         offsets: see `Task.offsets`; means over the scans that show both classes, rounded to 0.1
             mm. None if no scan shows both, or if one differs from the mean by over `MAX_SPREAD`.
+        volumes: modality → class → its volumes; a modality without labelled scans has those of
+            all others.
     """
 
     one_piece: tuple[str, ...]
     offsets: Offsets
+    volumes: dict[str, dict[str, VolumeRange]] = field(default_factory=dict)
 
 
 def find_label_layout(
@@ -57,6 +61,7 @@ def find_label_layout(
     names = list(manifest.labels)
     shown, scattered = set[int](), set[int]()
     offsets: dict[tuple[int, int], list[np.ndarray]] = defaultdict(list)
+    volumes: dict[str, dict[str, list[float]]] = {m: defaultdict(list) for m in manifest.modalities}
     for modality, cases in selection.labelled.items():
         total, stray = np.zeros((2, len(names) + 1), dtype=np.int64)
         for case in map(manifest.case, cases):
@@ -69,18 +74,35 @@ def find_label_layout(
                 offsets[first, second].append(affine @ (a - b))
             counts = np.bincount(label[label > 0], minlength=len(names) + 1)
             total[outlined] += counts[outlined]
+            ml = abs(np.linalg.det(affine)) / 1000
+            for k in outlined:
+                volumes[modality][names[k - 1]].append(float(counts[k] * ml))
             dropped = keep_largest_components(label, outlined)
             stray[: len(dropped)] += dropped
         shown.update(np.flatnonzero(total).tolist())
         scattered.update(np.flatnonzero(stray > MAX_STRAY * total).tolist())
     one_piece = tuple(name for k, name in enumerate(names, 1) if k in shown - scattered)
-    return LabelLayout(one_piece, _mean_offsets(len(names), offsets))
+    return LabelLayout(one_piece, _mean_offsets(len(names), offsets), _ranges(volumes))
 
 
 def _outlined(case: Case, names: Sequence[str]) -> list[int]:
     """Return the indices of the classes that were outlined in a case."""
     outlined = names if case.annotated is None else case.annotated
     return [k for k, name in enumerate(names, 1) if name in outlined]
+
+
+def _ranges(
+    volumes: Mapping[str, Mapping[str, list[float]]],
+) -> dict[str, dict[str, VolumeRange]]:
+    """Return modality → class → range of its volumes, all modalities' for one without labels."""
+    everywhere: dict[str, list[float]] = defaultdict(list)
+    for own in volumes.values():
+        for name, found in own.items():
+            everywhere[name] += found
+    return {
+        modality: {name: VolumeRange.of(found) for name, found in (own or everywhere).items()}
+        for modality, own in volumes.items()
+    }
 
 
 def _mean_offsets(n: int, found: Mapping[tuple[int, int], Sequence[np.ndarray]]) -> Offsets:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from crossvox.batch import CropRule, Task, Triple
-from crossvox.data.checks.extent import Sizes
+from crossvox.data.checks.seen import Seen
 from crossvox.data.manifest import Manifest
 from crossvox.data.prepare.budget import MIN_AXIS, Budget
 from crossvox.data.prepare.fingerprint import Fingerprint
@@ -27,12 +27,13 @@ class Plan:
     Attributes:
         task: of the network on a data set.
         preprocessing: of the scans.
-        sizes: modality → sizes of the training scans, which a scan to predict is compared with.
+        seen: modality → what the training scans were like, which a scan to predict is compared
+            with.
     """
 
     task: Task
     preprocessing: Preprocessing
-    sizes: dict[str, Sizes] = field(default_factory=dict)
+    seen: dict[str, Seen] = field(default_factory=dict)
 
 
 def make_plan(
@@ -80,7 +81,8 @@ def make_plan(
         flips=_mirror_axes(fingerprint.frame, manifest.mirrors),
     )
     preprocessing = Preprocessing(fingerprint.frame, task.spacing, dict(manifest.modalities))
-    return Plan(task, preprocessing, fingerprint.sizes)
+    seen = {modality: Seen(sizes) for modality, sizes in fingerprint.sizes.items()}
+    return Plan(task, preprocessing, seen)
 
 
 def continue_plan(plan: Plan, earlier: Plan, manifest: Manifest) -> Plan:
@@ -100,7 +102,7 @@ def continue_plan(plan: Plan, earlier: Plan, manifest: Manifest) -> Plan:
             flips=_mirror_axes(frame, manifest.mirrors),
         ),
         dataclasses.replace(plan.preprocessing, frame=frame, spacing=task.spacing),
-        plan.sizes,
+        plan.seen,
     )
 
 

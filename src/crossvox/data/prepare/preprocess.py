@@ -15,7 +15,9 @@ from crossvox.data.geometry import Grid, orient, respace
 from crossvox.data.geometry.resampling import antialias, antialias_mask, resample
 from crossvox.data.values import CHUNK
 
-FORMAT = 5
+WINDOW = (-160.0, 240.0)
+"""Hounsfield units of soft tissue; a CT is clipped to them."""
+FORMAT = 6
 """Version of the way that scans are prepared; arrays of another one are prepared anew."""
 
 
@@ -57,6 +59,10 @@ class Preprocessing:
     frame: np.ndarray
     spacing: tuple[float, float, float]
     kinds: dict[str, str]
+
+    def floor(self, modality: str) -> float | None:
+        """Return the HU below which all values of a CT count alike; None for other kinds."""
+        return WINDOW[0] if self.kinds[modality] == "ct" else None
 
     def prepare_image(
         self, data: np.ndarray, grid: Grid, modality: str, crop: bool = False

@@ -13,6 +13,7 @@ import blosc2
 import numpy as np
 
 from crossvox.data.checks.duplicates import fingerprint
+from crossvox.data.checks.intensities import describe
 from crossvox.data.content import Content
 from crossvox.data.formats.nifti import (
     Form,
@@ -25,6 +26,7 @@ from crossvox.data.formats.nifti import (
 from crossvox.data.geometry import Grid, same_grid
 from crossvox.data.manifest import Case
 from crossvox.data.prepare.preprocess import Preprocessing
+from crossvox.data.values import measure_values
 from crossvox.errors import DataError, UsageError
 from crossvox.utils.documents import parse_json
 from crossvox.utils.files import atomic_write, sha256
@@ -78,6 +80,11 @@ class StoredArray:
     def filled(self) -> bool:
         """The scan has planes of fill at its border."""
         return bool(self.meta["filled"])
+
+    @property
+    def described(self) -> tuple[float, ...]:
+        """The scan's intensities (`checks.intensities.describe`)."""
+        return tuple(self.meta["described"])
 
     def at(self, grid: Grid) -> StoredArray:
         """Return the same scan on another grid."""
@@ -213,6 +220,8 @@ class Store:
             meta.update(grid=prepared.grid.to_dict(), fill=prepared.fill, box=box)
             content = prepared.content
             meta.update(content=content.to_dict(), filled=content.is_boxed)
+            values = measure_values(volume.data)
+            meta["described"] = describe(values, self.preprocessing.floor(modality))
         else:
             grid = Grid.from_dict(coding["grid"]) if "grid" in coding else header.grid
             indices = label_indices(source, coding["ids"], coding["ignore"], grid)

@@ -98,7 +98,7 @@ def draft(
     subjects = [manifest.case(entry.candidate.case) for entry in chosen]
     if ranking is not None:
         shown = replace(manifest, cases=tuple({case.id: case for case in subjects}.values()))
-        report_problems(check(shown, (), ("train",), seen=run.plan.sizes), echo)
+        report_problems(check(shown, (), ("train",), seen=run.plan.seen), echo)
     predictor = Predictor(path, options=options)
     targets = [_target(e, case, out, predictor) for e, case in zip(chosen, subjects, strict=True)]
     require_free_names(targets, ids)

@@ -144,7 +144,7 @@ def evaluate(
     whole = {case.id: case for case in cases}
     cases = require_labelled((scenario.restrict(case) for case in cases), manifest, split)
     used = {(case.id, modality) for case in cases for modality in case.labels}
-    report_problems(check(manifest, used, splits=(split,), seen=run.plan.sizes), echo)
+    report_problems(check(manifest, used, splits=(split,), seen=run.plan.seen), echo)
     predictor = Predictor(*paths, options=scored_maps(run, options))
     tell_checkpoints(predictor.runs, options, echo)
     facts = evaluation_facts(predictor.runs, manifest, split, options) | scenario.facts()

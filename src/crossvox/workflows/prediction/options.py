@@ -35,6 +35,7 @@ class Options:
         memory_limit: GB of memory that may be taken in all; None = what is available.
         header: the part of a NIfTI header that places the voxels: "qform", "sform", or "auto",
             which follows the rule of `crossvox.data.formats.nifti.geometry`.
+        insist: take a DICOM series that says it is of another kind than its modality's.
     """
 
     checkpoint: Checkpoint | None = None
@@ -47,6 +48,7 @@ class Options:
     threads: int | None = None
     memory_limit: float | None = None
     header: Form = "auto"
+    insist: bool = False
 
 
 DEFAULTS = Options()

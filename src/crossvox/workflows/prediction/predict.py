@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -79,7 +80,8 @@ def predict_images(
     subject = {m: scan.image for m, scan in scans.items()}
     volumes = {m: image for m, image in subject.items() if isinstance(image, Volume)}
     named = {m: scan.path for m, scan in scans.items()}
-    problems = check_images(named, volumes, run.preprocessing.kinds, run.plan.sizes, options.header)
+    kinds, seen = run.preprocessing.kinds, run.plan.seen
+    problems = check_images(named, volumes, kinds, seen, options.header, options.insist)
     report_problems(problems, echo)
     predictor = Predictor(*paths, options=options)
     tell_checkpoints(predictor.runs, options, echo)
@@ -121,7 +123,7 @@ def predict_split(
     manifest, cases = load_split(data, split)
     for case in cases:
         require_known_modalities(run.task, case.images)
-    report_problems(check(manifest, (), (split,), seen=run.plan.sizes, header=options.header), echo)
+    report_problems(check(manifest, (), (split,), seen=run.plan.seen, header=options.header), echo)
     predictor = Predictor(*paths, options=options)
     tell_checkpoints(predictor.runs, options, echo)
     targets = []
@@ -171,4 +173,7 @@ def _predict(predictor: Predictor, target: Target, outputs: Outputs, echo: Echo)
     prediction = predict_to_files(predictor, target, predictor.ids, outputs)
     prediction.add_time("write", start + sum(prediction.seconds.values()))
     echo(f"{', '.join(str(file) for file in target.files.values())}: {prediction.timing}")
+    for name, problems in prediction.problems.items():
+        for problem in problems:
+            echo(str(dataclasses.replace(problem, case="", file=str(target.files[name]))))
     return list(target.files.values())

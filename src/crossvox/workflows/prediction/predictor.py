@@ -40,7 +40,7 @@ def load_model(run: Run, options: Options) -> TrainedModel:
     asked = {name: value for name, value in asked.items() if value is not None}
     configured = run.config.inference
     inference = dataclasses.replace(configured, **asked, tta=options.tta or configured.tta)
-    return TrainedModel(method, run.preprocessing, inference, device, run.plan.sizes)
+    return TrainedModel(method, run.preprocessing, inference, device, run.plan.seen)
 
 
 class Predictor(Ensemble):
@@ -72,7 +72,7 @@ class Predictor(Ensemble):
         self.runs = tuple(map(Run.load, run_folders(paths)))
         self.ids = self.runs[0].labels
         models = [load_model(run, options) for run in self.runs]
-        super().__init__(models, options.maps, options.header)
+        super().__init__(models, options.maps, options.header, options.insist)
 
     @property
     def classes(self) -> tuple[str, ...]:

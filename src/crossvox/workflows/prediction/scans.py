@@ -66,7 +66,7 @@ class InputScan:
         # NIfTI stores affines in single precision. With the same rounding, a series and its
         # conversion give the same result.
         affine = stack.grid.affine.astype(np.float32).astype(np.float64)
-        volume = Volume(stack.data, Grid(stack.grid.shape, affine))
+        volume = Volume(stack.data, Grid(stack.grid.shape, affine), series.kind)
         return cls(path, logical_path(folder).name, volume, stack.files, notes=tuple(notes))
 
     @functools.cached_property

@@ -51,6 +51,7 @@ def predict_command(argv: list[str]) -> int:
         default="auto",
         help="part of a NIfTI header that places the voxels where they differ; auto: as ITK",
     )
+    add_flag(parser, "insist", "take a DICOM series that says it is of another kind (ct, mr, …)")
     values = parse(parser, argv)
     images = parse_images(values["image"] or [])
     required(values, "out")

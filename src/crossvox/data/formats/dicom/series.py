@@ -44,6 +44,8 @@ VOLUME_TAGS = (
 
 They are shown, so none is a date, a time, a UID or free text.
 """
+KINDS = {"CT": "ct", "MR": "mr", "PT": "pet", "NM": "spect", "US": "us"}
+"""DICOM's code of a modality → kind of its scans; other codes say nothing."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,11 @@ class Series:
     damaged: Mapping[Path, str] = field(default_factory=dict)
     left_out: str = ""
     in_part: bool = False
+
+    @property
+    def kind(self) -> str:
+        """Kind of the scans that its modality says; empty if it says none."""
+        return KINDS.get(self.modality, "")
 
     def __str__(self) -> str:
         return f"{self.uid}  {self.modality}  {len(self.files)} slices  {self.description}".rstrip()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +25,12 @@ class Volume:
         data: (X, Y, Z) float32 values, in the axis order of the file; in a scan that was read,
             no data counts as the smallest intensity (`data.values`).
         grid: where its voxels lie.
+        kind: that its file says it is of, such as `ct`; empty if it says none.
     """
 
     data: np.ndarray
     grid: Grid
+    kind: str = ""
 
 
 Scan = Path | str | Volume | tuple[np.ndarray, np.ndarray]
@@ -173,4 +175,4 @@ def _single(array: np.ndarray) -> np.ndarray:
 
 def _clean(volume: Volume) -> Volume:
     data = without_odd_fill(measure_values(volume.data).clean(volume.data))
-    return volume if data is volume.data else Volume(data, volume.grid)
+    return volume if data is volume.data else replace(volume, data=data)
