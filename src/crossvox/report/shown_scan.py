@@ -14,8 +14,8 @@ import numpy as np
 from crossvox.data.formats.nifti import Volume
 from crossvox.data.geometry import Grid, orient, respace
 from crossvox.data.geometry.resampling import antialias, resample
+from crossvox.data.prepare.body import body_mask
 from crossvox.figures.slices import foreground_crop, grey_window
-from crossvox.report.body import body_mask
 
 UNKNOWN = 255
 """Value of voxels without annotation in the page."""

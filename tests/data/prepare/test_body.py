@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from crossvox.report.body import body_mask
+from crossvox.data.prepare.body import body_mask
 
 
 def scan(seed=0):
