@@ -29,13 +29,16 @@ def uncertainty_figure(
 ) -> Figure:
     """Draw the slices of a scan in which a label map is least certain: the map, and where.
 
+    Slices are judged by the uncertainty of the map's foreground, if there is any.
+
     Args:
         image, spacing, classes, title, orientation: as for `crossvox.figures.overlay`.
         label: (X, Y, Z) class indices.
         uncertainty: (X, Y, Z) in [0, 1].
     """
     plan = plan_slices(image, spacing, [label], orientation)
-    plan = dataclasses.replace(plan, indices=least_certain(plan, uncertainty))
+    of_label = np.where(label > 0, uncertainty, 0) if (label > 0).any() else uncertainty
+    plan = dataclasses.replace(plan, indices=least_certain(plan, of_label))
     figure = new_figure(9.4, 0.9 + 2 * (min(4.0, 2.95 * plan.height_to_width) + 0.08))
     axes = figure.subplots(2, len(plan.indices), squeeze=False)
     for (above, below), index in zip(axes.T, plan.indices, strict=True):

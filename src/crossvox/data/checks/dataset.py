@@ -137,8 +137,8 @@ def check_labels(manifest: Manifest, labels: Container[tuple[str, str]]) -> list
     for case in manifest.cases:
         for modality, path in case.labels.items():
             if (case.id, modality) in labels:
-                header = read_nifti(case.images[modality], voxels=False).header
-                run.check_label(case, modality, path, header)
+                image = read_nifti(case.images[modality], voxels=False, form=case.form(modality))
+                run.check_label(case, modality, path, image.header)
     return run.problems
 
 

@@ -20,6 +20,7 @@ from crossvox.utils.next_steps import start_from_command
 from crossvox.workflows.labelling.drafts import Draft, DraftFolder
 from crossvox.workflows.labelling.label_paths import label_path
 from crossvox.workflows.messages import Echo
+from crossvox.workflows.prediction.scans import InputScan
 
 Outcome = Literal["adopted", "there already", "left", "refused"]
 
@@ -156,7 +157,7 @@ def _judge_label(
 ) -> Verdict:
     """Decide on the label map of a train scan without label."""
     label, first = folder.path / draft.label, draft.modalities[0]
-    if draft.mark not in {sha256_once(file)[:16] for file in case.images.values()}:
+    if draft.mark not in {InputScan.from_path(file).mark for file in case.images.values()}:
         return Verdict(draft, "refused", "its scan was changed since; draft it again")
     drafted = replace(case, labels={**case.labels, **dict.fromkeys(draft.modalities, label)})
     alone = replace(manifest, cases=(drafted,))

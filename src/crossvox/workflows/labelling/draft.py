@@ -11,12 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
+import numpy as np
 from matplotlib.figure import Figure
 
 from crossvox.batch import FUSED
 from crossvox.data.checks import check
 from crossvox.data.formats.nifti import read_image, read_label
 from crossvox.data.manifest import Case, Manifest
+from crossvox.data.prepare.body import body_mask
 from crossvox.errors import UsageError, require
 from crossvox.figures.uncertainty import uncertainty_figure
 from crossvox.inference.ranking import RankedCandidate
@@ -107,7 +109,7 @@ def draft(
     drafts, figures = [], {}
     for number, (entry, case, target) in enumerate(zip(chosen, subjects, targets, strict=True), 1):
         made = _draft(entry, case, target, predictor, ids)
-        figures[made.name] = _figure(made, out, manifest)
+        figures[made.name] = _figure(target, manifest)
         drafts.append(made)
         echo(f"{out / made.label}: draft {number} of {len(targets)}, {made.name}")
     atomic_write(out / WORK_LIST, _to_csv(chosen, drafts))
@@ -142,7 +144,7 @@ def _target(entry: RankedCandidate, case: Case, out: Path, predictor: Predictor)
     """Return one label map of a subject: that of the ranked scan, or that of all its scans."""
     scan_of = predictor.scan_of(case.images)
     name = FUSED if FUSED in scan_of else entry.candidate.modality
-    scans = {m: InputScan.from_path(file) for m, file in case.images.items()}
+    scans = {m: InputScan.from_path(file, case.form(m)) for m, file in case.images.items()}
     file = out / f"{case.id}_{name}_label.nii.gz"
     return Target(case.id, scans, {name: file}, {name: scan_of[name]})
 
@@ -203,15 +205,18 @@ def _link(link: Path, scan: Path) -> None:
             shutil.copyfile(scan, temporary)
 
 
-def _figure(made: Draft, out: Path, manifest: Manifest) -> Figure:
-    scan = read_image(out / made.scan)
-    label = read_label(out / made.label, manifest.labels, grid=scan.grid)
-    beside = out / (made.label.removesuffix(".nii.gz") + UNCERTAINTY)
+def _figure(target: Target, manifest: Manifest) -> Figure:
+    ((name, file),) = target.files.items()
+    scan = manifest.case(target.case).read_image(target.scan_of[name])
+    label = read_label(file, manifest.labels, grid=scan.grid)
+    uncertainty = read_image(target.beside(name, UNCERTAINTY)).data
+    # Networks are unsure of the air around a body, to no harm.
+    shown = np.where(body_mask(scan.data) | (label > 0), uncertainty, 0)
     return uncertainty_figure(
         scan.data,
         scan.grid.spacing.tolist(),
         label,
-        read_image(beside).data,
+        shown,
         manifest.classes,
         orientation="".join(nib.aff2axcodes(scan.grid.affine)),
     )
