@@ -221,7 +221,10 @@ def seen_note(summary: Summary, most: int = 5) -> str:
     if included:
         return f"{note}the means include them and flatter the model."
     if len(seen) == total:
-        return f"{note}no mean is left. Score other cases; --include-seen averages these."
+        return (
+            f"{note}no mean is left. Score other cases, or these by crossvox train "
+            "--cross-validate; --include-seen averages them as they are."
+        )
     return f"{note}the means leave them out; --include-seen takes them in."
 
 

@@ -6,12 +6,12 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from crossvox.benchmark.results import holds_benchmark, read_results
-from crossvox.data.manifest import Manifest
+from crossvox.data.manifest import Case, Manifest, as_manifest
 from crossvox.errors import UsageError
 from crossvox.evaluation.scores import seen_note, summarise, unseen
 from crossvox.figures.charts import score_figures
@@ -28,6 +28,13 @@ from crossvox.report.run_page import (
 )
 from crossvox.report.score_tables import case_table, label_size_table, summary_table
 from crossvox.report.shown_scan import UNKNOWN, ShownScan, embed
+from crossvox.report.unlabelled import (
+    TITLE,
+    WHY,
+    first_of_each,
+    report_cases,
+    show_unlabelled,
+)
 from crossvox.utils.files import atomic_write, logical_path, require_writable
 from crossvox.utils.palette import ERRORS, class_colour
 from crossvox.version import __version__
@@ -40,9 +47,8 @@ from crossvox.workflows.prediction.evaluate import (
 )
 from crossvox.workflows.prediction.memory import require_memory
 from crossvox.workflows.prediction.options import Options
-from crossvox.workflows.prediction.predict import load_split
+from crossvox.workflows.prediction.predict import load_split, tell_checkpoints
 from crossvox.workflows.prediction.predictor import Predictor
-from crossvox.workflows.prediction.scoring import require_labelled
 from crossvox.workflows.run import Run
 
 SUBTITLE = f"crossvox {__version__}"
@@ -60,7 +66,8 @@ class ReportData:
 
     Attributes:
         data: a data set, or its dataset.json; None limits the report to the training.
-        split: the split whose labelled cases are scored and shown.
+        split: the split whose labelled cases are scored and shown; None = val. Where it has no
+            label, predictions of scans without one are shown.
         scores: folder that `crossvox evaluate` wrote for that split; then only the scans that are
             shown are predicted.
         show: number of worst and of best scans of each modality to show; 0 shows none.
@@ -68,7 +75,7 @@ class ReportData:
     """
 
     data: Manifest | Path | None = None
-    split: str = "val"
+    split: str | None = None
     scores: Path | None = None
     show: int = 2
     include_seen: bool = False
@@ -127,36 +134,42 @@ def report(
 def _run_page(run: Run, source: ReportData, options: Options, echo: Echo) -> Page:
     if source.data is None and source.scores:
         raise UsageError("--scores goes with --data, the data set that was scored")
-    rows: Sequence[dict[str, Any]] = []
-    scans: list[ShownScan] = []
+    found = None if source.data is None else _look_at(run, source.data, source, options, echo)
+    rows = found.rows if found else []
+    scans = found.scans if found else []
     data: list[Block] = recorded_data(run)
-    if source.data is not None:
-        manifest, rows, scans = _scores_and_scans(run, source.data, source, options, echo)
-        data = [*data_set(run, manifest), label_size_table(rows)]
+    if found:
+        data = [*data_set(run, found.manifest), *([label_size_table(rows)] if rows else [])]
     sections = [
         Section("Run", [overview(run, rows, source.include_seen)]),
         Section("Data set", data),
         training(run),
     ]
-    if rows:
-        summary = summarise(rows, include_seen=source.include_seen)
-        checkpoint = run.checkpoint(options.checkpoint).stem
-        kind = f"Labelled scans of the split “{source.split}”, checkpoint “{checkpoint}”."
-        text = " ".join(filter(None, [kind, seen_note(summary)]))
-        charts = Charts(score_figures(unseen(rows, source.include_seen)))
-        blocks: list[Block] = [summary_table(summary), charts, case_table(rows)]
-        sections.append(Section("Scores", blocks, text))
+    if found and rows:
+        sections.append(_scores(run, found, source.include_seen, options))
     if scans:
         viewer = Viewer(
             [embed(scan) for scan in scans],
             [(name, class_colour(k)) for k, name in enumerate(run.task.classes, start=1)],
             ERRORS,
         )
-        sections.append(Section("Worst and best scans", [viewer]))
+        checkpoint = f"Checkpoint “{run.checkpoint(options.checkpoint).stem}”. "
+        title, text = ("Worst and best scans", "") if rows else (TITLE, checkpoint + WHY)
+        sections.append(Section(title, [viewer], text))
     sections.append(Section("How to repeat this", reproduction(run, sys.argv)))
     images = IMAGES.format(len(scans)) if scans else NO_IMAGES
     title = f"{run.config.method['name']}, run {logical_path(run.path).name}"
     return Page(title, sections, SUBTITLE, [images, CAUTION], run.mark)
+
+
+def _scores(run: Run, found: _Found, include_seen: bool, options: Options) -> Section:
+    """Return the section with tables and charts of the scores."""
+    summary = summarise(found.rows, include_seen=include_seen)
+    checkpoint = run.checkpoint(options.checkpoint).stem
+    kind = f"Labelled scans of the split “{found.split}”, checkpoint “{checkpoint}”."
+    text = " ".join(filter(None, [kind, seen_note(summary)]))
+    charts = Charts(score_figures(unseen(found.rows, include_seen)))
+    return Section("Scores", [summary_table(summary), charts, case_table(found.rows)], text)
 
 
 def _require_same_report(out: Path, mark: str, path: Path) -> None:
@@ -165,30 +178,76 @@ def _require_same_report(out: Path, mark: str, path: Path) -> None:
         raise UsageError(f"{out}: is there already, and no report on {path}; give another --out")
 
 
-def _scores_and_scans(
+@dataclass(frozen=True)
+class _Found:
+    """What the report of a run says about a data set.
+
+    Attributes:
+        manifest: the data set.
+        split: whose labelled cases were scored.
+        rows: of scores; none where no case has a label.
+        scans: to show.
+    """
+
+    manifest: Manifest
+    split: str
+    rows: Sequence[dict[str, Any]]
+    scans: list[ShownScan]
+
+
+def _look_at(
     run: Run, data: Manifest | Path, source: ReportData, options: Options, echo: Echo
-) -> tuple[Manifest, Sequence[dict[str, Any]], list[ShownScan]]:
-    """Return the data set, the rows of scores of the split, and the scans to show."""
-    manifest, cases = load_split(data, source.split)
-    cases = require_labelled(cases, manifest, source.split)
+) -> _Found:
+    """Score labelled cases and choose scans to show, or predict scans without a label."""
+    manifest = as_manifest(data)
     require_same_problem(run, manifest)
     if source.show and len(run.task.classes) >= UNKNOWN:
         raise UsageError(f"the viewer takes at most {UNKNOWN - 1} classes; give --show 0")
-    known = None
+    split, cases = report_cases(manifest, source.split)
+    if source.split is not None:
+        load_split(manifest, split)
+    gallery = Gallery(source.show, len(run.task.modalities) + run.task.fusible)
+    labelled = [case for case in cases if case.labels]
+    if labelled:
+        rows = _score(run, manifest, labelled, replace(source, split=split), options, gallery, echo)
+        return _Found(manifest, split, rows, gallery.scans())
     if source.scores is not None:
-        known = read_scores(source.scores, evaluation_facts([run], manifest, source.split, options))
+        raise UsageError(f"--scores: no case of split '{split or 'val'}' has a label; leave it out")
+    cases = first_of_each(cases, 2 * source.show)
+    scans: list[ShownScan] = []
+    if cases:
+        predictor = Predictor(run.path, options=options)
+        tell_checkpoints([run], options, echo)
+        require_memory(predictor, [case.images for case in cases], options.memory_limit, echo)
+        scans = show_unlabelled(manifest, predictor, cases, gallery.voxels, echo)
+    return _Found(manifest, split, [], scans)
+
+
+def _score(
+    run: Run,
+    manifest: Manifest,
+    cases: list[Case],
+    source: ReportData,
+    options: Options,
+    gallery: Gallery,
+    echo: Echo,
+) -> list[dict[str, Any]]:
+    """Return the rows of scores of labelled cases, and offer their scans to the gallery."""
+    split, known = str(source.split), None
+    if source.scores is not None:
+        known = read_scores(source.scores, evaluation_facts([run], manifest, split, options))
         wanted = worst_and_best(known, source.show)
         if missing := wanted - {case.id for case in cases}:
             raise UsageError(
                 f"{source.scores}: scores of {min(missing)}, which is no labelled case of split "
-                f"'{source.split}' of {manifest.location}; give the data that were scored"
+                f"'{split}' of {manifest.location}; give the data that were scored"
             )
         cases = [case for case in cases if case.id in wanted]
-    gallery = Gallery(source.show, len(run.task.modalities) + run.task.fusible)
     rows: list[dict[str, Any]] = []
     if cases:
         predictor = Predictor(run.path, options=scored_maps(run, options))
+        tell_checkpoints([run], options, echo)
         require_memory(predictor, [case.images for case in cases], options.memory_limit, echo)
         seen = seen_by([run], cases, echo)
         rows = predict_scans(run, manifest, predictor, cases, gallery, echo, seen)
-    return manifest, rows if known is None else known, gallery.scans()
+    return rows if known is None else known

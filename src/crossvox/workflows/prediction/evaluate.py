@@ -146,9 +146,9 @@ def evaluate(
     used = {(case.id, modality) for case in cases for modality in case.labels}
     report_problems(check(manifest, used, splits=(split,), seen=run.plan.seen), echo)
     predictor = Predictor(*paths, options=scored_maps(run, options))
-    tell_checkpoints(predictor.runs, options, echo)
     facts = evaluation_facts(predictor.runs, manifest, split, options) | scenario.facts()
     require_same_scores(out, facts)
+    tell_checkpoints(predictor.runs, options, echo)
     require_memory(predictor, [case.images for case in cases], options.memory_limit, echo)
     seen = seen_by(predictor.runs, [whole[case.id] for case in cases], echo)
     rows = []

@@ -84,7 +84,6 @@ def predict_images(
     problems = check_images(named, volumes, kinds, seen, options.header, options.insist)
     report_problems(problems, echo)
     predictor = Predictor(*paths, options=options)
-    tell_checkpoints(predictor.runs, options, echo)
     scan_of = predictor.scan_of(scans)
     files = {key: out / f"{name or scans[m].name}_{key}.nii.gz" for key, m in scan_of.items()}
     inputs = {real_path(scan.path) for scan in scans.values()}
@@ -97,6 +96,7 @@ def predict_images(
         if scan.series and isinstance(scan.image, Volume):
             grid = scan.image.grid
             require_dicom_seg(grid.shape, grid.affine, list(predictor.ids), scan.series)
+    tell_checkpoints(predictor.runs, options, echo)
     require_memory(predictor, [subject], options.memory_limit, echo)
     return _predict(predictor, target, outputs, echo)
 
@@ -125,7 +125,6 @@ def predict_split(
         require_known_modalities(run.task, case.images)
     report_problems(check(manifest, (), (split,), seen=run.plan.seen, header=options.header), echo)
     predictor = Predictor(*paths, options=options)
-    tell_checkpoints(predictor.runs, options, echo)
     targets = []
     for case in cases:
         scan_of = predictor.scan_of(case.images)
@@ -136,6 +135,7 @@ def predict_split(
         }
         targets.append(Target(case.id, scans, files, scan_of))
     require_free_names(targets, predictor.ids)
+    tell_checkpoints(predictor.runs, options, echo)
     require_memory(predictor, [case.images for case in cases], options.memory_limit, echo)
     return [file for target in targets for file in _predict(predictor, target, outputs, echo)]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from crossvox.batch import FUSED
 from crossvox.data.formats.nifti import Scan, read_label
-from crossvox.data.manifest import Case, Manifest
+from crossvox.data.manifest import SPLITS, Case, Manifest
 from crossvox.errors import UsageError
 from crossvox.evaluation.metrics import score_case
 from crossvox.evaluation.scores import fused_on, is_fused
@@ -129,8 +129,12 @@ def require_labelled(cases: Iterable[Case], manifest: Manifest, split: str) -> l
     """Return the cases of a split that have a label; raise `UsageError` if there are none."""
     labelled = [case for case in cases if case.labels]
     if not labelled:
+        others = {s: sum(bool(c.labels) for c in manifest.split(s)) for s in SPLITS}
+        found = ", ".join(f"{name} ({count})" for name, count in others.items() if count)
         raise UsageError(
-            f"{manifest.location}: no case of split '{split}' has a label to compare with"
+            f"{manifest.location}: no case of split '{split}' has a label to compare with; "
+            f"labelled are {found or 'none'}. crossvox train --cross-validate scores the labels "
+            "that a run would be trained on"
         )
     return labelled
 

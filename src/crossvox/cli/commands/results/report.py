@@ -19,7 +19,8 @@ def report_command(argv: list[str]) -> int:
     parser.add_argument("--data", type=Path,
                         help="dataset.json to score and show; none: the training only")  # fmt: skip
     add_root(parser)
-    parser.add_argument("--split", type=str, default="val", help=f"one of {', '.join(SPLITS)}")
+    parser.add_argument("--split", type=str, help=f"one of {', '.join(SPLITS)}; default: "
+                        "val or, if it has no label, scans without one")  # fmt: skip
     parser.add_argument("--scores", type=Path,
                         help="evaluate folder: predict only what is shown")  # fmt: skip
     parser.add_argument("--show", type=int, default=2,
