@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -86,7 +87,8 @@ def now_test(study: Study, folder: Path) -> None:
 def other_scan(study: Study, folder: Path) -> None:
     study.correct(folder, "ct2")
     scan = study.manifest.case("ct2").images["ct"]
-    scan.write_bytes(scan.read_bytes() + b"\0")
+    image = nib.load(scan)
+    nib.save(nib.Nifti1Image(image.get_fdata(dtype=np.float32) + 1, image.affine), scan)
 
 
 def taken(study: Study, folder: Path) -> None:

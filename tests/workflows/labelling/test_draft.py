@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -91,3 +92,20 @@ def test_drafts_are_never_replaced(study, run, drafts, tmp_path, capsys) -> None
     assert main([str(word) for word in [*words, tmp_path]]) == 2
     assert "is there already and not" in capsys.readouterr().err
     assert [file.name for file in tmp_path.iterdir()] == [row["scan"]]
+
+
+@pytest.mark.slow
+def test_registered_scans_of_a_subject_get_one_draft(tmp_path, paired_files) -> None:
+    study = make_study(tmp_path, paired_files)
+    replace(study.manifest, registered=True).save(study.data)
+    run, folder = tmp_path / "run", tmp_path / "drafts"
+    words = ["--data", str(study.data), "--out"]
+    assert main(["train", *words, str(run), "--method", "sup_joint", *SMALL]) == 0
+    assert main(["draft", str(run), *words, str(folder), "--top", "2"]) == 0
+    rows = table(folder)
+    assert {row["modality"] for row in rows} == {"ct+mr"} and len({r["case"] for r in rows}) == 2
+    assert main(["adopt", str(folder), "--data", str(study.data), "--unchanged"]) == 0
+    for row in rows:
+        case = study.manifest.case(row["case"])
+        assert case.labels["ct"] == case.labels["mr"] and case.labels["ct"].exists()
+    assert main(["check", str(study.data)]) == 0
