@@ -97,7 +97,8 @@ def test_what_cannot_be_says_what_to_do(folds, unpaired_files, tmp_path, capsys)
     assert "no more folds than cases" in refused(capsys, *words, "--cross-validate", "5")
     assert "two labelled cases" in refused(capsys, *words, "--cross-validate", "1")
     assert not (tmp_path / "f").exists()
-    assert "--resume" in refused(capsys, *train_arguments(data, folds), "--cross-validate")
+    taken = train_arguments(data, folds, *root_of(unpaired_files))
+    assert "--resume" in refused(capsys, *taken, "--cross-validate")
     assert "fold_0" in refused(capsys, "report", folds, "--out", tmp_path / "r.html")
     assert "leave --cross-validate out" in refused(
         capsys, "train", "--resume", folds, "--cross-validate"

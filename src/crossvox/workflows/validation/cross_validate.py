@@ -110,7 +110,9 @@ def _deal(config: RunConfig, manifest: Manifest, number: int | None, echo: Echo)
     if needed := [case.id for case in labelled if case.id in held]:
         echo(f"not scored   {name_some(needed)}: trained on in every fold")
     fold_of = {case.id: position % number for position, case in enumerate(able)}
-    echo(f"folds        {number}, each without {len(able) / number:.3g} labelled cases on average")
+    sizes = {len(able) // number, -(-len(able) // number)}
+    left_out = " or ".join(map(str, sorted(sizes)))
+    echo(f"folds        {number}, each leaves out {left_out} of {len(labelled)} labelled cases")
     made = []
     for k in range(number):
         own = tuple(
@@ -154,7 +156,8 @@ def _train_folds(config: RunConfig, echo: Echo) -> Summary:
     """Train and score the folds that are not yet, and write the scores of all."""
     rows: list[dict[str, Any]] = []
     folders = fold_folders(config.out)
-    options = Options(accelerator=config.compute.accelerator, threads=config.compute.threads)
+    compute = config.compute
+    options = Options(checkpoint="last", accelerator=compute.accelerator, threads=compute.threads)
     for k, folder in enumerate(folders):
         own = _fold_config(config, k, folder)
         manifest = load_manifest(own.data, own.root)
@@ -176,6 +179,8 @@ def _train_folds(config: RunConfig, echo: Echo) -> Summary:
     facts = evaluation_facts(runs, whole, "cross-validation", options)
     facts |= {"labelled": config.labelled, "label_draw": config.label_draw}
     facts["folds"] = facts.pop("ensemble")
+    order = list(whole.modalities)
+    rows.sort(key=lambda row: order.index(row["modality"]) if row["modality"] in order else 99)
     return write_scores(config.out, rows, facts)
 
 
