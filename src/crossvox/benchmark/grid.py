@@ -170,6 +170,7 @@ def _only(manifest: Manifest, which: str, folder: Path, where: str) -> Manifest:
     return dataclasses.replace(
         manifest,
         modalities={modality: manifest.modalities[modality]},
+        windows={m: window for m, window in manifest.windows.items() if m == modality},
         cases=tuple(case for case in cases if case.images),
         registered=False,
         path=folder / f"{slug(manifest.name)}-{slug(modality)}.json",

@@ -50,6 +50,8 @@ def describe_plan(plan: Plan) -> Iterator[str]:
     if len(task.strides) > 1:
         yield f"strides      {', '.join(_times(s, 0) for s in task.strides)}"
         yield f"kernels      {', '.join(_times(k, 0) for k in task.kernels)}"
+    for modality, (low, high) in plan.preprocessing.windows.items():
+        yield f"window       {modality} {low:g} to {high:g} HU".replace("-", "−")
     yield f"may mirror   {', '.join('xyz'[axis] for axis in task.flips) or 'no axis'}"
     kind = "registered" if task.registered else "not registered"
     kind += ", will be aligned by a shift" if task.aligned else ""

@@ -16,6 +16,7 @@ from crossvox.data.manifest import Case, Manifest, as_manifest
 from crossvox.data.prepare.fingerprint import fingerprint
 from crossvox.data.prepare.plan import Budget, Plan, make_plan
 from crossvox.data.prepare.store import Store
+from crossvox.data.prepare.window import choose_windows
 from crossvox.utils.files import require_folder
 from crossvox.workflows.messages import Echo, describe_fingerprint, describe_plan, report_problems
 
@@ -55,7 +56,10 @@ def prepare(
     manifest = as_manifest(data)
     report_problems(check(manifest), echo)
     found = fingerprint(manifest)
-    plan = make_plan(found, manifest, budget, rule)
+    train = manifest.split("train")
+    labelled = {m: [c.id for c in train if m in c.labels] for m in manifest.modalities}
+    windows = choose_windows(manifest, budget, labelled)
+    plan = make_plan(found, manifest, budget, rule, windows)
     for line in [*describe_fingerprint(found), *describe_plan(plan)]:
         echo(line)
     store = Store(out, plan.preprocessing)

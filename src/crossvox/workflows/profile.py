@@ -35,6 +35,7 @@ from crossvox.data.phantom import write_phantom
 from crossvox.data.prepare.fingerprint import fingerprint
 from crossvox.data.prepare.plan import continue_plan, make_plan
 from crossvox.data.prepare.store import Store, StoredArray
+from crossvox.data.prepare.window import choose_windows
 from crossvox.errors import CrossvoxError
 from crossvox.methods import METHODS
 from crossvox.training.loader import batches
@@ -260,7 +261,9 @@ def planned_run(config: RunConfig) -> Run:
     """Return the run that a configuration would begin."""
     manifest = load_manifest(config.data, config.root)
     selection = select(manifest, config.labelled, config.label_draw)
-    plan = make_plan(fingerprint(manifest), manifest, config.budget, crop_rule(config.backbone))
+    windows = choose_windows(manifest, config.budget, selection.labelled)
+    rule = crop_rule(config.backbone)
+    plan = make_plan(fingerprint(manifest), manifest, config.budget, rule, windows)
     if config.start_from is not None and not config.replan:
         plan = continue_plan(plan, Run.load(config.start_from).plan, manifest)
     return Run(config.out, config, plan, selection, manifest.labels)

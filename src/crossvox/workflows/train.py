@@ -24,6 +24,7 @@ from crossvox.data.prepare.label_layout import LabelLayout, find_label_layout
 from crossvox.data.prepare.outlined import outlines_fill
 from crossvox.data.prepare.plan import Plan, continue_plan, make_plan
 from crossvox.data.prepare.store import Store, StoredArray
+from crossvox.data.prepare.window import choose_windows
 from crossvox.errors import CrossvoxError, UsageError
 from crossvox.methods import METHODS
 from crossvox.methods.base import Method
@@ -271,7 +272,8 @@ def _plan_and_check(
     is_prepared: Callable[[Case, str], bool] = _is_never_prepared
     try:
         found = fingerprint(manifest)
-        plan = make_plan(found, manifest, config.budget, crop_rule(config.backbone))
+        windows = choose_windows(manifest, config.budget, selection.labelled, labels)
+        plan = make_plan(found, manifest, config.budget, crop_rule(config.backbone), windows)
         plan = plan if earlier is None else continue_plan(plan, earlier, manifest)
         is_prepared = Store(store_path(config, manifest, plan), plan.preprocessing).has
     except CrossvoxError as error:

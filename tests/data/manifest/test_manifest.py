@@ -278,3 +278,26 @@ def test_background_ids_and_source_survive_and_are_checked(tmp_path: Path) -> No
     assert f"background: the id {taken} belongs to" in text
     text = refusal(write(tmp_path / "d.json", content() | {"background": [77], "ignore": 77}))
     assert "unannotated" in text
+
+
+def test_a_ct_may_have_a_window(tmp_path: Path) -> None:
+    value = content()
+    value["modalities"]["ct"]["window"] = [-1000, 400]
+    manifest = load_manifest(write(tmp_path / "dataset.json", value))
+    assert manifest.windows == {"ct": (-1000.0, 400.0)}
+    manifest.save(tmp_path / "again.json")
+    assert load_manifest(tmp_path / "again.json") == manifest
+
+
+@pytest.mark.parametrize(
+    ("modality", "window", "words"),
+    [
+        ("ct", [400, -1000], "the lowest value comes first"),
+        ("ct", [400], "the lowest and the highest Hounsfield unit"),
+        ("mr", [0, 900], "only a ct has a window"),
+    ],
+)
+def test_windows_that_cannot_be_meant_are_refused(tmp_path, modality, window, words) -> None:
+    value = content()
+    value["modalities"][modality]["window"] = window
+    assert words in refusal(write(tmp_path / "dataset.json", value))

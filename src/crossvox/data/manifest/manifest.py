@@ -82,6 +82,7 @@ class Manifest:
         labels: class name → id in the label files; class index 1 is the first of them.
         cases: all subjects. A run takes its labelled cases from the front.
         registered: the images of a subject agree voxel by voxel in world space.
+        windows: modality → lowest and highest HU that a CT is clipped to, where one is asked for.
         mirror: a left-right mirrored scan may show the same classes; None = as their names tell.
         ignore: id of unannotated voxels in the label files.
         background: further ids in the label files that count as background, such as those of
@@ -95,6 +96,7 @@ class Manifest:
     labels: dict[str, int]
     cases: tuple[Case, ...]
     registered: bool = False
+    windows: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     mirror: bool | None = None
     ignore: int | None = None
     background: tuple[int, ...] = ()
@@ -150,12 +152,16 @@ class Manifest:
         """Return the `--root` that the manifest needs in `folder`; None if it needs none."""
         return needed_root((file for case in self.cases for file in case.files), folder)
 
+    def _modality(self, name: str) -> dict[str, Any]:
+        window = {"window": list(self.windows[name])} if name in self.windows else {}
+        return {"kind": self.modalities[name], **window}
+
     def _to_dict(self, root: Path | None) -> dict[str, Any]:
         content: dict[str, Any] = {"name": self.name}
         if self.source:
             content["source"] = self.source
         content |= {
-            "modalities": {name: {"kind": kind} for name, kind in self.modalities.items()},
+            "modalities": {name: self._modality(name) for name in self.modalities},
             "labels": dict(self.labels),
         }
         if self.registered:
@@ -247,6 +253,11 @@ def _manifest(content: Mapping[str, Any], path: Path, resolver: PathResolver) ->
         labels={name: int(id) for name, id in content["labels"].items()},
         cases=tuple(_case_from_dict(case, resolver) for case in content["cases"]),
         registered=content.get("registered", False),
+        windows={
+            name: (float(entry["window"][0]), float(entry["window"][1]))
+            for name, entry in content["modalities"].items()
+            if "window" in entry
+        },
         mirror=content.get("mirror"),
         ignore=int(content["ignore"]) if "ignore" in content else None,
         background=tuple(int(id) for id in content.get("background", ())),

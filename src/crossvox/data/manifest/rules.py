@@ -39,6 +39,7 @@ def structural_problems(content: Any) -> list[str]:
     if isinstance(content, Mapping):
         problems += [
             *_kind_problems(content),
+            *_window_problems(content),
             *_class_problems(content),
             *_id_problems(content),
             *_case_problems(content),
@@ -104,6 +105,17 @@ def _kind_problems(content: Mapping[str, Any]) -> Iterator[str]:
                 f"modalities.{name}.kind: unknown kind {_short(kind)}; {hint}"
                 f"the kinds are {', '.join(KINDS)}"
             )
+
+
+def _window_problems(content: Mapping[str, Any]) -> Iterator[str]:
+    for name, entry in _mapping(content.get("modalities")).items():
+        window, kind = _mapping(entry).get("window"), _mapping(entry).get("kind")
+        if not isinstance(window, list) or len(window) != 2 or not isinstance(kind, str):
+            continue
+        if read_kind(kind) != "ct":
+            yield f"modalities.{name}.window: {kind} is scaled by its mean; only a ct has a window"
+        elif all(isinstance(end, int | float) for end in window) and window[0] >= window[1]:
+            yield f"modalities.{name}.window: found {window}; the lowest value comes first"
 
 
 def _class_problems(content: Mapping[str, Any]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from crossvox.errors import require
+from crossvox.errors import UsageError, require
 
 MIN_AXIS = 4
 """Smallest number of voxels along an axis of the deepest feature map."""
@@ -21,6 +21,8 @@ class Budget:
         levels: largest number of resolution levels of the network.
         patch: crop size in voxels, instead of the planned one.
         spacing: voxel size in mm, instead of the planned one.
+        window: lowest and highest HU that a CT is clipped to, instead of the manifest's or the
+            planned ones.
     """
 
     patch_voxels: int = 60_000
@@ -28,8 +30,11 @@ class Budget:
     levels: int = 4
     patch: tuple[int, int, int] | None = None
     spacing: tuple[float, float, float] | None = None
+    window: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        if self.window is not None and self.window[0] >= self.window[1]:
+            raise UsageError(f"budget.window {self.window}: the lowest value comes first")
         require("budget.patch_voxels", self.patch_voxels, MIN_AXIS**3)
         require("budget.coverage", self.coverage, 0, 1)
         require("budget.levels", self.levels, 1)

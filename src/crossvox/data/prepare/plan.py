@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +13,7 @@ from crossvox.data.checks.seen import Seen
 from crossvox.data.manifest import Manifest
 from crossvox.data.prepare.budget import MIN_AXIS, Budget
 from crossvox.data.prepare.fingerprint import Fingerprint
-from crossvox.data.prepare.preprocess import Preprocessing
+from crossvox.data.prepare.preprocess import Preprocessing, Window
 from crossvox.errors import UsageError
 
 THIN_AXIS = 20
@@ -37,7 +37,11 @@ class Plan:
 
 
 def make_plan(
-    fingerprint: Fingerprint, manifest: Manifest, budget: Budget, rule: CropRule | None = None
+    fingerprint: Fingerprint,
+    manifest: Manifest,
+    budget: Budget,
+    rule: CropRule | None = None,
+    windows: Mapping[str, Window] | None = None,
 ) -> Plan:
     """Choose spacing, crop size, strides and kernels.
 
@@ -50,6 +54,7 @@ def make_plan(
         budget: limits of the plan.
         rule: the crop sizes that the network accepts if its strides are fixed; the task then has
             a single level.
+        windows: modality → window of a CT (`choose_windows`); None = soft tissue's.
 
     Raises:
         UsageError: the budget's crop is too small, or of a size that the network does not accept.
@@ -80,7 +85,8 @@ def make_plan(
         registered=manifest.registered,
         flips=_mirror_axes(fingerprint.frame, manifest.mirrors),
     )
-    preprocessing = Preprocessing(fingerprint.frame, task.spacing, dict(manifest.modalities))
+    kinds = dict(manifest.modalities)
+    preprocessing = Preprocessing(fingerprint.frame, task.spacing, kinds, dict(windows or {}))
     seen = {modality: Seen(sizes) for modality, sizes in fingerprint.sizes.items()}
     return Plan(task, preprocessing, seen)
 
@@ -88,10 +94,12 @@ def make_plan(
 def continue_plan(plan: Plan, earlier: Plan, manifest: Manifest) -> Plan:
     """Return a plan on the grid of an earlier one: its spacing, orientation, crop and strides.
 
-    The shapes of the networks follow from these. Modalities, classes and what is known of the
-    scans remain those of `plan`.
+    CTs that the earlier one knows keep their window, which its weights were trained with. The
+    shapes of the networks follow from spacing, crop and strides. Modalities, classes and what is
+    known of the scans remain those of `plan`.
     """
     task, frame = earlier.task, earlier.preprocessing.frame
+    windows = plan.preprocessing.windows | earlier.preprocessing.windows
     return Plan(
         dataclasses.replace(
             plan.task,
@@ -101,7 +109,7 @@ def continue_plan(plan: Plan, earlier: Plan, manifest: Manifest) -> Plan:
             kernels=task.kernels,
             flips=_mirror_axes(frame, manifest.mirrors),
         ),
-        dataclasses.replace(plan.preprocessing, frame=frame, spacing=task.spacing),
+        Preprocessing(frame, task.spacing, plan.preprocessing.kinds, windows),
         plan.seen,
     )
 

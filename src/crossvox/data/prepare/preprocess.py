@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,9 @@ from crossvox.data.geometry import Grid, orient, respace
 from crossvox.data.geometry.resampling import antialias, antialias_mask, resample
 from crossvox.data.values import CHUNK
 
-WINDOW = (-160.0, 240.0)
-"""Hounsfield units of soft tissue; a CT is clipped to them."""
+Window = tuple[float, float]
+"""Lowest and highest Hounsfield unit that a CT is clipped to."""
+SOFT_TISSUE: Window = (-160.0, 240.0)
 FORMAT = 6
 """Version of the way that scans are prepared; arrays of another one are prepared anew."""
 
@@ -51,6 +51,7 @@ class Preprocessing:
         frame: (3, 3) common orientation (`geometry.dataset_frame`).
         spacing: voxel size in mm along the frame's axes, the same for all modalities.
         kinds: modality → kind (`ct`, `mr`, …), which decides the normalisation.
+        windows: modality → window of a CT; soft tissue's where none is given.
 
     >>> scan = read_image(Path("ct.nii.gz"))
     >>> Preprocessing(np.eye(3), (2, 2, 2), {"ct": "ct"}).prepare_image(scan.data, scan.grid, "ct")
@@ -59,10 +60,16 @@ class Preprocessing:
     frame: np.ndarray
     spacing: tuple[float, float, float]
     kinds: dict[str, str]
+    windows: dict[str, Window] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        cts = [modality for modality, kind in self.kinds.items() if kind == "ct"]
+        windows = {modality: self.windows.get(modality, SOFT_TISSUE) for modality in cts}
+        object.__setattr__(self, "windows", windows)
 
     def floor(self, modality: str) -> float | None:
         """Return the HU below which all values of a CT count alike; None for other kinds."""
-        return WINDOW[0] if self.kinds[modality] == "ct" else None
+        return self.windows[modality][0] if modality in self.windows else None
 
     def prepare_image(
         self, data: np.ndarray, grid: Grid, modality: str, crop: bool = False
@@ -84,7 +91,8 @@ class Preprocessing:
         array = antialias(array.astype(np.float32, copy=False), target.spacing / oriented.spacing)
         array = resample(array, oriented, target, fill=float(array.min()))
         body = above_air(array)
-        array = NORMALISERS.get(kind, _z_score)(array, body)
+        window = self.windows.get(modality)
+        array = _z_score(array, body) if window is None else _clip(array, window)
         box = _bounding_box(body)
         return PreparedScan(array, target, float(array.min()), box, content)
 
@@ -114,6 +122,7 @@ class Preprocessing:
             "frame": self.frame.tolist(),
             "spacing": list(self.spacing),
             "kinds": dict(self.kinds),
+            "windows": {modality: list(window) for modality, window in self.windows.items()},
             "format": FORMAT,
         }
 
@@ -121,7 +130,8 @@ class Preprocessing:
     def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
         """Invert `to_dict`."""
         x, y, z = values["spacing"]
-        return cls(np.array(values["frame"]), (x, y, z), dict(values["kinds"]))
+        windows = {m: (float(low), float(high)) for m, (low, high) in values["windows"].items()}
+        return cls(np.array(values["frame"]), (x, y, z), dict(values["kinds"]), windows)
 
     @property
     def digest(self) -> str:
@@ -154,11 +164,12 @@ def _bounding_box(body: np.ndarray) -> np.ndarray:
     return np.array(bounds).T
 
 
-def _soft_tissue_window(array: np.ndarray, body: np.ndarray) -> np.ndarray:
-    """Map the soft-tissue window of CT, −160 … 240 HU, onto −2 … 2, in place."""
-    np.clip(array, -160, 240, out=array)
-    array -= 40
-    array /= 100
+def _clip(array: np.ndarray, window: Window) -> np.ndarray:
+    """Clip to a window of HU, and map it onto −2 … 2, in place."""
+    low, high = window
+    np.clip(array, low, high, out=array)
+    array -= (low + high) / 2
+    array /= (high - low) / 4
     return array
 
 
@@ -186,9 +197,3 @@ def _rescale(data: np.ndarray) -> np.ndarray:
     if 1e-15 < highest < 1e15 or highest == 0:
         return data
     return np.ldexp(data, -int(np.frexp(highest)[1]))
-
-
-NORMALISERS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "ct": _soft_tissue_window,
-}
-"""Kind of modality → normalisation of (array, body mask); other kinds get their z-score."""
