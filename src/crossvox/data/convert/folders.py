@@ -57,7 +57,9 @@ def find_folders(source: Path, patterns: Patterns) -> RawDataset:
     # {case}.nii.gz fits a_seg.nii.gz, too, so label maps are left out.
     images = _matches(source, patterns.images, patterns, "--pattern", set(labels.values()))
     if not images:
+        _refuse_other_spelling(source, patterns, set())
         raise _nothing(source, patterns)
+    _refuse_other_spelling(source, patterns, {modality for _, modality in images})
     cases: dict[str, Case] = {}
     for (case, modality), file in images.items():
         label = labels.get((case, modality), labels.get((case, "")))
@@ -133,6 +135,22 @@ def _expression(pattern: str, modalities: list[str], option: str) -> str:
         else:
             written += pieces.get(part, re.escape(part))
     return written
+
+
+def _refuse_other_spelling(source: Path, patterns: Patterns, found: Container[str]) -> None:
+    """Raise `UsageError` where files spell a modality without scans in other capitals."""
+    expression = re.compile(_expression(patterns.images, list(patterns.kinds), "--pattern"), re.I)
+    for file in natural(files_below(source)):
+        match = expression.fullmatch(file.relative_to(source).as_posix())
+        spelt = match.groupdict().get("modality") if match else None
+        if spelt is None or spelt in patterns.kinds:
+            continue
+        name = next(kind for kind in patterns.kinds if kind.lower() == spelt.lower())
+        if name not in found:
+            raise UsageError(
+                f"--kind {name}={patterns.kinds[name]}: no file has this modality, but {file} has "
+                f"{spelt!r}; capitals count, so give --kind {spelt}={patterns.kinds[name]}"
+            )
 
 
 def _nothing(source: Path, patterns: Patterns) -> UsageError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from crossvox.data.convert import LAYOUTS
 from crossvox.data.convert.assemble import ConvertOptions
 from crossvox.data.convert.case_list import read_list
 from crossvox.data.convert.folders import Patterns, find_folders
-from crossvox.data.convert.raw import RawDataset
+from crossvox.data.convert.proposal import propose
+from crossvox.data.convert.raw import RawDataset, require_source
 from crossvox.errors import UsageError
 from crossvox.utils.files import require_folder
 from crossvox.version import __version__
@@ -51,7 +53,8 @@ def convert_command(argv: list[str]) -> int:
     require_folder(out)
     require_new(out / "dataset.json", values["overwrite"])
     options = _convert_options(values)
-    raw = _find_folders(values) if layout == "folders" else LAYOUTS[layout][0](values["source"])
+    find = partial(_find_folders, values, rest) if layout == "folders" else LAYOUTS[layout][0]
+    raw = find(values["source"])
     for folder in ("images", "labels") if values["copy"] or raw.write else ():
         require_new(out / folder, values["overwrite"])
     _, table = convert(raw, options, out, _description(layout, values), copy=values["copy"])
@@ -85,8 +88,15 @@ def _add_folder_options(parser: ArgumentParser) -> None:
     add_flag(parser, "unpaired", "cases of one name are other subjects in each modality")
 
 
-def _find_folders(values: dict[str, Any]) -> RawDataset:
-    required(values, "pattern", "kind", "ids")
+def _find_folders(values: dict[str, Any], words: list[str], source: Path) -> RawDataset:
+    if missing := [f"--{name}" for name in ("pattern", "kind", "ids") if values[name] is None]:
+        seen = propose(require_source(source))
+        raise UsageError(
+            f"error    {source}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} "
+            "missing; as far as its names tell:\n"
+            + "".join(f"found    {line}\n" for line in seen.found)
+            + f"try      {seen.command(words)}"
+        )
     patterns = Patterns(
         images=values["pattern"],
         labels=values["labels_pattern"],
@@ -95,7 +105,7 @@ def _find_folders(values: dict[str, Any]) -> RawDataset:
         registered=values["registered"],
         unpaired=values["unpaired"],
     )
-    return find_folders(values["source"], patterns)
+    return find_folders(source, patterns)
 
 
 def _add_options(parser: ArgumentParser) -> None:
