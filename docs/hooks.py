@@ -45,7 +45,7 @@ def expand(nav: list[Any], pages: list[str]) -> list[Any]:
 
 def commands_page() -> str:
     """Return the page of all commands, with the help of their parsers."""
-    lines = ["# Commands", "", "The output of `crossvox COMMAND --help`.", ""]
+    lines = ["# Commands", "", "What `crossvox COMMAND --help` prints, or `--help-all`.", ""]
     for command, text in COMMANDS.items():
         lines += [f"## crossvox {command}", "", f"{text[0].upper()}{text[1:]}.", ""]
         lines += _help_block(command)
@@ -55,17 +55,19 @@ def commands_page() -> str:
 
 
 def help_of(*words: str) -> str:
-    """Return the text that a command prints for --help, 100 columns wide."""
+    """Return the text that a command prints for --help, or --help-all, 100 columns wide."""
+    measured = words[0] == "profile" and words[1:2] in (("train",), ("load",), ("memory",))
+    option = "--help-all" if measured or words[0] in ("train", "prepare") else "--help"
     columns, os.environ["COLUMNS"] = os.environ.get("COLUMNS"), "100"
     try:
         with contextlib.redirect_stdout(io.StringIO()) as out:
-            code = main([*words, "--help"])
+            code = main([*words, option])
     finally:
         del os.environ["COLUMNS"]
         if columns is not None:
             os.environ["COLUMNS"] = columns
     if code:
-        raise RuntimeError(f"crossvox {' '.join(words)} --help ended with {code}")
+        raise RuntimeError(f"crossvox {' '.join(words)} {option} ended with {code}")
     return out.getvalue()
 
 

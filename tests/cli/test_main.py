@@ -19,12 +19,38 @@ def test_without_arguments_it_lists_all_commands(capsys):
     assert all(f"  {name} " in text for name in COMMANDS)
 
 
-def test_the_overview_and_wrong_commands_do_not_wait_for_torch():
+LIGHT = [
+    "--help", "nonsense", "list methods", "list backbones", "list presets", "train --help",
+    "train --help-all", "train --fit.stepz 3", "train --data none.json --out o",
+    "train --resume none", "check none.json", "prepare none.json --out o",
+    "split none.json --out a.json", "convert folders none --out o", "predict --bogus",
+    "predict none --image ct=a.nii --out o", "evaluate none --data d --split val --out o",
+    "report none --out r.html", "export none --bundle b", "rank-cases none --data d --out o.csv",
+    "draft none --data d --out o", "adopt none --data d", "benchmark none.yaml --out o",
+    "benchmark --table none", "weights inspect none", "profile predict none --image ct=a.nii",
+    "profile memory --data none.json", "demo --bogus",
+]  # fmt: skip
+"""What needs no network; none of it may wait for the import of one."""
+
+
+def test_help_lists_and_refusals_wait_for_no_heavy_import(tmp_path):
     code = (
-        "import sys; from crossvox.cli.main import main; main(['--help']); main(['nonsense']); "
-        "main(['list', 'presets']); sys.exit('torch' in sys.modules)"
+        "import sys; from crossvox.cli.main import main\n"
+        f"for line in {LIGHT!r}:\n"
+        "    code = main(line.split())\n"
+        "    assert (code == 0) == ('help' in line or line.startswith('list')), line\n"
+        "    heavy = {'torch', 'monai', 'lightning_fabric', 'matplotlib'} & sys.modules.keys()\n"
+        "    assert not heavy, f'{line} imports {sorted(heavy)}'\n"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_python_m_crossvox_is_the_program():
+    command = [sys.executable, "-m", "crossvox", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()[0]) == (0, "crossvox")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,21 @@ def parsed(*argv: str):
 
 
 def test_help_shows_the_presets_defaults_and_docstrings(capsys):
-    main(["train", "--preset", "paper", "--help"])
+    main(["train", "--preset", "paper", "--help-all"])
     text = " ".join(capsys.readouterr().out.split())
     words = "base learning rate, scaled by `schedule` and `warmup`."
     assert f"--fit.lr LR {words} (type: float, default: 0.0001)" in text
     assert "weight of CSC at the end of training" in text
+
+
+def test_help_shows_what_most_need_and_help_all_the_rest(capsys):
+    shown = {}
+    for option in ("--help", "--help-all"):
+        assert main(["train", option]) == 0
+        shown[option] = set(re.findall(r"^ +(--[\w.-]+)", capsys.readouterr().out, re.M))
+    assert {"--data", "--out", "--method.name", "--resume", "--help-all"} <= shown["--help"]
+    assert len(shown["--help"]) <= 16 and "--fit.lr" not in shown["--help"]
+    assert shown["--help-all"] > shown["--help"] | {"--fit.lr", "--augment.rotate"}
 
 
 @pytest.mark.parametrize(
@@ -112,7 +123,7 @@ def test_help_lists_the_options_of_the_method_that_a_file_names(tmp_path, capsys
     file.write_text("method: {name: uamt}", encoding="utf-8")
     for words in (["--method", "uamt"], ["--config", str(file)]):
         capsys.readouterr()
-        assert main(["train", *words, "--help"]) == 0
+        assert main(["train", *words, "--help-all"]) == 0
         text = capsys.readouterr().out
         assert "method uamt: " in text and "--method.decay" in text
         assert "--method.tau_csc" not in text and "--resume" in text

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import warnings
 
+import monai.metrics
 import numpy as np
 import pytest
 
 from crossvox.batch import IGNORE
-from crossvox.evaluation import metrics
 from crossvox.evaluation.metrics import assd, dice, hd95, score_case
 
 SPACINGS = [(1.0, 1.0, 1.0), (0.7, 1.5, 8.0), (6.0, 0.5, 1.1)]
@@ -202,12 +202,12 @@ def test_scoring_warns_of_nothing(recwarn: pytest.WarningsRecorder) -> None:
 
 
 def test_only_the_librarys_own_warning_is_hidden(monkeypatch) -> None:
-    real = metrics.compute_average_surface_distance
+    real = monai.metrics.compute_average_surface_distance
 
     def warning(*arguments, **options):
         warnings.warn("the mask is odd", UserWarning, stacklevel=1)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(metrics, "compute_average_surface_distance", warning)
+    monkeypatch.setattr(monai.metrics, "compute_average_surface_distance", warning)
     with pytest.warns(UserWarning, match="odd"):
         assd(*PAIRS["same"], (1, 1, 1))

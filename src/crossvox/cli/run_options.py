@@ -8,6 +8,7 @@ subclass options do not fit: they name a class by its import path, also in files
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import re
 from collections.abc import Callable, Collection
@@ -35,6 +36,12 @@ NESTED = (*COMPONENTS, *SECTIONS, "weights")
 FLAGS = [f.name for f in dataclasses.fields(RunConfig) if f.type == "bool"]
 """Fields that are true where they are named without a value."""
 
+BRIEF = frozenset(
+    {"data", "out", "labelled", "preset", "method.name", "backbone.name", "start_from",
+     "fit.steps", "compute.accelerator"}
+)  # fmt: skip
+"""The settings that `--help` shows; `--help-all` shows the others as well."""
+
 NestedText = str | dict[str, str | list | dict | None]
 
 
@@ -60,12 +67,13 @@ def read_run_options(
 
     Raises:
         UsageError: an option is unknown or wrong, in one line.
-        SystemExit: after `--help` and `--print_config`.
+        SystemExit: after `--help`, `--help-all` and `--print_config`.
     """
     reader = new_parser(command, description, add_help=False)
     _add_own_options(reader, add_options)
     options = reader.get_defaults().as_dict()
     reader.add_argument("-h", "--help", action="store_true")
+    reader.add_argument("--help-all", action="store_true")
     for name in fields:
         spellings = dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}"))
         # `--allow-random` is short for `--allow-random true`.
@@ -75,13 +83,16 @@ def read_run_options(
     # `--method NAME` is short for `--method.name NAME`.
     words = [re.sub(r"^--(method|backbone)(?==|$)", r"--\1.name", word) for word in argv]
     given = parse(reader, words, defaults=False)
-    show_help = given.pop("help", False)
+    show_help, show_all = given.pop("help", False), given.pop("help_all", False)
     options |= {name: given.pop(name) for name in list(given) if name in options}
     sources = _with_start([*map(read_settings, options.pop("config")), Settings(given)])
-    if show_help:
+    if show_help or show_all:
         parser = new_parser(command, description)
         _add_own_options(parser, add_options)
+        add_flag(parser, "help-all", "show every setting, with the options of the method")
         add_settings(parser, combine(sources), fields)
+        if not show_all:
+            _hide(parser, set(parser.get_defaults().keys()) - options.keys() - {*BRIEF, "help_all"})
         parser.print_help()
         raise SystemExit(0)
     if options.pop("print_config"):
@@ -106,6 +117,13 @@ def _add_own_options(parser: ArgumentParser, add_options: Callable[[ArgumentPars
                         help="YAML file of settings; later ones override earlier ones")  # fmt: skip
     add_flag(parser, "print_config", "print all settings as a YAML file, then end")
     add_options(parser)
+
+
+def _hide(parser: ArgumentParser, names: Collection[str]) -> None:
+    """Leave options out of the help, and the sections that then hold none."""
+    for action in parser._actions:
+        if action.dest in names:
+            action.help = argparse.SUPPRESS
 
 
 def _refuse_two_kinds_of_weights(argv: list[str]) -> None:

@@ -85,7 +85,39 @@ def complete(part: str, given: Any) -> dict[str, Any]:
             f"choose from {', '.join(known) or 'none'}"
         )
     defaults = {key: value for key, value in known.items() if value is not inspect.Parameter.empty}
+    if bare := known.keys() - defaults.keys() - given.keys():
+        raise UsageError(
+            f"{part} '{name}': its option '{min(bare)}' has no default; give --{part}.{min(bare)}, "
+            "or a default in its constructor"
+        )
     return {**given, **defaults, **given}
+
+
+def plug_ins(config: RunConfig) -> dict[str, dict[str, str]]:
+    """Return part of a run → where its class comes from, of the classes that are plug-ins.
+
+    >>> plug_ins(config)
+    {'method': {'class': 'mypackage:Mine', 'distribution': 'mypackage 1.2'}}
+    """
+    origins = {part: CLASSES[part].origin(getattr(config, part)["name"]) for part in CLASSES}
+    return {part: origin for part, origin in origins.items() if origin is not None}
+
+
+def require_plug_ins(recorded: Mapping[str, Mapping[str, str]], where: object) -> None:
+    """Raise `UsageError` if a plug-in of a run is not there.
+
+    Args:
+        recorded: as from `plug_ins`, when the run began.
+        where: name of the run in messages.
+    """
+    for part, origin in recorded.items():
+        try:
+            CLASSES[part].declared(origin["class"])
+        except UsageError as error:
+            owner = origin["distribution"] or "no installed package; put its folder on PYTHONPATH"
+            raise UsageError(
+                f"{where}: its {part} {origin['class']} is not here; it came from {owner}"
+            ) from error
 
 
 def build_method(task: Task, config: RunConfig) -> Method:

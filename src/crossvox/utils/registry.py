@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.metadata
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -45,14 +44,11 @@ class Registry(MutableMapping[str, Any]):
         del self._entries[name]
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and (
-            name in self._entries or ":" in name or name in self._plugins
-        )
+        known = isinstance(name, str) and (name in self._entries or ":" in name)
+        return known or name in self._plug_ins()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(
-            [*self._entries, *(name for name in self._plugins if name not in self._entries)]
-        )
+        return iter(dict.fromkeys([*self._entries, *self._plug_ins()]))
 
     def __len__(self) -> int:
         return len(list(iter(self)))
@@ -82,15 +78,14 @@ class Registry(MutableMapping[str, Any]):
         if name in self._entries:
             return None
         target = str(self._target(name))
-        if name in self._plugins:
-            made_by = self._plugins[name].dist
+        if name in (found := self._plug_ins()):
+            made_by = found[name].dist
             distribution = f"{made_by.name} {made_by.version}" if made_by else ""
         else:
             distribution = _distribution(target.partition(".")[0].partition(":")[0])
         return {"class": target, "distribution": distribution}
 
-    @functools.cached_property
-    def _plugins(self) -> dict[str, importlib.metadata.EntryPoint]:
+    def _plug_ins(self) -> dict[str, importlib.metadata.EntryPoint]:
         points = importlib.metadata.entry_points(group=self.group)
         return {point.name: point for point in sorted(points, key=lambda point: point.name)}
 
@@ -99,8 +94,8 @@ class Registry(MutableMapping[str, Any]):
             return self._entries[name]
         if ":" in name:
             return name
-        if name in self._plugins:
-            return self._plugins[name].value
+        if name in (found := self._plug_ins()):
+            return found[name].value
         raise KeyError(name)
 
     def _load(self, name: str, target: str) -> Any:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from crossvox.batch import Task
+from crossvox.config.registry import require_plug_ins
 from crossvox.config.run_config import RunConfig
 from crossvox.data.checks.seen import Seen
 from crossvox.data.manifest.selection import Selection
@@ -116,7 +117,8 @@ class Run:
         """Read a run directory.
 
         Raises:
-            UsageError: `path` holds no run, or one of another crossvox version.
+            UsageError: `path` holds no run, or one of another crossvox version or of a plug-in that
+            is not here.
             DataError: its files are damaged.
         """
         path = Path(path)
@@ -126,6 +128,7 @@ class Run:
             )
         values = read_config(path)
         require_version(path)
+        require_plug_ins(read_facts(path).get("plug_ins", {}), path)
         config = RunConfig.from_dict(values)
         if not (path / PLAN).exists():
             raise UsageError(f"{path}: its training ended before it began; train it again")

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from lightning_fabric import Fabric
 
-from crossvox.config.registry import build_method, crop_rule, is_aligned
+from crossvox.config.registry import build_method, crop_rule, is_aligned, plug_ins
 from crossvox.config.run_config import RunConfig
 from crossvox.data.checks import check
 from crossvox.data.checks.intensities import Intensities
@@ -159,6 +159,7 @@ def train(config: RunConfig, echo: Echo = print) -> TrainingResult:
                 "processes": fabric.world_size,
                 "threads": torch.get_num_threads(),
                 "data": hash_inputs(run, manifest, store, labels.sha256),
+                "plug_ins": plug_ins(config),
                 "weights": describe_weights(weights, method),
                 "start": None if start is None else describe_start(start),
                 LEARNT: learnt_facts(run, manifest, store, before),

@@ -13,7 +13,6 @@ from crossvox.data.manifest import load_manifest
 from crossvox.data.manifest.splitting import Amounts, folds, resplit, validation_gaps
 from crossvox.errors import UsageError
 from crossvox.workflows.convert import require_new, root_note, summary
-from crossvox.workflows.validation.split import learnt_before, lost_cases
 
 
 def split_command(argv: list[str]) -> int:
@@ -44,6 +43,8 @@ def split_command(argv: list[str]) -> int:
     required(values, "out")
     out: Path = values["out"]
     manifest = load_manifest(values["dataset"], values["root"])
+    from crossvox.workflows.validation.split import learnt_before, lost_cases
+
     notes: list[str] = []
     if values["folds"] is None:
         earlier = None

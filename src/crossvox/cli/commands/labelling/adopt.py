@@ -12,7 +12,8 @@ from crossvox.cli.parser import (
     parse_integers,
     required,
 )
-from crossvox.workflows.labelling.adopt import adopt
+from crossvox.data.manifest import load_manifest
+from crossvox.utils.files import require_there
 
 
 def adopt_command(argv: list[str]) -> int:
@@ -30,6 +31,10 @@ def adopt_command(argv: list[str]) -> int:
     )
     values = parse(parser, argv)
     required(values, "data")
+    require_there(values["drafts"], "crossvox draft makes a folder of drafts")
+    load_manifest(values["data"], values["root"])
+    from crossvox.workflows.labelling.adopt import adopt
+
     verdicts = adopt(
         values["drafts"],
         values["data"],
