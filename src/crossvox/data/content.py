@@ -25,8 +25,10 @@ MIN_DISTINCT = 16
 """In an image of fewer values, as of plain blocks, fill is told by whole planes only."""
 DRAWN = 0.5
 """Share of the other voxels that have one value where they are text or drawn lines."""
-MARGIN = 2
-"""Beside whole planes, fill ends so many voxels before what a scan shows, for outlines."""
+SOLID = 5
+"""Fill is at least so many voxels wide, so that noise of few values is none."""
+THIN = 2
+"""So many planes of fill at a side are too few to matter."""
 BLOCK = 16
 """Planes that are looked at together."""
 
@@ -70,11 +72,31 @@ class Content:
         """Whether planes at the scan's border are fill."""
         return not all(planes[0] and planes[-1] for planes in self.planes)
 
+    def with_margin(self, margin: int) -> Content:
+        """Return it with fill that ends so many voxels before what the scan shows.
+
+        Whole planes stay as they are, and so do columns of fill all along.
+        """
+        if not margin or self.columns is None:
+            return self
+        size, box = 2 * margin + 1, self.box
+        first, second, third = (
+            (
+                _ended(ends[0] - box[0, axis], size, int(box[1, axis] - box[0, axis]))
+                + box[0, axis],
+                box[1, axis]
+                - _ended(box[1, axis] - ends[1], size, int(box[1, axis] - box[0, axis])),
+            )
+            for axis, ends in enumerate(self.columns)
+        )
+        others = tuple(other.with_margin(margin) for other in self.others)
+        return Content(self.planes, (first, second, third), others)
+
     @property
     def is_padded(self) -> bool:
         """Whether more than a few planes at the scan's border are fill."""
         box = self.box
-        return bool(max(box[0].max(), (np.array(self.shape) - box[1]).max()) > MARGIN)
+        return bool(max(box[0].max(), (np.array(self.shape) - box[1]).max()) > THIN)
 
     @property
     def is_all(self) -> bool:
@@ -234,12 +256,11 @@ def _columns(planes: np.ndarray, tolerance: float) -> Columns | None:
 
 
 def _depths(planes: np.ndarray, tolerance: float) -> np.ndarray:
-    """Return for each column how many voxels of fill it begins with, without the margin."""
+    """Return for each column how many voxels of fill it begins with, where that is solid."""
     depths = np.zeros(planes.shape[1:], dtype=np.int32)
     for value, reached in _footprints(planes[0], tolerance):
         depths += _reach(planes, value, reached, tolerance)
-    depths = ndimage.minimum_filter(depths, size=2 * MARGIN + 1, mode="nearest")
-    return np.where(depths == len(planes), depths, np.maximum(depths - MARGIN, 0))
+    return ndimage.grey_opening(depths, size=(SOLID, SOLID), mode="nearest")
 
 
 def _reach(planes: np.ndarray, value: float, reached: np.ndarray, tolerance: float) -> np.ndarray:
@@ -283,12 +304,19 @@ def _in_whole(depths: Columns | None, axis: int, box: np.ndarray, shape: Sequenc
     others = [k for k in range(3) if k != axis]
     dtype = np.int16 if shape[axis] < 2**15 else np.int32
     face = tuple(shape[k] for k in others)
-    first, stop = np.zeros(face, dtype=dtype), np.full(face, shape[axis], dtype=dtype)
+    first = np.full(face, box[0, axis], dtype=dtype)
+    stop = np.full(face, box[1, axis], dtype=dtype)
     if depths is not None:
         part = tuple(slice(box[0, k], box[1, k]) for k in others)
-        first[part] = np.where(depths[0] > 0, box[0, axis] + depths[0], 0)
-        stop[part] = np.where(depths[1] > 0, box[1, axis] - depths[1], shape[axis])
+        first[part] = box[0, axis] + depths[0]
+        stop[part] = box[1, axis] - depths[1]
     return first, stop
+
+
+def _ended(depths: np.ndarray, size: int, whole: int) -> np.ndarray:
+    """Return depths of fill that ends before anything else is near; `whole` stays."""
+    depths = ndimage.minimum_filter(depths, size=size, mode="nearest")
+    return np.where(depths >= whole, whole, np.maximum(depths - size // 2, 0))
 
 
 def _pack(ends: np.ndarray) -> str:

@@ -27,7 +27,7 @@ from crossvox.data.geometry import Grid
 from crossvox.data.prepare.preprocess import PreparedScan
 from crossvox.data.problems import Problem
 from crossvox.errors import DataError, UsageError
-from crossvox.inference.model import Averaged, TrainedModel
+from crossvox.inference.model import Averaged, TrainedModel, shown_part
 from crossvox.inference.postprocessing import LabelMap, Postprocessing
 from crossvox.inference.settings import Maps
 from crossvox.inference.slabs import Slab, SlabCallback, entropy, mean_slabs
@@ -267,15 +267,10 @@ class Ensemble:
         own = grids[anchor_of(maps)]
         found: dict[str, Content | None] = {}
         for name, outputs in maps.items():
-            parts = [self._shown(scans[m], m) for m in outputs if _equal(grids[m], own)]
+            parts = [shown_part(self.models, scans[m], m) for m in outputs if _equal(grids[m], own)]
             known = [part for part in parts if part is not None]
             found[name] = Content.join(known) if len(known) == len(outputs) else None
         return found
-
-    def _shown(self, scan: PreparedScan, modality: str) -> Content | None:
-        """Return where a scan can hold classes; None = anywhere, as one of the models says."""
-        anywhere = any(model.content_of(scan, modality) is None for model in self.models)
-        return None if anywhere else scan.content
 
     def _streams(
         self,

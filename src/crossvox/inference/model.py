@@ -17,6 +17,7 @@ from crossvox.data.content import Content
 from crossvox.data.geometry import Grid
 from crossvox.data.geometry.resampling import resample
 from crossvox.data.prepare.align import align_scans
+from crossvox.data.prepare.outlined import largest_reach
 from crossvox.data.prepare.preprocess import PreparedScan, Preprocessing
 from crossvox.inference.postprocessing import Postprocessing
 from crossvox.inference.settings import Inference
@@ -105,13 +106,8 @@ class TrainedModel:
     ) -> np.ndarray:
         """Return the (X, Y, Z) int16 class indices of `output` on its file's grid `native`."""
         slabs = self.slabs(prepared, [(output,)], native)
-        content = self.content_of(prepared[output], output)
+        content = shown_part([self], prepared[output], output)
         return self.postprocessing.label_map(slabs, native.affine, content=content)
-
-    def content_of(self, scan: PreparedScan, modality: str) -> Content | None:
-        """Return where a scan can hold classes; None = anywhere, also in its fill."""
-        seen = self.seen.get(modality)
-        return None if seen is not None and seen.sizes.outlined_fill else scan.content
 
     def slabs(
         self,
@@ -261,6 +257,17 @@ class TrainedModel:
             result[rows] = values
         assert result is not None  # a batch has at least one window
         return result
+
+
+def shown_part(models: Sequence[TrainedModel], scan: PreparedScan, modality: str) -> Content | None:
+    """Return where a scan can hold classes; None = anywhere.
+
+    This is what is no fill, and as much of that as the labels of the models' training scans reach
+    into it.
+    """
+    seen = [model.seen[modality] for model in models if modality in model.seen]
+    margin = largest_reach(own.sizes.fill_margin for own in seen)
+    return None if margin is None or scan.content is None else scan.content.with_margin(margin)
 
 
 def _mean(values: Mapping[str, Tensor], outputs: Averaged) -> Tensor:

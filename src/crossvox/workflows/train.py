@@ -21,7 +21,7 @@ from crossvox.data.manifest.selection import Selection, select
 from crossvox.data.prepare.fingerprint import Fingerprint, fingerprint
 from crossvox.data.prepare.label_cache import LabelCache
 from crossvox.data.prepare.label_layout import LabelLayout, find_label_layout
-from crossvox.data.prepare.outlined import outlines_fill
+from crossvox.data.prepare.outlined import largest_reach, reach_into_fill
 from crossvox.data.prepare.plan import Plan, continue_plan, make_plan
 from crossvox.data.prepare.store import Store, StoredArray
 from crossvox.data.prepare.window import choose_windows
@@ -367,23 +367,22 @@ def _prepare(
 
 
 def _with_seen(run: Run, manifest: Manifest, store: Store) -> Run:
-    """Note fill, classes in it, and intensities of the scans trained on or validated with."""
+    """Note fill, labels in it, and intensities of the scans trained on or validated with."""
     stored: dict[str, list[StoredArray]] = {m: [] for m in run.plan.seen}
     for case, m in images_in_use(manifest):
         stored[m].append(store.image(case, m))
-    outlined = set[str]()
+    reached: dict[str, list[int | None]] = {m: [] for m in run.plan.seen}
     for id, m in sorted(run.selection.labels):
         case = manifest.case(id)
         label = store.label(case, m, manifest.labels, manifest.ignore)
-        if m not in outlined and outlines_fill(store.image(case, m), label, case.read_grid(m)):
-            outlined.add(m)
+        reached[m].append(reach_into_fill(store.image(case, m), label, case.read_grid(m)))
 
     def complete(m: str, seen: Seen) -> Seen:
         filled = any(image.filled for image in stored[m])
         described = [image.described for image in stored[m]]
         return replace(
             seen,
-            sizes=replace(seen.sizes, filled=filled, outlined_fill=m in outlined),
+            sizes=replace(seen.sizes, filled=filled, fill_margin=largest_reach(reached[m])),
             intensities=Intensities.of(described, run.preprocessing.floor(m)),
         )
 

@@ -38,14 +38,14 @@ class Sizes:
         extent: of the field of view.
         spacing: of the voxel edges.
         filled: some scan has planes at its border that are constant (`data.content`).
-        outlined_fill: some label shows a class in what counts as fill, which so may hold classes.
+        fill_margin: voxels that labels reach into what counts as fill; None = far into it.
     """
 
     frame: tuple[Axes, Axes, Axes]
     extent: tuple[Axes, Axes]
     spacing: tuple[Axes, Axes]
     filled: bool = True
-    outlined_fill: bool = False
+    fill_margin: int | None = 0
 
     @classmethod
     def of(cls, grids: Sequence[Grid], frame: np.ndarray) -> Sizes:
@@ -67,9 +67,7 @@ class Sizes:
         """Invert `to_dict`."""
         x, y, z = map(_axes, values["frame"])
         extent, spacing = ((_axes(a), _axes(b)) for a, b in (values["extent"], values["spacing"]))
-        return cls(
-            (x, y, z), extent, spacing, bool(values["filled"]), bool(values["outlined_fill"])
-        )
+        return cls((x, y, z), extent, spacing, bool(values["filled"]), values["fill_margin"])
 
 
 def along(frame: np.ndarray, grid: Grid, values: np.ndarray) -> np.ndarray:
