@@ -9,7 +9,8 @@ from html import unescape
 import numpy as np
 import pytest
 
-from crossvox.benchmark.results import CELL_COLUMNS
+from crossvox.benchmark.page import run_settings
+from crossvox.benchmark.results import CELL_COLUMNS, read_results
 from crossvox.benchmark.scores import CASE_COLUMNS
 from crossvox.cli.main import main
 from crossvox.data.formats.nifti import Volume
@@ -223,3 +224,17 @@ def test_only_long_facts_take_a_row_of_their_own():
     page = Page("t", [Section("s", [FactList("", {"short": "x", "long": "x" * 61})])], "", [])
     rows = re.findall(r"<div( class=\"wide\")?><dt>(\w+)</dt>", render(page))
     assert rows == [("", "short"), (' class="wide"', "long")]
+
+
+def test_a_case_that_a_run_of_a_benchmark_learnt_from_is_in_no_mean(tmp_path):
+    folder = _benchmark(tmp_path)
+    lines = (folder / "cases.csv").read_text(encoding="utf-8").splitlines()
+    case, seen = (lines[0].split(",").index(name) for name in ("case", "seen"))
+    rows = [line.split(",") for line in lines[1:]]
+    first = next(row for row in rows if row[case] == "a")
+    first[seen] = "1"  # of one row and seed alone
+    text = "\n".join([lines[0], *map(",".join, rows)]) + "\n"
+    (folder / "cases.csv").write_text(text, encoding="utf-8")
+    results = read_results(folder)
+    assert {line["case"] for line in results.cases} == {"b"} and results.seen == [("heart", "a")]
+    assert any("learnt from" in line and "a (heart)" in line for line in run_settings(results))

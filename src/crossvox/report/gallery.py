@@ -99,7 +99,8 @@ def predict_scans(
                 labels = scored.prediction.labels[made]
                 entropy = scored.prediction.uncertainty[made]
                 shown = to_shown_scan(volume, truth, labels, entropy, gallery.voxels)
-                gallery.add(scored.case.id, name, score, shown)
+                known = " (its label was learnt from)" if scored.case.id in seen else ""
+                gallery.add(scored.case.id + known, name, score, shown)
     return rows
 
 

@@ -88,8 +88,9 @@ class Run:
             raise UsageError(f"{self.path}: no checkpoint yet; train the run first")
         if name is not None:
             raise UsageError(f"{self.path}: no validation chose '{name}'; take --checkpoint last")
-        done, steps = read_state(last).get("step"), self.config.fit.steps
-        if done != steps:
+        state, steps = read_state(last), self.config.fit.steps
+        # An exported run holds no state of the optimiser, so it is not to go on.
+        if (done := state.get("step")) != steps and "param_groups" in state:
             raise UsageError(
                 f"{self.path}: stopped after step {done} of {steps}; go on with crossvox train "
                 f"--resume {self.path}, or take --checkpoint last"

@@ -22,7 +22,7 @@ from crossvox.training.checkpoint import load_weights
 from crossvox.training.record import read_facts
 from crossvox.utils.files import sha256
 from crossvox.workflows.run import Run
-from crossvox.workflows.validation.learnt import LearntScan, read_learnt
+from crossvox.workflows.validation.learnt import LearntScan, read_learnt, unrecorded
 
 START = "start.json"
 """File of a run that lists what became of each tensor at the start."""
@@ -238,6 +238,8 @@ def summarise_start(start: Start, report: StartReport) -> Iterator[str]:
         f"start        {start.run.path}, {start.method.name} after {start.step} steps: "
         f"{counts['taken']} of {len(fates)} tensors taken as they are"
     )
+    if unrecorded([start.run]):
+        yield "             no record of the scans it learnt from, so they are not kept from scores"
     for outcome, words in (
         ("in part", "taken for some classes"),
         ("other shape", "of another shape, begin anew"),

@@ -15,6 +15,8 @@ from crossvox.cli.main import main
 from crossvox.data.manifest import Case, Manifest
 from crossvox.evaluation.scores import read_cases
 from crossvox.training.record import read_metrics
+from crossvox.workflows.prediction.evaluate import seen_by
+from crossvox.workflows.run import Run
 from crossvox.workflows.validation.learnt import LearntScan, read_learnt, seen_cases
 from fixtures.run import trained
 
@@ -92,7 +94,9 @@ def test_a_checkpoint_is_not_chosen_by_scans_that_the_start_learnt_from(
     assert summary["seen"]["cases"] == ["ct1", "mr1"]
     found = {name: float(value) for _, name, value in read_metrics(again / "metrics.csv")}
     assert found["val/dice"] == pytest.approx(summary["overall"]["dice"]["mean"], abs=2e-3)
-    assert second.exists()
+    # An ensemble has seen what one of its runs has.
+    runs, cases = [Run.load(run) for run in (first, second)], unpaired_files.cases
+    assert seen_by(runs, cases, print) == ["ct0", "mr0", "ct1", "mr1", "ct2", "mr2"]
 
 
 def test_without_a_scan_left_the_last_checkpoint_is_used_and_named(

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crossvox.data.checks.duplicates import fingerprint
 from crossvox.data.formats.nifti import read_nifti
 from crossvox.data.manifest import Case, Manifest
-from crossvox.data.prepare.store import Store
 from crossvox.errors import DataError
 from crossvox.training.record import read_facts
 from crossvox.utils.files import sha256_once
-from crossvox.workflows.run import Run
+
+if TYPE_CHECKING:
+    from crossvox.data.prepare.store import Store
+    from crossvox.workflows.run import Run
 
 LEARNT = "learnt"
 """Entry of `run.json` that lists the scans whose labels a run learnt from."""

@@ -30,6 +30,7 @@ from crossvox.errors import UsageError
 from crossvox.utils.files import require_folder
 from crossvox.version import __version__
 from crossvox.workflows.convert import convert, require_new
+from crossvox.workflows.validation.split import learnt_before
 
 FOLDERS = "any tree, by a pattern of its paths"
 OF_THE_PAPER = ("amos", "mscmrseg")
@@ -57,9 +58,12 @@ def convert_command(argv: list[str]) -> int:
     raw = find(values["source"])
     for folder in ("images", "labels") if values["copy"] or raw.write else ():
         require_new(out / folder, values["overwrite"])
-    _, table = convert(raw, options, out, _description(layout, values), copy=values["copy"])
+    made, table = convert(raw, options, out, _description(layout, values), copy=values["copy"])
     Console().print(table)
     print(out / "dataset.json")
+    held = [case for case in made.cases if case.split != "train"]
+    for line in learnt_before(held, [out, Path()]):
+        print(line)
     return 0
 
 
