@@ -49,7 +49,8 @@ class RunConfig:
         weights: published weights to start from: one file, or one per modality
             (--weights.MODALITY FILE).
         start_from: directory of an earlier run, of this or another method, whose plan and weights
-            the run starts from; networks are matched by the part they play, classes by name.
+            the run starts from, and on the command line whose settings; networks are matched by the
+            part they play, classes by name.
         replan: with `start_from`, plan spacing and crop anew.
         allow_random: start from random numbers where the backbone has published weights and none
             are given; presets paper-unet and paper-sam do not, unless told to.

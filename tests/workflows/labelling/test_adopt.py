@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from crossvox.cli.main import main
+from crossvox.data.manifest.splitting import Amounts, resplit
+from crossvox.errors import UsageError
 from crossvox.workflows.labelling import adopt as module
 from fixtures.study import Study, make_study
 
@@ -42,6 +44,20 @@ def test_a_corrected_draft_becomes_a_label_and_an_unchanged_one_does_not(study, 
     assert f"next: crossvox train --start-from {run} --data {study.data} --out {run}-2" in out
     changed = {f for f, content in files(study).items() if before.get(f) != content}
     assert changed == {label, study.data}
+
+
+def test_an_adopted_scan_stays_in_train(study) -> None:
+    """`split` may set all other labelled scans aside, and not this one."""
+    folder = study.drafts("ct2")
+    study.correct(folder, "ct2")
+    assert adopted(study, folder) == 0
+    manifest = study.manifest
+    assert manifest.case("ct2").drafted == ("ct",)
+    labelled = sum(case.fully_labelled for case in manifest.cases)
+    new = resplit(manifest, Amounts(val=labelled - 1, test=0), seed=0)
+    assert [case.id for case in new.split("train") if case.labels] == ["ct2"]
+    with pytest.raises(UsageError, match="asked for"):
+        resplit(manifest, Amounts(val=labelled, test=0), seed=0)
 
 
 def test_to_adopt_twice_is_harmless_and_told(study, capsys) -> None:

@@ -32,6 +32,8 @@ class Case:
         images: modality → path of the scan, at least one.
         labels: modality → path of its label map; a modality without one is unlabelled.
         annotated: names of the classes that were outlined; None = all of them.
+        drafted: modalities whose label began as a run's draft. It resembles that run, so it is for
+            training.
         header: modality → part of the image's header that places its voxels, where it contradicts
             itself; others are read by the rule of `formats.nifti.geometry`.
     """
@@ -41,6 +43,7 @@ class Case:
     images: Mapping[str, Path]
     labels: Mapping[str, Path] = field(default_factory=dict)
     annotated: tuple[str, ...] | None = None
+    drafted: tuple[str, ...] = ()
     header: Mapping[str, Form] = field(default_factory=dict)
 
     def form(self, modality: str) -> Form:
@@ -70,6 +73,11 @@ class Case:
     def fully_labelled(self) -> bool:
         """Each image has a label."""
         return set(self.images) == set(self.labels)
+
+    @property
+    def scorable(self) -> bool:
+        """Each image has a label, and none of them began as a draft."""
+        return self.fully_labelled and not self.drafted
 
 
 @dataclass(frozen=True)
@@ -273,6 +281,7 @@ def _case_from_dict(content: Mapping[str, Any], resolver: PathResolver) -> Case:
         images={m: resolver.resolve(file) for m, file in content["images"].items()},
         labels={m: resolver.resolve(file) for m, file in content.get("labels", {}).items()},
         annotated=tuple(content["annotated"]) if "annotated" in content else None,
+        drafted=tuple(content.get("drafted", ())),
         header=dict(content.get("header", {})),
     )
 
@@ -289,6 +298,8 @@ def _case_to_dict(case: Case, root: Path | None) -> dict[str, Any]:
         content["header"] = header
     if case.annotated is not None:
         content["annotated"] = list(case.annotated)
+    if case.drafted:
+        content["drafted"] = list(case.drafted)
     return content
 
 

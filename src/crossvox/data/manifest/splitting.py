@@ -20,8 +20,9 @@ labelled cases of which some are."""
 class Amounts:
     """Sizes of the splits: a number of cases from 1 on, a share below 1.
 
-    Only fully labelled cases are drawn for validation and test, because others cannot be scored;
-    a share there is a share of these cases. All others, unlabelled ones included, are for training.
+    Only fully labelled cases are drawn for validation and test, because others cannot be scored,
+    and none whose label began as a draft; a share there is a share of these cases. All others,
+    unlabelled ones included, are for training.
 
     Attributes:
         val: for validation; None takes `SHARE` of each group of cases with the same modalities,
@@ -87,7 +88,7 @@ def folds(manifest: Manifest, number: int, seed: int) -> list[Manifest]:
     if number < 2:
         raise UsageError(f"{number} folds asked for; give at least 2")
     free = [case for case in manifest.cases if case.split != "test"]
-    dealt = [case.id for group in _groups(free, seed) for case in group if case.fully_labelled]
+    dealt = [case.id for group in _groups(free, seed) for case in group if case.scorable]
     if len(dealt) < number:
         raise UsageError(
             f"{number} folds asked for, but {len(dealt)} cases are labelled in all of their "
@@ -131,7 +132,7 @@ def draw_splits(
     """
     split_of = dict(kept or {})
     groups = _groups(cases, seed)
-    able = [[case for case in group if case.fully_labelled] for group in groups]
+    able = [[case for case in group if case.scorable] for group in groups]
     total = sum(map(len, able))
     for split, amount in (("val", amounts.val), ("test", amounts.test or 0)):
         left = [[case for case in group if case.id not in split_of] for group in able]

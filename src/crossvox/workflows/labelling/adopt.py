@@ -178,7 +178,12 @@ def _judge_label(
         return Verdict(draft, "refused", words, problems)
     problems = [*problems, *_exchanged(now, then, manifest, draft)]
     labels = {**case.labels, **dict.fromkeys(draft.modalities, target)}
-    adopted = replace(case, labels=labels, annotated=_annotated(now, folder, manifest, case))
+    adopted = replace(
+        case,
+        labels=labels,
+        annotated=_annotated(now, folder, manifest, case),
+        drafted=(*case.drafted, *draft.modalities),
+    )
     words = f"adopted as {target}, {_share(now, then)} of the foreground changed"
     return Verdict(draft, "adopted", words, problems, adopted)
 
