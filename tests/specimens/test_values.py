@@ -377,6 +377,14 @@ def test_bright_fill_round_a_ct_counts_as_air(tmp_path, name, place) -> None:
     assert (data[outside] < -900).mean() > 0.98
 
 
+def test_zeros_beside_air_round_a_ct_count_as_air(tmp_path) -> None:
+    values = np.pad(ct(), ((0, 0), (0, 0), (0, 8)), constant_values=-1024)
+    values[:14, :, -8:] = 0
+    ((severity, line),) = problems(save(tmp_path / "scan.nii", values), "ct")
+    assert severity == "warning" and "voxels of 0 round the scan" in line
+    assert (read_image(tmp_path / "scan.nii").data[:14, :, -8:] < -900).all()
+
+
 @pytest.mark.parametrize("place", [ring, turned])
 def test_grey_fill_round_an_mr_counts_as_air(tmp_path, place) -> None:
     path = save(tmp_path / "scan.nii", place(mr(), 255))

@@ -79,15 +79,12 @@ class Content:
         """
         if not margin or self.columns is None:
             return self
-        size, box = 2 * margin + 1, self.box
         first, second, third = (
             (
-                _ended(ends[0] - box[0, axis], size, int(box[1, axis] - box[0, axis]))
-                + box[0, axis],
-                box[1, axis]
-                - _ended(box[1, axis] - ends[1], size, int(box[1, axis] - box[0, axis])),
+                low + _ended(ends[0] - low, margin, high - low),
+                high - _ended(high - ends[1], margin, high - low),
             )
-            for axis, ends in enumerate(self.columns)
+            for (low, high), ends in zip(self.box.T.tolist(), self.columns, strict=True)
         )
         others = tuple(other.with_margin(margin) for other in self.others)
         return Content(self.planes, (first, second, third), others)
@@ -313,10 +310,10 @@ def _in_whole(depths: Columns | None, axis: int, box: np.ndarray, shape: Sequenc
     return first, stop
 
 
-def _ended(depths: np.ndarray, size: int, whole: int) -> np.ndarray:
-    """Return depths of fill that ends before anything else is near; `whole` stays."""
-    depths = ndimage.minimum_filter(depths, size=size, mode="nearest")
-    return np.where(depths >= whole, whole, np.maximum(depths - size // 2, 0))
+def _ended(depths: np.ndarray, margin: int, whole: int) -> np.ndarray:
+    """Return depths of fill that ends so many voxels before anything else; `whole` stays."""
+    depths = ndimage.minimum_filter(depths, size=2 * margin + 1, mode="nearest")
+    return np.where(depths >= whole, whole, np.maximum(depths - margin, 0))
 
 
 def _pack(ends: np.ndarray) -> str:

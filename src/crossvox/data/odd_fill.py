@@ -26,9 +26,9 @@ SMEAR = 2
 def odd_fill_value(
     stored: np.ndarray, scale: Callable[[np.ndarray], np.ndarray] = np.asarray
 ) -> float | None:
-    """Return the value at most corners of a scan if it may be fill that is no air, else None.
+    """Return a value at corners of a scan that may be fill and no air; None if there is none.
 
-    Only a few voxels are looked at.
+    Only a few voxels are looked at. Of several such values the one at most corners is returned.
 
     Args:
         stored: (X, Y, Z) values as they are stored.
@@ -42,17 +42,11 @@ def odd_fill_value(
     ends = (slice(None, 4), slice(-4, None))
     corners = [_real(stored[x, y, z], scale) for x in ends for y in ends for z in ends]
     plain = [float(c.flat[0]) for c in corners if np.ptp(c) <= FAINT * (high - low)]
-    if not plain:
-        return None
-    value = max(set(plain), key=plain.count)
-    others = some[np.abs(some - value) > FAINT * (high - low)]
-    if not others.size:
-        return None
-    low, high = np.percentile(others, [2, 98])
-    if value < 0 and value <= low:
-        return value if np.mean(others < 0) < FEW else None
-    is_background = value == 0 and low > AIR
-    return value if value > low + APART * (high - low) and not is_background else None
+    for value in sorted(set(plain), key=plain.count, reverse=True):
+        others = some[np.abs(some - value) > FAINT * (high - low)]
+        if others.size and _is_odd(value, others):
+            return value
+    return None
 
 
 def split_odd_fill(data: np.ndarray, value: float) -> tuple[np.ndarray, np.ndarray, float] | None:
@@ -88,6 +82,15 @@ def without_odd_fill(data: np.ndarray) -> np.ndarray:
     if value < low:
         clean = np.where(mixed, np.maximum(clean, np.float32(low)), clean)
     return clean.astype(data.dtype, copy=False)
+
+
+def _is_odd(value: float, others: np.ndarray) -> bool:
+    """Return whether a value lies below all others of a scan without negative ones, or in them."""
+    low, high = np.percentile(others, [2, 98])
+    if value < 0 and value <= low:
+        return bool(np.mean(others < 0) < FEW)
+    is_background = value == 0 and low > AIR
+    return bool(value > low + APART * (high - low)) and not is_background
 
 
 def _real(stored: np.ndarray, scale: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
