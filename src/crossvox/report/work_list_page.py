@@ -63,7 +63,9 @@ def write_work_list_page(
         Section("Work list", [table]),
         Section("How to go on", [Bullets(HOW), Code("When they are corrected", command)]),
         *(
-            Section(name, [Charts({"": figure}, wide=True)], "Bright is unsure.")
+            Section(
+                name, [Charts({f"The draft of {name}, and where it is unsure": figure}, wide=True)]
+            )
             for name, figure in figures.items()
         ),
     ]

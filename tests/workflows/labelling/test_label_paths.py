@@ -32,3 +32,16 @@ def test_a_label_goes_where_its_like_are(tmp_path, scan, label, expected) -> Non
     cases = (case("a1", True), case("a2", True), case("b", False))
     manifest = Manifest("m", {"ct": "ct"}, {"x": 1}, cases, path=tmp_path / "dataset.json")
     assert label_path(manifest, "b", "ct") == tmp_path / Path(expected)
+
+
+def test_a_file_of_another_scan_is_not_taken(tmp_path) -> None:
+    """Labels of CT and MR lie in one folder, under the names of the subjects."""
+
+    def case(name: str, *labelled: str) -> Case:
+        images = {m: tmp_path / m / f"{name}.nii.gz" for m in ("ct", "mr")}
+        return Case(name, "train", images, dict.fromkeys(labelled, tmp_path / f"seg/{name}.nii.gz"))
+
+    cases = (case("a", "ct"), case("b", "mr"), case("c", "ct"))
+    kinds = {"ct": "ct", "mr": "mr"}
+    manifest = Manifest("m", kinds, {"x": 1}, cases, path=tmp_path / "dataset.json")
+    assert label_path(manifest, "b", "ct") == tmp_path / "labels" / "b_ct.nii.gz"

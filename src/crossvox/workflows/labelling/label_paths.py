@@ -51,9 +51,9 @@ class _Naming:
 def label_path(manifest: Manifest, case: str, modality: str) -> Path:
     """Return where the label map of a scan belongs; there may be a file of that name.
 
-    It lies and is named as the labels of that modality are, seen from their scans. Where these
-    follow no common rule or there are none, it is `labels/<case>_<modality>.nii.gz` beside the
-    manifest.
+    It lies and is named as the labels of that modality are, seen from their scans. Where there are
+    none, they follow no common rule, or the data set names such a file already, it is
+    `labels/<case>_<modality>.nii.gz` beside the manifest.
 
     >>> label_path(manifest, "ct007", "ct")  # others are scans/ct/labels/ct000.nii.gz …
     PosixPath('scans/ct/labels/ct007.nii.gz')
@@ -63,7 +63,8 @@ def label_path(manifest: Manifest, case: str, modality: str) -> Path:
     ways = {_Naming.between(c.images[modality], c.labels[modality]) for c in labelled}
     way = ways.pop() if len(ways) == 1 else None
     found = way.apply(scan) if way else None
-    if found is not None and found != scan and _can_write(found.parent):
+    taken = {file for case in manifest.cases for file in case.files}
+    if found is not None and found not in taken and _can_write(found.parent):
         return found
     folder = manifest.path.parent if manifest.path else Path.cwd()
     return folder / "labels" / f"{case}_{modality}.nii.gz"
