@@ -33,7 +33,7 @@ LIGHT = [
 """What needs no network; none of it may wait for the import of one."""
 
 
-def test_help_lists_and_refusals_wait_for_no_heavy_import(tmp_path):
+def test_help_lists_and_refusals_wait_for_no_network_nor_prediction_for_training(tmp_path):
     code = (
         "import sys; from crossvox.cli.main import main\n"
         f"for line in {LIGHT!r}:\n"
@@ -41,6 +41,11 @@ def test_help_lists_and_refusals_wait_for_no_heavy_import(tmp_path):
         "    assert (code == 0) == ('help' in line or line.startswith('list')), line\n"
         "    heavy = {'torch', 'monai', 'lightning_fabric', 'matplotlib'} & sys.modules.keys()\n"
         "    assert not heavy, f'{line} imports {sorted(heavy)}'\n"
+        "import crossvox.workflows.prediction.predict\n"
+        "from crossvox.config.registry import CLASSES\n"
+        "CLASSES['method']['cmc+'], CLASSES['backbone']['unet']\n"
+        "heavy = {'monai', 'lightning_fabric', 'matplotlib'} & sys.modules.keys()\n"
+        "assert not heavy, f'predict imports {sorted(heavy)}'\n"
     )
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from monai.data.utils import compute_importance_map
 from monai.inferers import sliding_window_inference
 
-from crossvox.inference.sliding_window import SlidingWindow, Traversal, blend_planes
+from crossvox.inference.sliding_window import SlidingWindow, Traversal, blend_planes, gaussian
 
 PATCH = (6, 8, 4)
 CPU = torch.device("cpu")
@@ -70,3 +71,9 @@ def test_a_scan_smaller_than_the_patch_is_padded_on_both_sides():
     assert crop.shape == PATCH and sliding.centre(window) == (1, 4, 2)
     assert (crop[:2] == -3).all() and (crop[4:] == -3).all()
     np.testing.assert_allclose(crop[2:4], scan(sliding.shape), atol=1e-6)
+
+
+@pytest.mark.parametrize("patch", [(16, 16, 8), (1, 7, 96), (2, 4, 64)])
+def test_windows_weigh_as_in_monai(patch) -> None:
+    expected = compute_importance_map(patch, mode="gaussian")
+    assert torch.equal(gaussian(patch, "cpu"), expected)

@@ -17,8 +17,9 @@ from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElastic
 from torch import distributed as dist
 
 from crossvox.errors import UsageError
+from crossvox.training.devices import choose_accelerator, set_up_torch
 from crossvox.training.distributed import use_own_port
-from crossvox.training.settings import Accelerator, Compute, Precision
+from crossvox.training.settings import Compute, Precision
 
 
 def launch_fabric(compute: Compute) -> Fabric:
@@ -31,7 +32,7 @@ def launch_fabric(compute: Compute) -> Fabric:
         UsageError: no GPU, bf16 or compilation on a CPU, or a number of devices that contradicts
             the launcher's.
     """
-    accelerator = _accelerator(compute.accelerator)
+    accelerator = choose_accelerator(compute.accelerator)
     precision = _precision(compute.precision, accelerator)
     if compute.compile:
         _require_compiler(accelerator)
@@ -46,13 +47,7 @@ def launch_fabric(compute: Compute) -> Fabric:
     made.launch()
     if made.world_size > 1:
         atexit.register(_leave)
-    # After the launch, which sets the number of threads itself.
-    if compute.threads is not None:
-        torch.set_num_threads(compute.threads)
-    if compute.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(compute.deterministic, warn_only=True)
-    torch.backends.cudnn.benchmark = accelerator == "cuda" and not compute.deterministic
+    set_up_torch(compute, accelerator)  # after the launch, which sets the number of threads itself
     return made
 
 
@@ -60,18 +55,6 @@ def _leave() -> None:
     """Close the process group, whose threads may otherwise abort a process as it ends."""
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def _accelerator(asked: Accelerator) -> str:
-    if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if asked == "gpu":
-        if torch.cuda.is_available():
-            return "cuda"
-        if torch.backends.mps.is_available():
-            return "mps"
-        raise UsageError("compute.accelerator is 'gpu' but torch sees no GPU here; use 'auto'")
-    return asked
 
 
 def _precision(asked: Precision, accelerator: str) -> Literal["32-true", "bf16-mixed", "16-mixed"]:

@@ -10,8 +10,7 @@ from crossvox.errors import UsageError
 from crossvox.inference.ensemble import Ensemble
 from crossvox.inference.model import TrainedModel
 from crossvox.training.checkpoint import load_weights
-from crossvox.training.compute import launch_fabric
-from crossvox.training.settings import Compute
+from crossvox.training.devices import prediction_device
 from crossvox.workflows.prediction.options import DEFAULTS, Options
 from crossvox.workflows.run import Run, run_folders
 
@@ -33,7 +32,7 @@ def load_model(run: Run, options: Options) -> TrainedModel:
         raise UsageError(
             f"{run.path}: left and right classes forbid mirroring along every axis; leave --tta out"
         )
-    device = launch_fabric(Compute(accelerator=options.accelerator, threads=options.threads)).device
+    device = prediction_device(options.accelerator, options.threads)
     method = build_method(run.task, run.config)
     load_weights(path, method)
     asked = {name: getattr(options, name) for name in ("overlap", "largest", "weigh")}
