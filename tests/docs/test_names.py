@@ -28,7 +28,19 @@ PLANNED = {
 """The files that CONTRIBUTING.md has the reader write."""
 
 
-FOREIGN = {"CROSSVOX_GOLDEN", "LabelTable", "NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "Test_Sets"}
+NO_MODULES = {METHODS.group, BACKBONES.group} | {
+    path.removeprefix("src/").removesuffix(".py").replace("/", ".") for path in PLANNED
+}
+"""Dotted names of groups of entry points, and of the files in `PLANNED`."""
+
+FOREIGN = {
+    "Dockerfile",
+    "CROSSVOX_GOLDEN",
+    "LabelTable",
+    "NCCL_SOCKET_IFNAME",
+    "GLOO_SOCKET_IFNAME",
+    "Test_Sets",
+}
 """Capitalised names that are no Python of ours: variables of the environment, others' formats."""
 
 
@@ -71,7 +83,8 @@ def resolve(dotted: str) -> object:
 def test_every_dotted_name_resolves(page) -> None:
     text = page.read_text(encoding="utf-8")
     for dotted in sorted(set(re.findall(r"\bcrossvox(?:\.[A-Za-z_]\w*)+", text))):
-        resolve(dotted)
+        if dotted not in NO_MODULES:
+            resolve(dotted)
 
 
 @pytest.mark.parametrize("page", PAGES_OF_TODAY, ids=name)
