@@ -90,6 +90,8 @@ class NiftiHeader:
         """
         if self.geometry.problems:
             for form in FORMS:
+                if self.fields[f"{form}_code"] == 0:
+                    continue
                 placed = read_geometry(self.fields, form)
                 own = Grid(self.grid.shape, placed.affine)
                 if not placed.problems and same_grid(own, other):
