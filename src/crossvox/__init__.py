@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` im
     from crossvox.methods.cmc import Fusion as Fusion
     from crossvox.networks.unet import UNetBackbone as UNetBackbone
     from crossvox.workflows.prediction.options import Options as Options
+    from crossvox.workflows.prediction.options import Outputs as Outputs
     from crossvox.workflows.prediction.predictor import Predictor as Predictor
     from crossvox.workflows.show import show as show
 
@@ -46,7 +47,7 @@ _MODULES = {
     "methods.base": ["Method"],
     "methods.cmc": ["CMC", "MIA", "CACLoss", "CSCLoss", "Fusion"],
     "networks.unet": ["UNetBackbone"],
-    "workflows.prediction.options": ["Options"],
+    "workflows.prediction.options": ["Options", "Outputs"],
     "workflows.prediction.predictor": ["Predictor"],
     "workflows.show": ["show"],
 }

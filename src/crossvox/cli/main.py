@@ -32,6 +32,7 @@ GROUPS = {
     "results": {
         "predict": "segment scans with a trained run",
         "evaluate": "score a trained run on a split of a data set",
+        "compare": "score label maps against others, without a run",
         "report": "write one HTML file to look at a run or a benchmark",
         "export": "write a trained run as a MONAI bundle or as ONNX files",
     },

@@ -56,10 +56,22 @@ class Problem:
         text = self.found
         if self.expected:
             text = f"found {text}; expected {self.expected}; fix: {self.fix}"
-        return " ".join(f"{where}: {text}".splitlines())
+        return " ".join((f"{where}: {text}" if where else text).splitlines())
 
     def __str__(self) -> str:
         return f"{self.severity:<7}  {self.line}"
+
+
+class ProblemsError(DataError):
+    """Files that cannot be used, each with what is wrong with it.
+
+    Attributes:
+        problems: all that were found, warnings too.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(format_problems(problems))
+        self.problems = tuple(problems)
 
 
 def has_errors(problems: Sequence[Problem]) -> bool:
@@ -79,6 +91,6 @@ def format_problems(problems: Sequence[Problem]) -> str:
 
 
 def raise_on_errors(problems: Sequence[Problem]) -> None:
-    """Raise `DataError` with all problems if one of them is an error."""
+    """Raise `ProblemsError`, a `DataError`, with all problems if one of them is an error."""
     if has_errors(problems):
-        raise DataError(format_problems(problems))
+        raise ProblemsError(problems)

@@ -27,6 +27,7 @@ from crossvox.data.geometry import Grid
 from crossvox.data.prepare.preprocess import PreparedScan
 from crossvox.data.problems import Problem
 from crossvox.errors import DataError, UsageError
+from crossvox.evaluation.volumes import measure_volumes
 from crossvox.inference.model import Averaged, TrainedModel, shown_part
 from crossvox.inference.postprocessing import LabelMap, Postprocessing
 from crossvox.inference.settings import Maps
@@ -50,6 +51,8 @@ class Prediction:
         problems: name → warnings of classes that are absent or of a volume far beyond those of
             the labelled training scans.
         seconds: stage → wall time.
+        classes: names of class 1, 2, …
+        files: name → NIfTI file that the map was written to; empty if it was not.
     """
 
     labels: dict[str, np.ndarray] = field(default_factory=dict)
@@ -58,6 +61,19 @@ class Prediction:
     uncertainty: dict[str, np.ndarray] = field(default_factory=dict)
     problems: dict[str, list[Problem]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    files: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def volumes(self) -> dict[str, dict[str, float]]:
+        """Name of a label map → class → its volume in mL, 0 where it was not found."""
+        return {
+            name: {
+                str(row["class"]): float(row["mL"])
+                for row in measure_volumes(labels, self.affines[name], self.classes)
+            }
+            for name, labels in self.labels.items()
+        }
 
     def add_time(self, stage: str, start: float) -> float:
         """Add the time since `start` to `stage`. Return the time now."""
@@ -172,7 +188,7 @@ class Ensemble:
             DataError: a scan cannot be read or used.
         """
         require_known_modalities(self.task, images)
-        result = Prediction()
+        result = Prediction(classes=self.task.classes)
         volumes = self._read(images, result, checked, forms or {})
         prepared, grids = self._prepare(volumes, result)
         for maps in self.passes(grids):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 
 from nibabel.nifti1 import Nifti1Extension
 
-from crossvox.errors import UsageError
+from crossvox.errors import DataError, UsageError
 from crossvox.utils.files import atomic_write
 from crossvox.utils.palette import class_rgb
 
@@ -60,6 +61,22 @@ def itksnap_table(ids: Mapping[str, int]) -> str:
         plain = name.replace('"', "'")
         lines.append(f'{value} {red} {green} {blue} 1 1 1 "{plain}"')
     return "\n".join(lines) + "\n"
+
+
+def read_itksnap_table(path: Path) -> dict[str, int]:
+    """Return class name → id of ITK-SNAP's label descriptions; raise `DataError` for another file.
+
+    The clear label, 0, is left out.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: no readable label descriptions ({error})") from error
+    rows = [re.fullmatch(r'\s*(\d+)\s.*"(.+)"\s*', line) for line in lines]
+    ids = {row[2]: int(row[1]) for row in rows if row and int(row[1])}
+    if not ids:
+        raise DataError(f"{path}: no label descriptions of ITK-SNAP; give --ids or --data")
+    return ids
 
 
 def write_label_tables(folder: Path, ids: Mapping[str, int]) -> None:

@@ -18,7 +18,7 @@ GB = 1e9
 
 def require_memory(
     ensemble: Ensemble,
-    subjects: Sequence[Mapping[str, Path | Volume]],
+    subjects: Sequence[Mapping[str, Path | Volume | Grid]],
     limit: float | None,
     echo: Echo,
 ) -> None:
@@ -26,7 +26,7 @@ def require_memory(
 
     Args:
         ensemble: the trained models.
-        subjects: modality → scan of each subject.
+        subjects: modality → scan, or its grid, of each subject.
         limit: GB that the process may take in all; None = what it has and what is available.
         echo: takes the line for the user.
 

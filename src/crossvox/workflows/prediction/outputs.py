@@ -23,7 +23,7 @@ from crossvox.workflows.prediction.scans import InputScan
 VOLUMES = "volumes.csv"
 PROBABILITIES, UNCERTAINTY, DICOM = "_probabilities.nii.gz", "_uncertainty.nii.gz", ".seg.dcm"
 """Endings of the files beside a label map, in place of its own `.nii.gz`."""
-_ELSEWHERE = "give another --out or, with --image, a --name"
+ELSEWHERE = "give another --out or, with --image, a --name"
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def require_free_names(targets: Iterable[Target], ids: Mapping[str, int]) -> Non
     for target in targets:
         for name, file in target.files.items():
             if file in taken:
-                raise UsageError(f"{file}: would be the result of two scans; {_ELSEWHERE}")
+                raise UsageError(f"{file}: would be the result of two scans; {ELSEWHERE}")
             taken.add(file)
             origin = read_origin(file) if file.exists() else None
             if file.exists() and origin != target.scan(name).mark:
@@ -82,14 +82,14 @@ def require_free_names(targets: Iterable[Target], ids: Mapping[str, int]) -> Non
                     if origin
                     else "no result of this scan"
                 )
-                raise UsageError(f"{file}: is there already and {what}; {_ELSEWHERE}")
+                raise UsageError(f"{file}: is there already and {what}; {ELSEWHERE}")
             if file.exists() and not is_as_written(file):
                 raise UsageError(
-                    f"{file}: was changed since it was predicted; move it away, or {_ELSEWHERE}"
+                    f"{file}: was changed since it was predicted; move it away, or {ELSEWHERE}"
                 )
             for beside in (target.beside(name, e) for e in (PROBABILITIES, UNCERTAINTY, DICOM)):
                 if beside.exists() and origin is None:
-                    raise UsageError(f"{beside}: is there already, without {file}; {_ELSEWHERE}")
+                    raise UsageError(f"{beside}: is there already, without {file}; {ELSEWHERE}")
         if target.table.exists():
             _require_own_rows(target)
         require_same_tables(target.table.parent, ids)
@@ -101,7 +101,7 @@ def _require_own_rows(target: Target) -> None:
     for row in read_volumes(target.table):
         if marks.get(row["file"], row["scan"]) != row["scan"]:
             raise UsageError(
-                f"{target.table}: holds volumes of another scan's {row['file']}; {_ELSEWHERE}"
+                f"{target.table}: holds volumes of another scan's {row['file']}; {ELSEWHERE}"
             )
 
 
@@ -146,6 +146,7 @@ def predict_to_files(
         if (scan := target.scan(name)).series:
             labels, affine = prediction.labels[name], prediction.affines[name]
             write_dicom_seg(target.beside(name, DICOM), labels, affine, list(ids), scan.series)
+    prediction.files = dict(target.files)
     return prediction
 
 

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from crossvox.data.checks import check, check_images
-from crossvox.data.formats.dicom.seg import require_dicom, require_dicom_seg
-from crossvox.data.formats.nifti import Volume
+from crossvox.data.checks import check
+from crossvox.data.formats.dicom.seg import require_dicom
 from crossvox.data.manifest import Case, Manifest, as_manifest
 from crossvox.errors import UsageError
 from crossvox.inference.ensemble import require_known_modalities
-from crossvox.utils.files import real_path, require_file_name, require_folder
+from crossvox.utils.files import require_file_name, require_folder
 from crossvox.workflows.messages import Echo, report_problems
-from crossvox.workflows.prediction.memory import require_memory
+from crossvox.workflows.prediction.job import Job, Outcome, Tell
 from crossvox.workflows.prediction.options import DEFAULTS, LABELS_ONLY, Options, Outputs
-from crossvox.workflows.prediction.outputs import (
-    Target,
-    predict_to_files,
-    require_free_names,
-)
 from crossvox.workflows.prediction.predictor import Predictor
-from crossvox.workflows.prediction.scans import InputScan
+from crossvox.workflows.prediction.scans import Source, Subject
 from crossvox.workflows.run import Run, run_folders
 
 
@@ -35,6 +27,7 @@ def predict_images(
     outputs: Outputs = LABELS_ONLY,
     echo: Echo = print,
     name: str | None = None,
+    tell: Tell | None = None,
 ) -> list[Path]:
     """Segment the scans of one subject, and write `<scan's name>_<modality>.nii.gz` for each.
 
@@ -55,6 +48,7 @@ def predict_images(
         outputs: what to write beside the label maps.
         echo: takes the lines for the user.
         name: of the results, in place of the scans' names.
+        tell: takes what became of each subject; None = `echo` takes it as a line.
 
     Returns:
         The label maps written.
@@ -70,35 +64,14 @@ def predict_images(
     if outputs.dicom_seg:
         require_dicom()
     paths = distinct_runs(paths)
-    run = Run.load(paths[0])
-    require_known_modalities(run.task, images)
-    scans = {m: InputScan.from_path(path, options.header) for m, path in images.items()}
-    if outputs.dicom_seg and not any(scan.series for scan in scans.values()):
+    require_known_modalities(Run.load(paths[0]).task, images)
+    subject = Subject.from_images(images, name)
+    if outputs.dicom_seg and not any(source.series for source in subject.sources.values()):
         raise UsageError("--dicom-seg: no scan is a DICOM series; give --image ct=FOLDER")
-    for note in (note for scan in scans.values() for note in scan.notes):
-        echo(note)
-    subject = {m: scan.image for m, scan in scans.items()}
-    volumes = {m: image for m, image in subject.items() if isinstance(image, Volume)}
-    named = {m: scan.path for m, scan in scans.items()}
-    kinds, seen = run.preprocessing.kinds, run.plan.seen
-    problems = check_images(named, volumes, kinds, seen, options.header, options.insist)
-    report_problems(problems, echo)
     predictor = Predictor(*paths, options=options)
-    scan_of = predictor.scan_of(scans)
-    files = {key: out / f"{name or scans[m].name}_{key}.nii.gz" for key, m in scan_of.items()}
-    inputs = {real_path(scan.path) for scan in scans.values()}
-    for file in files.values():
-        if real_path(file) in inputs:
-            raise UsageError(f"{file}: would overwrite the scan of that name; give another --out")
-    target = Target(name or next(iter(scans.values())).name, scans, files, scan_of)
-    require_free_names([target], predictor.ids)
-    for scan in scans.values() if outputs.dicom_seg else ():
-        if scan.series and isinstance(scan.image, Volume):
-            grid = scan.image.grid
-            require_dicom_seg(grid.shape, grid.affine, list(predictor.ids), scan.series)
     tell_checkpoints(predictor.runs, options, echo)
-    require_memory(predictor, [subject], options.memory_limit, echo)
-    return _predict(predictor, target, outputs, echo)
+    job = Job(predictor, out, outputs, echo, options.memory_limit)
+    return _written(job.run([subject]), tell or (lambda outcome: echo(str(outcome))))
 
 
 def predict_split(
@@ -109,6 +82,7 @@ def predict_split(
     options: Options = DEFAULTS,
     outputs: Outputs = LABELS_ONLY,
     echo: Echo = print,
+    tell: Tell | None = None,
 ) -> list[Path]:
     """Segment all cases of a split, and write `<case>_<modality>.nii.gz`, or `<case>_fused.nii.gz`.
 
@@ -125,19 +99,10 @@ def predict_split(
         require_known_modalities(run.task, case.images)
     report_problems(check(manifest, (), (split,), seen=run.plan.seen, header=options.header), echo)
     predictor = Predictor(*paths, options=options)
-    targets = []
-    for case in cases:
-        scan_of = predictor.scan_of(case.images)
-        files = {name: out / f"{case.id}_{name}.nii.gz" for name in scan_of}
-        scans = {
-            m: InputScan.from_path(p, case.form(m) if options.header == "auto" else options.header)
-            for m, p in case.images.items()
-        }
-        targets.append(Target(case.id, scans, files, scan_of))
-    require_free_names(targets, predictor.ids)
     tell_checkpoints(predictor.runs, options, echo)
-    require_memory(predictor, [case.images for case in cases], options.memory_limit, echo)
-    return [file for target in targets for file in _predict(predictor, target, outputs, echo)]
+    job = Job(predictor, out, outputs, echo, options.memory_limit, checked=True)
+    subjects = [Subject(case.id, _sources(case)) for case in cases]
+    return _written(job.run(subjects), tell or (lambda outcome: echo(str(outcome))))
 
 
 def tell_checkpoints(runs: Sequence[Run], options: Options, echo: Echo) -> None:
@@ -167,13 +132,14 @@ def load_split(data: Manifest | Path, split: str) -> tuple[Manifest, Sequence[Ca
     return manifest, cases
 
 
-def _predict(predictor: Predictor, target: Target, outputs: Outputs, echo: Echo) -> list[Path]:
-    """Predict one subject, and print its files and how long each stage took."""
-    start = time.perf_counter()
-    prediction = predict_to_files(predictor, target, predictor.ids, outputs)
-    prediction.add_time("write", start + sum(prediction.seconds.values()))
-    echo(f"{', '.join(str(file) for file in target.files.values())}: {prediction.timing}")
-    for name, problems in prediction.problems.items():
-        for problem in problems:
-            echo(str(dataclasses.replace(problem, case="", file=str(target.files[name]))))
-    return list(target.files.values())
+def _sources(case: Case) -> dict[str, Source]:
+    return {m: Source(p, case.id, header=case.form(m)) for m, p in case.images.items()}
+
+
+def _written(outcomes: Iterable[Outcome], tell: Tell) -> list[Path]:
+    """Predict, and tell of each subject; return the label maps."""
+    files = []
+    for outcome in outcomes:
+        tell(outcome)
+        files += outcome.written
+    return files

@@ -1,29 +1,141 @@
-"""The scans given to a command: NIfTI files and folders with a DICOM series."""
+"""The scans given to a command: NIfTI files, DICOM series, and volumes in memory."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from crossvox.data.formats.dicom.series import choose_series, choose_slices, read_series
-from crossvox.data.formats.nifti import Form, Volume, read_header
+from crossvox.data.formats.dicom.series import (
+    Series,
+    choose_series,
+    choose_slices,
+    read_series,
+)
+from crossvox.data.formats.nifti import Form, Scan, Volume, raw_volume, read_header
 from crossvox.data.geometry import Grid
 from crossvox.utils.files import logical_path, sha256_once
 
 
 @dataclass(frozen=True)
+class Source:
+    """Where one scan is, before it is read.
+
+    Attributes:
+        path: as it was given or found.
+        name: what the scan's results are named after.
+        series: the DICOM series; None for a NIfTI file.
+        volume: the scan, if it is in memory.
+        header: the part of a NIfTI header that places the voxels, unless another is asked for.
+    """
+
+    path: Path
+    name: str
+    series: Series | None = None
+    volume: Volume | None = None
+    header: Form = "auto"
+
+    @classmethod
+    def from_path(cls, path: Path, name: str | None = None) -> Source:
+        """Find the DICOM series that a path names, or take the path for a NIfTI file.
+
+        Args:
+            path: NIfTI file, folder with one DICOM series, `FOLDER#UID`, or either of these with
+                `#TAG=VALUE`, which takes one volume of a series that holds several.
+            name: of the results; None = the file's name without .nii or .nii.gz, or the DICOM
+                folder's name, as the user gave it.
+
+        Raises:
+            UsageError: several series in a folder and none named, or pydicom is not installed.
+            DataError: the folder holds no series.
+        """
+        folder, uid, volume_of = _dicom_folder(path)
+        if folder is None:
+            return cls(path, name or file_stem(path))
+        series = choose_series(folder, uid)
+        if volume_of:
+            series = choose_slices(series, *volume_of)
+        return cls(path, name or logical_path(folder).name, series)
+
+    @classmethod
+    def from_scan(cls, scan: Scan, name: str | None, modality: str) -> Source:
+        """Take a path, or a scan in memory, whose results need a name."""
+        if isinstance(scan, Path | str):
+            return cls.from_path(Path(scan), name)
+        return cls(Path(f"the scan of {modality}"), name or modality, volume=raw_volume(scan))
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that the scan is read from."""
+        return self.series.files if self.series else (self.path,)
+
+    def read(self, header: Form = "auto") -> InputScan:
+        """Read a DICOM series; a NIfTI file is only named.
+
+        Args:
+            header: the part of a NIfTI header that places the voxels; auto = the source's own.
+
+        Raises:
+            DataError: the series forms no regular volume.
+        """
+        if self.series is None:
+            form = self.header if header == "auto" else header
+            return InputScan(self.path, self.name, self.volume or self.path, header=form)
+        stack = read_series(self.series)
+        notes = [f"{self.path}: {doubt}" for doubt in stack.doubts]
+        if self.series.left_out:
+            count = len(stack.files)
+            notes.append(f"{self.path}: {count} slices; not used: {self.series.left_out}")
+        # NIfTI stores affines in single precision. With the same rounding, a series and its
+        # conversion give the same result.
+        affine = stack.grid.affine.astype(np.float32).astype(np.float64)
+        volume = Volume(stack.data, Grid(stack.grid.shape, affine), self.series.kind)
+        return InputScan(self.path, self.name, volume, stack.files, notes=tuple(notes))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The scans that are predicted together.
+
+    Attributes:
+        name: in the table of volumes.
+        sources: modality → scan.
+        problem: why these can be no scans to predict; empty if they can.
+    """
+
+    name: str
+    sources: Mapping[str, Source]
+    problem: str = ""
+
+    @classmethod
+    def from_images(cls, images: Mapping[str, Scan], name: str | None = None) -> Subject:
+        """Find the scans of one subject; errors are those of `Source.from_path`.
+
+        Args:
+            images: modality → path, or scan in memory.
+            name: of the results; None = that of each scan.
+        """
+        sources = {m: Source.from_scan(image, name, m) for m, image in images.items()}
+        return cls(next(iter(sources.values())).name, sources)
+
+    @property
+    def place(self) -> str:
+        """The paths of the scans, on one line."""
+        return ", ".join(dict.fromkeys(str(source.path) for source in self.sources.values()))
+
+
+@dataclass(frozen=True)
 class InputScan:
-    """One scan to segment.
+    """One scan to segment, read if it is no NIfTI file.
 
     Attributes:
         path: as it was given.
-        name: what its results are named after: the file's name without .nii or .nii.gz, or the
-            DICOM folder's name, as the user gave it.
+        name: what its results are named after.
         image: the NIfTI file, or the volume of the DICOM series.
         series: the DICOM files, in the order of the slices; empty for NIfTI.
         header: the part of the NIfTI header that places the voxels.
@@ -39,35 +151,13 @@ class InputScan:
 
     @classmethod
     def from_path(cls, path: Path, header: Form = "auto") -> InputScan:
-        """Read the DICOM series that a path names, or take the path for a NIfTI file.
+        """Read the scan that a path names; see `Source.from_path`.
 
         >>> InputScan.from_path(Path("scan.nii.gz")).name
         'scan'
         >>> InputScan.from_path(Path("study#1.2.840.1")).series  # one of the series in `study`
-
-        Args:
-            path: NIfTI file, folder with one DICOM series, `FOLDER#UID`, or either of these with
-                `#TAG=VALUE`, which takes one volume of a series that holds several.
-            header: the part of a NIfTI header that places the voxels.
-
-        Raises:
-            UsageError: several series in a folder and none named, or pydicom is not installed.
-            DataError: the series forms no regular volume.
         """
-        folder, uid, volume_of = _dicom_folder(path)
-        if folder is None:
-            name = path.name.removesuffix(".gz").removesuffix(".nii")
-            return cls(path, name, path, header=header)
-        series = choose_series(folder, uid)
-        stack = read_series(choose_slices(series, *volume_of) if volume_of else series)
-        notes = [f"{path}: {doubt}" for doubt in stack.doubts]
-        if series.left_out:
-            notes.append(f"{path}: {len(stack.files)} slices; not used: {series.left_out}")
-        # NIfTI stores affines in single precision. With the same rounding, a series and its
-        # conversion give the same result.
-        affine = stack.grid.affine.astype(np.float32).astype(np.float64)
-        volume = Volume(stack.data, Grid(stack.grid.shape, affine), series.kind)
-        return cls(path, logical_path(folder).name, volume, stack.files, notes=tuple(notes))
+        return Source.from_path(path).read(header)
 
     @functools.cached_property
     def mark(self) -> str:
@@ -87,9 +177,16 @@ class InputScan:
         return self.image if self.header == "auto" else read_header(self.image, self.header)
 
 
-def grid_of(image: Path | Volume) -> Grid:
+def grid_of(image: Path | Volume | Grid) -> Grid:
     """Return the grid of a scan, from the header alone if it is a file."""
+    if isinstance(image, Grid):
+        return image
     return image.grid if isinstance(image, Volume) else read_header(image)
+
+
+def file_stem(path: Path) -> str:
+    """Return the name of a NIfTI file without .nii or .nii.gz."""
+    return path.name.removesuffix(".gz").removesuffix(".nii")
 
 
 def _dicom_folder(path: Path) -> tuple[Path | None, str | None, tuple[str, str] | None]:

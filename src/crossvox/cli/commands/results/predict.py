@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import BooleanOptionalAction
 from dataclasses import replace
 from pathlib import Path
@@ -9,21 +10,66 @@ from typing import Any, get_args
 
 from jsonargparse import ArgumentParser
 
+from crossvox.cli.log import Form as LogForm
+from crossvox.cli.log import Log
 from crossvox.cli.parser import add_flag, add_root, new_parser, parse, require_runs, required
+from crossvox.data.formats.dicom.rules import Rule
 from crossvox.data.formats.nifti import Form
 from crossvox.data.manifest import SPLITS, load_manifest
-from crossvox.errors import UsageError
+from crossvox.errors import UsageError, require
 from crossvox.inference.settings import Largest, Maps
 from crossvox.training.settings import Accelerator
 from crossvox.utils.files import require_there
 from crossvox.workflows.prediction.options import Checkpoint, Options, Outputs
 
+WATCH_SECONDS = 30.0
 _MAPS: dict[bool | None, Maps | None] = {True: "fused", False: "modalities", None: None}
 
 
 def predict_command(argv: list[str]) -> int:
-    """Segment scans with a trained run: one subject's images, or a split of a data set."""
+    """Segment scans with a trained run: one subject's, all in folders, or a data set's split."""
     parser = new_scan_parser("predict", predict_command.__doc__)
+    _add_scans(parser)
+    _add_outputs(parser)
+    values = parse(parser, argv)
+    ways = [way for way in ("image", "images", "data") if values[way] is not None]
+    images = parse_images(values["image"] or [])
+    places = parse_places(values["images"] or [])
+    required(values, "out")
+    if len(ways) != 1:
+        raise UsageError(
+            "give one of --image MODALITY=FILE, --images MODALITY=FOLDER and "
+            "--data DATASET.json --split NAME"
+        )
+    _refuse_options_of_other_ways(values, ways[0])
+    require_runs(values["run"])
+    log = Log(values["log"], values["quiet"])
+    outputs = Outputs(values["save_probabilities"], values["save_uncertainty"], values["dicom_seg"])
+    options = replace(read_options(values), maps=_MAPS[values["fused"]])
+    given = (values["out"], options, outputs, log.note)
+    if images:
+        for path in images.values():
+            require_there(Path(str(path).partition("#")[0]))
+        from crossvox.workflows.prediction.predict import predict_images
+
+        predict_images(values["run"], images, *given, values["name"], log.outcome)
+        return 0
+    if places:
+        rules = [Rule.parse(text) for text in values["series"]]
+        from crossvox.workflows.prediction.folders.predict import Folders, predict_folders
+
+        folders = Folders(places, rules, values["skip_bad"], values["watch"])
+        return 0 if predict_folders(values["run"], folders, *given, log.outcome) else 1
+    required(values, "split")
+    data = load_manifest(values["data"], values["root"])
+    from crossvox.workflows.prediction.predict import predict_split
+
+    predict_split(values["run"], data, values["split"], *given, log.outcome)
+    return 0
+
+
+def _add_scans(parser: ArgumentParser) -> None:
+    """Add the options that say which scans to segment."""
     parser.add_argument(
         "--image",
         type=str,
@@ -35,6 +81,43 @@ def predict_command(argv: list[str]) -> int:
         "--name", type=str, help="of the results of --image; default: the scan's own name"
     )
     parser.add_argument(
+        "--images",
+        type=str,
+        action="append",
+        help="modality=FOLDER: all NIfTI files and DICOM series below it; also a file or a "
+        "pattern; several with commas, or the option again",
+        metavar="MODALITY=FOLDER",
+    )
+    parser.add_argument(
+        "--series",
+        type=str,
+        action="append",
+        default=[],
+        help="which DICOM series of a study --images takes, e.g. description~=portal or "
+        "slices>=40; several must all fit",
+        metavar="RULE",
+    )
+    add_flag(parser, "skip-bad", "with --images, go on where a scan cannot be segmented")
+    parser.add_argument(
+        "--watch",
+        type=float,
+        nargs="?",
+        const=WATCH_SECONDS,
+        help="with --images, go on as scans arrive, each once it has not changed for so long; "
+        f"default: {WATCH_SECONDS:g}",
+        metavar="SECONDS",
+    )
+    parser.add_argument(
+        "--header",
+        choices=get_args(Form),
+        default="auto",
+        help="part of a NIfTI header that places the voxels where they differ; auto: as ITK",
+    )
+
+
+def _add_outputs(parser: ArgumentParser) -> None:
+    """Add the options that say what to write and to print."""
+    parser.add_argument(
         "--fused",
         action=BooleanOptionalAction,
         help="one label map of all registered scans of a subject (default where a run's scans are "
@@ -45,38 +128,26 @@ def predict_command(argv: list[str]) -> int:
     )
     add_flag(parser, "save-uncertainty", "also write the entropy of these probabilities, 0 to 1")
     add_flag(parser, "dicom-seg", "also write DICOM SEG, for scans given as a DICOM series")
-    parser.add_argument(
-        "--header",
-        choices=get_args(Form),
-        default="auto",
-        help="part of a NIfTI header that places the voxels where they differ; auto: as ITK",
-    )
     add_flag(parser, "insist", "take a DICOM series that says it is of another kind (ct, mr, …)")
-    values = parse(parser, argv)
-    images = parse_images(values["image"] or [])
-    required(values, "out")
-    if bool(images) == (values["data"] is not None):
-        raise UsageError("give either --image MODALITY=FILE or --data DATASET.json --split NAME")
-    outputs = Outputs(values["save_probabilities"], values["save_uncertainty"], values["dicom_seg"])
-    options = replace(read_options(values), maps=_MAPS[values["fused"]])
-    require_runs(values["run"])
-    if images:
-        for path in images.values():
-            require_there(Path(str(path).partition("#")[0]))
-        from crossvox.workflows.prediction.predict import predict_images
+    parser.add_argument("--log", choices=get_args(LogForm), default="text",
+                        help="lines of text, or a JSON object a line")  # fmt: skip
+    add_flag(parser, "quiet", "print errors only")
 
-        predict_images(values["run"], images, values["out"], options, outputs, name=values["name"])
-        return 0
-    if values["name"] is not None:
+
+def _refuse_options_of_other_ways(values: dict[str, Any], way: str) -> None:
+    """Raise `UsageError` if an option has no meaning for the way in which scans are given."""
+    if values["watch"] is not None:
+        require("--watch", values["watch"], 0)
+    if way == "data" and values["name"] is not None:
         raise UsageError("--name: a data set's results are named after its cases; give --image")
-    if values["dicom_seg"]:
+    if way == "data" and values["dicom_seg"]:
         raise UsageError("--dicom-seg: the scans of a data set are NIfTI files; give --image")
-    required(values, "split")
-    data = load_manifest(values["data"], values["root"])
-    from crossvox.workflows.prediction.predict import predict_split
-
-    predict_split(values["run"], data, values["split"], values["out"], options, outputs)
-    return 0
+    owners = {"name": "image", "split": "data"}
+    owners |= dict.fromkeys(("series", "skip_bad", "watch"), "images")
+    for name, owner in owners.items():
+        if owner != way and values[name] not in (None, False, []):
+            option = name.replace("_", "-")
+            raise UsageError(f"--{option} goes with --{owner}, not with --{way}")
 
 
 def new_scan_parser(command: str, description: str | None) -> ArgumentParser:
@@ -142,3 +213,19 @@ def parse_images(words: list[str]) -> dict[str, Path]:
             raise UsageError(f"--image: two images of modality '{modality}'; give one subject")
         images[modality] = Path(file)
     return images
+
+
+def parse_places(words: list[str]) -> dict[str, list[Path]]:
+    """Return modality → folders of `MODALITY=FOLDER[,MODALITY=FOLDER …]` words.
+
+    Raises:
+        UsageError: a word is of another form.
+    """
+    places: dict[str, list[Path]] = {}
+    # A comma may also be part of a folder's name.
+    for word in (part for text in words for part in re.split(r",(?=[^,=/]+=)", text)):
+        modality, equals, place = word.partition("=")
+        if not (modality and equals and place):
+            raise UsageError(f"--images {word}: expected MODALITY=FOLDER, such as ct=scans")
+        places.setdefault(modality, []).append(Path(place))
+    return places

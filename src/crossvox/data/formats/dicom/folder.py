@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from crossvox.errors import UsageError
 from crossvox.utils.files import files_below
@@ -38,27 +38,38 @@ NOTHING = ("empty", "filled with zeros")
 """What is wrong with files that nothing was written into."""
 
 
+@dataclass(frozen=True)
+class FileLook:
+    """The nature of one file.
+
+    Attributes:
+        state: "image" of a scan, "damaged" DICOM, "unreadable" as DICOM, or "other" DICOM.
+        what: of the others than images, what is wrong with it or what it is instead.
+        tags: of an image, attribute → its value as text.
+    """
+
+    state: Literal["image", "damaged", "unreadable", "other"]
+    what: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass
 class Contents:
     """The files in a folder, by what they are.
 
     Attributes:
-        images: file → its header, of the slices of scans.
+        images: file → attribute → its value as text, of the slices of scans.
         damaged: file → what is wrong, of those that look like DICOM but cannot be read.
         others: what they are → files, of all the others.
     """
 
-    images: dict[Path, Any] = field(default_factory=dict)
+    images: dict[Path, Mapping[str, str]] = field(default_factory=dict)
     damaged: dict[Path, str] = field(default_factory=dict)
     others: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
 
 
 def look_into(folder: Path, tags: Sequence[str]) -> Contents:
     """Sort the files below a folder; hidden ones are not looked at.
-
-    A file that cannot be read counts as damaged if it is named as an image beside it or as only
-    DICOM is, since its slice would otherwise be missed without a word. So does one beside images
-    that holds nothing, or that begins as DICOM does.
 
     Args:
         folder: with DICOM files, also in folders below it.
@@ -67,19 +78,42 @@ def look_into(folder: Path, tags: Sequence[str]) -> Contents:
     Raises:
         UsageError: pydicom is not installed.
     """
+    return sort_files({file: look_at(file, tags) for file in files_below(folder)})
+
+
+def look_at(file: Path, tags: Sequence[str]) -> FileLook:
+    """Read what a file is, and some attributes of an image.
+
+    Raises:
+        UsageError: pydicom is not installed.
+    """
     pydicom_module()
-    found = Contents()
-    unreadable: dict[Path, str] = {}
     asked = [*tags, "SOPClassUID", "Modality", "Rows"]
-    for file in files_below(folder):
-        try:
-            header = read_dicom(file, stop_before_pixels=True, specific_tags=asked)
-            _sort(found, file, header)
-        except Exception as error:  # pydicom raises many kinds on bytes that are no DICOM
-            unreadable[file] = _reason(file, error)
+    try:
+        return _look(read_dicom(file, stop_before_pixels=True, specific_tags=asked), tags)
+    except Exception as error:  # pydicom raises many kinds on bytes that are no DICOM
+        return FileLook("unreadable", _reason(file, error))
+
+
+def sort_files(looks: Mapping[Path, FileLook]) -> Contents:
+    """Sort files by what they are.
+
+    A file that cannot be read counts as damaged if it is named as an image beside it or as only
+    DICOM is, since its slice would otherwise be missed without a word. So does one beside images
+    that holds nothing, or that begins as DICOM does.
+    """
+    found = Contents()
+    for file, look in looks.items():
+        if look.state == "image":
+            found.images[file] = look.tags
+        elif look.state == "damaged":
+            found.damaged[file] = look.what
+        elif look.state == "other":
+            found.others[look.what].append(file)
     shapes = Counter(_shape(file) for file in found.images)
     places = {file.parent for file in found.images}
-    for file, reason in unreadable.items():
+    for file in (file for file, look in looks.items() if look.state == "unreadable"):
+        reason = looks[file].what
         whole = file.with_suffix("") if file.suffix.lower() in PACKED else file
         is_named = shapes[_shape(whole)] > 1 or whole.suffix.lower() in SUFFIXES
         if is_named and whole != file:
@@ -142,18 +176,17 @@ def pydicom_module() -> ModuleType:
     return pydicom
 
 
-def _sort(found: Contents, file: Path, header: Any) -> None:
+def _look(header: Any, tags: Sequence[str]) -> FileLook:
     modality = str(header.get("Modality", ""))
     kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
     name = "" if kind is None else str(kind.name)
     if modality in NON_SCANS:
-        found.others[f"DICOM of the kind {modality}"].append(file)
-    elif "Rows" in header:
-        found.images[file] = header
-    elif kind is None or "Image Storage" in name:
-        found.damaged[file] = "cut off"
-    else:
-        found.others["DICOM without an image"].append(file)
+        return FileLook("other", f"DICOM of the kind {modality}")
+    if "Rows" in header:
+        return FileLook("image", tags={tag: str(header.get(tag, "")) for tag in tags})
+    if kind is None or "Image Storage" in name:
+        return FileLook("damaged", "cut off")
+    return FileLook("other", "DICOM without an image")
 
 
 def _reason(file: Path, error: Exception) -> str:

@@ -2,11 +2,13 @@
 
 The volume holds what a NIfTI file of the series would hold: LPS becomes RAS, and slope and
 intercept are applied. Series that could silently be wrong (missing slices, gantry tilt, several
-volumes in one) are refused with the reason. Nothing that names the patient is read or passed on.
+volumes in one) are refused with the reason. Nothing that names the patient is passed on: of the
+patient's and the study's number only a hash is kept, to tell what belongs together.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +30,10 @@ from crossvox.data.formats.dicom.whole import (
 from crossvox.data.geometry import Grid
 from crossvox.errors import DataError, UsageError
 
+SERIES_TAGS = (
+    *("SeriesInstanceUID", "SeriesDescription", "Modality", "PatientID", "StudyInstanceUID"),
+)
+"""Attributes that are read of each file to list the series."""
 HEADER_TAGS = (
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"),
     *("NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
@@ -61,6 +67,8 @@ class Series:
         damaged: files beside them that look like DICOM → what is wrong with each.
         left_out: what the other files in the folder are, on one line; empty if there are none.
         in_part: whether some of its slices were chosen.
+        patient: hash of the patient's number; empty if there is none.
+        study: hash of the study's number.
     """
 
     uid: str
@@ -71,6 +79,8 @@ class Series:
     damaged: Mapping[Path, str] = field(default_factory=dict)
     left_out: str = ""
     in_part: bool = False
+    patient: str = ""
+    study: str = ""
 
     @property
     def kind(self) -> str:
@@ -106,26 +116,38 @@ def list_series(folder: Path) -> list[Series]:
         UsageError: pydicom is not installed.
         DataError: the folder holds no series.
     """
-    found = look_into(folder, ["SeriesInstanceUID", "SeriesDescription"])
-    members: dict[str, list[Path]] = defaultdict(list)
-    for file, header in found.images.items():
-        members[str(header.get("SeriesInstanceUID", ""))].append(file)
-    if not members:
-        held = f"; {_held(found)}" if found.damaged or found.others else ""
+    found = look_into(folder, SERIES_TAGS)
+    series = group_series(found, folder)
+    if not series:
+        held = f"; {describe_rest(found)}" if found.damaged or found.others else ""
         raise DataError(f"{folder}: no DICOM image in it{held}; name the folder of one series")
+    return [replace(one, left_out=describe_rest(found)) for one in series]
+
+
+def group_series(found: Contents, folder: Path) -> list[Series]:
+    """Return the series of files that were sorted, the one with most slices first.
+
+    Args:
+        found: the files, with `SERIES_TAGS` read of each image.
+        folder: that was looked into.
+    """
+    members: dict[str, list[Path]] = defaultdict(list)
+    for file, tags in found.images.items():
+        members[tags["SeriesInstanceUID"]].append(file)
     series = []
     for uid, files in members.items():
-        header = found.images[files[0]]
+        tags = found.images[files[0]]
         places = {file.parent for file in files}
         series.append(
             Series(
                 uid,
-                " ".join(str(header.get("SeriesDescription", "")).split()),
-                str(header.get("Modality", "")),
+                " ".join(tags["SeriesDescription"].split()),
+                tags["Modality"],
                 tuple(files),
                 folder,
                 {file: why for file, why in found.damaged.items() if file.parent in places},
-                _held(found),
+                patient=_hash(tags["PatientID"]),
+                study=_hash(tags["StudyInstanceUID"]),
             )
         )
     return sorted(series, key=lambda one: (-len(one.files), one.uid))
@@ -226,6 +248,15 @@ def read_series(series: Series) -> Stack:
     return Stack(data, grid, files, tuple(doubts))
 
 
+def describe_rest(found: Contents) -> str:
+    """Return what the files that are no images are, on one line."""
+    kinds = [f"{len(files)} {kind} ({named(files)})" for kind, files in found.others.items()]
+    if found.damaged:
+        reasons = " or ".join(dict.fromkeys(found.damaged.values()))
+        kinds.append(f"{len(found.damaged)} {reasons} ({named(found.damaged)})")
+    return ", ".join(kinds)
+
+
 def _torn(series: Sequence[Series], folder: Path) -> str:
     """Return what to do if series of one slice each form one stack; empty if they do not."""
     if any(len(one.files) != 1 for one in series):
@@ -298,13 +329,8 @@ def _counted(tag: str, groups: Mapping[str, Sequence[Path]]) -> str:
     return f"{tag} {', '.join(listed[:6])}{more}"
 
 
-def _held(found: Contents) -> str:
-    """Return what the files that are no images are, on one line."""
-    kinds = [f"{len(files)} {kind} ({named(files)})" for kind, files in found.others.items()]
-    if found.damaged:
-        reasons = " or ".join(dict.fromkeys(found.damaged.values()))
-        kinds.append(f"{len(found.damaged)} {reasons} ({named(found.damaged)})")
-    return ", ".join(kinds)
+def _hash(number: str) -> str:
+    return hashlib.sha256(number.encode()).hexdigest()[:16] if number.strip() else ""
 
 
 def _header(file: Path) -> Any:

@@ -127,7 +127,7 @@ def open_scan(scan: Scan, name: Path, form: Form = "auto") -> NiftiFile:
     """
     if isinstance(scan, Path | str):
         return read_nifti(Path(scan), sha256=False, form=form)
-    volume = scan if isinstance(scan, Volume) else _from_pair(scan)
+    volume = raw_volume(scan)
     return as_nifti(volume.data, volume.grid, name)
 
 
@@ -135,10 +135,13 @@ def as_volume(scan: Scan, form: Form = "auto") -> Volume:
     """Return a scan that was given in any form as a `Volume`; raises `DataError`."""
     if isinstance(scan, Path | str):
         return as_image(read_nifti(Path(scan), sha256=False, form=form))
-    return _clean(scan if isinstance(scan, Volume) else _from_pair(scan))
+    return _clean(raw_volume(scan))
 
 
-def _from_pair(scan: tuple[np.ndarray, np.ndarray]) -> Volume:
+def raw_volume(scan: Volume | tuple[np.ndarray, np.ndarray]) -> Volume:
+    """Return a scan in memory as a `Volume`, its values as they are; raises `DataError`."""
+    if isinstance(scan, Volume):
+        return scan
     try:
         data, affine = _single(scan[0]), np.asarray(scan[1], dtype=np.float64)
     except (TypeError, ValueError, IndexError) as error:

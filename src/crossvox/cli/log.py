@@ -1,0 +1,48 @@
+"""Lines that a command prints while it works: text, JSON, or none."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from crossvox.workflows.prediction.job import Outcome
+
+Form = Literal["text", "json"]
+
+
+class Log:
+    """Prints what a prediction does.
+
+    As JSON, each line is an object with `time` (UTC), `event` and more: an event `note` has a
+    `message`, the events `done` and `failed` are of one subject.
+    """
+
+    def __init__(self, form: Form = "text", quiet: bool = False) -> None:
+        """Choose the form of the lines, and whether there are any."""
+        self.form, self.quiet = form, quiet
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        self._print(text, {"event": "note", "message": " ".join(text.split())})
+
+    def outcome(self, outcome: Outcome) -> None:
+        """Print what became of a subject."""
+        facts = {
+            "event": outcome.state,
+            "name": outcome.subject.name,
+            "source": {m: str(s.path) for m, s in outcome.subject.sources.items()},
+            "message": outcome.message,
+            "seconds": round(outcome.seconds, 1),
+            "output": [str(file) for file in outcome.written],
+        }
+        self._print(str(outcome), facts)
+
+    def _print(self, text: str, facts: dict[str, Any]) -> None:
+        if self.quiet:
+            return
+        if self.form == "json":
+            now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            text = json.dumps({"time": now, **facts}, ensure_ascii=False)
+        print(text, flush=True)  # a line is of use when it is written, in a file too

@@ -1,0 +1,1 @@
+"""Scans in folders, any number of them, also as they arrive."""
