@@ -1,9 +1,13 @@
-"""One round of docs/second-week.md, as it stands there but for the size of the training."""
+"""One round of docs/second-week.md, as it stands there but for the size of scans and training."""
 
 from __future__ import annotations
 
+from functools import partial
+
 from crossvox.cli.main import main
+from crossvox.data import phantom
 from crossvox.data.manifest import load_manifest
+from crossvox.data.phantom import write_phantom
 from crossvox.workflows.labelling.drafts import DraftFolder
 from crossvox.workflows.run import Run
 from fixtures.docs import ROOT, blocks, command_lines
@@ -14,6 +18,7 @@ PAGE = ROOT / "docs" / "second-week.md"
 
 def test_a_week_from_two_labels_to_more(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(phantom, "write_phantom", partial(write_phantom, shape=(40, 32, 16)))
     done = []
     for block in blocks(PAGE):
         if block.language == "python":
