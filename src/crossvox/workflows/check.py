@@ -19,6 +19,7 @@ from crossvox.data.checks.overlap import Overlap, measure_overlaps, overlap_prob
 from crossvox.data.convert.unused import unused_beside
 from crossvox.data.formats.nifti import read_label
 from crossvox.data.manifest import Case, Manifest
+from crossvox.data.prepare.partners import partner_problems
 from crossvox.errors import UsageError
 from crossvox.figures.overlays import overlay
 from crossvox.figures.style import read_mark, stack_pictures
@@ -69,6 +70,7 @@ def check_dataset(path: Path, root: Path | None = None) -> CheckResult:
     result = CheckResult(*check_manifest(path, root), [])
     overlaps = measure_overlaps(result.manifest, result.faulty) if result.manifest else []
     problems = [*result.problems, *overlap_problems(overlaps)]
+    problems += partner_problems(result.manifest, result.faulty) if result.manifest else []
     unused = unused_beside(result.manifest) if result.manifest else []
     return CheckResult(result.manifest, problems, overlaps, unused)
 

@@ -54,7 +54,7 @@ def convert(
         DataError: a scan cannot be read; then no manifest is written.
     """
     manifest, notes = build_manifest(raw, options, source)
-    notes += unused_by_conversion(raw, manifest, out)
+    notes += [*_paired_note(raw, manifest), *unused_by_conversion(raw, manifest, out)]
     if raw.write is not None:
         manifest = raw.write(manifest, out, partial(_progress, task="writing"))
     grids: dict[str, list[Grid]] = {modality: [] for modality in manifest.modalities}
@@ -68,6 +68,18 @@ def convert(
     for line in [*notes, *root_note(manifest, out)]:
         echo(line)
     return manifest, summary(manifest, grids)
+
+
+def _paired_note(raw: RawDataset, manifest: Manifest) -> list[str]:
+    """Return a line on the cases that have several modalities, and on the flag that parts them."""
+    paired = [case for case in manifest.cases if len(case.images) > 1]
+    if not paired:
+        return []
+    first = f"{paired[0].id}: {' and '.join(paired[0].images)}"
+    note = f"{len(paired)} of {len(manifest.cases)} cases have several modalities ({first})"
+    if raw.unpair:
+        note += f"; if cases of one name are other patients in each, add {raw.unpair}"
+    return [note]
 
 
 def root_note(manifest: Manifest, folder: Path) -> list[str]:

@@ -49,7 +49,7 @@ def test_deep_trees_by_stars_and_case_folders(tmp_path: Path) -> None:
     assert all(case.labels for case in data.cases)
 
 
-def test_cases_of_one_name_are_one_subject_unless_told_otherwise(tmp_path: Path) -> None:
+def test_cases_of_one_name_are_one_subject_unless_told_otherwise(tmp_path: Path, capsys) -> None:
     for m in ("ct", "mr"):
         image(tmp_path / m / "images" / "1.nii.gz")
     given = (
@@ -62,7 +62,11 @@ def test_cases_of_one_name_are_one_subject_unless_told_otherwise(tmp_path: Path)
     )
     paired = converted("folders", tmp_path, tmp_path / "p", *given)
     assert [set(c.images) for c in paired.cases] == [{"ct", "mr"}]
+    said = capsys.readouterr().out
+    assert "1 of 1 cases have several modalities (1: ct and mr)" in said
+    assert "if cases of one name are other patients in each, add --unpaired" in said
     apart = converted("folders", tmp_path, tmp_path / "u", *given, "--unpaired")
+    assert "several modalities" not in capsys.readouterr().out
     assert {c.id: set(c.images) for c in apart.cases} == {"ct_1": {"ct"}, "mr_1": {"mr"}}
 
 

@@ -78,6 +78,7 @@ def find_folders(source: Path, patterns: Patterns) -> RawDataset:
         tuple(_in_order(case, patterns) for case in cases.values()),
         patterns.registered,
         folder=source,
+        unpair="" if patterns.registered else "--unpaired",
     )
 
 

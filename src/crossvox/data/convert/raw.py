@@ -35,6 +35,8 @@ class RawDataset:
             section 3.1; empty if the paper does not use the data set.
         usual: the modalities taken unless others are asked for; empty = all.
         folder: that it was found in.
+        unpair: flag of `convert` with which cases of one name are other patients in each modality;
+            empty if there is none.
         write: makes NIfTI files if the data set has none; None = its files are used in place.
     """
 
@@ -47,6 +49,7 @@ class RawDataset:
     sizes: Mapping[tuple[str, ...], Mapping[str, int]] = field(default_factory=dict)
     usual: tuple[str, ...] = ()
     folder: Path | None = None
+    unpair: str = ""
     write: Writer | None = None
 
 

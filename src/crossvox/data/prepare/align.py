@@ -102,6 +102,21 @@ def find_shift(
     return best
 
 
+Reduced = tuple[sitk.Image, Grid]
+"""A scan of few voxels, and the grid of the whole."""
+
+
+def reduce_scan(array: np.ndarray, grid: Grid, voxels: int = MAX_VOXELS) -> Reduced:
+    """Average a scan down to a number of voxels, for `most_information`."""
+    return _itk_image(*_reduce(array, grid, voxels)), grid
+
+
+def most_information(fixed: Reduced, moving: Reduced) -> float:
+    """Return the largest mutual information that two scans have under some shift, 0 at least."""
+    starts = _starts(fixed[1], moving[1])
+    return max(0.0, *(_climb(fixed[0], moving[0], start)[0] for start in starts))
+
+
 def shift_grid(grid: Grid, shift: np.ndarray) -> Grid:
     """Return a grid moved by `shift`, (3,) mm in world space."""
     affine = grid.affine.copy()
@@ -157,10 +172,10 @@ def _registration(
     return registration, transform
 
 
-def _reduce(array: np.ndarray, grid: Grid) -> tuple[np.ndarray, Grid]:
-    """Average blocks of voxels, nearly cubic in mm, until at most `MAX_VOXELS` are left."""
+def _reduce(array: np.ndarray, grid: Grid, voxels: int = MAX_VOXELS) -> tuple[np.ndarray, Grid]:
+    """Average blocks of voxels, nearly cubic in mm, until at most `voxels` are left."""
     size, edge = np.ones(3, dtype=int), float(grid.spacing.min())
-    while np.prod(np.array(grid.shape) // size) > MAX_VOXELS:
+    while np.prod(np.array(grid.shape) // size) > voxels:
         edge *= 1.05
         size = np.clip((edge / grid.spacing).astype(int), 1, grid.shape)
     for axis, n in enumerate(size):
