@@ -85,9 +85,9 @@ def test_the_folds_predict_as_an_ensemble(folds, unpaired_files, tmp_path) -> No
     out = tmp_path / "out"
     assert main(["predict", str(folds), "--image", f"ct={image}", "--out", str(out)]) == 0
     (written,) = out.glob("*_ct.nii.gz")
-    found = Predictor(*(folds / f"fold_{k}" for k in range(4))).predict({"ct": image}).labels["ct"]
+    found = Predictor(*(folds / f"fold_{k}" for k in range(4))).predict({"ct": image}, checked=True)
     ids = np.array([0, *unpaired_files.labels.values()])
-    assert np.array_equal(np.asarray(nib.load(written).dataobj), ids[found])
+    assert np.array_equal(np.asarray(nib.load(written).dataobj), ids[found.labels["ct"]])
     assert len(Predictor(folds).runs) == 4
 
 
@@ -103,3 +103,12 @@ def test_what_cannot_be_says_what_to_do(folds, unpaired_files, tmp_path, capsys)
     assert "leave --cross-validate out" in refused(
         capsys, "train", "--resume", folds, "--cross-validate"
     )
+
+
+def test_a_later_split_names_the_folds_as_one(folds, unpaired_files, tmp_path, capsys) -> None:
+    data = folds.parent / "few.json"
+    words = ["split", str(data), *root_of(unpaired_files), "--out", str(tmp_path / "new.json")]
+    assert main([*words, "--val", "4"]) == 0
+    told = [x for x in capsys.readouterr().out.splitlines() if x.startswith("warning")]
+    assert len(told) == 1 and f"{folds} learnt" in told[0] and f"--keep {data}" in told[0]
+    assert all(name in told[0] for name in LABELLED)

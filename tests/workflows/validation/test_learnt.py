@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -33,6 +35,14 @@ def root_of(manifest: Manifest) -> list[str]:
     return ["--root", str(manifest.path.parent)]
 
 
+class Runs(NamedTuple):
+    learnt: list[LearntScan]
+    first: Path
+    second: Path
+    data: Path
+    printed: str
+
+
 @pytest.fixture(scope="module")
 def runs(unpaired_files, tmp_path_factory):
     """A run that learnt from s0 and s1, and one begun from it whose validation holds two of them.
@@ -40,17 +50,18 @@ def runs(unpaired_files, tmp_path_factory):
     The first run's folder is gone.
     """
     folder = tmp_path_factory.mktemp("learnt")
-    first = trained(unpaired_files.path, folder / "first")
+    first = trained(unpaired_files.path, folder / "first", "--fit.steps", "1")
     learnt = read_learnt(first)
     data = moved(unpaired_files, folder / "second.json", ct1="val", mr1="val")
-    second = trained(data, folder / "second", "--start-from", str(first), *root_of(unpaired_files))
-    shutil.copytree(first, folder / "kept")
-    shutil.rmtree(first)
-    return learnt, folder / "kept", second, data
+    words = ["--start-from", str(first), *root_of(unpaired_files), "--fit.steps", "1"]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        second = trained(data, folder / "second", *words)
+    first.rename(folder / "kept")
+    return Runs(learnt, folder / "kept", second, data, printed.getvalue())
 
 
 def test_a_run_records_what_it_learnt_from_and_what_its_start_did(runs, unpaired_files) -> None:
-    learnt, _, second, _ = runs
+    learnt, second = runs.learnt, runs.second
     assert {(scan.case, scan.modality) for scan in learnt} == {
         ("ct0", "ct"), ("ct1", "ct"), ("mr0", "mr"), ("mr1", "mr"),
     }  # fmt: skip
@@ -62,7 +73,7 @@ def test_scores_of_scans_that_a_run_learnt_from_are_marked_and_in_no_mean(
     runs, unpaired_files, tmp_path, capsys
 ) -> None:
     """The specimen of the issue: a scan moved to val that the earlier run had been trained on."""
-    _, first, _, data = runs
+    first, data = runs.first, runs.data
     out = tmp_path / "scores"
     words = ["evaluate", first, "--data", data, "--split", "val", "--out", out]
     words = [*map(str, words), *root_of(unpaired_files)]
@@ -82,10 +93,8 @@ def test_scores_of_scans_that_a_run_learnt_from_are_marked_and_in_no_mean(
 def test_a_checkpoint_is_not_chosen_by_scans_that_the_start_learnt_from(
     runs, unpaired_files, tmp_path, capsys
 ) -> None:
-    _, first, second, data = runs
-    words = ["--start-from", str(first), *root_of(unpaired_files), "--fit.steps", "2"]
-    again = trained(data, tmp_path / "again", *words)
-    told = [x for x in capsys.readouterr().out.splitlines() if x.startswith("validation")]
+    first, again, data = runs.first, runs.second, runs.data
+    told = [line for line in runs.printed.splitlines() if line.startswith("validation")]
     assert len(told) == 1 and "ct1, mr1" in told[0] and "2 of 4" in told[0]
     # What validation found is what evaluation finds on the other scans.
     assert main(["evaluate", str(again), "--data", str(data), "--split", "val", "--out",
@@ -95,17 +104,17 @@ def test_a_checkpoint_is_not_chosen_by_scans_that_the_start_learnt_from(
     found = {name: float(value) for _, name, value in read_metrics(again / "metrics.csv")}
     assert found["val/dice"] == pytest.approx(summary["overall"]["dice"]["mean"], abs=2e-3)
     # An ensemble has seen what one of its runs has.
-    runs, cases = [Run.load(run) for run in (first, second)], unpaired_files.cases
-    assert seen_by(runs, cases, print) == ["ct0", "mr0", "ct1", "mr1", "ct2", "mr2"]
+    both, cases = [Run.load(run) for run in (first, again)], unpaired_files.cases
+    assert seen_by(both, cases, print) == ["ct0", "mr0", "ct1", "mr1", "ct2", "mr2"]
 
 
 def test_without_a_scan_left_the_last_checkpoint_is_used_and_named(
     runs, unpaired_files, tmp_path, capsys
 ) -> None:
-    _, first, _, _ = runs
-    words = {"ct1": "val", "mr1": "val", "ct5": "test", "mr5": "test"}
+    first, words = runs.first, {"ct1": "val", "mr1": "val", "ct5": "test", "mr5": "test"}
     data = moved(unpaired_files, tmp_path / "d.json", **words)
-    run = trained(data, tmp_path / "r", "--start-from", str(first), *root_of(unpaired_files))
+    run = trained(data, tmp_path / "r", "--start-from", str(first), "--fit.steps", "1",
+                  *root_of(unpaired_files))  # fmt: skip
     assert "no validation scan chose a checkpoint, so `last` is used" in capsys.readouterr().out
     assert not (run / "checkpoints" / "best.safetensors").exists()
     words = ["--data", str(data), "--split", "test", *root_of(unpaired_files)]
@@ -124,7 +133,7 @@ def saved(path: Path, data: np.ndarray) -> Path:
 
 
 def test_a_scan_is_known_by_its_values_under_any_name(runs, unpaired_files, tmp_path) -> None:
-    learnt = runs[0]
+    learnt = runs.learnt
     path = unpaired_files.case("ct0").images["ct"]
     image = nib.load(path)
     again = tmp_path / "again.nii"

@@ -7,8 +7,15 @@ from pathlib import Path
 
 from crossvox.data.manifest import Case, Manifest
 from crossvox.errors import CrossvoxError
-from crossvox.training.record import read_config
-from crossvox.workflows.validation.learnt import HashedFiles, name_some, read_learnt, seen_cases
+from crossvox.training.record import FOLDS, read_config
+from crossvox.utils.documents import read_yaml
+from crossvox.workflows.validation.learnt import (
+    HashedFiles,
+    LearntScan,
+    name_some,
+    read_learnt,
+    seen_cases,
+)
 
 
 def lost_cases(manifest: Manifest, earlier: Manifest) -> list[str]:
@@ -30,8 +37,8 @@ def learnt_before(cases: Iterable[Case], folders: Sequence[Path]) -> Iterator[st
     labelled = [case for case in cases if case.labels]
     for run in _runs(folders) if labelled else ():
         try:
-            learnt, data = read_learnt(run), read_config(run)["data"]
-        except (CrossvoxError, OSError, KeyError):
+            learnt, data = _learnt_from(run)
+        except (CrossvoxError, OSError, KeyError, TypeError):
             continue  # not a run that can be used
         if seen := seen_cases(labelled, learnt, HashedFiles(learnt, values=False)):
             yield (
@@ -40,10 +47,19 @@ def learnt_before(cases: Iterable[Case], folders: Sequence[Path]) -> Iterator[st
             )
 
 
+def _learnt_from(run: Path) -> tuple[list[LearntScan], str]:
+    """Return what a run, or all folds of one, learnt from, and the data set's file."""
+    if (run / FOLDS).exists():
+        folds = sorted(file.parent for file in run.glob("fold_*/run.json"))
+        data = read_yaml(run / FOLDS)["config"]["data"]
+        return [scan for fold in folds for scan in read_learnt(fold)], data
+    return read_learnt(run), read_config(run)["data"]
+
+
 def _runs(folders: Sequence[Path]) -> list[Path]:
-    """Return the run directories in some folders, two levels deep, and the folds among them."""
+    """Return the runs and the cross-validations in some folders, two levels deep."""
     found: dict[Path, Path] = {}
     for folder in folders:
-        for pattern in ("*/run.json", "*/*/run.json", "*/*/fold_*/run.json"):
-            found |= {file.resolve(): file.parent for file in sorted(folder.glob(pattern))}
-    return list(found.values())
+        for pattern in ("*/run.json", "*/*/run.json", f"*/{FOLDS}", f"*/*/{FOLDS}"):
+            found |= {file.parent.resolve(): file.parent for file in sorted(folder.glob(pattern))}
+    return [path for path in found.values() if not (path.parent / FOLDS).exists()]
