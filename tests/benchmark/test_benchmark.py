@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import yaml
 
-from crossvox.benchmark.runner import CommandError, Launcher
+from crossvox.benchmark.runner import CommandError, Launcher, Share
 from crossvox.cli.main import main
 from crossvox.data.manifest import load_manifest
 from crossvox.utils.locks import Lock
@@ -88,9 +89,11 @@ def test_tables_and_figures_are_written_and_made_anew_from_the_csv_files(finishe
     assert "Dice: tiny, labels: 2, unet" in text and "Δ to cmc" in text and "METHOD" not in text
     assert before["tables.tex"].count(r"\begin{table}") == 7
     figures = sorted(path.name for path in (out / "figures").iterdir())
-    assert figures == [
-        f"tiny-unet-{m}-{x}.png" for m in ("assd", "dice") for x in ("given", "shift")
-    ]
+    papers = [f"tiny-labels-2-{k}.{f}" for k in ("boxes", "differences") for f in ("pdf", "svg")]
+    charts = [f"tiny-{m}-{x}.png" for m in ("assd", "dice") for x in ("given", "shift")]
+    assert figures == sorted([*papers, *charts])
+    boxes = (out / "figures" / "tiny-labels-2-boxes.svg").read_text(encoding="utf-8")
+    assert "tiny, labels: 2, unet; one seed." in boxes and "1 scan<" in boxes
     for name in names:
         (out / name).unlink()
     assert main(["benchmark", "--table", str(out)]) == 0
@@ -115,6 +118,10 @@ def test_done_cells_are_passed_over_and_new_seeds_are_added(
     own = write_suite(tmp_path / "s.yaml", methods=["sup"])
     target = tmp_path / "out"
     assert main(arguments(own, paired_files.path, target)) == 0
+    said = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in said if line.startswith("1/1  ")]
+    assert re.fullmatch(r"1/1  tiny_sup_unet_labels-2_seed-0: Dice 0\.\d{3}; none left", line)
+    assert said[-1] == f"  crossvox report {target} --out {target / 'report.html'}"
     ran.clear()
     assert main(arguments(own, paired_files.path, target, "--split", "test")) == 0
     assert [command[0] for command in ran] == ["evaluate"]
@@ -341,6 +348,20 @@ def test_commands_are_processes_with_their_threads_output_and_cost(tmp_path):
     assert failed.value.code == 2 and "choose from" in log.read_text().splitlines()[-1]
 
 
+def test_the_users_number_of_threads_holds(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert Share(jobs=2).threads == 4
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert Share(jobs=2).threads == 3
+    monkeypatch.setattr("sys.executable", "/bin/python")  # `crossvox` beside it is /bin/env
+    monkeypatch.setattr(Path, "with_name", lambda path, name: Path("/usr/bin/env"))
+    with open(tmp_path / "lock", "w") as lock:
+        Launcher(Share().threads)([], tmp_path / "log.txt", lock.fileno())
+    said = (tmp_path / "log.txt").read_text().splitlines()
+    assert "OMP_NUM_THREADS=3" in said and "MKL_NUM_THREADS=3" in said
+
+
 def test_sigterm_ends_the_benchmark_and_fails_no_cell(paired_files, tmp_path, monkeypatch):
     """As at a cluster's time limit: what was done is in the tables, the rest goes on later."""
     stopped, former = [], signal.getsignal(signal.SIGTERM)
@@ -400,6 +421,6 @@ def test_the_table_says_which_rows_start_from_published_weights(paired_files, tm
     (line,) = [
         line
         for line in (tmp_path / "out" / "tables.md").read_text(encoding="utf-8").splitlines()
-        if line.startswith("| mmformer | no |")
+        if line.startswith("| mmformer | own | no |")
     ]
-    assert line.split("|")[3].strip() == "nothing"
+    assert line.split("|")[4].strip() == "nothing"

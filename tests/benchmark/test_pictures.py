@@ -47,7 +47,7 @@ def test_named_cases_and_attention_are_drawn_and_drawn_again_without_the_network
     assert main(command(suite, paired_files, out, "--cases", "s5")) == 0
     pictures = sorted((out / "pictures").iterdir())
     kinds = ("attention", "predictions")
-    names = [f"{kind}_tiny_unet_2_s5_{m}.png" for kind in kinds for m in ("ct", "mr")]
+    names = [f"{kind}_tiny_2_s5_{m}.png" for kind in kinds for m in ("ct", "mr")]
     assert sorted(p.name for p in pictures) == sorted([*names, "attention.csv"])
     pictures = [p for p in pictures if p.suffix == ".png"]
     lines = read(out / "pictures" / "attention.csv")
@@ -61,17 +61,18 @@ def test_named_cases_and_attention_are_drawn_and_drawn_again_without_the_network
     assert all(0 < area < 0.5 for _, area in shares)
     size = {p.name: matplotlib.image.imread(p).shape for p in pictures}
     # A column for each row that knows the modality, and a row of attention.
-    assert (
-        size["predictions_tiny_unet_2_s5_ct.png"][1] > size["predictions_tiny_unet_2_s5_mr.png"][1]
-    )
-    assert size["attention_tiny_unet_2_s5_ct.png"][0] > size["attention_tiny_unet_2_s5_mr.png"][0]
+    assert size["predictions_tiny_2_s5_ct.png"][1] > size["predictions_tiny_2_s5_mr.png"][1]
+    assert size["attention_tiny_2_s5_ct.png"][0] > size["attention_tiny_2_s5_mr.png"][0]
 
     # The row with a backbone of its own stands in the same table, and says which.
     cells = {cell["row"]: cell for cell in read(out / "cells.csv")}
-    assert {cell["backbone"] for cell in cells.values()} == {"unet"}
+    backbones = {row: cell["backbone"] for row, cell in cells.items()}
+    assert backbones == {"sup": "unet", "ct alone": "unet", "sup (own)": "universal_unet"}
+    assert {(x["row"], x["backbone"]) for x in read(out / "cases.csv")} == set(backbones.items())
     assert cells["sup (own)"]["parameters"] != cells["sup"]["parameters"]
     text = (out / "tables.md").read_text(encoding="utf-8")
-    assert text.count("Dice: tiny") == 1 and "universal_unet" in text
+    assert text.count("Dice: tiny, labels: 2, unet; sup (own): universal_unet\n") == 1
+    assert "| sup (own) | universal_unet | no |" in text
 
     before = {p.name: p.read_bytes() for p in pictures}
     for picture in pictures:

@@ -8,6 +8,7 @@ from crossvox.benchmark.reading import reading
 def line(row: str, mean: float, modality: str = "ct", **more: Any) -> dict[str, Any]:
     empty = dict.fromkeys(("difference", "low", "high"))
     place = {"row": row, "modality": modality, "class": "average", "metric": "dice", "variant": ""}
+    place["seeds"] = 3
     return place | {"mean": mean} | empty | more
 
 
@@ -29,6 +30,17 @@ def test_says_who_leads_and_what_can_be_told_apart() -> None:
     assert "Clearly below cmc: sup (−0.100), efcd (−0.300)." in text
     assert "Not distinguishable from cmc: cml." in text
     assert "Below sup: efcd." in text
+
+
+def test_one_seed_makes_nothing_clear() -> None:
+    lines = [
+        line("cmc", 0.8, seeds=1),
+        line("sup", 0.7, seeds=1, difference=-0.1, low=-0.15, high=-0.02),
+        line("cml", 0.8, seeds=1, difference=0.0, low=-0.05, high=0.03),
+    ]
+    (said,) = reading(lines, "cmc")
+    assert "Against cmc, with one seed: sup (−0.100), cml (+0.000)." in said
+    assert "lear" not in said and "istinguishable" not in said
 
 
 def test_names_the_test_that_costs_most() -> None:

@@ -14,6 +14,7 @@ from crossvox.benchmark.tables import (
     change_table,
     cost_table,
     labels_text,
+    networks_text,
     overview_table,
     score_table,
     variant_table,
@@ -24,9 +25,9 @@ from crossvox.utils.text_table import to_markdown
 
 def case(row, seed, name, modality, organ, dice, variant="", **other):
     line = dict.fromkeys(CASE_COLUMNS, 0) | {
-        "suite": "s", "data": "d", "labels": "2", "backbone": "unet", "variant": variant,
-        "row": row, "method": row, "seed": seed, "case": name, "modality": modality,
-        "class": organ, "dice": dice, "assd_mm": 10 * (1 - dice),
+        "suite": "s", "data": "d", "labels": "2", "backbone": "unet", "table": "",
+        "variant": variant, "row": row, "method": row, "seed": seed, "case": name,
+        "modality": modality, "class": organ, "dice": dice, "assd_mm": 10 * (1 - dice),
     }  # fmt: skip
     return line | other
 
@@ -111,6 +112,46 @@ def test_a_bound_is_shown_and_is_no_rival():
     assert [row[2].mark for row in tested.cells[:3]] == ["second", "best", ""]
     whole = overview_table(lines, [], "labels: 2", {"all"})
     assert [row[2].mark for row in whole.cells] == ["second", "best", ""]
+
+
+def test_a_row_that_found_nothing_is_never_marked():
+    dice = {"x": 0.5, "y": 0.0004, "z": 0.0}
+    cases = [case(row, 0, "p0", "ct", "a", value) for row, value in dice.items()]
+    table = score_table(score_lines(cases, "none"), "dice", "none", "d")
+    marks = {row[1].text: row[4].mark for row in table.cells}
+    assert marks == {"x": "best", "y": "", "z": ""}
+    nothing = score_table(score_lines(cases[1:], "none"), "dice", "none", "d")
+    assert {cell.mark for row in nothing.cells for cell in row} == {""}
+
+
+def test_a_missed_organ_is_counted_and_does_not_make_the_mean_distance():
+    """A row that misses an organ has no better distance for it, nor one as long as the image."""
+    cases = [
+        case("misses", 0, "p0", "ct", "a", 0.0, assd_mm=400.0, n_missed=1),
+        case("misses", 0, "p1", "ct", "a", 0.9, assd_mm=1.0),
+        case("invents", 0, "p0", "ct", "a", 0.0, assd_mm=400.0, n_false=1),
+        case("finds", 0, "p0", "ct", "a", 0.8, assd_mm=2.0),
+        case("finds", 0, "p1", "ct", "a", 0.8, assd_mm=4.0),
+    ]
+    lines = score_lines(cases, "finds")
+    table = score_table(lines, "assd_mm", "finds", "d")
+    shown = {row[1].text: row[3] for row in table.cells if row[0].text == "ct"}
+    assert {row: cell.text for row, cell in shown.items()} == {
+        "misses": "1.00 (1 missed)", "invents": "– (1 false)", "finds": "3.00"
+    }  # fmt: skip
+    assert {row: cell.mark for row, cell in shown.items()} == {
+        "misses": "", "invents": "", "finds": "best"
+    }  # fmt: skip
+    change = line_of(lines, row="misses", modality="ct", metric="assd_mm", **{"class": "average"})
+    assert change["difference"] == pytest.approx(1 - 4) and change["cases"] == 1
+
+
+def test_a_caption_names_the_rows_on_other_backbones():
+    lines = [{"row": r, "backbone": b} for r, b in (("x", "unet"), ("y", "own"), ("z", "vnet"))]
+    assert networks_text([*lines, {"row": "w", "backbone": "unet"}]) == (
+        "unet; y: own network; z: vnet"
+    )
+    assert networks_text(lines, "vnet") == "vnet; x: unet; y: own network"
 
 
 def test_equal_numbers_are_marked_alike_and_a_single_row_not_at_all():
@@ -202,14 +243,15 @@ def test_volumes_are_medians_of_scans_that_show_the_class():
 
 def test_costs_are_means_over_finished_cells():
     def cell(seed, state, seconds):
-        return {"row": "x", "state": state, "uses_unlabelled": "no", "pretrained_on": "",
-                "adaptation": "", "parameters": "1500000", "train_seconds": seconds,
-                "cpu_seconds": seconds, "peak_mb": "700", "seed": seed}  # fmt: skip
+        return {"row": "x", "backbone": "unet", "state": state, "uses_unlabelled": "no",
+                "pretrained_on": "", "adaptation": "", "parameters": "1500000",
+                "train_seconds": seconds, "cpu_seconds": seconds, "peak_mb": "700",
+                "seed": seed}  # fmt: skip
 
     table = cost_table([cell(0, "done", "60"), cell(1, "done", "120"), cell(2, "failed", "")], "c")
     (row,) = table.cells
     assert [c.text for c in row] == [
-        "x", "no", "nothing", "none", "1.50", "1.5", "1.5", "700", "2 of 3"
+        "x", "unet", "no", "nothing", "none", "1.50", "1.5", "1.5", "700", "2 of 3"
     ]  # fmt: skip
 
 
@@ -218,7 +260,7 @@ def test_a_chart_has_no_panel_with_a_single_place():
     cases = grid() + [x for m in ("ct", "mr") for x in grid(f"given={m}") if x["modality"] == m]
     results = Results({}, score_lines(cases, "cmc"), [{"data": "d"}], cases)
     charts = score_charts(results)
-    assert [chart.file for chart in charts] == ["d-unet-dice-given.png", "d-unet-assd-given.png"]
+    assert [chart.file for chart in charts] == ["d-dice-given.png", "d-assd-given.png"]
     assert list(charts[0].panels) == ["ct", "mr"]
     assert [x for x, _, _ in charts[0].panels["mr"]["sup"]] == ["all", "mr"]
     assert len(charts[0].figure(columns=1).axes) == 2

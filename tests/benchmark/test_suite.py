@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from crossvox.benchmark.grid import grid
-from crossvox.benchmark.suite import load_suite, row_settings, slug
+from crossvox.benchmark.suite import load_suite, row_settings, slug, tables_of
 from crossvox.cli.main import main
 from crossvox.errors import DataError, UsageError
 from crossvox.methods import METHODS
@@ -155,18 +155,28 @@ def test_the_papers_suites_ask_for_its_shares_of_labels_and_its_methods():
     assert sorted(moved) == [False, False, True, True]
 
 
-@pytest.mark.parametrize(("backbones", "tables"), [([], ["unet"]), (["unet", "sam_med3d"],) * 2])
-def test_a_row_keeps_the_backbone_it_names_and_stands_beside_the_others(
-    backbones, tables, paired_files, tmp_path
-):
+@pytest.mark.parametrize(("backbones", "names"), [([], ["unet"]), (["unet", "sam_med3d"],) * 2])
+def test_a_row_keeps_the_backbone_it_names_and_runs_once(backbones, names, paired_files, tmp_path):
     own = {"label": "own", "method": "sup", "set": {"backbone": {"name": "universal_unet"}}}
-    file = write_suite(tmp_path / "s.yaml", methods=["sup", own], backbones=backbones, set={})
+    file = write_suite(tmp_path / "s.yaml", methods=["sup", "mmformer", own], backbones=backbones)
     suite = load_suite(file).with_data({"t": paired_files.path})
     cells = grid(suite, tmp_path)
-    assert [c.backbone for c in cells if c.row.label == "own"] == tables
-    assert [c.config.backbone["name"] for c in cells if c.row.label == "sup"] == tables
-    assert {c.config.backbone["name"] for c in cells if c.row.label == "own"} == {"universal_unet"}
+    assert [(c.row.label, c.backbone) for c in cells] == [
+        *(("sup", name) for name in names),
+        ("mmformer", "own"),
+        ("own", "universal_unet"),
+    ]
+    assert [c.config.backbone["name"] for c in cells if c.row.label == "sup"] == names
+    assert cells[-1].config.backbone["name"] == "universal_unet"
     assert len({cell.name for cell in cells}) == len(cells)
+
+
+def test_a_row_that_is_not_on_every_backbone_stands_in_every_table():
+    both = ["unet", "vnet"]
+    assert tables_of("vnet", False, both) == ["vnet"]
+    for backbone, fixed in (("vnet_ssl", True), ("unet", True), ("own", False)):
+        assert tables_of(backbone, fixed, both) == both
+        assert tables_of(backbone, fixed, ["unet"]) == tables_of(backbone, fixed, []) == [""]
 
 
 def test_a_rows_own_label_count_stands_in_every_table(paired_files, tmp_path):

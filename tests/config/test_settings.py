@@ -41,8 +41,8 @@ def test_another_method_drops_the_options_of_the_former_one(name):
 
 
 def test_the_same_method_keeps_the_options_of_preset_and_files():
-    values = parse_settings(file({"method": {"alpha": 0.7}}), Settings({"method": "cmc"}))
-    assert values["method"]["alpha"] == 0.7
+    values = parse_settings(file({"method": {"weight": 0.7}}), Settings({"method": "cmc+"}))
+    assert values["method"]["weight"] == 0.7
 
 
 def test_an_option_of_a_method_that_no_source_names_is_refused():
@@ -77,7 +77,7 @@ def test_text_and_yaml_values_take_their_types():
         ({"fit": {"steps": "many"}}, "'fit.steps' is 'many'; expected int"),
         ({"fit": {"optimizer": "sgd"}}, "'fit.optimizer' is 'sgd'; expected one of 'adam', "),
         ({"budget": {"patch": [1]}}, "'budget.patch' is [1]; expected tuple[int, int, int] or "),
-        ({"method": {"alpha": "x"}}, "'method.alpha' is 'x'; expected float"),
+        ({"method": {"weight": "x"}}, "'method.weight' is 'x'; expected float"),
         ({"label_draw": "x"}, "'label_draw' is 'x'; expected int or null"),
         ({"weights": {"ct": 3}}, "'weights.ct' is 3; expected Path or "),
         ({"fit": 3}, "'fit' is 3; expected `key: value` lines below it"),

@@ -116,6 +116,19 @@ def test_a_subjects_scans_are_one_unit():
     assert found.cases == 6 and found.p == 2 / 64
 
 
+def test_a_missed_organ_is_no_distance_to_compare():
+    def scores(assd, missed=0):
+        found = rows(lambda s, i, m, k: 0.5)
+        counts = [{"n_missed": int(i < missed), "n_false": 0} for i in range(len(found))]
+        return [
+            {**row, **count, "assd_mm": 400.0 if count["n_missed"] else assd}
+            for row, count in zip(found, counts, strict=True)
+        ]
+
+    found = compare(scores(2.0, missed=2), scores(3.0), "assd_mm")
+    assert found.difference == pytest.approx(-1.0) and found.cases == 4
+
+
 def test_only_what_both_have_is_compared():
     first = rows(lambda s, i, m, k: 0.6, seeds=2)
     second = rows(lambda s, i, m, k: 0.5 if s == 1 and i < 4 else None, seeds=2)

@@ -137,9 +137,9 @@ def test_summary_by_hand() -> None:
     assert liver["dice"]["mean"] == pytest.approx(0.8)
     assert liver["dice"]["sd"] == pytest.approx(math.sqrt(0.02))
     assert (liver["n"], liver["n_missed"], liver["n_both_empty"]) == (2, 0, 0)
-    # The missed spleen is in the means, the one that nobody has is only counted.
+    # The missed spleen has no Dice and no distance; the one that nobody has is only counted.
     assert spleen["dice"]["mean"] == pytest.approx(0.2)
-    assert spleen["assd_mm"]["mean"] == pytest.approx(202.0)
+    assert spleen["assd_mm"] == {"mean": 4.0, "sd": None}
     assert (spleen["n"], spleen["n_missed"], spleen["n_false"], spleen["n_both_empty"]) == (
         2,
         1,
@@ -148,6 +148,7 @@ def test_summary_by_hand() -> None:
     )
     only = summary["modalities"]["mr"]["classes"]["liver"]
     assert only["dice"] == {"mean": 0.0, "sd": None} and only["n_false"] == 1
+    assert only["assd_mm"] == {"mean": None, "sd": None}
 
 
 def test_averages_are_means_of_means() -> None:
@@ -155,11 +156,11 @@ def test_averages_are_means_of_means() -> None:
     ct = summary["modalities"]["ct"]["average"]
     # Over cases it would be (0.9 + 0.7 + 0 + 0.4) / 4 = 0.5 as well for Dice, but not for ASSD.
     assert ct["dice"]["mean"] == pytest.approx((0.8 + 0.2) / 2)
-    assert ct["assd_mm"]["mean"] == pytest.approx((2 + 202) / 2)
+    assert ct["assd_mm"]["mean"] == pytest.approx((2 + 4) / 2)
     assert ct["of"] == ["liver", "spleen"] and ct["n"] == 2
     assert (ct["n_missed"], ct["n_false"], ct["n_both_empty"]) == (1, 0, 1)
     assert summary["overall"]["dice"]["mean"] == pytest.approx((0.5 + 0.0) / 2)
-    assert summary["overall"]["assd_mm"]["mean"] == pytest.approx((102 + 300) / 2)
+    assert summary["overall"]["assd_mm"]["mean"] == pytest.approx(3)
     assert summary["overall"]["n_false"] == 1
 
 
@@ -205,10 +206,10 @@ def test_printed_table_shows_every_class_and_average() -> None:
     text = console.export_text()
     lines = [re.findall(r"[^\s│┃]+", line) for line in text.splitlines()]
     assert ["ct", "liver", "0.800", "±", "0.141", "2.00", "±", "1.41", "2", "0", "0", "0"] in lines
-    assert ["mr", "liver", "0.000", "300.00", "1", "0", "1", "0"] in lines
+    assert ["mr", "liver", "0.000", "–", "1", "0", "1", "0"] in lines
     assert ["mr", "cava[inf]", "0.500", "1.00", "1", "0", "0", "0"] in lines
-    assert ["ct", "average", "0.500", "102.00"] in lines
-    assert ["overall", "0.375", "126.25"] in lines
+    assert ["ct", "average", "0.500", "3.00", "1", "0"] in lines
+    assert ["overall", "0.375", "2.00", "1", "1"] in lines and "scans" in text
 
 
 def test_runs_are_averaged_over_seeds() -> None:
@@ -262,7 +263,7 @@ def test_markdown_has_methods_as_rows() -> None:
         "| overall | cmc | 2 |  |  | 0.270 ± 0.028 | 2 | 2 |",
         "| overall | sup | 1 |  |  | 0.250 | 1 | 1 |",
     ]
-    assert "| ct | sup | 1 | 2.00 | 202.00 | 102.00 | 1 | 0 |" in to_markdown(
+    assert "| ct | sup | 1 | 2.00 | 4.00 | 3.00 | 1 | 0 |" in to_markdown(
         runs_table(aggregate_runs(runs), "assd_mm")
     )
 

@@ -73,6 +73,15 @@ def test_score_dots_take_the_strings_of_a_csv_and_skip_missing_scores(tmp_path: 
     assert np.array_equal(picture(tmp_path / "a.png"), picture(tmp_path / "b.png"))
 
 
+def test_a_missed_organ_is_counted_beside_the_distances() -> None:
+    lost = {"case": "c9", "modality": "ct", "class": CLASSES[0], "dice": "0.0"}
+    rows = [*scores(), {**lost, "assd_mm": "400", "n_missed": "1", "n_false": "0"}]
+    (ax,) = score_figures(rows)["ASSD (mm)"].axes
+    texts = [text.get_text() for text in ax.texts]
+    assert texts == ["3.0 (1 lost)", "3.0", "3.0", "3.0"]
+    assert max(x for dots in ax.collections for x, _ in dots.get_offsets()) < 10
+
+
 def test_score_dots_leave_out_assd_if_there_is_none(tmp_path: Path) -> None:
     score_dots(tmp_path / "both.png", scores())
     score_dots(tmp_path / "one.png", [{**row, "assd_mm": None} for row in scores()])

@@ -124,6 +124,6 @@ def test_the_demonstration_runs_from_the_wheel_without_a_network(
     main = "import sys; from crossvox.cli.main import main; sys.exit(main())"
     done = run(python, tmp_path, "-c", main, *DEMO)
     assert done.returncode == 0, done.stderr
-    assert list((tmp_path / "demo" / "predictions" / "cmc").glob("*.nii.gz"))
+    assert list((tmp_path / "demo" / "predictions" / "cmc+").glob("*.nii.gz"))
     files = sum(path.is_file() for path in tmp_path.rglob("*"))
     record_property("files that the wheel's demo wrote without a network", files)

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from crossvox.training.progress import Progress, StepTimer
+from crossvox.utils.durations import duration_text
 
 
 def test_terminal_gets_a_bar_with_the_time_left():
@@ -27,6 +28,18 @@ def test_a_resumed_run_reports_from_where_it_is():
         bar.advance()
     lines = console.file.getvalue().splitlines()
     assert [line.split()[1] for line in lines] == ["9/10", "10/10"]
+
+
+def test_the_time_is_estimated_once_after_ten_steps():
+    console = Console(file=io.StringIO(), width=200)
+    with Progress(400, console=console) as bar:
+        for step in range(40):
+            time.sleep(0.05 if step == 0 else 0.001)  # the first step is slow
+            bar.advance(loss=1.0)
+    (said,) = [x for x in console.file.getvalue().splitlines() if x.startswith("estimate")]
+    assert "for the 390 steps left" in said and "0.00 s/step" in said
+    assert duration_text(40) == "40 s" and duration_text(700) == "12 min"
+    assert duration_text(9000) == "2.5 h"
 
 
 def test_other_processes_are_quiet():

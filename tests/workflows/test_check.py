@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
-from matplotlib.image import imread
+from matplotlib.image import imread, imsave
 
 from crossvox.cli.main import main
 from crossvox.data.manifest import load_manifest
@@ -80,6 +81,25 @@ def test_what_has_errors_is_not_drawn_and_said(tmp_path: Path, capsys) -> None:
     assert "train1: ct, mr not drawn" in text
     assert text.endswith(f"{out}: 1 picture\n")
     assert [p.name for p in out.iterdir()] == ["train0.png"]
+
+
+def test_pictures_of_cases_that_are_gone_are_removed_and_nobody_elses(
+    tmp_path: Path, capsys
+) -> None:
+    write_dataset(tmp_path, {"train": 2})
+    file, out = tmp_path / "dataset.json", tmp_path / "pictures"
+    draw_cases(load_manifest(file), out)
+    shutil.copy(out / "train1.png", out / "my copy.png")  # holds a record, of another name
+    (out / "notes.png").write_bytes(b"mine")
+    imsave(out / "train9.png", np.zeros((2, 2)))
+    content = json.loads(file.read_text())
+    del content["cases"][1]
+    file.write_text(json.dumps(content))
+    capsys.readouterr()
+    draw_cases(load_manifest(file), out)
+    kept = {"train0.png", "my copy.png", "notes.png", "train9.png"}
+    assert {path.name for path in out.iterdir()} == kept
+    assert "removed 1 picture that an earlier check drew: train1" in capsys.readouterr().out
 
 
 def test_a_shared_label_is_drawn_on_another_grid(tmp_path: Path) -> None:

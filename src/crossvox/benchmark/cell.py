@@ -18,6 +18,9 @@ from crossvox.workflows.prediction.evaluate import Scenario
 PLAIN = ""
 """Name of the test without any change."""
 
+OWN_NETWORK = "own"
+"""In place of a backbone's name: the method has networks of its own."""
+
 TRAINED = "trained"
 """What a command that trains does."""
 
@@ -104,7 +107,8 @@ class Cell(Training):
     """One run of the grid, and its tests.
 
     Attributes:
-        row, dataset, labels, seed, backbone: place in the grid.
+        row, dataset, labels, seed: place in the grid.
+        backbone: that the row runs on, also where other rows have another, or `OWN_NETWORK`.
         tests: variant → what the method is given at test.
         scored: split and checkpoint.
         info: properties of the method.

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from crossvox.benchmark.results import Results
 from crossvox.benchmark.scores import AVERAGE, OVERALL, Line
-from crossvox.benchmark.tables import count_text
+from crossvox.benchmark.tables import count_text, networks_text
 from crossvox.evaluation.scores import DECIMALS, TITLES
 from crossvox.figures.style import literal, modality_style, new_figure, save_figure, tidy
 
@@ -34,10 +34,12 @@ AXES = {
 
 @dataclass(frozen=True)
 class ScoreChart:
-    """A metric against one varied quantity, for one data set and backbone.
+    """A metric against one varied quantity, for one data set.
 
     Attributes:
-        data, backbone: what the chart is of.
+        data: the data set.
+        table: the table of the suite (`crossvox.benchmark.suite.tables_of`).
+        networks: the rows' backbones in words.
         axis: a key of `AXES`.
         metric: "dice" or "assd_mm".
         panels: modality → row → points. Where the places are texts they stand side by side, in
@@ -45,7 +47,8 @@ class ScoreChart:
     """
 
     data: str
-    backbone: str
+    table: str
+    networks: str
     axis: str
     metric: str
     panels: Mapping[str, Panel]
@@ -53,12 +56,13 @@ class ScoreChart:
     @property
     def file(self) -> str:
         """Name of the chart's PNG file."""
-        return f"{self.data}-{self.backbone}-{self.metric.split('_')[0]}-{self.axis}.png"
+        parts = (self.data, self.table, self.metric.split("_")[0], self.axis)
+        return f"{'-'.join(part for part in parts if part)}.png"
 
     @property
     def title(self) -> str:
         """Title of the chart, in one line."""
-        return f"{TITLES[self.metric]} against {AXES[self.axis]}, {self.data}, {self.backbone}"
+        return f"{TITLES[self.metric]} against {AXES[self.axis]}, {self.data}, {self.networks}"
 
     def figure(self, columns: int = 3) -> Figure:
         """Draw a panel per modality and a line per row, mean of the classes ± sd over seeds.
@@ -94,19 +98,20 @@ class ScoreChart:
 
 
 def score_charts(results: Results) -> list[ScoreChart]:
-    """Return a chart per data set, backbone, varied quantity and metric."""
+    """Return a chart per data set, table of the suite, varied quantity and metric."""
     charts = []
     for data in results.datasets:
         own = [line for line in results.scores if line["data"] == data]
-        for backbone in dict.fromkeys(line["backbone"] for line in own):
-            lines = [line for line in own if line["backbone"] == backbone]
+        for table in dict.fromkeys(line["table"] for line in own):
+            lines = [line for line in own if line["table"] == table]
+            networks = networks_text(lines, table)
             axes = [v.split("=")[0] for v in dict.fromkeys(x["variant"] for x in lines) if v]
             if len({line["labels"] for line in lines}) > 1:
                 axes.insert(0, "labels")
             for axis in dict.fromkeys(axes):
                 for metric in DECIMALS:
                     panels = _panels(lines, axis, metric)
-                    charts.append(ScoreChart(data, backbone, axis, metric, panels))
+                    charts.append(ScoreChart(data, table, networks, axis, metric, panels))
     return charts
 
 
@@ -114,7 +119,7 @@ def write_charts(results: Results, folder: Path, prefix: str = "") -> None:
     """Write the charts as PNG files."""
     for chart in score_charts(results):
         figure = chart.figure()
-        title = f"{chart.data}, {chart.backbone}; mean of the classes, ± sd over seeds"
+        title = f"{chart.data}, {chart.networks}; mean of the classes, ± sd over seeds"
         figure.suptitle(literal(title), fontsize=12, x=0.02, ha="left")
         save_figure(figure, folder / f"{prefix}{chart.file}")
 

@@ -14,8 +14,16 @@ from typing import Any
 import torch
 
 from crossvox.batch import Task
-from crossvox.benchmark.cell import PLAIN, Cell, MethodInfo, Training
-from crossvox.benchmark.suite import Start, Suite, Variants, row_settings, slug, table_backbone
+from crossvox.benchmark.cell import OWN_NETWORK, PLAIN, Cell, MethodInfo, Training
+from crossvox.benchmark.suite import (
+    Start,
+    Suite,
+    Variants,
+    row_backbones,
+    row_settings,
+    slug,
+    takes_backbone,
+)
 from crossvox.config.deviations import deviations
 from crossvox.config.registry import build_method, crop_rule, takes_weights
 from crossvox.config.run_config import RunConfig
@@ -59,8 +67,8 @@ def grid(suite: Suite, out: Path) -> list[Cell]:
     for name, path in suite.data.items():
         manifest = load_manifest(path, suite.root)
         _check_data(manifest, suite)
-        backbones: Sequence[Mapping[str, Any] | None] = suite.backbones or (None,)
-        for row, backbone in itertools.product(suite.methods, backbones):
+        rows = ((row, own) for row in suite.methods for own in row_backbones(suite, row))
+        for row, backbone in rows:
             where = f"{suite.name}, row '{row.label}'"
             base = _parse(row_settings(suite, row, backbone), where)
             if "weights" not in row.set and not takes_weights(base):
@@ -79,7 +87,7 @@ def grid(suite: Suite, out: Path) -> list[Cell]:
                 dataset=name,
                 labels="",
                 seed=0,
-                backbone=table_backbone(suite, backbone),
+                backbone=config.backbone["name"] if takes_backbone(row) else OWN_NETWORK,
                 config=config,
                 tests=_tests(suite.variants, own),
                 scored={"split": suite.split, "checkpoint": suite.checkpoint},
@@ -265,10 +273,8 @@ def _with_start(cell: Cell, first: RunConfig | None) -> Cell:
 
 def _cell(draft: Cell, labels: str, seed: int, suite: Suite) -> Cell:
     """Return the draft with a label count and a seed."""
-    own = draft.config.backbone["name"]
-    # A row with a backbone of its own runs once for the table of each of the suite's backbones.
-    backbone = f"{own}-{draft.backbone}" if suite.backbones and own != draft.backbone else own
-    parts = [draft.dataset, draft.row.label, backbone, f"labels-{labels}", f"seed-{seed}"]
+    network = draft.config.backbone["name"]
+    parts = [draft.dataset, draft.row.label, network, f"labels-{labels}", f"seed-{seed}"]
     name = "_".join(slug(part) for part in parts)
     folder = (draft.folder / name).absolute()
     config = dataclasses.replace(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crossvox.benchmark.charts import score_charts, write_charts
+from crossvox.benchmark.paper import write_paper_figures
 from crossvox.benchmark.results import Results, read_results, write_scores_table
 from crossvox.benchmark.tables import labels_text, table_groups
 from crossvox.evaluation.comparison import METHOD
@@ -17,9 +18,11 @@ from crossvox.utils.text_table import to_latex, to_markdown
 
 LEGEND = (
     "± is the standard deviation over seeds. The best row of a block is bold, the second "
-    "underlined. Averages are means of the listed classes, and of the modalities. "
-    "“Clearly above” and “clearly below” mean that the 95 % interval of the difference excludes "
-    "zero."
+    "underlined; a Dice of 0 is neither. Averages are means of the listed classes, and of the "
+    "modalities. ASSD is the mean over the organs found. The missed and the falsely found ones are "
+    "counted beside it, and only the rows with fewest of them can be best or second. “Clearly "
+    "above” and “clearly below” mean that the 95 % interval of the difference excludes zero; "
+    "nothing is clear of one seed, whose interval knows the scatter of the patients alone."
 )
 
 
@@ -33,6 +36,7 @@ def write_tables(out: Path) -> None:
     results = read_results(out)
     write_scores_table(results, out)
     write_charts(results, out / "figures")
+    write_paper_figures(results, out / "figures")
     page = to_page(results, "figures/")
     atomic_write(out / "tables.md", f"{page}\n{_explanation(2)}")
     tables = [to_latex(table) for group in table_groups(results) for table in group.tables]

@@ -14,7 +14,7 @@ import numpy as np
 from crossvox.benchmark.cell import PLAIN, Cell
 from crossvox.benchmark.results import write_table
 from crossvox.benchmark.scores import Line
-from crossvox.benchmark.suite import Suite, slug
+from crossvox.benchmark.suite import Suite, names_backbone, slug, tables_of
 from crossvox.data.formats.nifti import read_label
 from crossvox.data.manifest import Case, Manifest, load_manifest
 from crossvox.errors import UsageError
@@ -106,9 +106,11 @@ def draw_pictures(
     lines: list[Line] = []
     for scan in scans:
         shown = _slice(scan)
-        for place, group in _groups(first, scan):
-            stem = "_".join(slug(x) for x in (*place, scan.case.id, scan.modality))
-            title = f"{scan.case.id}, {scan.modality}; labels: {place[2]}, {place[1]}"
+        for place, group in _groups(first, scan, suite):
+            parts = (*place, scan.case.id, scan.modality)
+            stem = "_".join(slug(part) for part in parts if part)
+            title = ", ".join(part for part in (f"labels: {place[2]}", place[1]) if part)
+            title = f"{scan.case.id}, {scan.modality}; {title}"
             picture = dataclasses.replace(shown, title=title)
             if suite.pictures.cases:
                 path = out / f"predictions_{stem}.png"
@@ -124,14 +126,16 @@ def draw_pictures(
 
 
 def _groups(
-    cells: Sequence[Cell], scan: PicturedScan
+    cells: Sequence[Cell], scan: PicturedScan, suite: Suite
 ) -> Iterator[tuple[tuple[str, str, str], list[Cell]]]:
-    """Yield (data set, backbone, labels) and the finished cells that know the scan's modality."""
+    """Yield (data set, table, labels) and the finished cells that know the scan's modality."""
+    backbones = [backbone["name"] for backbone in suite.backbones]
     groups: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in cells:
         modalities = (cell.derived or scan.manifest).modalities
         if cell.dataset == scan.dataset and cell.state == "done" and scan.modality in modalities:
-            groups.setdefault((cell.dataset, cell.backbone, cell.labels), []).append(cell)
+            for table in tables_of(cell.backbone, names_backbone(cell.row.set), backbones):
+                groups.setdefault((cell.dataset, table, cell.labels), []).append(cell)
     yield from groups.items()
 
 

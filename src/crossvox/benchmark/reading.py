@@ -11,7 +11,7 @@ def reading(lines: Sequence[Line], reference: str, baseline: str = "sup") -> lis
     """Say who leads in Dice, and which rows lie above and below the reference and the baseline.
 
     Args:
-        lines: those of one data set, backbone and label count from
+        lines: those of one data set, table and label count from
             `crossvox.benchmark.scores.score_lines`.
         reference: the row that the others are compared with.
         baseline: the row that no other should fall below.
@@ -50,17 +50,19 @@ def _ranking(modality: str, own: Sequence[Line]) -> Iterator[str]:
 
 
 def _compared(own: Sequence[Line], reference: str) -> Iterator[str]:
-    """Name the rows whose 95 % interval excludes zero, then the others."""
+    """Name the rows whose 95 % interval excludes zero, then the others; with one seed all alike."""
     known = [line for line in own if line["difference"] is not None]
     if not known:
+        return
+    if min(line["seeds"] for line in known) < 2:
+        yield f"Against {reference}, with one seed: {_differences(known)}."
         return
     for word, apart in (
         ("above", [x for x in known if x["low"] > 0]),
         ("below", [x for x in known if x["high"] < 0]),
     ):
         if apart:
-            names = ", ".join(f"{x['row']} ({_signed(x['difference'])})" for x in apart)
-            yield f"Clearly {word} {reference}: {names}."
+            yield f"Clearly {word} {reference}: {_differences(apart)}."
     rest = [x["row"] for x in known if x["low"] <= 0 <= x["high"]]
     if rest:
         yield f"Not distinguishable from {reference}: {', '.join(rest)}."
@@ -88,6 +90,10 @@ def _largest_changes(averages: Sequence[Line]) -> Iterator[str]:
         if changes:
             change, line = min(changes, key=lambda pair: pair[0])
             yield f"{row} {_signed(change)} ({line['variant']}, {line['modality']})"
+
+
+def _differences(lines: Sequence[Line]) -> str:
+    return ", ".join(f"{x['row']} ({_signed(x['difference'])})" for x in lines)
 
 
 def _signed(value: float) -> str:

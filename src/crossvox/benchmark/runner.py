@@ -10,21 +10,24 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
-from rich import progress
 from rich.console import Console
 
 from crossvox.benchmark.cell import TRAINED, Cell, Training
+from crossvox.benchmark.progress import CellCount
 from crossvox.errors import UsageError, require
 from crossvox.utils.files import atomic_write, naming_errors
 from crossvox.utils.locks import Lock
 from crossvox.workflows.messages import Echo
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""Variables that set the CPU threads of a process."""
 
 Cost = dict[str, float]
 """Cost of a command: wall and CPU seconds, and peak memory in MB."""
@@ -43,7 +46,7 @@ class Launcher:
     """Run `crossvox` commands as processes, and stop them if the benchmark stops.
 
     Attributes:
-        threads: CPU threads of each process.
+        threads: CPU threads of each process, unless the environment sets them.
     """
 
     threads: int
@@ -55,8 +58,7 @@ class Launcher:
         The process keeps `lock` open too. If it outlives the benchmark, its cell stays locked.
         """
         command = [str(Path(sys.executable).with_name("crossvox")), *arguments]
-        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-        environment = os.environ | dict.fromkeys(names, str(self.threads))
+        environment = dict.fromkeys(THREADS, str(self.threads)) | os.environ
         with naming_errors(log), open(log, "a", encoding="utf-8") as file:
             print(f"$ crossvox {' '.join(arguments)}", file=file, flush=True)
             began = time.perf_counter()
@@ -109,7 +111,10 @@ class Share:
 
     @property
     def threads(self) -> int:
-        """CPU threads of each job."""
+        """CPU threads of each job: those that the user's environment sets, or its share of all."""
+        asked = os.environ.get(THREADS[0], "").split(",")[0].strip()
+        if asked.isdecimal() and int(asked):
+            return int(asked)
         return max(1, len(os.sched_getaffinity(0)) // self.jobs)
 
     def of(self, cells: Sequence[Cell]) -> list[Cell]:
@@ -131,8 +136,8 @@ def run_cells(
             they begin from are trained first.
         share: how many run at once.
         launch: runs a command; None runs it as a process.
-        echo: takes a line for each failure.
-        console: shows the progress, on a terminal only; None means standard error.
+        echo: takes a line for each finished cell, and for each failure.
+        console: shows a bar, on a terminal only; None means standard error.
     """
     launcher = Launcher(share.threads)
     console = console or Console(file=sys.stderr, highlight=False)
@@ -140,21 +145,24 @@ def run_cells(
     untrained = (cell.start for cell in todo if not cell.is_trained and cell.start is not None)
     starts = {start.folder: start for start in untrained if not start.is_trained}
     work = _Work(share, launch or launcher)
-    bar = _bar(console, len(cells), len(cells) - len(todo))
-    with _terminable(), bar as finished:
+    count = CellCount(len(cells), len(cells) - len(todo), echo, console)
+    with _terminable(), count:
         # Starts serve several cells. Another share of the grid may be at work on them.
-        for runs, wait_for_others in ((starts.values(), True), (todo, False)):
+        parts: tuple[tuple[Iterable[Training], bool], ...] = (
+            (starts.values(), True),
+            (todo, False),
+        )
+        for runs, wait_for_others in parts:
             pool = ThreadPoolExecutor(share.jobs)
-            waiting = {pool.submit(work.run, one, wait_for_others) for one in runs}
+            waiting = {pool.submit(work.run, one, wait_for_others): one for one in runs}
             try:
                 while waiting:
                     done, _ = wait(waiting, return_when=FIRST_COMPLETED)
                     for future in done:
-                        waiting.remove(future)
+                        one = waiting.pop(future)
                         if not future.cancelled() and (message := future.result()):
                             echo(message)
-                        if not wait_for_others:
-                            finished()
+                        count.finish(one)
             finally:
                 # After Ctrl-C: start no further run, and let the running ones save their state.
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -252,29 +260,3 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, former)
-
-
-@contextlib.contextmanager
-def _bar(console: Console, total: int, done: int) -> Iterator[Callable[[], None]]:
-    """Show a bar with the time left, estimated from the finished cells; nothing off a terminal."""
-    if not console.is_terminal:
-        yield lambda: None
-        return
-    began, first = time.monotonic(), done
-    with progress.Progress(
-        progress.TextColumn("cells"),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TimeElapsedColumn(),
-        progress.TextColumn("{task.fields[left]}"),
-        console=console,
-    ) as bar:
-        task = bar.add_task("", total=total, completed=done, left="")
-
-        def finished() -> None:
-            nonlocal done
-            done += 1
-            minutes = (time.monotonic() - began) / (done - first) * (total - done) / 60
-            bar.update(task, completed=done, left=f"{minutes:.0f} min left")
-
-        yield finished

@@ -9,15 +9,17 @@ from typing import Any
 from crossvox.evaluation.comparison import compare
 from crossvox.evaluation.scores import COLUMNS, DECIMALS, group_rows, is_fused, summarise
 
-GROUP = ("data", "labels", "backbone", "variant")
-"""The columns whose values all rows of one table share."""
+GROUP = ("data", "labels", "table", "variant")
+"""Columns whose values all rows of one table share; see `crossvox.benchmark.suite.tables_of`."""
 
-CASE_COLUMNS = ("suite", *GROUP, "row", "method", "seed", *COLUMNS)
+CASE_COLUMNS = (
+    "suite", "data", "labels", "backbone", "variant", "row", "method", "seed", *COLUMNS,
+)  # fmt: skip
 """Columns of `cases.csv`, a line per class of a scan that a cell of the grid predicted."""
 
 SCORE_COLUMNS = (
-    *GROUP, "row", "modality", "class", "metric", "mean", "sd", "seeds", "missed", "false",
-    "difference", "low", "high", "p", "cases",
+    *GROUP, "row", "backbone", "modality", "class", "metric", "mean", "sd", "seeds", "missed",
+    "false", "difference", "low", "high", "p", "cases",
 )  # fmt: skip
 """Columns of `scores.csv`."""
 
@@ -32,7 +34,7 @@ def score_lines(cases: Sequence[Line], reference: str) -> list[Line]:
     """Return mean and sd over seeds of every row of every table, and the difference to a reference.
 
     Args:
-        cases: mappings with the keys `CASE_COLUMNS`.
+        cases: mappings with the keys `CASE_COLUMNS` and `table`.
         reference: the row that the others' averages are compared with, within a table.
 
     Returns:
@@ -46,7 +48,8 @@ def score_lines(cases: Sequence[Line], reference: str) -> list[Line]:
         modalities = _modalities(tested[group[:-1]])
         for row, own in rows.items():
             other = rows.get(reference) if row != reference else None
-            place = dict(zip(GROUP, group, strict=True)) | {"row": row}
+            place = dict(zip(GROUP, group, strict=True))
+            place |= {"row": row, "backbone": own[0]["backbone"]}
             # A row or test that lacks a modality has no mean to compare with that of all.
             whole = _modalities(own) == modalities
             lines += [
@@ -61,7 +64,7 @@ def change_lines(cases: Sequence[Line], metric: str) -> list[Line]:
     """Compare each further test with the plain test of the same runs, case by case.
 
     Args:
-        cases: mappings with the keys `CASE_COLUMNS`, of one data set, label count and backbone.
+        cases: mappings with the keys `CASE_COLUMNS`, of one data set, label count and table.
         metric: "dice" or "assd_mm".
 
     Returns:

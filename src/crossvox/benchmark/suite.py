@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -230,22 +230,45 @@ def row_settings(
     """Return a row's settings for `crossvox train`, without data, label count and seed."""
     given = merge(suite.set, row.set)
     given = merge(given, {"method": {"name": row.method, **row.options}, "preset": suite.preset})
-    if backbone is None or _names_backbone(row.set):
+    if backbone is None:
         return given
     return merge(given, {"backbone": dict(backbone)})
 
 
-def table_backbone(suite: Suite, backbone: Mapping[str, Any] | None) -> str:
-    """Return the backbone that a table is named after, also if a row has another one."""
-    if backbone is not None:
-        return backbone["name"]
-    shared = merge(load_preset(suite.preset), suite.set).get("backbone", {})
-    return shared if isinstance(shared, str) else shared.get("name", "unet")
+def row_backbones(suite: Suite, row: MethodRow) -> Sequence[Mapping[str, Any] | None]:
+    """Return the suite's backbones that a row runs on; None is the row's own, or the preset's."""
+    fixed = names_backbone(row.set) or not takes_backbone(row)
+    return (None,) if fixed or not suite.backbones else suite.backbones
 
 
-def _names_backbone(values: Mapping[str, Any]) -> bool:
+def takes_backbone(row: MethodRow) -> bool:
+    """Return whether a backbone makes the networks of a row's method."""
+    return declared("method", row.method).uses_backbone
+
+
+def names_backbone(values: Mapping[str, Any]) -> bool:
+    """Return whether the settings of a row name a backbone of its own."""
     own = values.get("backbone", {})
     return isinstance(own, str) or "name" in own
+
+
+def tables_of(backbone: str, fixed: bool, backbones: Sequence[str]) -> list[str]:
+    """Return the names of the tables that a row stands in.
+
+    A suite with several backbones has a table of each, named after it. A row that does not run on
+    all of them stands in every table.
+
+    Args:
+        backbone: that the row was trained on.
+        fixed: whether the row names a backbone of its own.
+        backbones: of the suite.
+
+    Returns:
+        Names of backbones; one empty name if there is one table.
+    """
+    if len(backbones) < 2:
+        return [""]
+    return [backbone] if backbone in backbones and not fixed else list(backbones)
 
 
 def _row(where: str, entry: Any) -> MethodRow:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import statistics
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from crossvox.benchmark.cell import OWN_NETWORK
 from crossvox.benchmark.reading import reading
 from crossvox.benchmark.results import Results
 from crossvox.benchmark.scores import AVERAGE, OVERALL, Line, change_lines
@@ -27,35 +29,34 @@ def table_groups(results: Results) -> Iterator[TableGroup]:
     """Yield all tables of a benchmark.
 
     First comes the overview of all data sets, if there are several. Then follow, for each data set,
-    a group per backbone and label count, and the costs per backbone.
+    a group per table of the suite (`crossvox.benchmark.suite.tables_of`) and label count, and the
+    costs.
     """
-    conditions = dict.fromkeys((x["backbone"], x["labels"]) for x in results.scores)
+    conditions = dict.fromkeys((x["table"], x["labels"]) for x in results.scores)
     if len(results.datasets) > 1:
         tables = []
-        for backbone, labels in conditions:
-            lines = _where(results.scores, backbone=backbone, labels=labels)
-            caption = f"{labels_text(labels)}, {backbone}"
-            cells = _where(results.cells, backbone=backbone, labels=labels)
+        for table, labels in conditions:
+            lines = _where(results.scores, table=table, labels=labels)
+            caption = f"{labels_text(labels)}, {networks_text(lines, table)}"
+            cells = _where(results.tabled(results.cells), table=table, labels=labels)
             tables.append(overview_table(lines, cells, caption, results.bounds(labels)))
         yield TableGroup("All data sets", tables)
     for data in results.datasets:
         own = _where(results.scores, data=data)
-        for backbone, labels in dict.fromkeys((x["backbone"], x["labels"]) for x in own):
-            yield _score_group(results, data, backbone, labels)
-        cells = _where(results.cells, data=data)
-        for backbone in dict.fromkeys(cell["backbone"] for cell in cells):
-            caption = f"Costs: {data}, {backbone}; means over finished runs"
-            table = cost_table(_where(cells, backbone=backbone), caption)
-            yield TableGroup(f"{data}, {backbone}: costs", [table])
+        for table, labels in dict.fromkeys((x["table"], x["labels"]) for x in own):
+            yield _score_group(results, data, table, labels)
+        caption = f"Costs: {data}; means over finished runs"
+        costs = cost_table(_where(results.cells, data=data), caption)
+        yield TableGroup(f"{data}: costs", [costs])
 
 
-def _score_group(results: Results, data: str, backbone: str, labels: str) -> TableGroup:
-    """Return the tables of one data set, backbone and label count."""
-    place = {"data": data, "backbone": backbone, "labels": labels}
+def _score_group(results: Results, data: str, table: str, labels: str) -> TableGroup:
+    """Return the tables of one data set and label count, and of one table of the suite."""
+    place = {"data": data, "table": table, "labels": labels}
     lines, cases = _where(results.scores, **place), _where(results.cases, **place)
     plain = _where(lines, variant="")
     reference, bounds = results.about["reference"], results.bounds(labels)
-    caption = f"{data}, {labels_text(labels)}, {backbone}"
+    caption = f"{data}, {labels_text(labels)}, {networks_text(lines, table)}"
     tables = [score_table(plain, metric, reference, caption, bounds) for metric in DECIMALS]
     tables.append(volume_ratio_table(_where(cases, variant=""), caption))
     if len(plain) < len(lines):
@@ -68,6 +69,20 @@ def _score_group(results: Results, data: str, backbone: str, labels: str) -> Tab
 def _where(lines: Sequence[Line], **values: str) -> list[Line]:
     """Return the lines with these values."""
     return [line for line in lines if all(line[key] == value for key, value in values.items())]
+
+
+def networks_text(lines: Sequence[Line], table: str = "") -> str:
+    """Return the backbone of a table's rows, and the rows that have another one.
+
+    Args:
+        lines: mappings with row and backbone.
+        table: the suite's backbone that the table is of; empty takes the most frequent one.
+    """
+    own = {line["row"]: line["backbone"] for line in lines}
+    common = table or next((name for name, _ in Counter(own.values()).most_common(1)), "")
+    others = {row: name for row, name in own.items() if name != common}
+    named = (f"{row}: {'own network' if x == OWN_NETWORK else x}" for row, x in others.items())
+    return "; ".join([common, *named])
 
 
 def labels_text(labels: str) -> str:
@@ -86,9 +101,9 @@ def overview_table(
     """Return every row's size and mean Dice over classes, a column per data set and modality.
 
     Args:
-        lines: as of `score_table`, of one backbone and label count and of all data sets; tests
+        lines: as of `score_table`, of one table and label count and of all data sets; tests
             other than the plain one are left out.
-        runs: mappings with the keys `CELL_COLUMNS`, of the same backbone and label count.
+        runs: mappings with the keys `CELL_COLUMNS`, of the same table and label count.
         caption: what the table is of.
         bounds: as of `score_table`.
     """
@@ -245,18 +260,19 @@ def cost_table(cells: Sequence[Line], caption: str) -> TextTable:
     """Return what each row uses, and its mean cost over finished cells.
 
     Args:
-        cells: mappings with the keys `CELL_COLUMNS`, of one data set and backbone.
+        cells: mappings with the keys `CELL_COLUMNS`, of one data set.
         caption: what the table is of.
     """
-    head = ["row", "uses unlabelled", "pre-trained on", "adaptation", "parameters, M",
+    head = ["row", "backbone", "uses unlabelled", "pre-trained on", "adaptation", "parameters, M",
             "train, min", "CPU, min", "peak memory, MB", "done"]  # fmt: skip
     rows = []
-    for name in dict.fromkeys(cell["row"] for cell in cells):
-        own = [cell for cell in cells if cell["row"] == name]
+    for name, backbone in dict.fromkeys((cell["row"], cell["backbone"]) for cell in cells):
+        own = _where(cells, row=name, backbone=backbone)
         done = [cell for cell in own if cell["state"] == "done"]
         first = own[0]
         rows.append([
             name,
+            backbone,
             first["uses_unlabelled"],
             first["pretrained_on"] or "nothing",
             first["adaptation"] or "none",
@@ -266,7 +282,7 @@ def cost_table(cells: Sequence[Line], caption: str) -> TextTable:
             _mean(done, "peak_mb", 1, 0),
             f"{len(done)} of {len(own)}",
         ])  # fmt: skip
-    return TextTable(caption, head, rows, left=4)
+    return TextTable(caption, head, rows, left=5)
 
 
 def _title(variant: str) -> str:
@@ -279,25 +295,43 @@ def _title(variant: str) -> str:
 def _marked(
     column: Sequence[Line | None], metric: str, bounds: Collection[str] = ()
 ) -> list[TextCell]:
-    """Return the cells of one column of one block; equal texts get equal marks."""
+    """Return the cells of one column of one block.
+
+    Equal numbers get equal marks. A Dice of 0, as shown, gets none: it found nothing. Of ASSD, the
+    rows that lost fewest organs compete, since those that are missed have no distance.
+    """
     decimals = DECIMALS[metric]
     means = [None if line is None or line["mean"] is None else line["mean"] for line in column]
     shown = [None if mean is None else round(mean, decimals) for mean in means]
     rivals = [
         None if x is None or x["row"] in bounds else v for x, v in zip(column, shown, strict=True)
     ]
+    competing = sum(v is not None for v in rivals)
+    if metric == "dice":
+        rivals = [v or None for v in rivals]
+    else:
+        losses = [0 if x is None else x["missed"] + x["false"] for x in column]
+        least = min((n for n, v in zip(losses, rivals, strict=True) if v is not None), default=0)
+        rivals = [v if n == least else None for n, v in zip(losses, rivals, strict=True)]
     order = sorted({v for v in rivals if v is not None}, reverse=metric == "dice")
     marks: dict[float, Mark] = {}
-    if sum(v is not None for v in rivals) > 1:
+    if competing > 1:
         marks = dict(zip(order, ("best", "second"), strict=False))
     cells = []
-    for line, mean, rival in zip(column, means, rivals, strict=True):
-        if line is None or mean is None:
-            cells.append(TextCell("" if line is None else "–"))
+    for line, rival in zip(column, rivals, strict=True):
+        if line is None:
+            cells.append(TextCell(""))
             continue
         mark: Mark = "" if rival is None else marks.get(rival, "")
-        cells.append(TextCell(plus_minus(line, decimals), mark))
+        lost = "" if metric == "dice" else _lost(line)
+        cells.append(TextCell(plus_minus(line, decimals) + lost, mark))
     return cells
+
+
+def _lost(line: Line) -> str:
+    """Return how many organs have no distance, for beside the mean of those found."""
+    counts = [f"{line[kind]} {kind}" for kind in ("missed", "false") if line[kind]]
+    return f" ({', '.join(counts)})" if counts else ""
 
 
 def _difference(line: Line, metric: str) -> list[str]:

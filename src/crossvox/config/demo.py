@@ -22,7 +22,7 @@ class Demo:
         shape: voxels of a synthetic CT.
     """
 
-    methods: tuple[str, ...] = ("cmc", "sup")
+    methods: tuple[str, ...] = ("cmc+", "sup")
     steps: int = 220
     patch_voxels: int = 24_000
     width: int = 8

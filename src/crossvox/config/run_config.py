@@ -78,7 +78,7 @@ class RunConfig:
     start_from: Path | None = None
     replan: bool = False
     allow_random: bool = True
-    method: dict[str, Any] = field(default_factory=lambda: {"name": "cmc"})
+    method: dict[str, Any] = field(default_factory=lambda: {"name": "cmc+"})
     backbone: dict[str, Any] = field(default_factory=lambda: {"name": "unet"})
     budget: Budget = field(default_factory=Budget)
     sampling: Sampling = field(default_factory=Sampling)

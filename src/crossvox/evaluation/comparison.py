@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from crossvox.evaluation.metrics import averaged
+
 Row = Mapping[str, Any]
 
 EXACT = 16
@@ -23,8 +25,8 @@ EXACT = 16
 METHOD = (
     "Difference to the reference row, with a 95 % bootstrap interval (10 000 draws of cases and of "
     "seeds) and the two-sided p of a permutation test that swaps the two rows case by case (all "
-    "2ⁿ swaps up to 16 cases, else 10 000). n cases cannot give a p below 2/2ⁿ. Neither is "
-    "corrected for the number of rows."
+    "2ⁿ swaps of n cases up to 16, else 10 000). n cases cannot give a p below 2/2ⁿ. Neither is "
+    "corrected for the number of rows. ASSD is compared on the organs that both rows found."
 )
 """The statistics in words, for readers of the table."""
 
@@ -151,7 +153,7 @@ def _bootstrap(
 
 def _scores(rows: Sequence[Row], metric: str) -> dict[tuple[Any, str, str, str], float]:
     return {
-        (row["seed"], row["case"], row["modality"], row["class"]): float(row[metric])
+        (row["seed"], row["case"], row["modality"], row["class"]): value
         for row in rows
-        if not math.isnan(row[metric])
+        if not math.isnan(value := averaged(row, metric))
     }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -14,9 +15,9 @@ from crossvox.batch import IGNORE
 POLICY = (
     "Scores are taken per case, modality and class on the image's own grid; distances are in mm. "
     "Mask empty in prediction and truth: no score (empty cell), counted in n_both_empty. "
-    "Empty in the prediction only (n_missed) or in the truth only (n_false): Dice 0 and ASSD = "
-    "the image's diagonal. Voxels without annotation are left out of both masks; classes that "
-    "were not annotated in a case are not scored there."
+    "Empty in the prediction only (n_missed) or in the truth only (n_false): Dice 0; in cases.csv "
+    "ASSD = the image's diagonal, which enters no mean of ASSD. Voxels without annotation are left "
+    "out of both masks; classes that were not annotated in a case are not scored there."
 )
 """The rule on empty masks and missing annotations, for readers of the numbers."""
 
@@ -115,6 +116,19 @@ def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing) -> float:
     if not prediction.any() or not truth.any():
         return _empty_distance(prediction, truth, diagonal(truth.shape, spacing))
     return _measure("compute_hausdorff_distance", prediction, truth, spacing, percentile=95)
+
+
+def averaged(row: Mapping[str, Any], metric: str) -> float:
+    """Return what a row of scores gives to a mean: NaN for the ASSD of an organ not found.
+
+    One organ missed among many would otherwise put the size of the image in place of a distance.
+
+    Args:
+        row: a `Score`.
+        metric: "dice" or "assd_mm".
+    """
+    lost = metric == "assd_mm" and (row["n_missed"] or row["n_false"])
+    return math.nan if lost else float(row[metric])
 
 
 def diagonal(shape: Sequence[int], spacing: Spacing) -> float:

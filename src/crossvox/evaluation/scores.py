@@ -19,7 +19,7 @@ from rich.table import Table
 
 from crossvox.batch import FUSED
 from crossvox.errors import DataError, UsageError
-from crossvox.evaluation.metrics import POLICY
+from crossvox.evaluation.metrics import POLICY, averaged
 from crossvox.utils.documents import parse_json
 from crossvox.utils.files import atomic_path
 from crossvox.utils.text_table import TextTable
@@ -40,6 +40,7 @@ COLUMNS = (
 
 AVERAGES = (
     "sd: sample standard deviation over cases (over runs in a table of runs). "
+    "ASSD: over the organs found, those missed or falsely found are counted. "
     "average: mean of the listed classes' means. overall: mean of the modalities' averages, "
     "without that of the fused label map."
 )
@@ -170,9 +171,10 @@ def summarise(rows: Sequence[Row], run: Row | None = None, include_seen: bool = 
     Returns:
         `{"policy", "averages", "run", "seen": {"cases": ids of those learnt from, "of": number of
         all, "included"}, "modalities": {name: {"classes": {name: cell}, "average": cell}},
-        "overall": cell}`. A cell is `{"n": number of values in the means, "n_missed",
+        "overall": cell}`. A cell is `{"n": number of values in the mean of Dice, "n_missed",
         "n_false", "n_both_empty", "dice": {"mean", "sd"}, "assd_mm": {"mean", "sd"}}`, with None
-        for undefined values. The average's `of` lists the classes in it.
+        for undefined values. Missed and falsely found organs are left out of ASSD. The average's
+        `of` lists the classes in it.
 
     Raises:
         UsageError: there are no rows.
@@ -180,6 +182,7 @@ def summarise(rows: Sequence[Row], run: Row | None = None, include_seen: bool = 
     if not rows:
         raise UsageError("nothing to score: none of the chosen cases has a label to compare with")
     modalities = {}
+    rows = [{**row, **{metric: averaged(row, metric) for metric in DECIMALS}} for row in rows]
     for modality in _unique(row["modality"] for row in rows):
         own = [row for row in rows if row["modality"] == modality]
         counted = unseen(own, include_seen)
@@ -233,15 +236,18 @@ def terminal_table(summary: Summary) -> Table:
     shown = Table(caption=AVERAGES, caption_justify="left", box=box.SIMPLE, padding=0)
     for heading in ("modality", "class"):
         shown.add_column(heading, overflow="fold")
-    for heading in ("Dice", "ASSD mm", "n", "missed", "false", "empty"):
+    for heading in ("Dice", "ASSD mm", "scans", "missed", "false", "empty"):
         shown.add_column(heading, justify="right", no_wrap=True)
     for modality, part in summary["modalities"].items():
         for name, cell in part["classes"].items():
             counts = (str(cell[key]) for key in ("n", *COUNTS))
             shown.add_row(escape(modality), escape(name), *_shown(cell), *counts)
-        shown.add_row(escape(modality), "average", *_shown(part["average"]), style="bold")
+        average = part["average"]
+        lost = (str(average[key]) for key in COUNTS[:2])
+        shown.add_row(escape(modality), "average", *_shown(average), "", *lost, style="bold")
         shown.add_section()
-    shown.add_row("overall", "", *_shown(summary["overall"]), style="bold")
+    lost = (str(summary["overall"][key]) for key in COUNTS[:2])
+    shown.add_row("overall", "", *_shown(summary["overall"]), "", *lost, style="bold")
     return shown
 
 
@@ -289,7 +295,7 @@ def runs_table(aggregate: Summary, metric: str = "dice") -> TextTable:
 
     Returns:
         Cells `mean ± sd` over runs. The last columns count the missed and falsely found masks of
-        all runs, since these enter the means as Dice 0 and ASSD = image diagonal.
+        all runs, since these enter the means of Dice as 0, and those of ASSD not at all.
     """
     methods = aggregate["methods"]
     first = next(iter(methods.values()))["modalities"]

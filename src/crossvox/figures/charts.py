@@ -197,7 +197,10 @@ def _score_panels(rows: Sequence[Mapping[str, Any]]) -> dict[str, Callable[[Axes
 
 
 def _draw_scores(ax: Axes, rows: Sequence[Mapping[str, Any]], metric: str) -> None:
-    """Draw a line of dots per class and modality, their mean as a bar and in numbers."""
+    """Draw a line of dots per class and modality, their mean as a bar and in numbers.
+
+    Organs missed or falsely found have no distance; beside the mean stands how many are lost so.
+    """
     classes, modalities = _names(rows, "class"), _names(rows, "modality")
     height = 0.8 / max(1, len(modalities))
     for number, modality in enumerate(modalities):
@@ -205,8 +208,10 @@ def _draw_scores(ax: Axes, rows: Sequence[Mapping[str, Any]], metric: str) -> No
         label: str | None = literal(modality, 24)
         for k, name in enumerate(classes):
             own = [r for r in rows if (str(r["class"]), str(r["modality"])) == (name, modality)]
-            known = [value for row in own if (value := _number(row.get(metric))) is not None]
-            if not known:
+            found = own if metric == "dice" else [row for row in own if not _is_lost(row)]
+            lost = len(own) - len(found)
+            known = [value for row in found if (value := _number(row.get(metric))) is not None]
+            if not known and not lost:
                 continue
             middle = k + (number - (len(modalities) - 1) / 2) * height
             spread = np.linspace(-0.25, 0.25, len(known)) * height if len(known) > 1 else 0.0
@@ -215,15 +220,20 @@ def _draw_scores(ax: Axes, rows: Sequence[Mapping[str, Any]], metric: str) -> No
                 alpha=0.75, marker=marker, linewidths=0, label=label,
             )  # fmt: skip
             label = None
-            mean = float(np.mean(known))
+            mean = float(np.mean(known)) if known else math.nan
             ax.vlines(mean, middle - 0.4 * height, middle + 0.4 * height, color=colour, linewidth=2)
-            text = f"{mean:.2f}" if metric == "dice" else f"{mean:.1f}"
+            text = f"{mean:.2f}" if metric == "dice" else f"{mean:.1f}" if known else "–"
+            text += f" ({lost} lost)" if lost else ""
             right = ("axes fraction", "data")
             ax.annotate(text, (1.02, middle), xycoords=right, color=colour, va="center", fontsize=9)
     ax.set_yticks(range(len(classes)), [literal(name, 24) for name in classes])
     ax.set_ylim(max(len(classes), 1) - 0.5, -0.5)
     ax.set_xlim(0, 1 if metric == "dice" else None)
     tidy(ax, "x")
+
+
+def _is_lost(row: Mapping[str, Any]) -> bool:
+    return any(_number(row.get(key)) for key in ("n_missed", "n_false"))
 
 
 def _names(rows: Sequence[Mapping[str, Any]], key: str) -> list[str]:

@@ -73,6 +73,22 @@ def save_figure(figure: Figure, path: Path | str) -> None:
         figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
 
 
+def save_vector(figure: Figure, stem: Path | str) -> list[Path]:
+    """Write a figure as `<stem>.pdf` and `<stem>.svg`; texts stay texts, and no date is kept."""
+    made = []
+    for kind, empty in (("pdf", "CreationDate"), ("svg", "Date")):
+        path = Path(f"{stem}.{kind}")
+        with (
+            matplotlib.rc_context(
+                {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": MARK}
+            ),
+            atomic_path(path) as temporary,
+        ):
+            figure.savefig(temporary, format=kind, metadata={empty: None})
+        made.append(path)
+    return made
+
+
 def to_svg(figure: Figure, title: str, salt: str = "") -> str:
     """Return a figure as an `<svg>` element that takes its colours from the page around it.
 

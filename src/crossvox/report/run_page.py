@@ -53,6 +53,8 @@ def overview(run: Run, rows: Sequence[Mapping[str, Any]], include_seen: bool = F
         overall = summarise(rows, include_seen=include_seen)["overall"]
         for name, (metric, digits) in zip(TITLES.values(), DECIMALS.items(), strict=True):
             found[f"mean {name}"] = plus_minus(overall[metric], digits)
+        found["organs missed"] = str(overall["n_missed"])
+        found["organs falsely found"] = str(overall["n_false"])
     return FactList("", {name: text for name, text in found.items() if text})
 
 

@@ -29,6 +29,11 @@ def was_restarted() -> bool:
     return any(os.environ.get(name, "0") not in ("", "0") for name in RESTARTS)
 
 
+def is_first_process() -> bool:
+    """Return whether this is the first process of a run, or the only one."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
 @contextlib.contextmanager
 def first_process(fabric: Fabric) -> Iterator[bool]:
     """Do something in the first process only; an error there ends all processes alike.

@@ -12,6 +12,8 @@ from typing import TypeVar
 from rich import progress
 from rich.console import Console
 
+from crossvox.utils.durations import duration_text
+
 T = TypeVar("T")
 
 
@@ -61,8 +63,14 @@ class StepTimer:
         return figures
 
 
+ESTIMATE_AFTER = 10
+"""Steps after which the time of a training is estimated; the first one is left out as slow."""
+
+
 class Progress:
     """Show a bar with the time left on a terminal, else a line every tenth of the steps.
+
+    After `ESTIMATE_AFTER` steps comes a line with an estimate of the whole time.
 
     Args:
         steps: number of steps of the run.
@@ -78,7 +86,7 @@ class Progress:
         self._steps, self._done, self._first = steps, done, done
         self._shown = shown
         self._loss = ""
-        self._began = time.monotonic()
+        self._began = self._warm = time.monotonic()
         self._bar: progress.Progress | None = None
         if shown and self._console.is_terminal:
             self._bar = progress.Progress(
@@ -112,6 +120,15 @@ class Progress:
         if loss is not None:
             self._loss = f"loss {loss:.4f}"
         before, self._done = self._done, self._done + 1
+        if self._done - self._first == 1:
+            self._warm = time.monotonic()
+        if self._done - self._first == ESTIMATE_AFTER and self._done < self._steps:
+            pace = (time.monotonic() - self._warm) / (ESTIMATE_AFTER - 1)
+            left = self._steps - self._done
+            self.say(
+                f"estimate     {duration_text(pace * left)} for the {left} steps left, at "
+                f"{pace:.2f} s/step; validation comes on top"
+            )
         if self._bar:
             self._bar.update(self._task, completed=self._done, loss=self._loss)
         elif before * 10 // self._steps < self._done * 10 // self._steps:
@@ -127,5 +144,5 @@ class Progress:
         left = pace * (self._steps - self._done)
         self.say(
             f"step {self._done}/{self._steps}  {self._loss}  {pace:.2f} s/step  "
-            f"{left / 60:.1f} min left"
+            f"{duration_text(left)} left"
         )

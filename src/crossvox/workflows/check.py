@@ -83,6 +83,10 @@ def draw_cases(
 ) -> None:
     """Write `<case>.png` for each case: every scan of it, with its label map drawn over it.
 
+    Pictures that an earlier check of the same manifest drew there of other cases are removed. Each
+    picture holds a record of its manifest and its case; a file without it, or of another name than
+    its case, is left alone.
+
     Args:
         manifest: the data set.
         folder: for the pictures.
@@ -93,13 +97,13 @@ def draw_cases(
         UsageError: a file there that is no picture of this data set would be lost.
     """
     require_folder(folder)
-    mark = hashlib.sha256(str(manifest.path and manifest.path.absolute()).encode()).hexdigest()[:16]
-    for file in (folder / f"{case.id}.png" for case in manifest.cases):
-        if file.exists() and read_mark(file) != mark:
+    for case in manifest.cases:
+        file = folder / f"{case.id}.png"
+        if file.exists() and read_mark(file) != _mark(manifest, case.id):
             raise UsageError(
                 f"{file}: is there already, and not of {manifest.location}; give another folder"
             )
-    drawn = 0
+    drawn = list[Path]()
     quiet = not sys.stdout.isatty()
     for case in track(manifest.cases, "drawing", disable=quiet, transient=True):
         modalities = [m for m in case.images if (case.id, m) not in without]
@@ -107,14 +111,32 @@ def draw_cases(
             left_out = ", ".join(m for m in case.images if m not in modalities)
             echo(f"{case.id}: {left_out} not drawn because of errors")
         if modalities:
-            _draw_case(manifest, case, modalities, folder / f"{case.id}.png", mark)
-            drawn += 1
-    echo(f"{folder}: {drawn} {'picture' if drawn == 1 else 'pictures'}")
+            drawn.append(folder / f"{case.id}.png")
+            _draw_case(manifest, case, modalities, drawn[-1])
+    echo(f"{folder}: {_pictures(len(drawn))}")
+    stale = [
+        file
+        for file in sorted(folder.glob("*.png"))
+        if file not in drawn and read_mark(file) == _mark(manifest, file.stem)
+    ]
+    for file in stale:
+        file.unlink()
+    if stale:
+        names = ", ".join(file.stem for file in stale)
+        echo(f"{folder}: removed {_pictures(len(stale))} that an earlier check drew: {names}")
 
 
-def _draw_case(
-    manifest: Manifest, case: Case, modalities: Sequence[str], path: Path, mark: str
-) -> None:
+def _mark(manifest: Manifest, case: str) -> str:
+    """Return the record in a picture: of which manifest it is, and which case it shows."""
+    path = str(manifest.path and manifest.path.absolute())
+    return f"{hashlib.sha256(path.encode()).hexdigest()[:16]} {case}"
+
+
+def _pictures(number: int) -> str:
+    return f"{number} {'picture' if number == 1 else 'pictures'}"
+
+
+def _draw_case(manifest: Manifest, case: Case, modalities: Sequence[str], path: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         pictures = []
         for modality in modalities:
@@ -134,4 +156,4 @@ def _draw_case(
                 title=f"{case.id}, {modality}" + ("" if label else ", unlabelled"),
                 orientation="".join(nib.aff2axcodes(scan.grid.affine)),
             )
-        stack_pictures(pictures, path, mark)
+        stack_pictures(pictures, path, _mark(manifest, case.id))

@@ -44,6 +44,7 @@ def describe_plan(plan: Plan) -> Iterator[str]:
     tilt = np.degrees(np.arccos(np.clip(np.abs(frame).max(axis=0), 0, 1))).max()
     oblique = f", up to {tilt:.0f}° oblique" if tilt > 0.5 else ""
     yield f"spacing      {_times(task.spacing)} mm"
+    yield from describe_ceiling(plan)
     yield f"orientation  {''.join(nib.aff2axcodes(affine))}{oblique}"
     size = np.array(task.patch) * task.spacing
     yield f"patch        {_times(task.patch, 0)} voxels, {_times(size, 0)} mm"
@@ -56,6 +57,25 @@ def describe_plan(plan: Plan) -> Iterator[str]:
     kind = "registered" if task.registered else "not registered"
     kind += ", will be aligned by a shift" if task.aligned else ""
     yield f"subjects     {f'paired, {kind}' if task.paired else 'unpaired'}"
+
+
+LOW_CEILING = 0.9
+"""Dice of labels on the plan's grid below which the plan advises finer voxels."""
+
+
+def describe_ceiling(plan: Plan) -> Iterator[str]:
+    """Describe what the spacing costs: the Dice of labels brought onto the grid and back."""
+    for modality, own in plan.ceiling.items():
+        kept = ", ".join(f"{name} {dice:.3f}" for name, dice in own.dice.items())
+        scans = f"{own.scans} labelled {'scan' if own.scans == 1 else 'scans'}"
+        yield f"ceiling      {modality}: {kept or 'no class shown'}"
+        yield f"             Dice of labels on this grid and back, {scans}: hardly to be beaten"
+    low = min((d for own in plan.ceiling.values() for d in own.dice.values()), default=1.0)
+    if low < LOW_CEILING:
+        yield (
+            f"             {low:.3f} is low; for finer voxels raise --budget.patch_voxels, lower "
+            "--budget.coverage or give --budget.spacing"
+        )
 
 
 def describe_method(method: Method, backbone: str, device: str) -> str:
@@ -101,6 +121,31 @@ def describe_csc(late: Mapping[str, float]) -> Iterator[str]:
     if "train/csc" in late:
         terms = (f"{late[name]:.3f} of {what}" for name, what in CSC_TERMS.items() if name in late)
         yield f"csc          {', '.join(terms)}; last tenth of the steps"
+
+
+RISE = 0.01
+"""Gain of the validation Dice over the second half of a training from which it is still rising."""
+
+
+def describe_curve(scores: Sequence[tuple[int, float]], steps: int) -> str:
+    """Say where the learning curve stands at the end of a training.
+
+    The last validation is compared with the last one in the first half of the steps.
+
+    Args:
+        scores: (step, mean Dice) of the validations, in their order.
+        steps: of the training.
+    """
+    half = [point for point in scores if 2 * point[0] <= steps]
+    if not half or scores[-1][0] != steps:
+        return "curve        unknown, as no validation scan was scored in both halves of the steps"
+    (before, early), (_, late) = half[-1], scores[-1]
+    gain = late - early
+    facts = f"validation Dice {early:.3f} after {before} steps, {late:.3f} after {steps}"
+    if gain >= RISE:
+        return f"curve        still rising: {facts}; more steps may help: --fit.steps {2 * steps}"
+    word = "flat" if gain > -RISE else "falling"
+    return f"curve        {word}: {facts}"
 
 
 def _times(values: Iterable[float], digits: int = 2) -> str:

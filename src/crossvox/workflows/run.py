@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from crossvox.config.run_config import RunConfig
 from crossvox.data.checks.seen import Seen
 from crossvox.data.manifest.selection import Selection
 from crossvox.data.prepare import preprocess
-from crossvox.data.prepare.plan import Plan
+from crossvox.data.prepare.plan import Ceiling, Plan
 from crossvox.data.prepare.preprocess import Preprocessing
 from crossvox.errors import DataError, UsageError
 from crossvox.training.checkpoint import read_state
@@ -99,7 +99,7 @@ class Run:
 
     def document(self) -> str:
         """Return the text of `plan.json`."""
-        plan = {
+        plan: dict[str, Any] = {
             "format": FORMAT,
             "task": self.task.to_dict(),
             "preprocessing": self.plan.preprocessing.to_dict(),
@@ -110,6 +110,8 @@ class Run:
             },
             "labels": self.labels,
         }
+        if self.plan.ceiling:
+            plan["ceiling"] = {m: asdict(own) for m, own in self.plan.ceiling.items()}
         # One line per triple: the offsets hold one for each pair of classes.
         return TRIPLE.sub(r"[\1, \2, \3]", json.dumps(plan, indent=1, ensure_ascii=False)) + "\n"
 
@@ -143,6 +145,7 @@ class Run:
                     Task.from_dict(plan["task"]),
                     Preprocessing.from_dict(plan["preprocessing"]),
                     {m: Seen.from_dict(seen) for m, seen in plan["seen"].items()},
+                    {m: Ceiling(**own) for m, own in plan.get("ceiling", {}).items()},
                 ),
                 Selection(**{name: _tuples(pool) for name, pool in plan["selection"].items()}),
                 plan["labels"],

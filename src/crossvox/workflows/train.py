@@ -22,10 +22,11 @@ from crossvox.data.prepare.fingerprint import Fingerprint, fingerprint
 from crossvox.data.prepare.label_cache import LabelCache
 from crossvox.data.prepare.label_layout import LabelLayout, find_label_layout
 from crossvox.data.prepare.outlined import largest_reach, reach_into_fill
-from crossvox.data.prepare.plan import Plan, continue_plan, make_plan
+from crossvox.data.prepare.plan import Ceiling, Plan, continue_plan, make_plan
 from crossvox.data.prepare.store import Store, StoredArray
 from crossvox.data.prepare.window import choose_windows
 from crossvox.errors import CrossvoxError, UsageError
+from crossvox.inference.ceiling import measure_ceiling
 from crossvox.methods import METHODS
 from crossvox.methods.base import Method
 from crossvox.networks.pretrained.loading import published_networks, share_frozen
@@ -35,7 +36,7 @@ from crossvox.training.distributed import first_process, was_restarted
 from crossvox.training.loop import fit
 from crossvox.training.progress import timed
 from crossvox.training.random_state import seed_all
-from crossvox.training.record import RunRecord, holds_run, late_means, read_facts
+from crossvox.training.record import RunRecord, holds_run, late_means, read_facts, read_metrics
 from crossvox.utils.files import require_folder, require_writable, sha256
 from crossvox.utils.next_steps import further, resume_command
 from crossvox.workflows.inputs import (
@@ -49,6 +50,7 @@ from crossvox.workflows.inputs import (
 from crossvox.workflows.messages import (
     Echo,
     describe_csc,
+    describe_curve,
     describe_fingerprint,
     describe_method,
     describe_plan,
@@ -301,11 +303,12 @@ def _with_label_layout(
 
     Of the layout, the task takes what networks or label maps depend on.
     """
-    layout = None
+    told: tuple[LabelLayout, dict[str, Ceiling]] | None = None
     with first_process(fabric) as first:
         if first:
             layout = find_label_layout(manifest, selection, labels)
-    layout = cast(LabelLayout, fabric.broadcast(layout))
+            told = layout, measure_ceiling(manifest, selection, plan.preprocessing, labels)
+    layout, ceiling = cast(tuple[LabelLayout, dict[str, Ceiling]], fabric.broadcast(told))
     task = replace(
         plan.task,
         one_piece=layout.one_piece,
@@ -313,7 +316,7 @@ def _with_label_layout(
         aligned=is_aligned(plan.task, config),
     )
     seen = {m: replace(own, volumes=layout.volumes[m]) for m, own in plan.seen.items()}
-    return replace(plan, task=task, seen=seen)
+    return replace(plan, task=task, seen=seen, ceiling=ceiling)
 
 
 def _new_method(
@@ -426,6 +429,9 @@ def _fit(
     if fabric.is_global_zero:
         for line in describe_csc(late_means(record.out / "metrics.csv")):
             echo(line)
+        metrics = read_metrics(record.out / "metrics.csv")
+        curve = [(int(step), float(value)) for step, name, value in metrics if name == "val/dice"]
+        echo(describe_curve(curve, run.config.fit.steps))
     chosen = (
         "no validation scan chose a checkpoint, so `last` is used"
         if score is None

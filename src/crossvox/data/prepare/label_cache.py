@@ -42,7 +42,7 @@ class LabelCache:
         """Return the file as `read_nifti` does; a file that was changed is read again."""
         state, entry = _state(path), self._entries.get(path)
         if entry is not None and entry.state == state:
-            stored = np.frombuffer(blosc2.decompress2(entry.voxels), dtype=entry.dtype)
+            stored = np.frombuffer(blosc2.decompress2(entry.voxels, nthreads=1), dtype=entry.dtype)
             return replace(entry.file, stored=stored)
         file = read_nifti(path)
         if state is not None and file.stored is not None and file.stored.nbytes < LIMIT:

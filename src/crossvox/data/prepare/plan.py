@@ -21,6 +21,20 @@ THIN_AXIS = 20
 
 
 @dataclass(frozen=True)
+class Ceiling:
+    """How well labels survive the plan's grid: brought onto it and back to the scan's own.
+
+    Attributes:
+        scans: number of labelled training scans that were tried.
+        dice: class → mean Dice of its labels with themselves, there and back. A segmentation on
+            this grid can hardly have a better one.
+    """
+
+    scans: int
+    dice: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Plan:
     """The plan of a run.
 
@@ -29,11 +43,13 @@ class Plan:
         preprocessing: of the scans.
         seen: modality → what the training scans were like, which a scan to predict is compared
             with.
+        ceiling: modality → what the spacing costs, as far as it was measured.
     """
 
     task: Task
     preprocessing: Preprocessing
     seen: dict[str, Seen] = field(default_factory=dict)
+    ceiling: dict[str, Ceiling] = field(default_factory=dict)
 
 
 def make_plan(

@@ -8,6 +8,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from crossvox.benchmark.suite import load_suite
+from crossvox.cli.next_step import next_step
 from crossvox.cli.parser import add_root, new_parser, parse, parse_names, required
 from crossvox.config.presets import merge
 from crossvox.config.settings import Settings
@@ -40,6 +41,8 @@ def benchmark_command(argv: list[str]) -> int:
     finally:
         if values["page"] is not None and (values["out"] / "cases.csv").exists():
             write_page(values["page"], [values["out"]], notes)
+    out = values["out"]
+    print(next_step("look at the tables and charts", "report", out, "--out", out / "report.html"))
     return 0
 
 

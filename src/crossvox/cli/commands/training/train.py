@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
+from crossvox.cli.next_step import after_training
 from crossvox.cli.parser import require_runs, required
 from crossvox.cli.run_options import read_run_options
 from crossvox.config.run_config import RunConfig
@@ -42,8 +43,9 @@ def train_command(argv: list[str]) -> int:
         with explain_lost_processes(interrupted):
             if (interrupted / FOLDS).exists():
                 _show(resume_folds(interrupted, root and Path(root)), interrupted)
-            else:
-                resume(interrupted, root and Path(root))
+                return 0
+            config = resume(interrupted, root and Path(root)).run.config
+        _say_next(interrupted, config.data, Path(root) if root else config.root)
         return 0
     values = parse_settings(*sources)
     required(values, "data", "out")
@@ -54,11 +56,19 @@ def train_command(argv: list[str]) -> int:
     from crossvox.workflows.validation.cross_validate import cross_validate
 
     with explain_lost_processes(config.out):
-        if options["cross_validate"] is None:
-            train(config)
-        else:
+        if options["cross_validate"] is not None:
             _show(cross_validate(config, _number(options["cross_validate"])), config.out)
+            return 0
+        train(config)
+    _say_next(config.out, config.data, config.root)
     return 0
+
+
+def _say_next(run: Path, data: Path, root: Path | None) -> None:
+    from crossvox.training.distributed import is_first_process
+
+    if is_first_process():
+        print(after_training(run, data, load_manifest(data, root), root))
 
 
 def _show(summary: Summary, out: Path) -> None:
