@@ -159,7 +159,7 @@ class Search:
         """Yield the series to take of each study, or why there is none."""
         places: dict[Path, list[Series]] = defaultdict(list)
         studies: dict[tuple[str, str], list[Series]] = defaultdict(list)
-        for series in group_series(contents, folder):
+        for series in sorted(group_series(contents, folder), key=lambda one: one.files[0]):
             place = _common_folder(series.files)
             places[place].append(series)
             studies[series.patient, series.study].append(replace(series, folder=place))
