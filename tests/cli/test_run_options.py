@@ -32,7 +32,9 @@ def test_help_shows_what_most_need_and_help_all_the_rest(capsys):
     for option in ("--help", "--help-all"):
         assert main(["train", option]) == 0
         shown[option] = set(re.findall(r"^ +(--[\w.-]+)", capsys.readouterr().out, re.M))
-    assert {"--data", "--out", "--method.name", "--resume", "--help-all"} <= shown["--help"]
+    assert {"--config", "--data", "--out", "--method.name", "--resume", "--help-all"} <= shown[
+        "--help"
+    ]
     assert len(shown["--help"]) <= 16 and "--fit.lr" not in shown["--help"]
     assert shown["--help-all"] > shown["--help"] | {"--fit.lr", "--augment.rotate"}
 

@@ -92,7 +92,10 @@ def read_run_options(
         add_flag(parser, "help-all", "show every setting, with the options of the method")
         add_settings(parser, combine(sources), fields)
         if not show_all:
-            _hide(parser, set(parser.get_defaults().keys()) - options.keys() - {*BRIEF, "help_all"})
+            _hide(
+                parser,
+                set(parser.get_defaults().keys()) - options.keys() - {*BRIEF, "config", "help_all"},
+            )
         parser.print_help()
         raise SystemExit(0)
     if options.pop("print_config"):
