@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,6 +93,22 @@ def test_drafts_are_never_replaced(study, run, drafts, tmp_path, capsys) -> None
     assert main([str(word) for word in [*words, tmp_path]]) == 2
     assert "is there already and not" in capsys.readouterr().err
     assert [file.name for file in tmp_path.iterdir()] == [row["scan"]]
+
+
+def test_odd_volumes_and_the_next_command_are_told(study, run, tmp_path, capsys) -> None:
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    plan = json.loads((run / "plan.json").read_text(encoding="utf-8"))
+    for volumes in plan["seen"]["mr"]["volumes"].values():
+        volumes |= {"scans": 2, "least": 5000.0, "most": 6000.0}
+    (other / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    ranking = tmp_path / "next.csv"
+    ranking.write_text("rank,case,modality,uncertainty,distance\n1,mr4,mr,,\n", encoding="utf-8")
+    words = ["draft", other, "--data", study.data, "--ranking", ranking, "--out", tmp_path / "out"]
+    assert main([str(word) for word in words]) == 0
+    said = capsys.readouterr().out
+    assert said.count("5000 to 6000 mL, as in 2 labelled scans") == 2
+    assert said.splitlines()[-1].startswith("next, when they are corrected: crossvox adopt ")
 
 
 @pytest.mark.slow

@@ -39,6 +39,7 @@ from crossvox.workflows.prediction.outputs import (
     Target,
     predict_to_files,
     require_free_names,
+    warnings,
 )
 from crossvox.workflows.prediction.predict import load_split
 from crossvox.workflows.prediction.predictor import Predictor
@@ -108,10 +109,12 @@ def draft(
     require_memory(predictor, [case.images for case in subjects], options.memory_limit, echo)
     drafts, figures = [], {}
     for number, (entry, case, target) in enumerate(zip(chosen, subjects, targets, strict=True), 1):
-        made = _draft(entry, case, target, predictor, ids)
+        made, odd = _draft(entry, case, target, predictor, ids)
         figures[made.name] = _figure(target, manifest)
         drafts.append(made)
         echo(f"{out / made.label}: draft {number} of {len(targets)}, {made.name}")
+        for warning in odd:
+            echo(warning)
     atomic_write(out / WORK_LIST, _to_csv(chosen, drafts))
     folder = DraftFolder(out, path.absolute(), run.task.classes, tuple(drafts))
     folder.save()
@@ -155,9 +158,9 @@ def _draft(
     target: Target,
     predictor: Predictor,
     ids: Mapping[str, int],
-) -> Draft:
-    """Write one label map, the map of its uncertainty, and a link to its scan."""
-    predict_to_files(predictor, target, ids, Outputs(uncertainty=True))
+) -> tuple[Draft, list[str]]:
+    """Write one label map, its uncertainty, a link to its scan; return warnings as well."""
+    prediction = predict_to_files(predictor, target, ids, Outputs(uncertainty=True))
     ((name, file),) = target.files.items()
     with atomic_path(file.parent / AS_DRAFTED / file.name) as temporary:
         shutil.copyfile(file, temporary)
@@ -165,7 +168,7 @@ def _draft(
     _link(link, scan)
     unlabelled = tuple(m for m in case.images if m not in case.labels)
     certain = entry.candidate.uncertainty
-    return Draft(
+    made = Draft(
         case=case.id,
         modalities=unlabelled if name == FUSED else (name,),
         scan=link.name,
@@ -173,6 +176,7 @@ def _draft(
         label=file.name,
         uncertainty=certain if certain == certain else None,
     )
+    return made, list(warnings(prediction, target))
 
 
 def _scan_link(target: Target) -> tuple[Path, Path]:

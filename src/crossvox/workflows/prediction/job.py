@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +18,12 @@ from crossvox.inference.ensemble import Prediction
 from crossvox.workflows.messages import Echo
 from crossvox.workflows.prediction.memory import require_memory
 from crossvox.workflows.prediction.options import LABELS_ONLY, Outputs
-from crossvox.workflows.prediction.outputs import ELSEWHERE, Target, predict_to_files
+from crossvox.workflows.prediction.outputs import (
+    ELSEWHERE,
+    Target,
+    predict_to_files,
+    warnings,
+)
 from crossvox.workflows.prediction.predictor import Predictor
 from crossvox.workflows.prediction.scans import Subject, grid_of
 
@@ -155,11 +160,7 @@ class Job:
         start = time.perf_counter()
         prediction = predict_to_files(self.predictor, target, self.predictor.ids, self.outputs)
         prediction.add_time("write", start + sum(prediction.seconds.values()))
-        doubts = [
-            str(replace(problem, case="", file=str(target.files[name])))
-            for name, problems in prediction.problems.items()
-            for problem in problems
-        ]
+        doubts = list(warnings(prediction, target))
         for line in [*notes, *doubts]:
             self.echo(line)
         return Outcome(

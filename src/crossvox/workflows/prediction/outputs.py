@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +148,13 @@ def predict_to_files(
             write_dicom_seg(target.beside(name, DICOM), labels, affine, list(ids), scan.series)
     prediction.files = dict(target.files)
     return prediction
+
+
+def warnings(prediction: Prediction, target: Target) -> Iterator[str]:
+    """Yield a line for each oddity of a prediction, with the file of its label map."""
+    for name, problems in prediction.problems.items():
+        for problem in problems:
+            yield str(replace(problem, case="", file=str(target.files[name])))
 
 
 def _remove_stale(target: Target, outputs: Outputs) -> None:
