@@ -114,8 +114,8 @@ def rank_scans(
         return rank([Candidate(case.id, m) for case, m in candidates], {}, strategy, seed)
     report_problems(check(manifest, (), splits=("train",)), echo)
     model = load_model(run, options)
-    known = _features_by_modality(_measure(model, labelled, echo))
-    return rank(_measure(model, candidates, echo), known, strategy)
+    known = _features_by_modality(_measure(model, labelled, "labelled", echo))
+    return rank(_measure(model, candidates, "to rank", echo), known, strategy)
 
 
 def read_ranking(path: Path, manifest: Manifest) -> list[RankedCandidate]:
@@ -165,12 +165,14 @@ def _features_by_modality(candidates: Sequence[Candidate]) -> dict[str, list[np.
     return found
 
 
-def _measure(model: TrainedModel, scans: Sequence[CaseModality], echo: Echo) -> list[Candidate]:
-    """Predict scans, and return their uncertainty and features."""
+def _measure(
+    model: TrainedModel, scans: Sequence[CaseModality], what: str, echo: Echo
+) -> list[Candidate]:
+    """Predict scans, and return their uncertainty and features; `what` they are is printed."""
     candidates = []
     for number, (case, modality) in enumerate(scans, start=1):
         candidate = _measure_scan(model, case, modality)
-        counted = f"({number}/{len(scans)})"
+        counted = f"({number} of {len(scans)} {what})"
         echo(f"{case.id} {modality}: uncertainty {candidate.uncertainty:.4f} {counted}")
         candidates.append(candidate)
     return candidates
