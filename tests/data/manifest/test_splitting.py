@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,13 @@ def test_each_labelled_case_validates_once_in_folds_of_equal_size(number: int) -
     per_group = [sizes(data, "val").get("ct", 0) for data in made]
     assert max(per_group) - min(per_group) <= 1
     assert all(len(data.cases) == len(MIXED.cases) for data in made)
+
+
+def test_it_is_told_that_drafted_labels_cannot_be_set_aside() -> None:
+    cases = [replace(one, drafted=("ct",)) for one in manifest(("ct", 3, True)).cases]
+    mixed = replace(MIXED, cases=(*cases, case("own", "ct")))
+    with pytest.raises(UsageError, match=r"1 of 4 .* \(3 others began as drafts of a run"):
+        resplit(mixed, Amounts(2), seed=0)
 
 
 def test_a_fold_leaves_the_test_split_alone() -> None:

@@ -145,8 +145,8 @@ def draw_splits(
                 raise UsageError(
                     f"{split}: {wanted}{' more' * bool(settled)} cases asked for, but "
                     f"{sum(map(len, left))} of {len(cases)} are labelled in all of their "
-                    "modalities and not taken yet; ask for fewer, or for none (--val 0 --test 0) "
-                    "and score by crossvox train --cross-validate"
+                    f"modalities and not taken yet{_drafted_too(cases)}; ask for fewer, or for "
+                    "none (--val 0 --test 0) and score by crossvox train --cross-validate"
                 )
             shares = _apportion(wanted, list(map(len, left)))
         for group, share in zip(left, shares, strict=True):
@@ -160,6 +160,11 @@ def draw_splits(
     for group, share in zip(rest, _apportion(max(0, wanted), sizes), strict=True):
         split_of.update({case.id: "train" for case in group[:share]})
     return split_of
+
+
+def _drafted_too(cases: Iterable[Case]) -> str:
+    count = sum(case.fully_labelled and not case.scorable for case in cases)
+    return f" ({count} others began as drafts of a run, which are for training)" * bool(count)
 
 
 def validation_gaps(manifest: Manifest) -> list[str]:
