@@ -105,6 +105,19 @@ def test_what_cannot_be_says_what_to_do(folds, unpaired_files, tmp_path, capsys)
     )
 
 
+def test_labels_that_began_as_drafts_score_nothing(unpaired_files, tmp_path, capsys) -> None:
+    data = few_labels(unpaired_files, tmp_path / "few.json")
+    few = load_manifest(data, unpaired_files.path.parent)
+    drafted = {"ct0": ("ct",), "ct1": ("ct",), "mr0": ("mr",)}
+    cases = [replace(case, drafted=drafted.get(case.id, ())) for case in few.cases]
+    replace(few, cases=tuple(cases)).save(data)
+    words = train_arguments(data, tmp_path / "f", *root_of(unpaired_files))
+    assert main([*words, "--cross-validate"]) == 2
+    told, error = capsys.readouterr()
+    assert "ct1, ct0, mr0: their labels began as drafts" in told
+    assert "1 labelled cases can be left out" in error and not (tmp_path / "f").exists()
+
+
 def test_a_later_split_names_the_folds_as_one(folds, unpaired_files, tmp_path, capsys) -> None:
     data = folds.parent / "few.json"
     words = ["split", str(data), *root_of(unpaired_files), "--out", str(tmp_path / "new.json")]

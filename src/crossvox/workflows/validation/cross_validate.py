@@ -97,7 +97,7 @@ def _deal(config: RunConfig, manifest: Manifest, number: int | None, echo: Echo)
     used = select(replace(manifest, cases=tuple(train)), config.labelled, config.label_draw)
     cases = [_with_labels(case, used.labels) for case in train]
     labelled = [case for case in shuffle(cases, config.seed) if case.labels]
-    held = _needed(labelled) | _seen_before(config, labelled, echo)
+    held = _needed(labelled) | _drafted(labelled, echo) | _seen_before(config, labelled, echo)
     groups = dict.fromkeys(tuple(case.labels) for case in labelled)
     able = [c for group in groups for c in labelled if tuple(c.labels) == group]
     able = [case for case in able if case.id not in held]
@@ -140,6 +140,14 @@ def _needed(labelled: Sequence[Case]) -> set[str]:
         for modality in case.labels:
             owners.setdefault(modality, []).append(case.id)
     return {ids[0] for ids in owners.values() if len(ids) == 1}
+
+
+def _drafted(labelled: Sequence[Case], echo: Echo) -> set[str]:
+    """Return the cases whose labels began as a run's drafts: no score may rest on them."""
+    drafted = [case.id for case in labelled if case.drafted]
+    if drafted:
+        echo(f"drafted      {name_some(drafted)}: their labels began as drafts of a run")
+    return set(drafted)
 
 
 def _seen_before(config: RunConfig, labelled: Sequence[Case], echo: Echo) -> set[str]:
