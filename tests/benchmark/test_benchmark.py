@@ -283,7 +283,7 @@ def test_seeds_draw_the_labels_when_asked(paired_files, tmp_path, ran):
     labelled = [plan["selection"]["labelled"]["ct"] for plan in plans]
     assert len(labelled) == 2 and labelled[0] != labelled[1]
     assert " ± " in (tmp_path / "out" / "tables.md").read_text(encoding="utf-8")
-    assert len(list((tmp_path / "out" / "prepared").iterdir())) == 1
+    assert len(list((tmp_path / "out" / "prepared").glob("*/*/images"))) == 1
 
 
 def test_a_row_of_one_modality_sees_no_other(paired_files, tmp_path, ran):

@@ -52,8 +52,10 @@ def test_a_cold_training_reads_each_label_once_and_plans_once(
         used = case.id in labelled or case.split == "val"
         for path in case.labels.values():
             assert reads[path] == used, (case.id, reads[path])
-        for path in case.images.values():  # by the check, and to be prepared
-            assert reads[path] == (0 if case.split == "test" else 2), (case.id, reads[path])
+        for modality, path in case.images.items():
+            # By the check, to choose a CT's window by its labels, and to be prepared.
+            times = 3 if modality == "ct" and case.id in labelled else 2
+            assert reads[path] == (0 if case.split == "test" else times), (case.id, reads[path])
 
 
 def test_nothing_is_written_where_the_data_have_errors(unpaired_files, tmp_path, monkeypatch):

@@ -154,16 +154,6 @@ def test_too_few_labelled_cases_are_refused_before_anything_is_written(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_store_of_another_plan_is_refused_before_a_run_is_made(
-    run, places, tmp_path, paired_files, capsys
-):
-    store = next((places / "prepared").iterdir())
-    argv = train_arguments(paired_files.path, tmp_path / "run", "--store", str(store))
-    assert main([*argv, "--budget.spacing", "[5, 5, 5]"]) == 2
-    assert "give another --store" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
-
-
 def test_train_refuses_what_check_finds_in_its_words_and_writes_nothing(
     tmp_path, unpaired_files, capsys
 ):

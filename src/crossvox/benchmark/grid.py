@@ -209,7 +209,7 @@ def _planned(
         raise type(error)(f"{where}: {error}") from None
     assert manifest.path is not None
     config = dataclasses.replace(config, data=manifest.path, out=out / "cells").absolute()
-    config = dataclasses.replace(config, store=store_path(config, manifest, plan))
+    config = dataclasses.replace(config, store=store_path(config, manifest))
     changed, first = deviations(method, config), None
     if start is not None:
         first = _start_config(config, start, plan.task, method)

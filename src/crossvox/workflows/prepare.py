@@ -50,7 +50,6 @@ def prepare(
 
     Raises:
         DataError: the data set has errors; nothing is written then.
-        UsageError: the folder holds volumes prepared in another way.
     """
     require_folder(out)
     manifest = as_manifest(data)

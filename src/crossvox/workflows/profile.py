@@ -124,7 +124,7 @@ def profile_load(config: RunConfig, steps: int) -> Figures:
     """
     manifest = load_manifest(config.data, config.root)
     run = planned_run(config)
-    store = Store(store_path(config, manifest, run.plan), run.preprocessing)
+    store = Store(store_path(config, manifest), run.preprocessing)
     dataset = crop_dataset(run, manifest, store)
     for step in range(steps):  # prepares the volumes that these steps need
         dataset[step]
@@ -282,7 +282,7 @@ def _loss_shares(config: RunConfig, run: Run, step: float) -> Figures:
     """
     device = torch.device(read_facts(run.path)["device"])
     manifest = load_manifest(config.data, config.root)
-    store = Store(store_path(config, manifest, run.plan), run.preprocessing)
+    store = Store(store_path(config, manifest), run.preprocessing)
     method = build_method(run.task, config).to(device)
     # The losses get new leaf tensors below; a graph of the networks would only take memory.
     method.requires_grad_(False)

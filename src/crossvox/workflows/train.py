@@ -208,12 +208,12 @@ def crop_dataset(
     return CropDataset(manifest, store, run.task, run.selection, settings, needs, rank, world)
 
 
-def store_path(config: RunConfig, manifest: Manifest, plan: Plan) -> Path:
+def store_path(config: RunConfig, manifest: Manifest) -> Path:
     """Return the folder of prepared volumes: as configured, else one beside the run."""
     if config.store is not None:
         return config.store
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in manifest.name)
-    return config.out.parent / "prepared" / f"{name}-{plan.preprocessing.digest[:8]}"
+    return config.out.parent / "prepared" / name
 
 
 def _was_begun(fabric: Fabric, out: Path) -> bool:
@@ -278,7 +278,7 @@ def _plan_and_check(
         windows = choose_windows(manifest, config.budget, selection.labelled, labels)
         plan = make_plan(found, manifest, config.budget, crop_rule(config.backbone), windows)
         plan = plan if earlier is None else continue_plan(plan, earlier, manifest)
-        is_prepared = Store(store_path(config, manifest, plan), plan.preprocessing).has
+        is_prepared = Store(store_path(config, manifest), plan.preprocessing).has
     except CrossvoxError as error:
         failure = error
     with first_process(fabric) as first:
@@ -357,7 +357,7 @@ def _prepare(
     fabric: Fabric, run: Run, manifest: Manifest, labels: LabelCache, echo: Echo
 ) -> tuple[Store, CropDataset]:
     """Prepare the missing volumes in the first process, and open them in all."""
-    store = Store(store_path(run.config, manifest, run.plan), run.preprocessing)
+    store = Store(store_path(run.config, manifest), run.preprocessing)
     with first_process(fabric) as first:
         if first:
             images = images_in_use(manifest)

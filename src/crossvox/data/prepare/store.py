@@ -27,7 +27,7 @@ from crossvox.data.geometry import Grid, same_grid
 from crossvox.data.manifest import Case
 from crossvox.data.prepare.preprocess import Preprocessing
 from crossvox.data.values import measure_values
-from crossvox.errors import DataError, UsageError
+from crossvox.errors import DataError
 from crossvox.utils.documents import parse_json
 from crossvox.utils.files import atomic_write, sha256
 
@@ -96,7 +96,10 @@ class StoredArray:
 
 
 class Store:
-    """A folder of arrays prepared in one way: `images/<case>/<modality>.b2nd`, `labels/…`.
+    """A folder of prepared arrays: `<way>/images/<case>/<modality>.b2nd`, `<way>/labels/…`.
+
+    Arrays that were prepared in different ways lie side by side, so that another spacing or window
+    does not disturb earlier runs. `preprocessing.json` in `<way>` tells which way it is.
 
     An array is used only if it was prepared in the same way from the same bytes. Files are written
     as a whole or not at all, so several runs may fill one store at the same time.
@@ -107,23 +110,10 @@ class Store:
     """
 
     def __init__(self, path: Path, preprocessing: Preprocessing) -> None:
-        """Open a store, or plan to create one with the first array.
-
-        Raises:
-            UsageError: the folder holds arrays prepared in another way.
-        """
-        self.path = Path(path)
+        """Open a store, or plan to create one with the first array."""
+        self.path = Path(path) / preprocessing.digest[:8]
         self.preprocessing = preprocessing
         self._open: dict[Path, StoredArray] = {}
-        description = self.path / "preprocessing.json"
-        if description.exists():
-            found = _description(description)
-            if found.digest != preprocessing.digest:
-                raise UsageError(
-                    f"{self.path}: prepared at {found.spacing} mm, this run needs "
-                    f"{preprocessing.spacing} mm (another preset, budget or train split); "
-                    "give another --store or remove the folder"
-                )
 
     def image(self, case: Case, modality: str) -> StoredArray:
         """Return the prepared image; prepare it first if it is missing or out of date."""
@@ -269,13 +259,6 @@ def _write(file: Path, array: np.ndarray, meta: dict[str, Any]) -> None:
     stored.schunk.vlmeta["crossvox"] = json.dumps(meta)
     # Written as bytes, because blosc2 does not say why writing failed, such as a full disk.
     atomic_write(file, stored.to_cframe())
-
-
-def _description(file: Path) -> Preprocessing:
-    try:
-        return Preprocessing.from_dict(parse_json(file.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{file}: damaged ({error}); remove the folder") from None
 
 
 def _read(file: Path) -> StoredArray | None:

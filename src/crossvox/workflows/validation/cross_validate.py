@@ -199,8 +199,6 @@ def _fold_config(config: RunConfig, number: int, folder: Path) -> RunConfig:
         data=config.out / f"fold_{number}.json",
         root=config.root or config.data.parent,
         out=folder,
-        # The folds' scans differ, and with them the spacing that is planned.
-        store=None if config.store is None else config.store / folder.name,
         label_draw=None,
     )
 
