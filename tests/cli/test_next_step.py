@@ -48,6 +48,13 @@ def test_without_labels_to_score_the_scans_are_segmented(unpaired_files):
     ]  # fmt: skip
 
 
+def test_where_nothing_is_set_aside_the_scans_to_label_next_are_drafted(unpaired_files):
+    first, *others = unpaired_files.split("train")
+    train = replace(unpaired_files, cases=(first, *(replace(c, labels={}) for c in others)))
+    command = pasted(after_training(Path("run"), Path("d.json"), train, None))
+    assert command == ["draft", "run", "--data", "d.json", "--out", "run/drafts"]
+
+
 def test_paths_below_the_working_folder_are_relative(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said = next_step("look", "report", tmp_path / "a b", "--out", Path("/else/x.html"))

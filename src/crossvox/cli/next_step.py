@@ -22,15 +22,19 @@ def next_step(what: str, *words: object) -> str:
 
 
 def after_training(run: Path, data_file: Path, manifest: Manifest, root: Path | None) -> str:
-    """Return how to go on with a trained run: score it where there are labels, else segment."""
+    """Return how to go on with a trained run: score it, segment what is set aside, or draft."""
     data = ["--data", data_file, *root_option(root)]
     for split in ("val", "test"):
         if any(case.labels for case in manifest.split(split)):
             words = ["evaluate", run, *data, "--split", split, "--out", run / split]
             return next_step(f"score it on the labelled {split} scans", *words)
-    split = next(name for name in ("test", "val", "train") if manifest.split(name))
-    words = ["predict", run, *data, "--split", split, "--out", run / "predicted"]
-    return next_step(f"segment the {split} scans, of which none has a label to score", *words)
+    aside = next((name for name in ("test", "val") if manifest.split(name)), None)
+    if aside is None and any(case.images.keys() - case.labels for case in manifest.split("train")):
+        words = ["draft", run, *data, "--out", run / "drafts"]
+        return next_step("segment the scans to label next, as drafts to correct", *words)
+    which = f"{aside} scans, of which none has a label to score" if aside else "train scans"
+    words = ["predict", run, *data, "--split", aside or "train", "--out", run / "predicted"]
+    return next_step(f"segment the {which}", *words)
 
 
 def after_evaluation(values: dict[str, Any], defaults: dict[str, Any]) -> str | None:

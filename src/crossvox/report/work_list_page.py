@@ -41,7 +41,7 @@ def write_work_list_page(
         folder: the drafts.
         figures: by the drafts' names.
         data, root: the data set, for the command that adopts them.
-        echo: takes the lines for the user.
+        echo: takes the line for the user.
     """
     where = f" --root {shlex.quote(str(root))}" if root else ""
     command = (
@@ -73,5 +73,4 @@ def write_work_list_page(
     page = Page("Scans to correct", sections, SUBTITLE, warnings)
     atomic_write(folder.path / PAGE, render(page))
     echo(f"{folder.path / PAGE}: what to correct, and where to look")
-    echo(f"next, when they are corrected: {command}")
     return folder.path / PAGE

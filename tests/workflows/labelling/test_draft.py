@@ -108,7 +108,7 @@ def test_odd_volumes_and_the_next_command_are_told(study, run, tmp_path, capsys)
     assert main([str(word) for word in words]) == 0
     said = capsys.readouterr().out
     assert said.count("5000 to 6000 mL, as in 2 labelled scans") == 2
-    assert said.splitlines()[-1].startswith("next, when they are corrected: crossvox adopt ")
+    assert said.splitlines()[-1].startswith("  crossvox adopt ")
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from crossvox.cli.commands.results.predict import add_options, read_options
+from crossvox.cli.next_step import next_step, root_option
 from crossvox.cli.parser import add_root, new_parser, parse, require_runs, required
 from crossvox.data.manifest import load_manifest
 
@@ -38,4 +39,6 @@ def draft_command(argv: list[str]) -> int:
         ranking=values["ranking"],
     )
     write_work_list_page(folder, figures, values["data"], values["root"])
+    data = ["--data", values["data"], *root_option(values["root"])]
+    print(next_step("correct them, then take them into the data set", "adopt", values["out"], *data))
     return 0
