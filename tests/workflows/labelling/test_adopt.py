@@ -46,6 +46,16 @@ def test_a_corrected_draft_becomes_a_label_and_an_unchanged_one_does_not(study, 
     assert changed == {label, study.data}
 
 
+def test_no_command_names_a_run_that_is_gone(study, capsys) -> None:
+    folder = study.drafts("ct2")
+    study.correct(folder, "ct2")
+    run = study.data.parent / "runs" / "first"
+    run.rmdir()
+    assert adopted(study, folder) == 0
+    told = capsys.readouterr().out.splitlines()[-2:]
+    assert "is not here any more" in told[0] and "--start-from RUN --data" in told[1]
+
+
 def test_an_adopted_scan_stays_in_train(study) -> None:
     """`split` may set all other labelled scans aside, and not this one."""
     folder = study.drafts("ct2")

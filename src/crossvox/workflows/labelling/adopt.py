@@ -103,7 +103,11 @@ def adopt(
     if any(verdict.outcome in ("adopted", "there already") for verdict in verdicts):
         written = out if out is not None and out.exists() else data
         wide = made.needed_root(written.absolute().parent)
-        echo(f"next: {start_from_command(folder.run, written, wide)}")
+        if folder.run.is_dir():
+            echo(f"next: {start_from_command(folder.run, written, wide)}")
+        else:
+            echo(f"next: {folder.run}, which made the drafts, is not here any more; go on from")
+            echo(f"  another run by {start_from_command(Path('RUN'), written, wide)}")
     return verdicts
 
 

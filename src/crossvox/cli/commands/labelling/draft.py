@@ -40,5 +40,5 @@ def draft_command(argv: list[str]) -> int:
     )
     write_work_list_page(folder, figures, values["data"], values["root"])
     data = ["--data", values["data"], *root_option(values["root"])]
-    print(next_step("correct them, then take them into the data set", "adopt", values["out"], *data))
+    print(next_step("correct them, then take them in", "adopt", values["out"], *data))
     return 0
