@@ -62,7 +62,7 @@ class Predictor(Ensemble):
     >>> predictor = Predictor("runs/first")
     >>> prediction = predictor.predict({"ct": "scan.nii.gz"})
     >>> prediction.labels["ct"]  # (X, Y, Z) int16: 0 background, k the k-th of `classes`
-    >>> prediction.volumes["ct"]["liver"]  # mL
+    >>> prediction.volumes["ct"]  # class → mL
     >>> predictor.save({"ct": "study/series"}, "segmented")  # writes what `crossvox predict` does
 
     Attributes:
