@@ -119,7 +119,10 @@ def test_bad_scans_are_named_before_the_work_or_passed_over(run, put, tmp_path, 
     assert found["ct b"]["output"] == "" and found["ct c"]["output"] == "c_ct.nii.gz"
     (tmp_path / "in" / "b.nii.gz").write_bytes(whole)
     assert predict(run, f"ct={tmp_path / 'in'}", out, "--skip-bad", "--quiet") == 1
-    assert capsys.readouterr() == ("", "")
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.count("\n") == told.err.count("a.nii.gz") == 1
+    assert told.err.startswith("failed ")
     assert {name: row["state"] for name, row in rows(out).items()} == {
         "ct a": "failed", "ct b": "done", "ct c": "done",
     }  # fmt: skip

@@ -1,10 +1,11 @@
-"""Lines that a command prints while it works: text, JSON, or none."""
+"""Lines that a command prints while it works: text, JSON, or errors only."""
 
 from __future__ import annotations
 
 import json
+import sys
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 if TYPE_CHECKING:
     from crossvox.workflows.prediction.job import Outcome
@@ -20,15 +21,16 @@ class Log:
     """
 
     def __init__(self, form: Form = "text", quiet: bool = False) -> None:
-        """Choose the form of the lines, and whether there are any."""
+        """Choose the form of the lines, and whether there are any but those of failures."""
         self.form, self.quiet = form, quiet
 
     def note(self, text: str) -> None:
         """Print a line."""
-        self._print(text, {"event": "note", "message": " ".join(text.split())})
+        if not self.quiet:
+            self._print(text, {"event": "note", "message": " ".join(text.split())})
 
     def outcome(self, outcome: Outcome) -> None:
-        """Print what became of a subject."""
+        """Print what became of a subject; if quiet, only of one that failed, as an error."""
         facts = {
             "event": outcome.state,
             "name": outcome.subject.name,
@@ -37,12 +39,13 @@ class Log:
             "seconds": round(outcome.seconds, 1),
             "output": [str(file) for file in outcome.written],
         }
-        self._print(str(outcome), facts)
+        if not self.quiet:
+            self._print(str(outcome), facts)
+        elif outcome.state == "failed":
+            self._print(str(outcome), facts, sys.stderr)
 
-    def _print(self, text: str, facts: dict[str, Any]) -> None:
-        if self.quiet:
-            return
+    def _print(self, text: str, facts: dict[str, Any], to: TextIO | None = None) -> None:
         if self.form == "json":
             now = datetime.now(timezone.utc).isoformat(timespec="seconds")
             text = json.dumps({"time": now, **facts}, ensure_ascii=False)
-        print(text, flush=True)  # a line is of use when it is written, in a file too
+        print(text, file=to, flush=True)  # a line is of use when it is written, in a file too

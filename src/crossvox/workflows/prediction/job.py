@@ -55,7 +55,8 @@ class Outcome:
 
     def __str__(self) -> str:
         if self.state == "failed":
-            return f"failed   {self.subject.place}: {self.message}"
+            named = any(str(s.path) in self.message for s in self.subject.sources.values())
+            return f"failed   {'' if named else f'{self.subject.place}: '}{self.message}"
         return f"{', '.join(map(str, self.written))}: {self.timing}"
 
 
