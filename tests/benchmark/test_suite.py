@@ -81,6 +81,7 @@ def test_options_of_the_command_are_checked_too(paired_files, tmp_path, capsys):
         (["--seeds", "a"], "seed 'a'"),
         (["--set", "fit.steps"], "NAME=VALUE"),
         (["--set", "fit.stepz=1"], "stepz"),
+        (["--data", "d.json"], "NAME=VALUE, such as heart=A.json"),
         (["--table", "d"], "no suite"),
     ):
         assert word in refused(capsys, *command(suite, paired_files.path, out, *more))

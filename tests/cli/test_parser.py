@@ -20,8 +20,8 @@ from crossvox.errors import UsageError
 @pytest.fixture
 def parser():
     parser = new_parser("try", "Try it.")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--mem-limit", "--mem_limit", type=float, default=2.0)
+    parser.add_argument("--out", type=Path, help="where to write")
+    parser.add_argument("--mem-limit", "--mem_limit", type=float, default=2.0, help="GB")
     parser.add_argument("--split", choices=("train", "val"), default="val")
     add_flag(parser, "quiet", "say nothing")
     return parser
@@ -31,6 +31,11 @@ def test_values_have_their_types_and_defaults(parser):
     values = parse(parser, ["--out", "a ü", "--mem_limit", "3", "--quiet"])
     assert values == {"out": Path("a ü"), "mem_limit": 3.0, "split": "val", "quiet": True}
     assert parse(parser, ["--mem-limit=4"], defaults=False) == {"mem_limit": 4.0}
+
+
+def test_help_names_the_types(parser):
+    text = " ".join(parser.format_help().split())
+    assert "(type: Path, default: null)" in text and "(type: float, default: 2.0)" in text
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from argparse import Action
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
 from crossvox.errors import UsageError, suggest
 from crossvox.training.record import FOLDS, read_config
@@ -22,6 +23,7 @@ def new_parser(command: str, description: str | None, **settings: Any) -> Argume
         exit_on_error=False,
         allow_abbrev=False,
         print_config=None,
+        formatter_class=_HelpFormatter,
         **settings,
     )
 
@@ -134,6 +136,14 @@ def parse_integers(option: str, text: str) -> dict[str, int]:
         return {name: int(value) for name, value in values.items()}
     except (TypeError, ValueError) as error:
         raise UsageError(f"{option} {text!r}: an id is no whole number ({error})") from error
+
+
+class _HelpFormatter(DefaultHelpFormatter):
+    """Shows the type of a path as any other type: by its name."""
+
+    def _get_type_str(self, action: Action) -> str | None:
+        text = super()._get_type_str(action)
+        return "Path" if text == str(Path) else text
 
 
 def _stands_for(name: str, known: list[str]) -> bool:

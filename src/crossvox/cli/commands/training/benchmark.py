@@ -29,7 +29,9 @@ def benchmark_command(argv: list[str]) -> int:
         return 0
     required(values, "suite", "out")
     suite = load_suite(values["suite"], _over(values))
-    suite = suite.with_data({n: Path(p).absolute() for n, p in _pairs("--data", values["data"])})
+    suite = suite.with_data(
+        {n: Path(p).absolute() for n, p in _pairs("--data", values["data"], "heart=A.json")}
+    )
     shard = _shard(values["shard"])
     from crossvox.benchmark.benchmark import benchmark
     from crossvox.benchmark.page import write_page
@@ -105,18 +107,18 @@ def _over(values: dict[str, Any]) -> dict[str, Any]:
         over["pictures"] = merge(shown if isinstance(shown, dict) else {}, {"cases": list(cases)})
     if values["set"]:
         over["set"] = read_yaml(values["suite"]).get("set") or {}
-        for key, text in _pairs("--set", values["set"]):
+        for key, text in _pairs("--set", values["set"], "fit.steps=100"):
             change = Settings({key: parse_yaml(text, f"--set {key}")}, f"--set {key}")
             over["set"] = merge(over["set"], change.values)
     return over
 
 
-def _pairs(option: str, words: list[str] | None) -> list[tuple[str, str]]:
+def _pairs(option: str, words: list[str] | None, example: str) -> list[tuple[str, str]]:
     found = []
     for word in words or []:
         name, equals, value = word.partition("=")
         if not (name and equals and value):
-            raise UsageError(f"{option} {word}: expected NAME=VALUE")
+            raise UsageError(f"{option} {word}: expected NAME=VALUE, such as {example}")
         found.append((name, value))
     return found
 
