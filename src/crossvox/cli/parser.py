@@ -143,7 +143,7 @@ class _HelpFormatter(DefaultHelpFormatter):
 
     def _get_type_str(self, action: Action) -> str | None:
         text = super()._get_type_str(action)
-        return "Path" if text == str(Path) else text
+        return "Path" if text == "<class 'Path'>" else text
 
 
 def _stands_for(name: str, known: list[str]) -> bool:
