@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import matplotlib.colors
 import matplotlib.image
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from crossvox.figures.side_by_side import (
     predictions_figure,
 )
 from crossvox.figures.style import save_figure
+from crossvox.utils.palette import ERRORS
 from fixtures.benchmark import InProcess, read, write_suite
 from fixtures.run import refused
 
@@ -88,7 +90,7 @@ def test_without_names_attention_is_drawn_of_each_modalitys_first_case(unpaired_
     suite = write_suite(tmp_path / "s.yaml", methods=["sup"], pictures={"attention": True})
     assert main(command(suite, unpaired_files, tmp_path / "out")) == 0
     found = sorted(p.name for p in (tmp_path / "out" / "pictures").glob("*.png"))
-    assert found == ["attention_tiny_unet_2_ct5_ct.png", "attention_tiny_unet_2_mr5_mr.png"]
+    assert found == ["attention_tiny_2_ct5_ct.png", "attention_tiny_2_mr5_mr.png"]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +125,7 @@ def test_the_slice_has_most_of_the_truth_and_errors_have_their_colours(tmp_path:
         path = tmp_path / f"{name}.png"
         save_figure(predictions_figure(shown, {"a": (planes, 0.5)}, ["heart"]), path)
         sizes[name] = matplotlib.image.imread(path)[..., :3]
-    missed = np.array([0x00, 0x72, 0xB2]) / 255
+    missed = np.array(matplotlib.colors.to_rgb(ERRORS["missed"]))
     count = {n: int((np.abs(x - missed).max(-1) < 0.12).sum()) for n, x in sizes.items()}
     assert count["missed"] > 5 * max(count["right"], 1)
 
