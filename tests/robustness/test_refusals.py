@@ -90,12 +90,13 @@ def test_a_damaged_run(capsys, data, tmp_path, content):
 def test_a_plan_of_another_format(capsys, data, tmp_path):
     run = trained(data, tmp_path / "run")
     plan = json.loads((run / "plan.json").read_text())
+    scan = load_manifest(data).case("ct6").images["ct"]
     capsys.readouterr()
     for part in (plan, plan["preprocessing"]):
         own = part["format"]
         part["format"] = 99
         (run / "plan.json").write_text(json.dumps(plan))
-        arguments = ["predict", run, "--image", "ct=x.nii", "--out", tmp_path / "o"]
+        arguments = ["predict", run, "--image", f"ct={scan}", "--out", tmp_path / "o"]
         said = refused(capsys, arguments, 1, "plan.json", "99", "train the run again")
         assert said.count("\n") == 1
         part["format"] = own
