@@ -137,6 +137,11 @@ def test_the_output_says_one_thing_and_says_it_in_mm(tmp_path, name) -> None:
     np.testing.assert_allclose(itk_affine(tmp_path / "out.nii.gz"), affine, atol=1e-3)
 
 
+def test_voxels_within_the_header_are_refused(tmp_path) -> None:
+    (problem,) = check_images({"mr": scan(tmp_path, vox_offset=0.0)}, kinds={"mr": "mr"})
+    assert problem.severity == "error" and "vox_offset" in problem.line
+
+
 def test_either_form_can_be_chosen(tmp_path) -> None:
     path = scan(tmp_path, **srow(MIRRORED))
     for form, affine in (("qform", AFFINE), ("sform", MIRRORED)):

@@ -331,9 +331,10 @@ def _refuse_false_size(file: IO[bytes], header: NiftiHeader, path: Path) -> None
     n_bytes = math.prod(header.shape) * header.dtype.itemsize
     size = path.stat().st_size
     room = size * (MAX_DEFLATE_RATIO if isinstance(file, gzip.GzipFile) else 1)
-    if header.offset > MAX_SURPLUS:
+    if not header.fields.sizeof_hdr <= header.offset <= MAX_SURPLUS:
         found = f"voxels from byte {header.offset} on"
-        raise _ReadError(found, "voxels that follow the header", COPY_AGAIN)
+        fix = "convert the scan again, or correct vox_offset (352 where nothing else is stored)"
+        raise _ReadError(found, "voxels that follow the header", fix)
     if room < header.offset + n_bytes:
         found = f"a truncated file of {size} bytes"
         raise _ReadError(found, f"{n_bytes} bytes of voxels, by its header", COPY_AGAIN)
