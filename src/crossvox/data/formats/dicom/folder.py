@@ -183,7 +183,10 @@ def _look(header: Any, tags: Sequence[str]) -> FileLook:
     if modality in NON_SCANS:
         return FileLook("other", f"DICOM of the kind {modality}")
     if "Rows" in header:
-        return FileLook("image", tags={tag: str(header.get(tag, "")) for tag in tags})
+        with warnings.catch_warnings():
+            # Values are converted when they are asked for, and pydicom quotes wrong ones.
+            warnings.simplefilter("ignore")
+            return FileLook("image", tags={tag: str(header.get(tag, "")) for tag in tags})
     if kind is None or "Image Storage" in name:
         return FileLook("damaged", "cut off")
     return FileLook("other", "DICOM without an image")
