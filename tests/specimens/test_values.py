@@ -309,6 +309,13 @@ def test_scaled_hounsfield_units_are_refused(tmp_path, factor) -> None:
     assert "error" in [severity for severity, _ in found]
 
 
+def test_blank_slices_between_others_are_told(tmp_path) -> None:
+    values = mr()
+    values[..., 1::2] = 0
+    [(severity, text)] = problems(save(tmp_path / "scan.nii", values), "mr")
+    assert severity == "warning" and "slices of one value between others" in text
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

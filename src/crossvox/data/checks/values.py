@@ -47,6 +47,7 @@ def value_problems(file: NiftiFile, kind: str, seen: Intensities | None = None) 
         problems.append(Problem.warning(found, "intensities only", fix))
     elif not values.bad:
         problems += _odd_fill_problems(file, stored, kind)
+    problems += _plain_slice_problems(stored, file.header.grid.spacing)
     if max(abs(values.low), abs(values.high)) > float(np.finfo(np.float32).max):
         found = f"intensities from {values.low:g} to {values.high:g}"
         problems.append(Problem.error(found, "numbers of single precision", "divide them"))
@@ -68,6 +69,19 @@ def _odd_fill_problems(file: NiftiFile, stored: np.ndarray, kind: str) -> list[P
         return []
     fix = f"nothing if they mark where there is no data: they count as {found[2]:g}"
     return [Problem.warning(f"voxels of {value:g} round the scan", "air or zeros there", fix)]
+
+
+def _plain_slice_problems(stored: np.ndarray, spacing: np.ndarray) -> list[Problem]:
+    """Tell of slices of one value between others, as a copy leaves that was interrupted."""
+    axis = max(range(3), key=lambda k: (spacing[k], k))
+    others = tuple(k for k in range(3) if k != axis)
+    shown = np.flatnonzero(stored.min(axis=others) != stored.max(axis=others))
+    plain = int(shown[-1] - shown[0] + 1 - len(shown)) if len(shown) else 0
+    if not plain:
+        return []
+    found = f"{plain} slices of one value between others"
+    fix = "look at them, and export the scan again if they are not blank"
+    return [Problem.warning(found, "slices that show something", fix)]
 
 
 def hounsfield_problems(values: Values) -> list[Problem]:
