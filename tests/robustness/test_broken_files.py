@@ -131,7 +131,7 @@ def test_a_broken_configuration(tmp_path, capsys, data, kind, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = tmp_path / "c.yaml"
     config.write_bytes(CONFIGS[kind])
-    said = refused(capsys, *train_arguments(data, tmp_path / "run"), "--config", config)
+    said = refused(capsys, *train_arguments(data, tmp_path / "run", "--config", config))
     assert said.strip() and not (tmp_path / "run").exists() and not (tmp_path / "ran").exists()
 
 

@@ -354,7 +354,7 @@ def test_splits_and_classes_that_do_not_fit_are_refused(run, tmp_path, paired_fi
 
 
 def test_bench_prints_what_was_measured(run, paired_files, capsys):
-    argv = ["--data", str(paired_files.path), "--steps", "2", *SMALL]
+    argv = ["--data", str(paired_files.path), "--steps", "2", "--method", "cmc", *SMALL]
     assert main(["profile", "train", *argv]) == 0
     text = capsys.readouterr().out
     for words in ("steps/s", "voxels/s", "waiting for data", "peak resident", "csc, part of"):

@@ -7,17 +7,16 @@ import pytest
 import torch
 from scipy.ndimage import map_coordinates
 
-from crossvox.data.geometry import (
-    Grid,
+from crossvox.data.geometry import Grid, resampling, respace, voxel_map
+from crossvox.data.geometry.resampling import (
     antialias,
     antialias_mask,
+    are_parallel,
+    interpolate,
+    parallel_axes,
     resample,
-    resampling,
-    respace,
     sample,
-    voxel_map,
 )
-from crossvox.data.geometry.resampling import are_parallel, interpolate, parallel_axes
 from fixtures.files.geometry import grid_of, rotation
 
 GIVEN, WANTED = (7, 9, 5), (11, 6, 5)
