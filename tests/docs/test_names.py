@@ -38,6 +38,7 @@ FOREIGN = {
     "CROSSVOX_GOLDEN",
     "LabelTable",
     "NCCL_SOCKET_IFNAME",
+    "OMP_NUM_THREADS",
     "GLOO_SOCKET_IFNAME",
     "Test_Sets",
 }

@@ -175,4 +175,4 @@ def test_wrong_requests(run, paired_files, tmp_path, capsys) -> None:
     line = refused(
         capsys, "rank-cases", full, "--data", paired_files.path, "--out", tmp_path / "o.csv"
     )
-    assert "used the labels of all" in line and not (tmp_path / "o.csv").exists()
+    assert "all of its train scans were used" in line and not (tmp_path / "o.csv").exists()

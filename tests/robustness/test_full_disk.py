@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -132,9 +133,16 @@ def read_only(tmp_path) -> Iterator[Path]:
     place = tmp_path / "ro"
     place.mkdir()
     (place / "earlier.txt").write_text("mine")
+    with _frozen(place):
+        yield place
+
+
+@contextmanager
+def _frozen(place: Path) -> Iterator[None]:
+    """Let nothing be written in a folder."""
     _mount("--bind", str(place), str(place))
     _mount("-o", "remount,ro,bind", str(place))
-    yield place
+    yield
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
@@ -166,6 +174,8 @@ def test_a_folder_that_can_only_be_read(runs, read_only, name):
     assert contents(read_only) == {"earlier.txt": b"mine"}
 
 
-def test_a_run_that_can_only_be_read_cannot_go_on(runs, read_only):
-    one_line(*run(["train", "--resume", str(read_only)]), read_only)
+def test_a_run_that_can_only_be_read_cannot_go_on(runs, tmp_path):
+    place = shutil.copytree(runs["run1"], tmp_path / "ro")
+    with _frozen(place):
+        one_line(*run(["train", "--resume", str(place)]), place)
     assert attempt(["evaluate", "--help"]) is False
