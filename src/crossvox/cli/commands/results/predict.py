@@ -13,8 +13,8 @@ from jsonargparse import ArgumentParser
 from crossvox.cli.log import Form as LogForm
 from crossvox.cli.log import Log
 from crossvox.cli.parser import add_flag, add_root, new_parser, parse, require_runs, required
+from crossvox.data.form import Form
 from crossvox.data.formats.dicom.rules import Rule
-from crossvox.data.formats.nifti import Form
 from crossvox.data.manifest import SPLITS, load_manifest
 from crossvox.errors import UsageError, require
 from crossvox.inference.settings import Largest, Maps

@@ -20,18 +20,15 @@ Whatever differs is told in a warning.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import nibabel as nib
 import numpy as np
 from nibabel.quaternions import quat2mat
 
+from crossvox.data.form import Form
 from crossvox.data.geometry import Grid
 from crossvox.data.geometry.grid import MAX_SHIFT, corner_shift
 from crossvox.data.problems import Problem
-
-Form = Literal["auto", "qform", "sform"]
-"""Which part of a header places the voxels: as the rule says, or this one whatever its code is."""
 
 FORMS: tuple[Form, ...] = ("sform", "qform")
 MAX_SHEAR = 2e-3
