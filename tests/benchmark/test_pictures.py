@@ -10,6 +10,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from crossvox.benchmark import page
 from crossvox.benchmark import pictures as benchmark_pictures
 from crossvox.benchmark.runner import Launcher
 from crossvox.cli.main import main
@@ -32,6 +33,7 @@ OWN = {"label": "sup (own)", "method": "sup",
 def ran(monkeypatch):
     launch = InProcess()
     monkeypatch.setattr(Launcher, "__call__", lambda self, *given: launch(*given))
+    monkeypatch.setattr(page, "write_paper_figures", lambda results, folder: None)  # seconds each
     return launch.ran
 
 

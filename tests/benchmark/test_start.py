@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from crossvox.benchmark import page
 from crossvox.benchmark.grid import grid
 from crossvox.benchmark.runner import CommandError, Launcher, Share, run_cells
 from crossvox.benchmark.suite import load_suite
@@ -32,6 +33,7 @@ def ran(monkeypatch) -> list[list[str]]:
     """Commands run within this process; the list of them."""
     launch = InProcess()
     monkeypatch.setattr(Launcher, "__call__", lambda self, *given: launch(*given))
+    monkeypatch.setattr(page, "write_paper_figures", lambda results, folder: None)  # seconds each
     return launch.ran
 
 
