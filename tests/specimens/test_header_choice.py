@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -11,9 +12,14 @@ import pytest
 
 from crossvox.cli.main import main
 from crossvox.data.checks import check_manifest
+from crossvox.data.checks.duplicates import FileUse, changed_scans, fingerprint
+from crossvox.data.formats.nifti import read_nifti
 from crossvox.data.manifest import Manifest, load_manifest
 from crossvox.errors import DataError
 from crossvox.evaluation.volumes import read_volumes
+from crossvox.report.unlabelled import show_unlabelled
+from crossvox.workflows.prediction.predictor import Predictor
+from crossvox.workflows.validation.learnt import read_learnt, seen_cases
 from fixtures.run import same, trained, weights
 
 pytestmark = pytest.mark.specimen("header")
@@ -101,6 +107,40 @@ def test_evaluate_and_predict_use_it(runs, unpaired_files, chosen, root, tmp_pat
     maps = [nib.load(tmp_path / f"{n} predict/mr6_mr.nii.gz") for n in ("plain", "chosen")]
     assert np.array_equal(maps[0].dataobj, maps[1].dataobj)
     np.testing.assert_allclose(maps[0].affine, maps[1].affine, atol=1e-3)
+
+
+def test_a_report_of_unlabelled_scans_uses_it(runs, unpaired_files, chosen, root) -> None:
+    shown = []
+    for data in (unpaired_files.path, chosen):
+        manifest = load_manifest(data, root)
+        case, predictor = manifest.case("mr6"), Predictor(runs[0])
+        shown += show_unlabelled(manifest, predictor, [case], 10**6, lambda line: None)
+    assert np.array_equal(shown[0].grey, shown[1].grey)
+    assert np.array_equal(shown[0].prediction, shown[1].prediction)
+
+
+def test_scans_that_a_run_learnt_from_are_known_by_it(runs, chosen, root) -> None:
+    learnt = [scan for scan in read_learnt(runs[0]) if scan.modality == "mr"]
+    manifest = load_manifest(chosen, root)
+    assert learnt and seen_cases(manifest.cases, learnt) == [scan.case for scan in learnt]
+
+
+def test_changed_copies_are_compared_by_it(unpaired_files, tmp_path) -> None:
+    scan = nib.load(unpaired_files.case("mr6").images["mr"])
+    turned = scan.get_fdata().swapaxes(0, 1) * 1.001
+    copy = nib.Nifti1Image(turned.astype(np.float32), scan.affine)
+    copy.set_qform(scan.affine, 1)
+    copy.set_sform(scan.affine[:, [1, 0, 2, 3]], 2)
+    nib.save(copy, tmp_path / "copy.nii.gz")
+    uses = [
+        FileUse("mr6", "test", "mr", unpaired_files.case("mr6").images["mr"]),
+        FileUse("again", "train", "mr", tmp_path / "copy.nii.gz", "sform"),
+    ]
+    uses = [
+        replace(use, fingerprint=fingerprint(read_nifti(use.path, form=use.form))) for use in uses
+    ]
+    [(use, problem)] = changed_scans(uses)
+    assert use.case == "again" and "nearly the same scan" in problem.found
 
 
 @pytest.mark.parametrize("choice", ["sform", "qform"])

@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 
 from crossvox.data.checks import check
-from crossvox.data.formats.nifti import read_image
 from crossvox.data.manifest import Case, Manifest
 from crossvox.inference.ensemble import Ensemble
 from crossvox.report.shown_scan import ShownScan, to_shown_scan
@@ -68,10 +67,12 @@ def show_unlabelled(
     report_problems(check(replace(manifest, cases=tuple(cases)), ()), echo)
     shown = []
     for case in cases:
-        prediction = ensemble.predict(case.images, uncertainty=True, checked=True)
+        prediction = ensemble.predict(
+            case.images, uncertainty=True, checked=True, forms=case.header
+        )
         echo(f"{case.id}: no label, {prediction.timing}")
         for name, labels in prediction.labels.items():
-            scan = read_image(case.images[prediction.scans[name]])
+            scan = case.read_image(prediction.scans[name])
             entropy = prediction.uncertainty[name]
             made = to_shown_scan(scan, np.zeros_like(labels), labels, entropy, voxels)
             shown.append(replace(made, title=f"{name}: {case.id}, no label", truth=None))

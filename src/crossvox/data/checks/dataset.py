@@ -199,9 +199,9 @@ class _DatasetCheck:
         self, case: Case, modality: str, path: Path, has_label: bool = False
     ) -> NiftiHeader | None:
         """Check an image; of a skipped one only the header, and only for its label's sake."""
-        use = FileUse(case.id, case.split, modality, path)
-        header = None
         form = case.form(modality) if self.header == "auto" else self.header
+        use = FileUse(case.id, case.split, modality, path, form)
+        header = None
         if not self.skip(case, modality):
             volume = self.volumes.get(modality)
             file = (

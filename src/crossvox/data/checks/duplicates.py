@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from crossvox.data.form import Form
 from crossvox.data.formats.nifti import NiftiFile, read_nifti
 from crossvox.data.geometry import orient
 from crossvox.data.problems import Problem
@@ -52,6 +53,7 @@ class FileUse:
         split: of the case.
         modality: of the image or label.
         path: as the manifest has it.
+        form: part of its header that places its voxels.
         fingerprint: of its values; None if they were not read or are not sound.
     """
 
@@ -59,6 +61,7 @@ class FileUse:
     split: str
     modality: str
     path: Path
+    form: Form = "auto"
     fingerprint: Fingerprint | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
@@ -117,7 +120,7 @@ def changed_scans(images: list[FileUse]) -> Iterator[tuple[FileUse, Problem]]:
         if use.fingerprint is None:
             continue
         for first in groups[use.fingerprint.shape]:
-            if _may_be_copy(first, use) and _is_copy(first.path, use.path):
+            if _may_be_copy(first, use) and _is_copy(first, use):
                 yield use, _copy_problem("nearly the same scan as", first, use)
                 break
         groups[use.fingerprint.shape].append(use)
@@ -140,9 +143,12 @@ def _may_be_copy(first: FileUse, use: FileUse) -> bool:
     return bool(np.abs(one.means - other.means).max() <= ALIKE)
 
 
-def _is_copy(first: Path, second: Path) -> bool:
+def _is_copy(first: FileUse, second: FileUse) -> bool:
     """Compare the voxels of two scans, but for those that are dark in both."""
-    one, other = (_scaled(_oriented(read_nifti(path, sha256=False))) for path in (first, second))
+    one, other = (
+        _scaled(_oriented(read_nifti(use.path, sha256=False, form=use.form)))
+        for use in (first, second)
+    )
     bright = np.maximum(one, other) > 0.1
     return bool(np.mean(np.abs(one - other)[bright] <= NEAR) >= SAME)
 

@@ -105,7 +105,10 @@ class HashedFiles:
         path = case.images[modality]
         if sha256_once(path) in self._files:
             return True
-        return bool(self._voxels) and fingerprint(read_nifti(path)).digest.hex() in self._voxels
+        if not self._voxels:
+            return False
+        file = read_nifti(path, form=case.form(modality))
+        return fingerprint(file).digest.hex() in self._voxels
 
 
 def in_store(learnt: Iterable[LearntScan], store: Store) -> SameScan:
