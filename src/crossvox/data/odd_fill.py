@@ -7,12 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage
 
-from crossvox.data.content import filled_from_corners
+from crossvox.data.content import FAINT, MIN_DISTINCT, filled_from_corners
 
-FAINT = 1e-4
-"""Differences in fill, in parts of the scan's spread, that do not count."""
-MIN_DISTINCT = 16
-"""In an image of fewer values, as of plain blocks, fill cannot be told."""
 APART = 0.02
 """Distance from the lowest values, in parts of the spread, at which fill is no air."""
 FEW = 0.15

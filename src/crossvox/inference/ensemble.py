@@ -267,10 +267,8 @@ class Ensemble:
         """Compare the volumes in a label map with those in the labelled training scans."""
         if (seen := self.models[0].seen.get(modality)) is None:
             return []
-        ml = abs(np.linalg.det(result.affines[name][:3, :3])) / 1000
-        counts = np.bincount(result.labels[name].ravel(), minlength=self.task.n_classes)
-        volumes = dict(zip(self.task.classes, (counts[1:] * ml).tolist(), strict=True))
-        return [replace(p, modality=name) for p in volume_problems(volumes, seen.volumes)]
+        found = volume_problems(result.volumes[name], seen.volumes)
+        return [replace(problem, modality=name) for problem in found]
 
     def _content(
         self,

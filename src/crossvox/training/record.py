@@ -55,7 +55,7 @@ PACKAGES = (
 
 def holds_run(out: Path) -> bool:
     """Return whether `out` holds a run or the folds of one, finished or not."""
-    return any((out / name).exists() for name in ("config.yaml", "checkpoints", "folds.yaml"))
+    return any((out / name).exists() for name in ("config.yaml", "checkpoints", FOLDS))
 
 
 class RunRecord:

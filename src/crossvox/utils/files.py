@@ -75,6 +75,11 @@ def atomic_write(path: Path | str, data: bytes | str) -> None:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
+def nifti_stem(name: str) -> str:
+    """Return the name or the path of a NIfTI file without .nii or .nii.gz."""
+    return name.removesuffix(".gz").removesuffix(".nii")
+
+
 def require_there(path: Path, remedy: str = "check the path") -> None:
     """Raise `DataError` if there is no such file or folder."""
     if not path.exists():

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from crossvox.data.convert.raw import SUFFIXES, all_volumes, natural
+from crossvox.data.convert.raw import all_volumes, natural
 from crossvox.data.formats.nifti import read_nifti
 from crossvox.errors import DataError
+from crossvox.utils.files import nifti_stem
 
 LABEL_WORDS = r"(labels?|labelstr|segs?|segmentations?|masks?|gt|manual|annotations?|rois?)"
 LABEL_FILE = re.compile(rf"(?i)(?:^|[/_.\-]){LABEL_WORDS}(?=[/_.\-]|$)")
@@ -48,7 +49,7 @@ class Proposal:
 def propose(source: Path) -> Proposal:
     """Read the names of the volumes below a folder, and the ids in its first label maps."""
     names = [file.relative_to(source).as_posix() for file in natural(all_volumes(source))]
-    labels = [name for name in names if LABEL_FILE.search(_stem(name))]
+    labels = [name for name in names if LABEL_FILE.search(nifti_stem(name))]
     images = [name for name in names if name not in labels]
     if not images:
         return Proposal({}, (f"{source}: no NIfTI file that looks like a scan",))
@@ -89,12 +90,6 @@ def _ids(files: Sequence[Path]) -> list[int]:
     return sorted(found)
 
 
-def _stem(name: str) -> str:
-    for suffix in SUFFIXES:
-        name = name.removesuffix(suffix)
-    return name
-
-
 def _pattern(names: Sequence[str], known: Sequence[str] = ()) -> tuple[str, list[str]]:
     """Return the pattern that fits most names, and the modalities that it finds.
 
@@ -125,7 +120,7 @@ def _candidates(names: Sequence[str]) -> Iterator[str]:
     """Yield patterns: each folder and each part of the name fixed, the case, or the modality."""
     suffix = ".nii.gz" if all(name.endswith(".gz") for name in names) else ".nii*"
     depth = max(name.count("/") for name in names)
-    rows = [_stem(name).split("/") for name in names if name.count("/") == depth]
+    rows = [nifti_stem(name).split("/") for name in names if name.count("/") == depth]
     levels = [_roles([row[i] for row in rows], ("{case}", "{modality}", "*")) for i in range(depth)]
     stems = [row[-1] for row in rows]
     endings = _roles(stems, ())

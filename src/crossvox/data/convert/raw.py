@@ -9,7 +9,7 @@ from pathlib import Path
 
 from crossvox.data.manifest import Case, Manifest
 from crossvox.errors import DataError, UsageError
-from crossvox.utils.files import files_below, logical_path
+from crossvox.utils.files import files_below, logical_path, nifti_stem
 
 SUFFIXES = (".nii.gz", ".nii")
 
@@ -60,7 +60,7 @@ def nifti_files(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for file in natural(folder.iterdir()):
         if _is_volume(file):
-            name = stem(file)
+            name = nifti_stem(file.name)
             if name in found:
                 raise DataError(
                     f"{file}: lies beside {found[name].name}; keep one of the two, both are {name}"
@@ -72,11 +72,6 @@ def nifti_files(folder: Path) -> dict[str, Path]:
 def all_volumes(folder: Path) -> Iterator[Path]:
     """Yield every NIfTI file below a folder, in natural order."""
     return filter(_is_volume, natural(files_below(folder)))
-
-
-def stem(file: Path) -> str:
-    """Return a file's name without .nii or .nii.gz."""
-    return file.name.removesuffix(".gz").removesuffix(".nii")
 
 
 def natural(paths: Iterable[Path]) -> list[Path]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crossvox.data.form import Form
 from crossvox.data.manifest.paths import PathResolver, needed_root
 from crossvox.data.manifest.rules import read_kind, schema, structural_problems
 from crossvox.data.manifest.sides import mirrors
@@ -16,7 +17,7 @@ from crossvox.errors import DataError, UsageError
 from crossvox.utils.files import atomic_write
 
 if TYPE_CHECKING:
-    from crossvox.data.formats.nifti import Form, Volume
+    from crossvox.data.formats.nifti import Volume
     from crossvox.data.geometry import Grid
 
 SPLITS = ("train", "val", "test")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 import numpy as np
 
@@ -47,17 +48,18 @@ def partner_problems(
             continue
         gain = float(np.median(information_gains(cases, first, second)))
         if gain < MIN_GAIN:
-            named = ", ".join(case.id for case in cases)
+            those = ", ".join(case.id for case in cases)
             found = (
                 f"scans of one case that are no more alike than those of different cases "
-                f"(mutual information {gain:.2f} times theirs, median of {named})"
+                f"(mutual information {gain:.2f} times theirs, median of {those})"
             )
             fix = (
                 "compare some in a viewer; if they are different patients, make two cases of each "
                 "(crossvox convert folders --unpaired)"
             )
             problem = Problem.warning(found, f"scans of one patient, {MIN_GAIN:g} at least", fix)
-            problems.append(_of(problem, f"{first}, {second}", manifest.location))
+            named = f"{first}, {second}"
+            problems.append(replace(problem, modality=named, file=manifest.location))
     return problems
 
 
@@ -87,9 +89,3 @@ def _reduced(case: Case, modality: str) -> Reduced:
     volume = case.read_image(modality)
     low, high = np.percentile(volume.data[::2, ::2, ::2], [0.5, 99.5])
     return reduce_scan(np.clip(volume.data, low, high), volume.grid, VOXELS)
-
-
-def _of(problem: Problem, modality: str, file: str) -> Problem:
-    return Problem(
-        problem.severity, "", modality, file, problem.found, problem.expected, problem.fix
-    )

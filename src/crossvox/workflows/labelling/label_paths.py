@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from crossvox.data.convert.raw import SUFFIXES
 from crossvox.data.manifest import Manifest
-from crossvox.utils.files import require_writable
+from crossvox.utils.files import nifti_stem, require_writable
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class _Naming:
             return None
         places = enumerate(zip(scan.parts[:-1], label.parts[:-1], strict=True))
         folders = tuple((k, a, b) for k, (a, b) in places if a != b)
-        stems = (_stem(scan), _stem(label))
+        stems = (nifti_stem(scan.name), nifti_stem(label.name))
         signs = enumerate(zip(*stems, strict=False))
         shared = next((k for k, (a, b) in signs if a != b), min(map(len, stems)))
         return cls(folders, (stems[0][shared:], stems[1][shared:]))
@@ -41,7 +40,7 @@ class _Naming:
             if place >= len(parts) or parts[place] != before:
                 return None
             parts[place] = after
-        stem = _stem(scan)
+        stem = nifti_stem(scan.name)
         if not stem.endswith(self.ending[0]):
             return None
         name = stem[: len(stem) - len(self.ending[0])] + self.ending[1]
@@ -76,8 +75,3 @@ def _can_write(folder: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-def _stem(path: Path) -> str:
-    suffix = next((s for s in SUFFIXES if path.name.endswith(s)), "")
-    return path.name.removesuffix(suffix)

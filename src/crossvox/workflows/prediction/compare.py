@@ -21,10 +21,9 @@ from crossvox.errors import UsageError
 from crossvox.evaluation.metrics import score_case
 from crossvox.evaluation.scores import Summary, require_same_scores, summarise, write_scores
 from crossvox.evaluation.volumes import read_volumes
-from crossvox.utils.files import files_below, require_folder
+from crossvox.utils.files import files_below, nifti_stem, require_folder
 from crossvox.workflows.messages import Echo
 from crossvox.workflows.prediction.outputs import PROBABILITIES, UNCERTAINTY, VOLUMES
-from crossvox.workflows.prediction.scans import file_stem
 
 NO_MODALITY = "-"
 """In place of the modality where no table of volumes names it."""
@@ -115,7 +114,7 @@ def find_pairs(prediction: Path, reference: Path, echo: Echo) -> list[Pair]:
         UsageError: a folder holds no label map, or no two belong together.
     """
     if prediction.is_file() and reference.is_file():
-        return [Pair(file_stem(prediction), NO_MODALITY, prediction, reference)]
+        return [Pair(nifti_stem(prediction.name), NO_MODALITY, prediction, reference)]
     sides = [_label_maps(prediction), _label_maps(reference)]
     if not set(sides[0]) & set(sides[1]):
         endings = [_shared_ending(list(side)) for side in sides]
@@ -146,7 +145,7 @@ def find_pairs(prediction: Path, reference: Path, echo: Echo) -> list[Pair]:
 def _label_maps(folder: Path) -> dict[str, Path]:
     """Return name → label map of a folder and those below it."""
     found = {
-        str(file.relative_to(folder).with_name(file_stem(file))): file
+        nifti_stem(str(file.relative_to(folder))): file
         for file in files_below(folder)
         if file.name.endswith((".nii", ".nii.gz"))
         and not file.name.endswith((PROBABILITIES, UNCERTAINTY))

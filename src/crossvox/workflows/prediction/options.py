@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from crossvox.data.form import Form
 from crossvox.inference.settings import Largest, Maps
 from crossvox.training.settings import Accelerator
-
-if TYPE_CHECKING:
-    from crossvox.data.formats.nifti import Form
 
 Checkpoint = Literal["best", "last"]
 

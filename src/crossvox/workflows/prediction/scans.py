@@ -19,7 +19,7 @@ from crossvox.data.formats.dicom.series import (
 )
 from crossvox.data.formats.nifti import Form, Scan, Volume, raw_volume, read_header
 from crossvox.data.geometry import Grid
-from crossvox.utils.files import logical_path, sha256_once
+from crossvox.utils.files import logical_path, nifti_stem, sha256_once
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Source:
         """
         folder, uid, volume_of = _dicom_folder(path)
         if folder is None:
-            return cls(path, name or file_stem(path))
+            return cls(path, name or nifti_stem(path.name))
         series = choose_series(folder, uid)
         if volume_of:
             series = choose_slices(series, *volume_of)
@@ -182,11 +182,6 @@ def grid_of(image: Path | Volume | Grid) -> Grid:
     if isinstance(image, Grid):
         return image
     return image.grid if isinstance(image, Volume) else read_header(image)
-
-
-def file_stem(path: Path) -> str:
-    """Return the name of a NIfTI file without .nii or .nii.gz."""
-    return path.name.removesuffix(".gz").removesuffix(".nii")
 
 
 def _dicom_folder(path: Path) -> tuple[Path | None, str | None, tuple[str, str] | None]:

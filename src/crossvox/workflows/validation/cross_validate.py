@@ -20,6 +20,7 @@ from crossvox.training.loop import StoppedError
 from crossvox.training.record import FOLDS, holds_run
 from crossvox.utils.documents import read_yaml
 from crossvox.utils.files import atomic_write, require_folder
+from crossvox.utils.next_steps import resume_command
 from crossvox.workflows.messages import Echo
 from crossvox.workflows.prediction.evaluate import evaluate, evaluation_facts
 from crossvox.workflows.prediction.options import Options
@@ -61,7 +62,10 @@ def cross_validate(config: RunConfig, number: int | None = None, echo: Echo = pr
         raise UsageError("--cross-validate trains in one process; leave compute.devices at 1")
     require_folder(config.out)
     if holds_run(config.out):
-        raise UsageError(f"{config.out} holds a run; use --resume {config.out} or another --out")
+        raise UsageError(
+            f"{config.out} holds a run; to finish it: {resume_command(config.out)}; else give "
+            "another --out"
+        )
     manifest = load_manifest(config.data, config.root)
     dealt = _deal(config, manifest, number, echo)
     for k, fold in enumerate(dealt):

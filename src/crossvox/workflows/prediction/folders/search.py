@@ -26,8 +26,14 @@ from crossvox.data.formats.dicom.series import (
     group_series,
 )
 from crossvox.errors import UsageError
-from crossvox.utils.files import files_below, logical_path, real_path, require_there
-from crossvox.workflows.prediction.scans import Source, file_stem
+from crossvox.utils.files import (
+    files_below,
+    logical_path,
+    nifti_stem,
+    real_path,
+    require_there,
+)
+from crossvox.workflows.prediction.scans import Source
 
 ENDINGS = (".nii", ".nii.gz")
 
@@ -111,7 +117,7 @@ class Search:
             if match.is_dir():
                 yield from self._in_folder(modality, match, base if pattern else match)
             elif match.is_file():
-                name = _joined(match, base) if pattern else file_stem(match)
+                name = _joined(match, base) if pattern else nifti_stem(match.name)
                 yield FoundScan(modality, Source(match, name), (match,))
             elif "#" in match.name:
                 source = Source.from_path(match)
@@ -233,7 +239,7 @@ def _damaged(modality: str, contents: Contents, base: Path) -> Iterator[FoundSca
 def _joined(path: Path, base: Path) -> str:
     """Return the path below `base` as a name; that of `base` if there is nothing below it."""
     parts = path.relative_to(base).parts
-    return "_".join([*parts[:-1], file_stem(Path(parts[-1]))]) if parts else logical_path(base).name
+    return "_".join([*parts[:-1], nifti_stem(parts[-1])]) if parts else logical_path(base).name
 
 
 def _common_folder(files: Sequence[Path]) -> Path:
