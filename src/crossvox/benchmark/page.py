@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crossvox.benchmark.charts import score_charts, write_charts
-from crossvox.benchmark.paper import write_paper_figures
+from crossvox.benchmark.publication import write_paper_figures
 from crossvox.benchmark.results import Results, read_results, write_scores_table
 from crossvox.benchmark.tables import labels_text, table_groups
 from crossvox.evaluation.comparison import METHOD

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crossvox.data.manifest import Manifest
-from crossvox.utils.next_steps import shown
+from crossvox.utils.going_on import shown
 
 
 def next_step(what: str, *words: object) -> str:

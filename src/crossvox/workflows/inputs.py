@@ -12,7 +12,7 @@ from crossvox.data.prepare.store import Store
 from crossvox.errors import DataError
 from crossvox.training.record import read_facts
 from crossvox.utils.files import sha256
-from crossvox.utils.next_steps import further
+from crossvox.utils.going_on import further
 from crossvox.workflows.prepare import CaseModality
 from crossvox.workflows.run import Run
 from crossvox.workflows.start import Start

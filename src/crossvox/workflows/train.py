@@ -38,7 +38,7 @@ from crossvox.training.progress import timed
 from crossvox.training.random_state import seed_all
 from crossvox.training.record import RunRecord, holds_run, late_means, read_facts, read_metrics
 from crossvox.utils.files import require_folder, require_writable, sha256
-from crossvox.utils.next_steps import further, resume_command
+from crossvox.utils.going_on import further, resume_command
 from crossvox.workflows.inputs import (
     hash_inputs,
     images_in_use,

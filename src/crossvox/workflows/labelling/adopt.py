@@ -16,7 +16,7 @@ from crossvox.data.manifest import Case, Manifest, load_manifest
 from crossvox.data.problems import Problem, has_errors
 from crossvox.errors import UsageError
 from crossvox.utils.files import atomic_path, atomic_write, require_writable, sha256_once
-from crossvox.utils.next_steps import start_from_command
+from crossvox.utils.going_on import start_from_command
 from crossvox.workflows.labelling.drafts import Draft, DraftFolder
 from crossvox.workflows.labelling.label_paths import label_path
 from crossvox.workflows.messages import Echo

@@ -20,7 +20,7 @@ from crossvox.training.loop import StoppedError
 from crossvox.training.record import FOLDS, holds_run
 from crossvox.utils.documents import read_yaml
 from crossvox.utils.files import atomic_write, require_folder
-from crossvox.utils.next_steps import resume_command
+from crossvox.utils.going_on import resume_command
 from crossvox.workflows.messages import Echo
 from crossvox.workflows.prediction.evaluate import evaluate, evaluation_facts
 from crossvox.workflows.prediction.options import Options

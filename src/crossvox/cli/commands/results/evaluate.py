@@ -31,7 +31,7 @@ def evaluate_command(argv: list[str]) -> int:
     data = load_manifest(values["data"], values["root"])
     from crossvox.evaluation.scores import read_cases, seen_note, terminal_table
     from crossvox.workflows.prediction.evaluate import Scenario, ScoreOutputs, evaluate
-    from crossvox.workflows.prediction.paper import draw_scores
+    from crossvox.workflows.prediction.publication import draw_scores
 
     against = values["against"]
     if against is not None:

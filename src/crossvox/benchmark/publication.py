@@ -10,7 +10,7 @@ from crossvox.benchmark.scores import AVERAGE, OVERALL, Line
 from crossvox.benchmark.suite import slug
 from crossvox.benchmark.tables import labels_text, networks_text
 from crossvox.evaluation.scores import group_rows
-from crossvox.figures.paper import Difference, box_figure, forest_figure
+from crossvox.figures.publication import Difference, box_figure, forest_figure
 from crossvox.figures.style import save_vector
 
 PLACE = ("data", "table", "labels")

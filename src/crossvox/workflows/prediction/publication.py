@@ -9,7 +9,7 @@ from typing import Any
 from crossvox.errors import UsageError
 from crossvox.evaluation.comparison import compare
 from crossvox.evaluation.scores import DECIMALS, group_rows, read_cases, unseen
-from crossvox.figures.paper import Difference, box_figure, forest_figure
+from crossvox.figures.publication import Difference, box_figure, forest_figure
 from crossvox.figures.style import save_vector
 
 ALL = "mean of the classes"

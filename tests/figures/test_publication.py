@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from crossvox.evaluation.scores import write_scores
-from crossvox.figures.paper import Difference, box_figure, forest_figure
+from crossvox.figures.publication import Difference, box_figure, forest_figure
 from crossvox.figures.style import save_vector
-from crossvox.workflows.prediction.paper import draw_scores
+from crossvox.workflows.prediction.publication import draw_scores
 
 
 def row(case: int, organ: str, dice: float, assd: float = 2.0, missed: int = 0) -> dict:
