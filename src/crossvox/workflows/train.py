@@ -69,7 +69,6 @@ from crossvox.workflows.start import (
     summarise_start,
 )
 from crossvox.workflows.step_memory import check_step_memory
-from crossvox.workflows.validate import Validation
 from crossvox.workflows.validation.learnt import (
     LEARNT,
     LearntScan,
@@ -78,6 +77,7 @@ from crossvox.workflows.validation.learnt import (
     read_learnt,
     seen_cases,
 )
+from crossvox.workflows.validation.validate import Validation
 from crossvox.workflows.weights import (
     InitialWeights,
     describe_weights,

@@ -1,1 +1,1 @@
-"""Which scans may score a run, and scores without any set aside for it."""
+"""Scores of a run: during training, and by folds; and which scans may give them."""
