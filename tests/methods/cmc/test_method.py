@@ -132,7 +132,7 @@ def test_unpaired_tasks_use_no_companion_even_if_the_batch_has_one() -> None:
     assert {part: value(method, batch, part) for part in before} == before
 
 
-def test_cac_takes_own_features_unless_told_to_fuse() -> None:
+def test_cac_compares_predictions_from_own_or_fused_features() -> None:
     for predictions, matters in (("own", False), ("fused", True)):
         method = awake(make_method("cmc", PAIRED, cac_predictions=predictions))
         batch = make_batch(PAIRED)

@@ -77,7 +77,7 @@ class CMC(Method):
         csc: CSCForm | Literal["none"] = "infonce",
         tau_csc: float = 0.1,
         cac: CACForm | Literal["none"] = "nt-xent",
-        cac_predictions: CACPredictions = "own",
+        cac_predictions: CACPredictions = "fused",
         tau_cac: float = 0.2,
         alpha: float = 0.1,
         beta: float = 0.1,
@@ -105,8 +105,8 @@ class CMC(Method):
             csc: "infonce", "literal" (eq. 1 as printed) or "none".
             tau_csc: temperature of CSC.
             cac: "nt-xent", "literal" (eq. 3 as printed) or "none".
-            cac_predictions: decode the predictions for CAC from "own" features, or from "fused"
-                ones where the crops show one subject (Z alone could then satisfy the loss).
+            cac_predictions: compare in CAC the predictions from "fused" features, as figure 1 draws
+                it, or from each modality's "own" ones. Between different subjects both are alike.
             tau_cac: temperature of CAC.
             alpha: weight of CSC at the end of training.
             beta: weight of CAC at its start.
