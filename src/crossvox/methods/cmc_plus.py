@@ -23,7 +23,7 @@ from crossvox.methods.bcp import paste, random_box
 from crossvox.methods.cmc import CMC
 from crossvox.methods.cmc.mia import MIAForm
 from crossvox.methods.mean_teacher import Teacher
-from crossvox.methods.together import are_equal, common_parameters
+from crossvox.methods.together import common_parameters
 from crossvox.networks.backbone import Backbone
 from crossvox.utils.rows import both, row_mask
 
@@ -60,9 +60,9 @@ class Student(CMC):
 class CMCPlus(Method):
     """CMC that starts with one network for all modalities and ends with self-training.
 
-    In the first part of the training all modalities learn in one encoder and one decoder, which
-    then part (`methods.together`); awareness modules are always separate. CAC keeps its weight
-    where it compares scans of one subject (`Student`).
+    In the first part of a training from random numbers all modalities learn in one encoder and one
+    decoder, which then part (`methods.together`); awareness modules are always separate. CAC keeps
+    its weight where it compares scans of one subject (`Student`).
 
     In the last part of the training a teacher, the moving average of the networks, segments the
     unlabelled crops, using every modality that a subject has. The networks learn these soft
@@ -74,7 +74,7 @@ class CMCPlus(Method):
     Attributes:
         voxels: (2, K + 1), summed over the labelled crops so far: the voxels of each class, and
             the background voxels of those crops that contain the class.
-        parted: () bool, whether the modalities began with different networks.
+        parted: () bool, whether the training began from other weights, with each modality apart.
     """
 
     name = "cmc+"
@@ -109,8 +109,8 @@ class CMCPlus(Method):
             task: what to segment.
             backbone: makes the encoders and decoders.
             together: fraction of the training in which all modalities learn in one encoder and one
-                decoder; then each goes on with a copy. Without effect where a start from other
-                weights gave them different ones.
+                decoder; then each goes on with a copy. Without effect after a start from other
+                weights.
             mia: as in `CMC`.
             relearn: fraction of the training after which the soft labels are learnt as well.
             weight: weight of the soft labels.
@@ -187,10 +187,10 @@ class CMCPlus(Method):
         return self.student.roles(modality)
 
     def after_start(self) -> None:
-        """Begin the teacher as a copy of the student, and see whether modalities are alike."""
+        """Begin the teacher as a copy of the student; the modalities part at once."""
         self.teacher.copy(self.student)
-        self._began_parted = not are_equal(self.student)
-        self.parted.fill_(self._began_parted)
+        self._began_parted = True
+        self.parted.fill_(True)
 
     def after_step(self) -> None:
         """Update the teacher."""

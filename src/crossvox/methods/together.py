@@ -33,16 +33,6 @@ def common_parameters(method: Method) -> dict[str, Tensor]:
     return common
 
 
-def are_equal(method: Method) -> bool:
-    """Return whether all modalities have equal encoders and equal decoders."""
-    return all(
-        torch.equal(parameter, other.get_parameter(name))
-        for first, *others in _networks(method)
-        for other in others
-        for name, parameter in first.named_parameters()
-    )
-
-
 def _networks(method: Method) -> list[list[nn.Module]]:
     """Return, for each role, the modalities' networks."""
     return [[method.roles(m)[role] for m in method.task.modalities] for role in ROLES]
