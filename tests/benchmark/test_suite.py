@@ -156,6 +156,15 @@ def test_the_papers_suites_ask_for_its_shares_of_labels_and_its_methods():
     assert sorted(moved) == [False, False, True, True]
 
 
+@pytest.mark.parametrize(("files", "subsets"), [("paired_files", 2), ("unpaired_files", 0)])
+def test_modalities_are_left_out_where_subjects_have_several(files, subsets, tmp_path, request):
+    suite = write_suite(tmp_path / "s.yaml", methods=["sup"], reference="sup")
+    suite = load_suite(suite, {"variants": {"subsets": True}})
+    data = request.getfixturevalue(files).path
+    (cell,) = grid(suite.with_data({"tiny": data}), tmp_path / "out")
+    assert len(cell.tests) == 1 + subsets
+
+
 @pytest.mark.parametrize(("backbones", "names"), [([], ["unet"]), (["unet", "sam_med3d"],) * 2])
 def test_a_row_keeps_the_backbone_it_names_and_runs_once(backbones, names, paired_files, tmp_path):
     own = {"label": "own", "method": "sup", "set": {"backbone": {"name": "universal_unet"}}}

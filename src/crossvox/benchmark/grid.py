@@ -89,7 +89,7 @@ def grid(suite: Suite, out: Path) -> list[Cell]:
                 seed=0,
                 backbone=config.backbone["name"] if takes_backbone(row) else OWN_NETWORK,
                 config=config,
-                tests=_tests(suite.variants, own),
+                tests=_tests(suite.variants, own, suite.split),
                 scored={"split": suite.split, "checkpoint": suite.checkpoint},
                 info=info,
                 files=_files(own, suite.split),
@@ -134,9 +134,10 @@ def _files(manifest: Manifest, split: str) -> dict[str, Path]:
     }
 
 
-def _tests(variants: Variants, manifest: Manifest) -> dict[str, Scenario]:
+def _tests(variants: Variants, manifest: Manifest, split: str) -> dict[str, Scenario]:
     """Return variant → what the method is given at test."""
     modalities = list(manifest.modalities)
+    had = {frozenset(case.images) for case in manifest.split(split)}
     if variants.modality and variants.modality not in modalities:
         raise UsageError(
             f"variants.modality: no modality '{variants.modality}' in {manifest.path}; "
@@ -146,6 +147,8 @@ def _tests(variants: Variants, manifest: Manifest) -> dict[str, Scenario]:
     if variants.subsets:
         for size in range(1, len(modalities)):
             for subset in itertools.combinations(modalities, size):
+                if not any(images - set(subset) and images & set(subset) for images in had):
+                    continue  # nothing would be left out: the plain test has it
                 tests[f"given={'+'.join(subset)}"] = Scenario(subset)
     which = variants.modality or modalities[-1]
     for amount in variants.shift_mm:

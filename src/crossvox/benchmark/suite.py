@@ -48,7 +48,7 @@ class Variants:
     """Tests of a trained run in addition to the plain one.
 
     Attributes:
-        subsets: give the method every subset of the modalities.
+        subsets: give the method every subset of the modalities that leaves a scan of a subject out.
         shift_mm: shifts to impose on one modality's scans.
         rotate_deg: rotations to impose on one modality's scans.
         modality: the modality to move; empty means the data set's last.
