@@ -95,7 +95,7 @@ class CMCPlus(Method):
         mia: MIAForm = "gate",
         relearn: float = 0.75,
         weight: float = 1.0,
-        decay: float = 0.99,
+        decay: float = 0.97,
         box: float = 0.5,
         gamma: float = 2.0,
         drop: float = 0.5,
