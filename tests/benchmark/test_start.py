@@ -130,6 +130,26 @@ def test_a_start_at_work_elsewhere_is_waited_for(paired_files, tmp_path):
     assert not work.is_alive() and ran == ["train", "evaluate"]
 
 
+def test_a_row_waits_for_no_start_but_its_own(paired_files, tmp_path):
+    suite = write_suite(tmp_path / "s.yaml", methods=["sup", "mmformer"], start=START)
+    cells = cells_of(suite, paired_files.path, tmp_path / "out")
+    row_is_trained, in_time = threading.Event(), []
+
+    def launch(command, log, lock):
+        if command[0] == "train":
+            folder = Path(command[-1]).parent
+            if folder == cells[1].start.folder:
+                in_time.append(row_is_trained.wait(20))
+            (folder / "run").mkdir()
+            (folder / "run" / "config.yaml").write_text("{}")
+            if folder == cells[0].folder:
+                row_is_trained.set()
+        return {"wall": 1.0, "cpu": 1.0, "megabytes": 1.0}
+
+    run_cells(cells, Share(jobs=2), launch, lambda line: None)
+    assert in_time == [True] and all(cell.is_trained for cell in cells)
+
+
 @pytest.mark.parametrize(
     ("start", "words"),
     [

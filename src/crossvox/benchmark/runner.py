@@ -10,8 +10,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,7 @@ def run_cells(
 
     Args:
         cells: the cells of this share; done ones are skipped, begun ones continue. The runs that
-            they begin from are trained first.
+            they begin from come first; none waits for a start that is not its own.
         share: how many run at once.
         launch: runs a command; None runs it as a process.
         echo: takes a line for each finished cell, and for each failure.
@@ -146,30 +147,38 @@ def run_cells(
     starts = {start.folder: start for start in untrained if not start.is_trained}
     work = _Work(share, launch or launcher)
     count = CellCount(len(cells), len(cells) - len(todo), echo, console)
+    blocked = defaultdict[Path, list[Cell]](list)
     with _terminable(), count:
+        pool = ThreadPoolExecutor(share.jobs)
         # Starts serve several cells. Another share of the grid may be at work on them.
-        parts: tuple[tuple[Iterable[Training], bool], ...] = (
-            (starts.values(), True),
-            (todo, False),
-        )
-        for runs, wait_for_others in parts:
-            pool = ThreadPoolExecutor(share.jobs)
-            waiting = {pool.submit(work.run, one, wait_for_others): one for one in runs}
-            try:
-                while waiting:
-                    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        one = waiting.pop(future)
-                        if not future.cancelled() and (message := future.result()):
-                            echo(message)
-                        count.finish(one)
-            finally:
-                # After Ctrl-C: start no further run, and let the running ones save their state.
-                pool.shutdown(wait=False, cancel_futures=True)
-                if waiting:
-                    work.stopping.set()
-                    launcher.stop()
-                pool.shutdown(wait=True)
+        waiting: dict[Future[str], Training] = {
+            pool.submit(work.run, start, True): start for start in starts.values()
+        }
+
+        def submit(cells: Iterable[Cell]) -> None:
+            waiting.update({pool.submit(work.run, cell, False): cell for cell in cells})
+
+        for cell in todo:
+            if cell.start is not None and cell.start.folder in starts:
+                blocked[cell.start.folder].append(cell)
+            else:
+                submit([cell])
+        try:
+            while waiting:
+                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    one = waiting.pop(future)
+                    if not future.cancelled() and (message := future.result()):
+                        echo(message)
+                    count.finish(one)
+                    submit(blocked.pop(one.folder, []))
+        finally:
+            # After Ctrl-C: start no further run, and let the running ones save their state.
+            pool.shutdown(wait=False, cancel_futures=True)
+            if waiting:
+                work.stopping.set()
+                launcher.stop()
+            pool.shutdown(wait=True)
 
 
 @dataclass
