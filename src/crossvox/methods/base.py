@@ -24,7 +24,8 @@ class Method(nn.Module):
         name: name on the command line.
         summary: one line for `crossvox list methods`.
         needs: what a batch must hold in addition to labelled crops: "unlabelled" crops, and the
-            "companion" crops of the subject's other modalities.
+            "companion" crops of the subject's other modalities. `sampling.partner_drop` leaves
+            some of these out, unless "every companion" is needed.
         adaptation: how a published method was changed to work here (unpaired scans, 3-D, few
             labels), for the tables; empty if it was not.
         published: option → its published value, of those whose default here may be another one.

@@ -19,6 +19,7 @@ from crossvox.data.prepare.fingerprint import fingerprint
 from crossvox.data.prepare.plan import Budget, make_plan
 from crossvox.data.prepare.store import Store
 from crossvox.errors import UsageError
+from crossvox.methods import METHODS
 
 ALL = frozenset({"unlabelled", "companion"})
 PLAIN = Augment(rotate=0, scale=0, flip=0, probability=0)
@@ -181,6 +182,14 @@ def test_partners_are_dropped_as_often_as_asked(paired_files, folder):
     half = dataset(paired_files, folder, sampling=Sampling(partner_drop=0.5))
     shown = [sum(half[s].labelled["ct"].same_subject.get("mr", ())) for s in range(20)]
     assert 8 < sum(shown) < 32
+
+
+def test_no_companion_is_dropped_where_a_method_needs_every_one(paired_files, folder):
+    needs, sampling = ALL | {"every companion"}, Sampling(partner_drop=1)
+    batch = dataset(paired_files, folder, needs=needs, sampling=sampling)[0]
+    assert all(set(view.images) == {"ct", "mr"} for view in batch.labelled.values())
+    for method in ("efcd", "mmformer"):
+        assert "every companion" in METHODS[method].needs
 
 
 def test_a_method_gets_only_what_it_needs(paired_files, folder):

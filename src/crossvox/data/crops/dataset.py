@@ -127,7 +127,7 @@ class CropDataset(Dataset[Batch]):
             selection: the labelled scans and the unlabelled pool.
             settings: options of the crops.
             needs: what the method uses apart from labelled crops: "unlabelled", "companion",
-                "stranger"; see `Method.needs`.
+                "every companion", "stranger"; see `Method.needs`.
             rank: of this process.
             world: number of processes.
 
@@ -196,7 +196,7 @@ class CropDataset(Dataset[Batch]):
         start = labelled_start(scan.image.shape, self.task.patch, voxel, rng)
         pose = random_pose(self.augment, self.task, rng)
         to_scan = self._crop_to_scan(start, pose)
-        alone = rng.random() < self.sampling.partner_drop
+        alone = rng.random() < self.sampling.partner_drop and "every companion" not in self.needs
         images = {modality: self._image(scan.image, to_scan, rng)}
         if "companion" in self.needs and not alone:
             for other in self._other_modalities(case, modality):

@@ -16,7 +16,8 @@ class Sampling:
         unlabelled: unlabelled crops per modality.
         foreground: share of the labelled crops that show a voxel of a random class, 0 to 1.
         partner_drop: share of the labelled crops without the subject's other modalities, 0 to 1,
-            so that the method also learns from one modality alone.
+            so that the method also learns from one modality alone; not for methods that see to
+            this themselves (`efcd`, `mmformer`).
         align: align the scans of a subject by a shift, in training and prediction, since headers
             may be centimetres off; registered data sets are not aligned.
     """

@@ -26,7 +26,7 @@ class EFCD(Method):
 
     name = "efcd"
     summary = "evidential network per modality, fused with learnt reliabilities; labels only"
-    needs = frozenset({"companion"})
+    needs = frozenset({"companion", "every companion"})
     adaptation = "end to end, CE + Dice; fuses what a subject has, nothing where unpaired"
     published: ClassVar[Mapping[str, Any]] = {"balance": 0.0}
 

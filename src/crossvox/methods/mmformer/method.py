@@ -29,7 +29,7 @@ class MMFormer(Method):
 
     name = "mmformer"
     summary = "its own network: attention within and across modalities, trained on labels only"
-    needs = frozenset({"companion"})
+    needs = frozenset({"companion", "every companion"})
     uses_backbone = False
     adaptation = "own networks; unpaired: one modality a crop, attention and decoder shared"
     published: ClassVar[Mapping[str, Any]] = {"embed": 512, "dropout": 0.1}
