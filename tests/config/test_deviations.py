@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -18,11 +19,15 @@ PAIRED = make_task(paired=True)
 PLACES = {"data": "d.json", "out": "o"}
 
 
-def told(name: str, task: Task = PAIRED, preset: str = "cpu", **options: object) -> str:
+def told(
+    name: str, task: Task = PAIRED, preset: str = "cpu", weights: str = "", **options: object
+) -> str:
     values = {"preset": preset, "method": {"name": name, **options}}
     config = RunConfig.from_dict(parse_settings(Settings(values)) | PLACES)
-    config = replace(config, backbone={"name": "unet", **TINY["unet"]})
-    return "; ".join(deviations(build_method(task, config), config))
+    small = replace(config, backbone={"name": "unet", **TINY["unet"]})
+    if weights:
+        config = replace(config, weights=Path(weights))
+    return "; ".join(deviations(build_method(task, small), config))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -38,9 +43,29 @@ def test_every_row_names_what_the_preset_changes() -> None:
     assert "gan_lr 0.005 (published: 0.0002)" in told("umml")
     assert "embed 128 (published: 512)" in told("mmformer")
     assert "embed" not in told("mmformer", preset="gpu")
+    assert "reliability 0.95 (published: 0.5)" in told("efcd")
+    assert "mutual 1 (published: 0.12)" in told("cml")
+    assert "translated 0.5" in told("umml") and "translated" not in told("umml", preset="gpu")
+
+
+def test_the_rate_is_that_of_what_a_row_trains() -> None:
+    """Rows that take no published weights train everything at the rate of what is new."""
+    assert "adam at 0.0001, constant" in told("cmc", preset="paper-unet")
+    assert "adam at 0.0001, constant" in told("mmformer", preset="paper-unet")
+    rates = "adam at 1e-05, 0.0001 for what the weights lack, constant"
+    assert rates in told("cmc", preset="paper-unet", weights="unet.pth")
+
+
+def test_the_papers_presets_weigh_no_class_in_any_row() -> None:
+    for name in METHODS:
+        for preset in ("paper", "paper-unet", "paper-sam"):
+            config = parse_settings(Settings({"preset": preset, "method": {"name": name}}))
+            assert config["method"]["balance"] == 0, (name, preset)
 
 
 def test_options_as_published_are_no_deviation() -> None:
+    assert "alpha" not in told("cmc") and "alpha 0.5 (published: 0.1)" in told("cmc", alpha=0.5)
+    assert "cac_predictions own (published: fused)" in told("cmc", cac_predictions="own")
     assert "csc infonce (published: literal)" in told("cmc")
     assert "csc" not in told("cmc", csc="literal")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from crossvox.config.registry import is_aligned
+from crossvox.config.registry import is_aligned, takes_weights
 from crossvox.config.run_config import RunConfig
 
 if TYPE_CHECKING:
@@ -30,10 +30,20 @@ def deviations(method: Method, config: RunConfig) -> list[str]:
     if method.trained:
         fit = config.fit
         found.append(
-            f"{fit.optimizer} at {fit.lr:g}, {fit.schedule}, {fit.steps} steps "
+            f"{fit.optimizer} at {_rate(config)}, {fit.schedule}, {fit.steps} steps "
             f"(published: {method.trained})"
         )
     return found
+
+
+def _rate(config: RunConfig) -> str:
+    """Return the learning rate: of what the weights hold, and of what they lack."""
+    fit = config.fit
+    if fit.new_lr is None:
+        return f"{fit.lr:g}"
+    if not config.weights or not takes_weights(config):
+        return f"{fit.new_lr:g}"
+    return f"{fit.lr:g}, {fit.new_lr:g} for what the weights lack"
 
 
 def _text(value: object) -> str:

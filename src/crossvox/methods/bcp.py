@@ -24,7 +24,10 @@ class BCP(MeanTeacher):
     name = "bcp"
     summary = "labelled and unlabelled crops pasted into each other, per modality (BCP)"
     needs = frozenset({"unlabelled"})
-    adaptation = "per modality; several classes; both stages in one run"
+    adaptation = (
+        "per modality; several classes; both stages in one run, the teacher from the first "
+        "step; every crop both ways; parts touch by faces"
+    )
     trained = "SGD at 0.01, divided in steps"
 
     def __init__(

@@ -36,8 +36,10 @@ class Student(CMC):
     crops of all processes.
     """
 
-    def __init__(self, task: Task, backbone: Backbone, *, mia: MIAForm, cac_lasts: bool) -> None:
-        super().__init__(task, backbone, mia=mia)
+    def __init__(
+        self, task: Task, backbone: Backbone, *, mia: MIAForm, balance: float, cac_lasts: bool
+    ) -> None:
+        super().__init__(task, backbone, mia=mia, balance=balance)
         self.cac_lasts = cac_lasts and task.overlaid
 
     def forward(
@@ -80,7 +82,11 @@ class CMCPlus(Method):
     name = "cmc+"
     summary = "cmc, then also the soft labels of its moving average"
     needs = frozenset({"unlabelled", "companion"})
-    adaptation = "not published: our recipe on top of cmc"
+    adaptation = (
+        "not published: cmc; from random numbers one network for the first half; CAC lasts "
+        "between scans that lie over each other; soft labels of a moving average in the last "
+        "quarter; label maps weigh classes and keep one part of each organ"
+    )
 
     voxels: Tensor
     parted: Tensor
@@ -93,6 +99,7 @@ class CMCPlus(Method):
         *,
         together: float = 0.5,
         mia: MIAForm = "gate",
+        balance: float = 0.5,
         relearn: float = 0.75,
         weight: float = 1.0,
         decay: float = 0.97,
@@ -111,7 +118,7 @@ class CMCPlus(Method):
             together: fraction of the training in which all modalities learn in one encoder and one
                 decoder; then each goes on with a copy. Without effect after a start from other
                 weights.
-            mia: as in `CMC`.
+            mia, balance: as in `CMC`.
             relearn: fraction of the training after which the soft labels are learnt as well.
             weight: weight of the soft labels.
             decay: decay of the teacher's moving average.
@@ -136,7 +143,7 @@ class CMCPlus(Method):
             require(f"method.{name}", value, 0, 1)
         require("method.weight", weight, 0)
         require("method.gamma", gamma, 1)
-        self.student = Student(task, backbone, mia=mia, cac_lasts=cac_lasts)
+        self.student = Student(task, backbone, mia=mia, balance=balance, cac_lasts=cac_lasts)
         self.teacher = Teacher(self.student, decay)
         self.together, self.relearn, self.weight = together, relearn, weight
         self.box, self.gamma, self.drop = box, gamma, drop

@@ -47,7 +47,11 @@ class CMC(Method):
     name = "cmc"
     summary = "cross-modality collaboration: fused features, channel and anatomy consistency"
     needs = frozenset({"unlabelled", "companion"})
-    adaptation = "crops matched by position; predictions never hold another subject"
+    adaptation = (
+        "crops matched by position, pooled before they are compared unless registered; "
+        "predictions never hold another subject; labelled crops lose the partner at times; "
+        "temperatures in CSC and CAC, none is printed"
+    )
     published: ClassVar[Mapping[str, Any]] = {
         "balance": 0.0,
         "sup": "literal",
@@ -56,6 +60,12 @@ class CMC(Method):
         "mia": "softmax",
         "fusion": "deepest",
         "fuse_strangers": True,
+        "shared_encoder": False,
+        "shared_decoder": False,
+        "cac_predictions": "fused",
+        "alpha": 0.1,
+        "beta": 0.1,
+        "schedule": "paper",
     }
     trained = "Adam at 1e-5"
 
@@ -104,9 +114,10 @@ class CMC(Method):
                 to 1.
             csc: "infonce", "literal" (eq. 1 as printed) or "none".
             tau_csc: temperature of CSC.
-            cac: "nt-xent", "literal" (eq. 3 as printed) or "none".
+            cac: "nt-xent", "literal" (the sum of eq. 3 as printed) or "none".
             cac_predictions: compare in CAC the predictions from "fused" features, as figure 1 draws
-                it, or from each modality's "own" ones. Between different subjects both are alike.
+                it, or from each modality's "own" ones. Between different subjects both are alike,
+                unless strangers are fused.
             tau_cac: temperature of CAC.
             alpha: weight of CSC at the end of training.
             beta: weight of CAC at its start.

@@ -31,7 +31,12 @@ class MMFormer(Method):
     summary = "its own network: attention within and across modalities, trained on labels only"
     needs = frozenset({"companion", "every companion"})
     uses_backbone = False
-    adaptation = "own networks; unpaired: one modality a crop, attention and decoder shared"
+    adaptation = (
+        "own networks, levels as planned (published: 5), tokens joined by place, missing ones "
+        "masked, resized after convolution; unpaired: one modality a crop, attention and "
+        "decoder shared; paired but not lying over each other: the decoder sees the labelled "
+        "scan alone"
+    )
     published: ClassVar[Mapping[str, Any]] = {"embed": 512, "dropout": 0.1}
     trained = "Adam at 2e-4, poly, 1000 epochs, with class weights of its own"
 

@@ -64,7 +64,11 @@ class UMML(Sup):
     name = "umml"
     summary = "network per modality, co-trained through translated images and pseudo-labels"
     needs = frozenset({"unlabelled"})
-    adaptation = "3-D translation of crops, trained jointly; more than two modalities in a ring"
+    adaptation = (
+        "3-D translation of crops by small networks, trained jointly, without identity loss and"
+        " buffer; consistency, pseudo-labels and weights are ours, as no code was published; "
+        "more than two modalities in a ring"
+    )
     published: ClassVar[Mapping[str, Any]] = {"balance": 0.0, "gan_lr": 2e-4, "translated": 1.0}
 
     def __init__(
