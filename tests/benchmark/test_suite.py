@@ -137,12 +137,13 @@ def test_table_2_adds_one_part_after_the_other(paired_files, tmp_path):
 @pytest.mark.parametrize("name", ["table2", "figure3cd"])
 @pytest.mark.parametrize("preset", ["cpu", "paper"])
 def test_ablations_hold_nothing_of_ours(name, preset, paired_files, tmp_path):
-    """Neither `cmc+`, nor alignment, nor classes that weigh more than others."""
+    """Neither `cmc+`, nor alignment, nor fused skips, nor classes that weigh more than others."""
     (file,) = [path for path in SHIPPED if path.stem == name]
     over = {"split": "val", "seeds": [0], "preset": preset}
     for cell in grid(load_suite(file, over).with_data({"t": paired_files.path}), tmp_path):
         made = cell.config
-        assert made.method["name"] == "cmc" and not made.sampling.align
+        assert made.method["name"] == "cmc" and made.method["fusion"] != "levels"
+        assert not made.sampling.align and made.sampling.partner_drop == 0
         assert made.method["balance"] == 0 and made.method["schedule"] == "paper"
 
 
