@@ -164,7 +164,8 @@ class CMC(Method):
         for m, view in batch.labelled_views().items():
             rows = self._fused_rows(m, view)
             f_mia = net.aware(net.encode(view.images, rows))
-            l_sup.append(self._l_sup(m, net.decode(m, f_mia, rows), view))
+            z = net.fuse(m, f_mia, rows)
+            l_sup.append(self._l_sup(m, net.decode(m, f_mia, z), view))
         if l_sup:
             parts["sup"] = torch.stack(l_sup).sum() / (1 if self.literal_sup else len(l_sup))
         if batch.unlabelled is not None and self.uses_unlabelled:
@@ -173,15 +174,7 @@ class CMC(Method):
             parts |= self._l_cac(net.aware(f_ds), batch.unlabelled)
         if not parts:
             raise ValueError(f"step {batch.step} has no crop to train on")
-        # L_total = L_Sup + α · L_CSC + β · L_CAC
-        alpha = self.alpha * ramp_up(self.schedule, progress)
-        beta = self.beta * self.cac_ramp(batch.unlabelled, progress)
-        weights = {"sup": 1.0, "csc": alpha, "cac": beta}
-        loss = self.total_loss([weights[name] * parts[name] for name in weights if name in parts])
-        for name, term in (("alpha", "csc"), ("beta", "cac")):
-            if term in parts:
-                parts[name] = loss.new_zeros(()) + weights[term]
-        return {"loss": loss, **parts}
+        return self._l_total(parts, batch.unlabelled, progress)
 
     def predict(
         self, images: Mapping[str, Tensor], outputs: Sequence[str] | None = None
@@ -230,6 +223,19 @@ class CMC(Method):
             balance=self.balance,
         )
 
+    def _l_total(
+        self, parts: dict[str, Tensor], view: View | None, progress: float
+    ) -> dict[str, Tensor]:
+        """Compute L_total = L_Sup + α · L_CSC + β · L_CAC of the terms that there are."""
+        alpha = self.alpha * ramp_up(self.schedule, progress)
+        beta = self.beta * self.cac_ramp(view, progress)
+        weights = {"sup": 1.0, "csc": alpha, "cac": beta}
+        loss = self.total_loss([weights[name] * parts[name] for name in weights if name in parts])
+        for name, term in (("alpha", "csc"), ("beta", "cac")):
+            if term in parts:
+                parts[name] = loss.new_zeros(()) + weights[term]
+        return {"loss": loss, **parts}
+
     def _l_csc(self, f_ds: Features, view: View) -> dict[str, Tensor]:
         """Compute L_CSC (eq. 1), and for the log its controls."""
         if self.csc is None:
@@ -244,7 +250,8 @@ class CMC(Method):
         logits = []
         for m in f_mia:
             rows = self._fused_rows(m, view) if self.fused_cac else {}
-            logits.append(self.networks.decode(m, f_mia, rows))
+            z = self.networks.fuse(m, f_mia, rows)
+            logits.append(self.networks.decode(m, f_mia, z))
         parts = {"cac": self.cac(logits, self._registered(view))}
         if len(view) * world_size() == 1:
             parts["cac_fallback"] = parts["cac"].new_ones(())

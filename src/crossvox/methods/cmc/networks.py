@@ -88,7 +88,7 @@ class CMCNetworks(nn.Module):
             Modality → (B, K + 1, X, Y, Z).
         """
         f_mia = self.aware(self.encode(images))
-        return {m: self.decode(m, f_mia, rows) for m in outputs or images}
+        return {m: self.decode(m, f_mia, self.fuse(m, f_mia, rows)) for m in outputs or images}
 
     def encode(
         self, images: Mapping[str, Tensor], rows: Mapping[str, Rows] | None = None
@@ -113,8 +113,8 @@ class CMCNetworks(nn.Module):
         modules = dict(zip(self.modalities, self.mias, strict=True))
         return {m: [*f[:-1], modules[m](f[-1])] for m, f in f_ds.items()}
 
-    def decode(self, modality: str, f_mia: Features, rows: Mapping[str, Rows]) -> Tensor:
-        """Return the logits of one modality: D^m(F_mia^m + Z).
+    def fuse(self, modality: str, f_mia: Features, rows: Mapping[str, Rows]) -> list[Tensor]:
+        """Return Z of one modality, (B, C, x, y, z) per fused level; no level without a fusion.
 
         Args:
             modality: m.
@@ -122,15 +122,25 @@ class CMCNetworks(nn.Module):
             rows: modality → B values. Z includes a modality in the rows where it is True in both
                 that modality and m; with an empty mapping, m alone.
         """
+        if self.fusion is None:
+            return []
+        everywhere = (True,) * len(f_mia[modality][-1])
+        here = rows.get(modality, everywhere)
+        fused = {n: both(rows[n], here) for n in f_mia if n in rows} | {modality: everywhere}
+        return self.fusion(f_mia, fused)
+
+    def decode(self, modality: str, f_mia: Features, z: Sequence[Tensor]) -> Tensor:
+        """Return the logits of one modality: D^m(F_mia^m + Z).
+
+        Args:
+            modality: m.
+            f_mia: from `aware`, of m at least.
+            z: from `fuse`, of the deepest levels.
+        """
         own = f_mia[modality]
-        if self.fusion is not None:
-            everywhere = (True,) * len(own[-1])
-            here = rows.get(modality, everywhere)
-            fused = {n: both(rows[n], here) for n in f_mia if n in rows} | {modality: everywhere}
-            z = self.fusion(f_mia, fused)
-            skips = len(own) - len(z)  # those that are not fused
-            own = own[:skips] + [f + z for f, z in zip(own[skips:], z, strict=True)]
-        return self._network(self.decoders, modality)(own)
+        alone = len(own) - len(z)
+        fused = [f + g for f, g in zip(own[alone:], z, strict=True)]
+        return self._network(self.decoders, modality)([*own[:alone], *fused])
 
     def roles(self, modality: str) -> dict[str, nn.Module]:
         """Return the networks of one modality; see `Method.roles`."""
