@@ -137,7 +137,7 @@ def _files(manifest: Manifest, split: str) -> dict[str, Path]:
 def _tests(variants: Variants, manifest: Manifest, split: str) -> dict[str, Scenario]:
     """Return variant → what the method is given at test."""
     modalities = list(manifest.modalities)
-    had = {frozenset(case.images) for case in manifest.split(split)}
+    had = {frozenset(case.images) for case in manifest.split(split) if case.labels}
     if variants.modality and variants.modality not in modalities:
         raise UsageError(
             f"variants.modality: no modality '{variants.modality}' in {manifest.path}; "

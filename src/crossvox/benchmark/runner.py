@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -133,8 +132,8 @@ def run_cells(
     """Run the cells that are not done. A failure stops only its cell and is noted in its folder.
 
     Args:
-        cells: the cells of this share; done ones are skipped, begun ones continue. The runs that
-            they begin from come first; none waits for a start that is not its own.
+        cells: the cells of this share; done ones are skipped, begun ones continue. A run that some
+            begin from comes just before them; the others do not wait for it.
         share: how many run at once.
         launch: runs a command; None runs it as a process.
         echo: takes a line for each finished cell, and for each failure.
@@ -143,42 +142,48 @@ def run_cells(
     launcher = Launcher(share.threads)
     console = console or Console(file=sys.stderr, highlight=False)
     todo = [cell for cell in cells if cell.state != "done"]
-    untrained = (cell.start for cell in todo if not cell.is_trained and cell.start is not None)
-    starts = {start.folder: start for start in untrained if not start.is_trained}
+    pending = _with_starts(todo)
+    missing = {one.folder for one in pending if not isinstance(one, Cell)}
     work = _Work(share, launch or launcher)
     count = CellCount(len(cells), len(cells) - len(todo), echo, console)
-    blocked = defaultdict[Path, list[Cell]](list)
     with _terminable(), count:
-        pool = ThreadPoolExecutor(share.jobs)
-        # Starts serve several cells. Another share of the grid may be at work on them.
-        waiting: dict[Future[str], Training] = {
-            pool.submit(work.run, start, True): start for start in starts.values()
-        }
-
-        def submit(cells: Iterable[Cell]) -> None:
-            waiting.update({pool.submit(work.run, cell, False): cell for cell in cells})
-
-        for cell in todo:
-            if cell.start is not None and cell.start.folder in starts:
-                blocked[cell.start.folder].append(cell)
-            else:
-                submit([cell])
+        pool, running = ThreadPoolExecutor(share.jobs), dict[Future[str], Training]()
         try:
-            while waiting:
-                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            while pending or running:
+                ready = [one for one in pending if not (_start_of(one) & missing)]
+                for one in ready[: share.jobs - len(running)]:
+                    pending.remove(one)
+                    # Another share of the grid may be at work on a start.
+                    running[pool.submit(work.run, one, one.folder in missing)] = one
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
-                    one = waiting.pop(future)
-                    if not future.cancelled() and (message := future.result()):
+                    one = running.pop(future)
+                    missing.discard(one.folder)
+                    if message := future.result():
                         echo(message)
                     count.finish(one)
-                    submit(blocked.pop(one.folder, []))
         finally:
             # After Ctrl-C: start no further run, and let the running ones save their state.
-            pool.shutdown(wait=False, cancel_futures=True)
-            if waiting:
+            pool.shutdown(wait=False)
+            if running:
                 work.stopping.set()
                 launcher.stop()
             pool.shutdown(wait=True)
+
+
+def _with_starts(cells: Iterable[Cell]) -> list[Training]:
+    """Return the cells, and before the first that needs it each start that is not trained."""
+    found: dict[Path, Training] = {}
+    for cell in cells:
+        if not cell.is_trained and cell.start is not None and not cell.start.is_trained:
+            found.setdefault(cell.start.folder, cell.start)
+        found[cell.folder] = cell
+    return list(found.values())
+
+
+def _start_of(one: Training) -> set[Path]:
+    """Return the folder of the run that a cell begins from, if it begins from one."""
+    return {one.start.folder} if isinstance(one, Cell) and one.start is not None else set()
 
 
 @dataclass
