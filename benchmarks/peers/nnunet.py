@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from crossvox.data.formats.nifti import read_image, read_label
 from crossvox.data.formats.nifti.writer import write_volume
 from crossvox.data.manifest import Case, Manifest, load_manifest
 from crossvox.data.manifest.selection import select
-from crossvox.errors import CrossvoxError, UsageError
+from crossvox.errors import CrossvoxError, UsageError, require
 from crossvox.evaluation.metrics import score_case
 from crossvox.evaluation.scores import terminal_table, write_scores
 
@@ -48,67 +49,81 @@ class Problem:
 
     Attributes:
         name: a modality, or `FUSED`.
-        channels: modalities of its input; the labels are those of the first that has them.
-        cases: labelled train cases.
+        channels: modalities of its input.
+        learnt: id of a train case → modality whose label is learnt.
     """
 
     name: str
     channels: tuple[str, ...]
-    cases: tuple[Case, ...]
+    learnt: dict[str, str]
 
-    def labelled(self, case: Case) -> str | None:
-        """Return the modality whose label counts in a case, if the case can be used."""
+    def scored(self, case: Case) -> str | None:
+        """Return the modality whose label a prediction is compared with; None without one."""
         if not set(self.channels) <= set(case.images):
             return None
         return next((m for m in self.channels if m in case.labels), None)
 
 
 def problems(manifest: Manifest, labelled: str, channels: bool) -> list[Problem]:
-    """Return an nnU-Net for each modality, or one for all.
+    """Return an nnU-Net for each modality, or one for all; each learns what `select` chooses.
 
     Raises:
-        UsageError: a label map is partial, or channels are asked for a set that is not registered.
+        UsageError: a case has not all classes outlined, or not all channels on one grid; or
+            channels are asked for a set that is not registered.
     """
     chosen = select(manifest, labelled).labelled
-    if channels and not manifest.registered:
-        raise UsageError(f"{manifest.location}: --channels needs a set that is registered")
-    if channels:
-        ids = dict.fromkeys(id for own in chosen.values() for id in own)
-        asked = [(FUSED, tuple(chosen), tuple(ids))]
+    if not channels:
+        found = [Problem(m, (m,), dict.fromkeys(ids, m)) for m, ids in chosen.items() if ids]
+    elif manifest.registered:
+        learnt: dict[str, str] = {}
+        for m, ids in chosen.items():
+            learnt |= {id: m for id in ids if id not in learnt}
+        found = [Problem(FUSED, tuple(chosen), learnt)]
     else:
-        asked = [(m, (m,), own) for m, own in chosen.items() if own]
-    found = [Problem(n, c, tuple(manifest.case(id) for id in ids)) for n, c, ids in asked]
-    for case in (case for problem in found for case in problem.cases):
-        if not case.fully_labelled:
-            raise UsageError(f"{manifest.location}, case {case.id}: not all classes are outlined")
+        raise UsageError(f"{manifest.location}: --channels needs a set that is registered")
+    for problem in found:
+        for id in problem.learnt:
+            _require_usable(problem, manifest.case(id), manifest)
     return found
+
+
+def _require_usable(problem: Problem, case: Case, manifest: Manifest) -> None:
+    where = f"{manifest.location}, case {case.id}"
+    if lacking := [m for m in problem.channels if m not in case.images]:
+        raise UsageError(f"{where}: no image of {', '.join(lacking)}, a channel of nnU-Net")
+    if case.annotated is not None and set(case.annotated) != set(manifest.classes):
+        raise UsageError(f"{where}: nnU-Net would learn the classes not outlined as background")
+    first, *others = (case.read_grid(m) for m in problem.channels)
+    for grid in others:
+        if grid.shape != first.shape or not np.allclose(grid.affine, first.affine, atol=1e-3):
+            raise UsageError(f"{where}: its images lie on different grids; resample them first")
 
 
 def export(problem: Problem, manifest: Manifest, folder: Path) -> None:
     """Write scans and labels as nnU-Net's raw data, as crossvox reads them."""
-    cases = [case for case in problem.cases if problem.labelled(case)]
-    for case in cases:
-        _export_images(problem, case, folder / "imagesTr")
-        truth = read_truth(manifest, case, str(problem.labelled(case)))
-        truth = np.where(truth == IGNORE, len(manifest.classes) + 1, truth).astype(np.uint8)
-        grid = case.read_grid(problem.channels[0])
-        (folder / "labelsTr").mkdir(parents=True, exist_ok=True)
-        write_volume(folder / "labelsTr" / f"{case.id}.nii.gz", truth, grid)
     labels = {"background": 0, **{name: i for i, name in enumerate(manifest.classes, start=1)}}
-    if manifest.ignore is not None:
-        labels["ignore"] = len(manifest.classes) + 1
+    (folder / "labelsTr").mkdir(parents=True)
+    for id, modality in problem.learnt.items():
+        case = manifest.case(id)
+        export_images(problem, case, folder / "imagesTr")
+        truth = read_truth(manifest, case, modality)
+        if (truth == IGNORE).any():
+            labels["ignore"] = len(manifest.classes) + 1
+        truth = np.where(truth == IGNORE, len(manifest.classes) + 1, truth).astype(np.uint8)
+        write_volume(folder / "labelsTr" / f"{id}.nii.gz", truth, case.read_grid(modality))
     kinds = {m: manifest.modalities[m] for m in problem.channels}
     content = {
         # nnU-Net normalises a channel called CT by the values of the organs.
         "channel_names": {i: "CT" if kinds[m] == "ct" else m for i, m in enumerate(kinds)},
         "labels": labels,
-        "numTraining": len(cases),
+        "numTraining": len(problem.learnt),
         "file_ending": ".nii.gz",
     }
     (folder / "dataset.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
-def _export_images(problem: Problem, case: Case, folder: Path) -> list[Path]:
+def export_images(problem: Problem, case: Case, folder: Path) -> list[Path]:
+    """Write the channels of a case; return their files."""
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{case.id}_{i:04d}.nii.gz" for i in range(len(problem.channels))]
     for modality, file in zip(problem.channels, files, strict=True):
@@ -130,10 +145,17 @@ def train(name: str, number: int, configuration: str, minutes: float | None) -> 
         plan_experiments,
         preprocess,
     )
+    from nnunetv2.paths import nnUNet_preprocessed
     from nnunetv2.run.run_training import get_trainer_from_args
 
     extract_fingerprints([number], num_processes=1, show_progress_bar=False)
     plans = plan_experiments([number])
+    file = Path(str(nnUNet_preprocessed)) / name / f"{plans}.json"
+    planned = json.loads(file.read_text(encoding="utf-8"))["configurations"]
+    if configuration not in planned:
+        raise UsageError(
+            f"nnU-Net planned no {configuration!r}; choose one of {', '.join(planned)}"
+        )
     preprocess([number], plans, (configuration,), (1,), show_progress_bar=False)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trainer = get_trainer_from_args(name, configuration, "all", device=device)
@@ -168,17 +190,18 @@ def predict(
         device=trainer.device, perform_everything_on_device=on_card, allow_tqdm=False
     )
     trainer.set_deep_supervision_enabled(False)
+    network = getattr(trainer.network, "_orig_mod", trainer.network)  # if it was compiled
     predictor.manual_initialization(
-        trainer.network,
+        network,
         trainer.plans_manager,
         trainer.configuration_manager,
-        [trainer.network.state_dict()],
+        [network.state_dict()],
         trainer.dataset_json,
         type(trainer).__name__,
         trainer.inference_allowed_mirroring_axes,
     )
     for case in cases:
-        files = _export_images(problem, case, folder)
+        files = export_images(problem, case, folder)
         image, properties = SimpleITKIO().read_images([str(file) for file in files])
         yield predictor.predict_single_npy_array(image, properties).transpose(2, 1, 0)
 
@@ -187,8 +210,9 @@ def run(args: argparse.Namespace) -> None:
     """Train, predict and score; write `scores/` into the folder."""
     manifest = load_manifest(args.data, args.root)
     asked = problems(manifest, args.labelled, args.channels)
-    for name in ("raw", "preprocessed", "results"):  # read when nnU-Net is imported
-        os.environ[f"nnUNet_{name}"] = str((args.out / name).resolve())
+    tests = {p.name: [c for c in manifest.split(args.split) if p.scored(c)] for p in asked}
+    if empty := [name for name, cases in tests.items() if not cases]:
+        raise UsageError(f"{manifest.location}: no {args.split} case to score for {empty[0]}")
     configuration = args.configuration
     if configuration == "auto":
         configuration = "3d_fullres" if torch.cuda.is_available() else "2d"
@@ -201,13 +225,12 @@ def run(args: argparse.Namespace) -> None:
         export(problem, manifest, args.out / "raw" / name)
         with open(args.out / "nnunet.log", "a", encoding="utf-8") as log, redirect_stdout(log):
             trainer, steps = train(name, number, configuration, args.minutes)
+            maps = list(predict(trainer, problem, tests[problem.name], args.out / "images"))
         size = sum(p.numel() for p in trainer.network.parameters())
         facts[problem.name] = {"steps": steps, "parameters": size}
         print(f"{problem.name}: {steps} steps, {size / 1e6:.1f} million parameters", flush=True)
-        cases = [case for case in manifest.split(args.split) if problem.labelled(case)]
-        maps = predict(trainer, problem, cases, args.out / "images")
-        for case, found in zip(cases, maps, strict=True):
-            modality = str(problem.labelled(case))
+        for case, found in zip(tests[problem.name], maps, strict=True):
+            modality = str(problem.scored(case))
             truth, grid = read_truth(manifest, case, modality), case.read_grid(modality)
             scores = score_case(found, truth, grid.spacing, manifest.classes, case.annotated)
             own = {"case": case.id, "modality": problem.name, "seen": 0}
@@ -222,7 +245,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="the dataset.json")
     parser.add_argument("--root", type=Path, help="folder that its files must lie in")
     parser.add_argument("--labelled", default="2", help="labelled cases per modality")
-    parser.add_argument("--split", default="test", help="split to score")
+    parser.add_argument("--split", default="test", choices=["val", "test"], help="split to score")
     parser.add_argument("--minutes", type=float, help="of training for each network")
     parser.add_argument("--configuration", default="auto", help="2d, 3d_fullres or 3d_lowres")
     parser.add_argument("--channels", action="store_true", help="one network for all modalities")
@@ -231,6 +254,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if args.out.exists() and any(args.out.iterdir()):
             raise UsageError(f"{args.out} is not empty; name another folder")
+        if args.minutes is not None:
+            require("--minutes", args.minutes, 0.01)
+        for name in ("raw", "preprocessed", "results"):  # read when nnU-Net is imported
+            os.environ[f"nnUNet_{name}"] = str((args.out / name).resolve())
+        if find_spec("nnunetv2") is None:
+            raise UsageError("nnU-Net is not installed; pip install 'crossvox[peers]'")
         run(args)
     except CrossvoxError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -23,8 +24,8 @@ def peer():
 def test_each_modality_gets_the_scans_that_a_run_would_learn_from(unpaired_files, tmp_path, peer):
     for problem in peer["problems"](unpaired_files, "1", channels=False):
         peer["export"](problem, unpaired_files, tmp_path / problem.name)
-        (case,) = problem.cases
-        modality = problem.name
+        ((id, modality),) = problem.learnt.items()
+        case = unpaired_files.case(id)
         folder = tmp_path / modality
         facts = json.loads((folder / "dataset.json").read_text())
         assert facts["numTraining"] == 1 and facts["labels"]["background"] == 0
@@ -42,12 +43,63 @@ def test_each_modality_gets_the_scans_that_a_run_would_learn_from(unpaired_files
         assert (written[truth != IGNORE] == truth[truth != IGNORE]).all() and written.any()
 
 
+def registered(files, folder, change=lambda content: None):
+    """The paired set as a registered one, on one grid, with a change to its manifest."""
+    content = json.loads(files.path.read_text())
+    for case in content["cases"]:
+        for kind in ("images", "labels"):
+            if "ct" in case.get(kind, {}):
+                case[kind]["mr"] = case[kind]["ct"]
+    content["registered"] = True
+    change(content)
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return load_manifest(folder / "dataset.json", files.path.parent)
+
+
 def test_modalities_are_channels_of_registered_sets_only(paired_files, tmp_path, peer):
-    with pytest.raises(UsageError, match="registered"):
+    with pytest.raises(UsageError, match="--channels needs a set that is registered"):
         peer["problems"](paired_files, "1", channels=True)
-    content = json.loads(paired_files.path.read_text())
-    changed = tmp_path / "dataset.json"
-    changed.write_text(json.dumps({**content, "registered": True}))
-    manifest = load_manifest(changed, paired_files.path.parent)
-    (problem,) = peer["problems"](manifest, "1", channels=True)
-    assert (problem.name, problem.channels) == ("fused", tuple(manifest.modalities))
+
+
+def test_channels_learn_the_labels_that_were_chosen(paired_files, tmp_path, peer):
+    shutil.copytree(paired_files.path.parent, tmp_path / "set")
+    files = load_manifest(tmp_path / "set" / "dataset.json")
+    manifest = registered(files, tmp_path / "set")
+    (problem,) = peer["problems"](manifest, "ct=0,mr=2", channels=True)
+    assert (problem.name, problem.channels) == ("fused", ("ct", "mr"))
+    assert list(problem.learnt.values()) == ["mr", "mr"]
+    peer["export"](problem, manifest, tmp_path / "raw")
+    assert len(list((tmp_path / "raw" / "imagesTr").iterdir())) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda case: case.update(annotated=["left ball"]), "classes not outlined as background"),
+        (lambda case: case["images"].pop("mr") and case["labels"].pop("mr"), "no image of mr"),
+    ],
+    ids=["partly outlined", "a channel missing"],
+)
+def test_what_nnunet_would_learn_wrongly_is_refused(change, words, paired_files, tmp_path, peer):
+    shutil.copytree(paired_files.path.parent, tmp_path / "set")
+    files = load_manifest(tmp_path / "set" / "dataset.json")
+    first = next(case.id for case in files.split("train"))
+
+    def change_first(content):
+        change(next(case for case in content["cases"] if case["id"] == first))
+
+    manifest = registered(files, tmp_path / "set", change_first)
+    with pytest.raises(UsageError, match=words):
+        peer["problems"](manifest, "ct=1,mr=0", channels=True)
+
+
+def test_voxels_without_annotation_are_told_to_nnunet(unpaired_files, tmp_path, peer, monkeypatch):
+    problem, *_ = peer["problems"](unpaired_files, "1", channels=False)
+    ((id, modality),) = problem.learnt.items()
+    truth = peer["read_truth"](unpaired_files, unpaired_files.case(id), modality)
+    truth[0] = IGNORE
+    monkeypatch.setitem(peer["export"].__globals__, "read_truth", lambda *given: truth)
+    peer["export"](problem, unpaired_files, tmp_path / "raw")
+    labels = json.loads((tmp_path / "raw" / "dataset.json").read_text())["labels"]
+    written = np.asarray(nib.load(tmp_path / "raw" / "labelsTr" / f"{id}.nii.gz").dataobj)
+    assert (written[0] == labels["ignore"]).all() and labels["ignore"] == len(labels) - 1

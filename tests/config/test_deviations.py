@@ -78,5 +78,11 @@ def test_alignment_is_named_where_it_is_done() -> None:
     assert "aligned" not in told("sup")
 
 
+def test_partners_that_are_left_out_are_named() -> None:
+    words = "50% of labelled crops without the partner"
+    assert words in told("cmc") and words in told("cmc+")
+    assert words not in told("cmc", make_task()) and words not in told("mmformer")
+
+
 def test_a_method_of_ours_has_no_publication() -> None:
     assert told("cmc+").startswith("not published") and "(published" not in told("cmc+")

@@ -15,7 +15,7 @@ def deviations(method: Method, config: RunConfig) -> list[str]:
     """Return every deviation of a run from its method's publication.
 
     They are what the method says of itself, its options with other values than the published ones,
-    the alignment of scans, and the optimiser.
+    the alignment of scans, partners that are left out, and the optimiser.
 
     Args:
         method: built for the run's data.
@@ -27,6 +27,9 @@ def deviations(method: Method, config: RunConfig) -> list[str]:
             found.append(f"{name} {_text(now)} (published: {_text(value)})")
     if is_aligned(method.task, config):
         found.append("scans of a subject aligned by a shift")
+    drops = "companion" in method.needs and "every companion" not in method.needs
+    if drops and method.task.paired and config.sampling.partner_drop:
+        found.append(f"{config.sampling.partner_drop:.0%} of labelled crops without the partner")
     if method.trained:
         fit = config.fit
         found.append(

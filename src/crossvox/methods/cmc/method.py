@@ -49,8 +49,7 @@ class CMC(Method):
     needs = frozenset({"unlabelled", "companion"})
     adaptation = (
         "crops matched by position, pooled before they are compared unless registered; "
-        "predictions never hold another subject; labelled crops lose the partner at times; "
-        "temperatures in CSC and CAC, none is printed"
+        "predictions never hold another subject; temperatures in CSC and CAC, none is printed"
     )
     published: ClassVar[Mapping[str, Any]] = {
         "balance": 0.0,
