@@ -65,6 +65,13 @@ def test_every_row_begins_from_one_short_training(paired_files, tmp_path, ran, c
         assert "another start than" in refused(capsys, *arguments(suite, paired_files.path, out))
 
 
+def test_evidence_begins_from_a_start_of_its_own(paired_files, tmp_path):
+    """Prototypes lie where small features are; those of another method are logits."""
+    suite = write_suite(tmp_path / "s.yaml", methods=["efcd"], reference="efcd", start=START)
+    (cell,) = cells_of(suite, paired_files.path, tmp_path / "out")
+    assert cell.start.config.method["name"] == "efcd"
+
+
 def test_starts_differ_by_what_rows_are_given(paired_files, tmp_path):
     """Seed, label count, backbone and modalities; not by the rows' methods and own lengths."""
     methods = [

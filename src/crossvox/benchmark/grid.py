@@ -228,7 +228,7 @@ def _planned(
 def _start_config(config: RunConfig, start: Start, task: Task, method: Method) -> RunConfig:
     """Return the settings of the run that a row begins from, those of the row but for the method.
 
-    If the start's method has no network that the row's could take, it is the row's own.
+    It is the row's own method if that asks for it, or could take no network of the start's.
     """
     fit = dataclasses.replace(config.fit, steps=start.steps, validations=0)
     first = dataclasses.replace(config, method={"name": start.method, **start.options}, fit=fit)
@@ -237,7 +237,8 @@ def _start_config(config: RunConfig, start: Start, task: Task, method: Method) -
             made = build_method(task, first)
     except UsageError as error:
         raise UsageError(f"start: {error}") from None
-    if any(method.roles(m).keys() & made.roles(m).keys() for m in task.modalities):
+    fits = any(method.roles(m).keys() & made.roles(m).keys() for m in task.modalities)
+    if fits and not method.own_start:
         return first
     return dataclasses.replace(first, method=config.method)
 
