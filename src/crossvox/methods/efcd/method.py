@@ -33,7 +33,7 @@ class EFCD(Method):
         "on evidence; the backbone of all rows"
     )
     published: ClassVar[Mapping[str, Any]] = {"balance": 0.0, "reliability": 0.5}
-    # Prototypes begin where small features are. Another method's decoder gives logits, far from them.
+    # Prototypes begin where small features are; another method's decoder gives large logits.
     own_start = True
     trained = "Adam at 1e-4, weight decay 1e-5, cosine, 300 epochs"
 
