@@ -38,31 +38,34 @@ def test_every_message_is_one_of_ours(message: str, strings: list[str]) -> None:
     assert any(pattern.search(text) for text in strings)
 
 
+def table_after(text: str, title: str) -> list[dict[str, str]]:
+    """The first table after a title: header → cell, without marks of the best rows."""
+    lines = next(part for part in text.split(title, 1)[1].split("\n\n") if part.startswith("| "))
+    head, _, *rows = (
+        [re.sub(r"[*`]|</?u>", "", cell).strip() for cell in line.strip("|").split("|")]
+        for line in lines.strip().splitlines()
+    )
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
 def test_copied_numbers_are_those_of_the_measured_pages() -> None:
     page = (ROOT / "docs" / "choose.md").read_text(encoding="utf-8")
     results = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    headline = results.split("## Headline: four labels")[0]
-    compared = results.split("## Compared methods")[1]
-    for method, heart, abdomen in re.findall(r"^\| `(\S+)` \| (0\.\d+) \| (0\.\d+) \|", page, re.M):
-        (row,) = (
-            re.findall(rf"^\| {re.escape(method)} \| .*$", headline, re.M)[:1]
-            or re.findall(rf"^\| {method} \| .*$", compared, re.M)[:1]
-        )
-        means = re.findall(r"(0\.\d+) ±", row)
-        assert (heart, abdomen) == (means[2], means[5]), method
-    costs = {
-        data: headline.split(f"Costs: {data}")[1].split("\n\n")[1] for data in ("heart", "abdomen")
-    }
-    cells = r"^\| `(\S+)` \| ([\d.]+) \| (\d{3,}) \| ([\d.]+) \| (\d{3,}) \|$"
-    rows = re.findall(cells, page, re.M)
-    assert rows
-    for method, *numbers in rows:
-        found = []
-        for table in costs.values():
-            (row,) = re.findall(rf"^\| {re.escape(method)} \| .*$", table, re.M)
-            minutes, _, memory = [cell.strip() for cell in row.split("|")][-5:-2]
-            found += [minutes, memory]
-        assert found == numbers, method
+    overview = {row["row"]: row for row in table_after(results, "### All data sets")}
+    sets = ("brain", "heart", "abdomen")
+    copied = table_after(page, "Mean Dice of the classes on test scans")
+    assert len(copied) == 8
+    for row in copied:
+        means = [overview[row["method"]][f"{data}: mean"].split(" ")[0] for data in sets]
+        assert [row[data] for data in sets] == means, row["method"]
+    costs = table_after(page, "Minutes of training and peak memory")
+    assert len(costs) == 8
+    for row in costs:
+        for data in sets:
+            found = {line["row"]: line for line in table_after(results, f"Costs: {data}")}
+            own = found[row["method"]]
+            assert row[f"{data}, min"] == own["train, min"], row["method"]
+            assert row[f"{data}, MB"] == own["peak memory, MB"], row["method"]
     performance = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     for row in re.findall(r"^\| `\S+` \| \d+ × .*$", page, re.M):
         preset, *rest = [cell.strip(" `") for cell in row.strip("|").split("|")]
