@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 
 from fixtures.paths import ROOT
 
-TOOLS = ("dev", "docs", "mutation", "fuzz", "browser", "notebook", "peers")
+TOOLS = ("dev", "docs", "mutation", "fuzz", "browser", "notebook")
 """Extras that hold tools or cannot be tested without a screen: taken at their newest."""
 
 

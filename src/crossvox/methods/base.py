@@ -28,7 +28,7 @@ class Method(nn.Module):
             some of these out, unless "every companion" is needed.
         adaptation: how a published method was changed to work here (unpaired scans, 3-D, few
             labels), for the tables; empty if it was not.
-        published: option → its published value, of those whose default here may be another one.
+        published: option → its published value.
         trained: how the publication trains, for the tables; empty if that is not known.
         uses_backbone: whether the configured backbone makes its networks; False for a method that
             is an architecture of its own.

@@ -133,8 +133,8 @@ def test_unpaired_tasks_use_no_companion_even_if_the_batch_has_one() -> None:
 
 
 def test_cac_compares_predictions_from_own_or_fused_features() -> None:
-    for predictions, matters in (("own", False), ("fused", True)):
-        method = awake(make_method("cmc", PAIRED, cac_predictions=predictions))
+    for options, matters in (({"cac_predictions": "own"}, False), ({}, True)):
+        method = awake(make_method("cmc", PAIRED, **options))
         batch = make_batch(PAIRED)
         assert batch.unlabelled is not None
         seen: list[Tensor] = []

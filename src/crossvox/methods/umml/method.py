@@ -65,8 +65,8 @@ class UMML(Sup):
     summary = "network per modality, co-trained through translated images and pseudo-labels"
     needs = frozenset({"unlabelled"})
     adaptation = (
-        "3-D translation of crops by small networks, trained jointly, without identity loss and"
-        " buffer; consistency, pseudo-labels and weights are ours, as no code was published; "
+        "3-D translation of crops by small networks, trained jointly, without identity loss and "
+        "buffer; consistency, pseudo-labels and weights are ours, as no code was published; "
         "more than two modalities in a ring"
     )
     published: ClassVar[Mapping[str, Any]] = {"balance": 0.0, "gan_lr": 2e-4, "translated": 1.0}
