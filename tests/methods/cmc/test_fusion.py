@@ -25,10 +25,14 @@ def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
     return all(torch.allclose(a, b, atol=1e-5) for a, b in zip(one, other, strict=True))
 
 
-def test_fusion_starts_as_nothing() -> None:
-    z = Fusion([4, 8], NAMES)({"t1": levels()}, {"t1": (True,)})
-    assert [tuple(level.shape) for level in z] == [(1, 4, 8, 8, 6), (1, 8, 4, 4, 3)]
-    assert not any(level.any() for level in z)
+def test_fusion_starts_as_the_mean_of_what_a_row_has() -> None:
+    given = {m: levels(seed) for seed, m in enumerate(NAMES)}
+    fusion = Fusion([4, 8], NAMES)
+    alone = fusion(given, {"t1": (True,)})
+    assert [tuple(level.shape) for level in alone] == [(1, 4, 8, 8, 6), (1, 8, 4, 4, 3)]
+    assert same(alone, given["t1"])
+    pair = fusion(given, {"t1": (True,), "flair": (True,)})
+    assert same(pair, [(a + b) / 2 for a, b in zip(given["t1"], given["flair"], strict=True)])
 
 
 def test_without_skips_only_the_deepest_level_is_fused() -> None:

@@ -17,7 +17,9 @@ from crossvox.utils.rows import choose_rows, row_mask
 
 
 class FusionLayer(nn.Module):
-    """Z of one level, which starts as zero: conv1³(LReLU(IN(conv([F^1, …, F^M])))).
+    """Z of one level: mean(F^1, …, F^M) + conv1³(LReLU(IN(conv([F^1, …, F^M])))).
+
+    The last convolution starts at zero, so that Z starts as the mean.
 
     Args:
         channels: C of each modality's features.
@@ -33,11 +35,15 @@ class FusionLayer(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Return Z, (B, C, x, y, z), of M features of this shape."""
-        return self.close(self.mix(torch.cat(list(features), dim=1)))
+        mean = torch.stack(list(features)).mean(dim=0)
+        return mean + self.close(self.mix(torch.cat(list(features), dim=1)))
 
 
 class Fusion(nn.Module):
-    """Fused features Z of all modalities, to be added to each modality's own.
+    """Fused features Z of all modalities, which meet each modality's own in the decoder.
+
+    Z starts as the mean of what a row has: each decoder sees something of all modalities from the
+    first step on, and a modality alone is its own Z.
 
     The deepest level fuses F_mia with 3×3×3 convolutions. A decoder with skips also gets the
     detail of the other modalities: their skips are fused voxel by voxel.

@@ -33,10 +33,10 @@ SupForm = Literal["both", "literal"]
 class CMC(Method):
     """Cross-modality collaboration with channel and anatomy consistency.
 
-    Each modality has an encoder, an awareness module and a decoder; the fusion of what a subject
-    has is added before the decoder (`CMCNetworks`). Labelled crops train by cross-entropy and
-    Dice (eq. 2). On unlabelled crops, feature channels (`CSCLoss`, eq. 1) and predicted anatomy
-    (`CACLoss`, eq. 3) are to agree between modalities, averaged over pairs of these.
+    Each modality has an encoder, an awareness module and a decoder, which gets the fusion of what
+    a subject has beside the modality's own features (`CMCNetworks`). Labelled crops train by
+    cross-entropy and Dice (eq. 2). On unlabelled crops, feature channels (`CSCLoss`, eq. 1) and
+    predicted anatomy (`CACLoss`, eq. 3) are to agree between modalities, averaged over pairs.
 
     Examples:
         >>> method = CMC(task, UNetBackbone(task))
@@ -49,6 +49,7 @@ class CMC(Method):
     needs = frozenset({"unlabelled", "companion"})
     adaptation = (
         "crops matched by position, pooled before they are compared unless registered; "
+        "decoders get half of F + Z, Z from the mean; "
         "predictions never hold another subject; temperatures in CSC and CAC, none is printed"
     )
     published: ClassVar[Mapping[str, Any]] = {

@@ -3,7 +3,10 @@
     F_ds^m  = E^m(x^m)                     encoder: distinctive semantic features
     F_mia^m = MIA^m(F_ds^m)                modality-independent awareness
     Z       = Fusion(F_mia^a, F_mia^b)     fusion layer
-    logits  = D^m(F_mia^m + Z)             decoder
+    logits  = D^m(½(F_mia^m + Z))          decoder
+
+The ½ is ours: without it, a modality alone would reach its decoder twice as large as without the
+fusion, and a start from other weights would be lost.
 
 An encoder gives features of all levels, shallow to deep. F_ds is the deepest; the others reach the
 decoder as skips, which are fused like F_mia.
@@ -130,7 +133,7 @@ class CMCNetworks(nn.Module):
         return self.fusion(f_mia, fused)
 
     def decode(self, modality: str, f_mia: Features, z: Sequence[Tensor]) -> Tensor:
-        """Return the logits of one modality: D^m(F_mia^m + Z).
+        """Return the logits of one modality: D^m(½(F_mia^m + Z)).
 
         Args:
             modality: m.
@@ -139,7 +142,7 @@ class CMCNetworks(nn.Module):
         """
         own = f_mia[modality]
         alone = len(own) - len(z)
-        fused = [f + g for f, g in zip(own[alone:], z, strict=True)]
+        fused = [(f + g) / 2 for f, g in zip(own[alone:], z, strict=True)]
         return self._network(self.decoders, modality)([*own[:alone], *fused])
 
     def roles(self, modality: str) -> dict[str, nn.Module]:
