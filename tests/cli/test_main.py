@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -50,6 +51,23 @@ def test_help_lists_and_refusals_wait_for_no_network_nor_prediction_for_training
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_waiting_threads_soon_sleep_unless_the_user_chose(given, spins):
+    code = (
+        "import os, sys; from crossvox.cli.main import main\n"
+        "assert 'torch' not in sys.modules\n"
+        "assert main(['--version']) == 0\n"
+        "print(os.environ.get('GOMP_SPINCOUNT'))"
+    )
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
+    command, own = [sys.executable, "-c", code], inherited | given
+    done = subprocess.run(command, env=own, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == str(spins)
 
 
 def test_python_m_crossvox_is_the_program():

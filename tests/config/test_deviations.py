@@ -39,12 +39,17 @@ def test_every_row_names_what_the_preset_changes() -> None:
     for name in ("cmc", "sup", "sup_joint", "efcd", "umml", "cml", "uamt", "bcp"):
         assert "balance 0.5 (published: 0)" in told(name), name
         assert "balance" not in told(name, preset="paper"), name
-    assert "adamw at 0.006, poly, 400 steps (published: Adam at 1e-5)" in told("cmc")
+    training = (
+        "adamw at 0.006, weight decay 0.01, warm-up 10%, gradients clipped at 1, poly, 400 steps"
+    )
+    assert f"{training} (published: Adam at 1e-5)" in told("cmc")
+    assert told("sup").endswith(training)
     assert "gan_lr 0.005 (published: 0.0002)" in told("umml")
     assert "embed 128 (published: 512)" in told("mmformer")
     assert "embed" not in told("mmformer", preset="gpu")
     assert "reliability 0.95 (published: 0.5)" in told("efcd")
-    assert "mutual 1 (published: 0.12)" in told("cml")
+    registered = make_task(paired=True, registered=True)
+    assert "mutual 1 (published: 0.12)" in told("cml", registered)
     assert "translated 0.5" in told("umml") and "translated" not in told("umml", preset="gpu")
 
 
@@ -76,6 +81,26 @@ def test_alignment_is_named_where_it_is_done() -> None:
         assert "aligned" not in told(name, make_task())
         assert "aligned" not in told(name, preset="paper")
     assert "aligned" not in told("sup")
+
+
+def test_what_has_no_effect_is_no_deviation() -> None:
+    unpaired, single = make_task(), make_task(("ct",))
+    assert "fuse_strangers" not in told("cmc") and "fuse_strangers" in told("cmc", unpaired)
+    assert "fuse_strangers" not in told("cmc", unpaired, fusion="none")
+    assert "csc" in told("cmc") and "csc" not in told("cmc", single)
+    assert "balance 0.5" in told("cmc") and "balance" not in told("cmc", sup="literal")
+    registered = make_task(paired=True, registered=True)
+    assert "mutual" in told("cml", registered) and "mutual" not in told("cml", unpaired)
+
+
+def test_adaptations_are_those_to_the_data_at_hand() -> None:
+    registered = make_task(paired=True, registered=True)
+    assert "half of F + Z" in told("cmc") and "half" not in told("cmc", fusion="none")
+    assert "pooled" in told("cmc") and "pooled" not in told("cmc", registered)
+    assert "modalities share attention" in told("mmformer", make_task())
+    assert "share attention" not in told("mmformer", registered)
+    assert "nothing is fused" in told("efcd", make_task())
+    assert "stronger" in told("cml", registered) and "stronger" not in told("cml", make_task())
 
 
 def test_partners_that_are_left_out_are_named() -> None:

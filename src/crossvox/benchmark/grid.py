@@ -25,7 +25,7 @@ from crossvox.benchmark.suite import (
     takes_backbone,
 )
 from crossvox.config.deviations import deviations
-from crossvox.config.registry import build_method, crop_rule, takes_weights
+from crossvox.config.registry import build_method, crop_rule, is_aligned, takes_weights
 from crossvox.config.run_config import RunConfig
 from crossvox.config.settings import Settings, parse_settings
 from crossvox.data.crops.misalign import Misalign
@@ -205,8 +205,9 @@ def _planned(
         weights = read_initial_weights(config, manifest.modalities, read)
         rule = crop_rule(config.backbone)
         plan = make_plan(fingerprint(manifest), manifest, config.budget, rule)
+        task = dataclasses.replace(plan.task, aligned=is_aligned(plan.task, config))
         with torch.device("meta"):
-            method = build_method(plan.task, config)
+            method = build_method(task, config)
         require_initial_fit(method, weights)
     except CrossvoxError as error:
         raise type(error)(f"{where}: {error}") from None
@@ -216,8 +217,9 @@ def _planned(
     changed, first = deviations(method, config), None
     if start is not None:
         first = _start_config(config, start, plan.task, method)
-        if first.method["name"] != start.method:
-            changed.append(f"own start: {start.steps} steps of {method.name} itself")
+        own = first.method["name"] != start.method
+        whose = f"own start: {start.steps} steps of {method.name} itself"
+        changed.append(whose if own else f"start: {start.steps} steps of {start.method}")
     return (
         config,
         MethodInfo(method.n_parameters, method.uses_unlabelled, "; ".join(changed)),

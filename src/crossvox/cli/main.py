@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     left to travel, so that Python prints its traceback and exits with 1.
     """
     _show_what_can_be_shown()
+    _shorten_waiting()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _run(arguments[0], arguments[1:]) if arguments else _run("--help", [])
@@ -110,6 +111,16 @@ def _show_what_can_be_shown() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+def _shorten_waiting() -> None:
+    """Let OpenMP's threads spin for microseconds before they sleep, unless the user chose.
+
+    By default they spin for milliseconds, on cores that other work needs (docs/performance.md).
+    GNU's OpenMP reads this when torch is imported.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _overview() -> str:

@@ -21,22 +21,32 @@ def deviations(method: Method, config: RunConfig) -> list[str]:
         method: built for the run's data.
         config: the run's.
     """
-    found = [method.adaptation] if method.adaptation else []
+    found = method.adapted()
     for name, value in method.published.items():
-        if (now := config.method[name]) != value:
+        if (now := config.method[name]) != value and method.has_effect(name):
             found.append(f"{name} {_text(now)} (published: {_text(value)})")
     if is_aligned(method.task, config):
         found.append("scans of a subject aligned by a shift")
     drops = "companion" in method.needs and "every companion" not in method.needs
     if drops and method.task.paired and config.sampling.partner_drop:
         found.append(f"{config.sampling.partner_drop:.0%} of labelled crops without the partner")
+    found.append(_training(config))
     if method.trained:
-        fit = config.fit
-        found.append(
-            f"{fit.optimizer} at {_rate(config)}, {fit.schedule}, {fit.steps} steps "
-            f"(published: {method.trained})"
-        )
+        found[-1] += f" (published: {method.trained})"
     return found
+
+
+def _training(config: RunConfig) -> str:
+    """Return how a run is optimised."""
+    fit = config.fit
+    parts = [f"{fit.optimizer} at {_rate(config)}"]
+    if fit.weight_decay:
+        parts.append(f"weight decay {fit.weight_decay:g}")
+    if fit.warmup:
+        parts.append(f"warm-up {fit.warmup:.0%}")
+    if fit.clip:
+        parts.append(f"gradients clipped at {fit.clip:g}")
+    return ", ".join([*parts, fit.schedule, f"{fit.steps} steps"])
 
 
 def _rate(config: RunConfig) -> str:

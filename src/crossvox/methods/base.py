@@ -103,6 +103,14 @@ class Method(nn.Module):
         """
         return cls.needs
 
+    def adapted(self) -> list[str]:
+        """Return how the method was changed to work on its task: `adaptation` and more."""
+        return [self.adaptation] if self.adaptation else []
+
+    def has_effect(self, option: str) -> bool:
+        """Return whether an option in `published` changes anything here, given the others."""
+        return True
+
     def class_weights(self) -> tuple[float, ...]:
         """Return the factor on each class's probability before the argmax, background first.
 

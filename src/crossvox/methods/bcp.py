@@ -25,8 +25,9 @@ class BCP(MeanTeacher):
     summary = "labelled and unlabelled crops pasted into each other, per modality (BCP)"
     needs = frozenset({"unlabelled"})
     adaptation = (
-        "per modality; several classes; both stages in one run, the teacher from the first "
-        "step; every crop both ways; parts touch by faces"
+        "per modality; its V-Net replaced by the backbone of all rows; several classes; both "
+        "stages in one run, the teacher from the first step; every crop both ways; "
+        "parts touch by faces"
     )
     trained = "SGD at 0.01, divided in steps"
 

@@ -83,8 +83,8 @@ class CMCPlus(Method):
     summary = "cmc, then also the soft labels of its moving average"
     needs = frozenset({"unlabelled", "companion"})
     adaptation = (
-        "not published: cmc; from random numbers one network for the first half; CAC lasts "
-        "between scans that lie over each other; soft labels of a moving average in the last "
+        "not published: cmc, whose CAC lasts between scans that lie over each other; without a "
+        "start one network for the first half; soft labels of a moving average in the last "
         "quarter; label maps weigh classes and keep one part of each organ"
     )
 

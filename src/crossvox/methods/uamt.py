@@ -29,8 +29,9 @@ class UAMT(MeanTeacher):
     summary = "mean teacher per modality, trusted where it is certain (UA-MT)"
     needs = frozenset({"unlabelled"})
     adaptation = (
-        "per modality; passes differ by input noise alone (the backbone has no dropout), their "
-        "mean is the target; ramp over the whole training; consistency weighs half as much"
+        "per modality; its V-Net replaced by the backbone of all rows; passes differ by input "
+        "noise alone (the backbone has no dropout), their mean is the target; ramp over the "
+        "whole training; consistency weighs half as much"
     )
     published: ClassVar[Mapping[str, Any]] = {"balance": 0.0, "passes": 8}
     trained = "SGD at 0.01, divided in steps, 6000 iterations"

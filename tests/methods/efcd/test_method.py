@@ -28,12 +28,14 @@ def test_fusion_is_dempsters_rule_of_what_each_modality_says() -> None:
 def test_own_and_fused_losses_are_those_of_the_predictions() -> None:
     method, batch = make_method("efcd", PAIRED), make_batch(PAIRED)
     losses = method(batch, 0.5)
+    sure = make_method("efcd", PAIRED)
+    sure.load_state_dict(method.state_dict())
+    torch.nn.init.constant_(sure.discounting.logits, 100.0)  # discounts nothing
     own, fused = [], []
     with torch.no_grad():
         for m, view in batch.labelled.items():
-            own.append(
-                supervised_loss(method.predict({m: view.images[m]})[m], view.label, balance=0.5)
-            )
+            logits = sure.predict({m: view.images[m]})[m]
+            own.append(supervised_loss(logits, view.label, balance=0.5))
             rows = []
             for i in range(len(view.label)):
                 images = {
@@ -45,6 +47,16 @@ def test_own_and_fused_losses_are_those_of_the_predictions() -> None:
     assert float(losses["sup"].detach()) == pytest.approx(float(sum(fused)) / 2, rel=1e-5)
     mean = float((losses["own"] + losses["sup"]).detach()) / 2
     assert float(losses["loss"].detach()) == pytest.approx(mean)
+
+
+def test_reliabilities_learn_from_the_fused_prediction_alone() -> None:
+    method, batch = make_method("efcd", PAIRED), make_batch(PAIRED)
+    losses = method(batch, 0.5)
+    reliabilities = method.discounting.logits
+    (fused,) = torch.autograd.grad(losses["sup"], reliabilities, retain_graph=True)
+    (own,) = torch.autograd.grad(losses["own"], reliabilities, allow_unused=True)
+    assert fused.abs().min() > 0
+    assert own is None
 
 
 def test_companions_count_only_in_rows_whose_subject_has_them() -> None:

@@ -47,11 +47,7 @@ class CMC(Method):
     name = "cmc"
     summary = "cross-modality collaboration: fused features, channel and anatomy consistency"
     needs = frozenset({"unlabelled", "companion"})
-    adaptation = (
-        "crops matched by position, pooled before they are compared unless registered; "
-        "decoders get half of F + Z, Z from the mean; "
-        "predictions never hold another subject; temperatures in CSC and CAC, none is printed"
-    )
+    adaptation = "ours, as nothing is printed: sizes of MIA and fusion, temperatures of CSC and CAC"
     published: ClassVar[Mapping[str, Any]] = {
         "balance": 0.0,
         "sup": "literal",
@@ -184,6 +180,28 @@ class CMC(Method):
         if not self.fuses:
             return self.networks({m: images[m] for m in outputs}, {})
         return self.networks(images, {m: (True,) * len(x) for m, x in images.items()}, outputs)
+
+    def adapted(self) -> list[str]:
+        """Return also what depends on how scans lie."""
+        found = [self.adaptation]
+        if len(self.task.modalities) > 1:
+            found.append("modalities begin as copies")
+        if self.networks.fusion is not None:
+            found.append("decoders get half of F + Z, Z from the mean")
+            if not self.task.paired:
+                found.append("predictions never hold another subject")
+        if self.uses_unlabelled and not self.task.registered:
+            found.append("crops matched by position, pooled before they are compared")
+        return found
+
+    def has_effect(self, option: str) -> bool:
+        """Return False for what needs another modality, another subject or another L_Sup."""
+        if option == "fuse_strangers":
+            return not self.task.paired and self.networks.fusion is not None
+        if option == "balance":
+            return not self.literal_sup
+        alone = ("balance", "mia")
+        return len(self.task.modalities) > 1 or option in alone
 
     @property
     def fuses(self) -> bool:

@@ -28,9 +28,9 @@ class EFCD(Method):
     summary = "evidential network per modality, fused with learnt reliabilities; labels only"
     needs = frozenset({"companion", "every companion"})
     adaptation = (
-        "end to end, each modality's own loss beside the fused one, CE + Dice; fuses what a "
-        "subject has, nothing where unpaired; prototypes begin near the axes; no weight decay "
-        "on evidence; the backbone of all rows"
+        "end to end, each modality's own loss beside the fused one; CE + Dice; prototypes near the "
+        "axes, with wider reach and more belief at first; reliabilities of four times the slope; "
+        "no weight decay on evidence; autograd; the backbone of all rows"
     )
     published: ClassVar[Mapping[str, Any]] = {"balance": 0.0, "reliability": 0.5}
     # Prototypes begin where small features are; another method's decoder gives large logits.
@@ -67,23 +67,26 @@ class EFCD(Method):
         self.discounting = ContextualDiscounting(len(task.modalities), n, reliability)
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Compute "sup" of the fused prediction and "own" of the modality's alone.
+        """Compute "sup" of the fused prediction and "own" of the modality's undiscounted evidence.
 
-        "own" stands for the first stage of the original, in which each modality learns alone, and
-        keeps a modality useful by itself. Unpaired scans are not fused, and the two are one.
+        "own" stands for the first stage of the original, in which each modality learns alone.
+        Reliabilities learn from the fused prediction only. Unpaired scans are not fused: there
+        "sup" is of the modality's discounted evidence, without "own".
         """
         fused, own = [], []
         for m, view in batch.labelled_views().items():
             contour = self._contour(m, view.images[m])
-            own.append(self._supervised(contour, view))
+            evidence = self.discounting(contour, self.modality_index(m))
             if self.task.paired:
-                fused.append(self._supervised(contour + self._companions(m, view), view))
-        if not own:
+                own.append(self._supervised(contour, view))
+                evidence = evidence + self._companions(m, view)
+            fused.append(self._supervised(evidence, view))
+        if not fused:
             raise ValueError(f"step {batch.step} has no labelled crop to train on")
-        alone = torch.stack(own).mean()
-        if not self.task.paired:
-            return {"loss": self.total_loss([alone]), "sup": alone}
         together = torch.stack(fused).mean()
+        if not self.task.paired:
+            return {"loss": self.total_loss([together]), "sup": together}
+        alone = torch.stack(own).mean()
         loss = self.total_loss([together / 2, alone / 2])
         return {"loss": loss, "sup": together, "own": alone}
 
@@ -97,10 +100,15 @@ class EFCD(Method):
         """
         outputs = self.requested(images, outputs)
         if not self.task.paired:
-            return {m: self._contour(m, images[m]) for m in outputs}
-        contours = [self._contour(m, images[m]) for m in self.task.modalities if m in images]
+            return {m: self._discounted(m, images[m]) for m in outputs}
+        contours = [self._discounted(m, images[m]) for m in self.task.modalities if m in images]
         fused = torch.stack(contours).sum(dim=0)
         return {m: fused for m in outputs}
+
+    def adapted(self) -> list[str]:
+        """Return also what is fused."""
+        fused = "fuses what a subject has" if self.task.paired else "unpaired: nothing is fused"
+        return [self.adaptation, fused]
 
     def roles(self, modality: str) -> dict[str, nn.Module]:
         """Return the modality's encoder, decoder and evidence, and the reliability of all."""
@@ -125,19 +133,23 @@ class EFCD(Method):
         ]
 
     def _contour(self, modality: str, images: Tensor) -> Tensor:
-        """Return the log discounted contour function of one modality, (B, K + 1, X, Y, Z)."""
+        """Return the log contour function of one modality, (B, K + 1, X, Y, Z)."""
         index = self.modality_index(modality)
         features = self.decoders[index](self.encoders[index](images))
         log_contour, _ = self.evidence[index](features)
-        return self.discounting(log_contour, index)
+        return log_contour
+
+    def _discounted(self, modality: str, images: Tensor) -> Tensor:
+        """Return the log discounted contour function of one modality, (B, K + 1, X, Y, Z)."""
+        return self.discounting(self._contour(modality, images), self.modality_index(modality))
 
     def _companions(self, modality: str, view: LabelledView) -> Tensor:
-        """Return the sum of the log contours of the subject's other modalities; 0 if none."""
+        """Return the sum of the log discounted contours of the other modalities; 0 if none."""
         x = view.images[modality]
         total = x.new_zeros(len(x), self.task.n_classes, *x.shape[2:], dtype=torch.float32)
         for other, rows in view.same_subject.items():
             if other != modality and any(rows):
-                contour = self._contour(other, take_rows(view.images[other], rows))
+                contour = self._discounted(other, take_rows(view.images[other], rows))
                 total = total + spread_rows(contour, rows)
         return total
 

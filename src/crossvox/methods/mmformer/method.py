@@ -32,13 +32,12 @@ class MMFormer(Method):
     needs = frozenset({"companion", "every companion"})
     uses_backbone = False
     adaptation = (
-        "own networks, levels as planned (published: 5), tokens joined by place, missing ones "
-        "masked, resized after convolution; unpaired: one modality a crop, attention and "
-        "decoder shared; paired but not lying over each other: the decoder sees the labelled "
-        "scan alone"
+        "own networks; levels, strides and kernels as planned (published: 5 levels); tokens joined "
+        "by place, missing ones masked; norms with scale and shift, zero padding; resized after "
+        "convolution; the losses of all rows"
     )
     published: ClassVar[Mapping[str, Any]] = {"embed": 512, "dropout": 0.1}
-    trained = "Adam at 2e-4, poly, 1000 epochs, with class weights of its own"
+    trained = "Adam at 2e-4, poly, 1000 epochs, weighted losses"
 
     # One keyword per size and weight of the publication is what the command line addresses.
     def __init__(  # noqa: PLR0913
@@ -116,6 +115,14 @@ class MMFormer(Method):
             seen = features if self.task.paired else {own: features[own]}
             results[m] = self._fuse(seen, [own], size)
         return results
+
+    def adapted(self) -> list[str]:
+        """Return also what a decoder sees where scans do not lie over each other."""
+        if self.task.overlaid:
+            return [self.adaptation]
+        if self.task.paired:
+            return [self.adaptation, "the decoder sees the labelled scan alone"]
+        return [self.adaptation, "one modality a crop; modalities share attention and decoder"]
 
     def _fuse(
         self, features: Mapping[int, list[Tensor]], decoded: list[int], size: Sequence[int]
