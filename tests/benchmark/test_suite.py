@@ -12,6 +12,7 @@ import torch
 from crossvox.benchmark.grid import grid
 from crossvox.benchmark.suite import load_suite, row_settings, slug, tables_of
 from crossvox.cli.main import main
+from crossvox.config.presets import load_preset
 from crossvox.errors import DataError, UsageError
 from crossvox.methods import METHODS
 from crossvox.networks import BACKBONES
@@ -154,7 +155,15 @@ def test_the_papers_suites_ask_for_its_shares_of_labels_and_its_methods():
         assert shipped[name].labels == ("0.1", "0.2")
         assert compared <= {row.label for row in shipped[name].methods}
     moved = [row.set["sampling"]["align"] for row in shipped["misaligned"].methods if row.set]
-    assert sorted(moved) == [False, False, True, True]
+    assert sorted(moved) == [False] * 5 + [True] * 2
+
+
+@pytest.mark.parametrize("preset", ["paper", "paper-unet", "paper-sam"])
+def test_the_last_row_of_table_2_is_the_cmc_of_the_papers_presets(preset):
+    (suite,) = [load_suite(path) for path in SHIPPED if path.stem == "table2"]
+    values = load_preset(preset)
+    assert suite.methods[-1].options == values["methods"]["cmc"]
+    assert suite.set["sampling"].items() <= values["sampling"].items()
 
 
 @pytest.mark.parametrize(("files", "subsets"), [("paired_files", 2), ("unpaired_files", 0)])
@@ -244,7 +253,7 @@ def test_the_papers_table_can_start_from_published_weights(
             "set": {"weights": str(tmp_path / "weights.pth")}}  # fmt: skip
     cells = grid(load_suite(file, over).with_data({"t": paired_files.path}), tmp_path)
     without = {cell.row.label for cell in cells if not cell.config.weights}
-    assert without == {"sup (V-Net)", "mmformer"}
+    assert without == {"sup (V-Net of UA-MT)", "mmformer"}
     assert {cell.config.budget.patch for cell in cells} == {(96, 96, 96)}
 
 

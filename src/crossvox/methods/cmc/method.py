@@ -183,12 +183,12 @@ class CMC(Method):
 
     def adapted(self) -> list[str]:
         """Return also what depends on how scans lie."""
-        found = [self.adaptation]
-        if len(self.task.modalities) > 1:
+        found, several = [self.adaptation], len(self.task.modalities) > 1
+        if several:
             found.append("modalities begin as copies")
         if self.networks.fusion is not None:
             found.append("decoders get half of F + Z, Z from the mean")
-            if not self.task.paired:
+            if several and not self.task.paired:
                 found.append("predictions never hold another subject")
         if self.uses_unlabelled and not self.task.registered:
             found.append("crops matched by position, pooled before they are compared")
@@ -200,8 +200,7 @@ class CMC(Method):
             return not self.task.paired and self.networks.fusion is not None
         if option == "balance":
             return not self.literal_sup
-        alone = ("balance", "mia")
-        return len(self.task.modalities) > 1 or option in alone
+        return len(self.task.modalities) > 1 or option == "mia"
 
     @property
     def fuses(self) -> bool:
