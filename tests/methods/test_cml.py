@@ -129,8 +129,16 @@ def test_soft_labels_cross_modalities_only_where_scans_lie_over_each_other(task:
     assert same is not task.overlaid
 
 
-def test_registered_crops_learn_the_mean_of_all_teachers() -> None:
-    method = make_method("cml", REGISTERED, share=0.0, passes=1)
+@pytest.mark.parametrize(
+    ("stronger", "dice"),
+    # Row 0 has two classes at 1/25, row 1 one at 1/13, in both modalities: their mean 0.052308.
+    # With the labels of one teacher, row 0 has one class, at 1/13.
+    [("", (2 / 25 + 1 / 13) / 3), ("ct", 1 / 13)],
+)
+def test_registered_crops_learn_from_all_teachers_or_the_stronger(
+    stronger: str, dice: float
+) -> None:
+    method = make_method("cml", REGISTERED, share=0.0, passes=1, stronger=stronger)
     batch = make_batch(REGISTERED)
     view = unlabelled(batch)
     view.same_subject["mr"] = (True, False)
@@ -143,9 +151,13 @@ def test_registered_crops_learn_the_mean_of_all_teachers() -> None:
             bias[absent] = -60.0
     # Students say 1/3 each: CE ln 3 in every row. Dice per foreground class 1 − 2pq/(p² + q²),
     # p = 1/3: own label q = 1/2 gives 1/13 (q = 0 is not there), common q = 1/4 gives 1/25.
-    # Row 0 has two classes at 1/25, row 1 one at 1/13, in both modalities: their mean 0.052308.
     loss = float(step(method, batch, 1.0)["relearn"].detach())
-    assert loss == pytest.approx(math.log(3) + (2 / 25 + 1 / 13) / 3, abs=1e-5)
+    assert loss == pytest.approx(math.log(3) + dice, abs=1e-5)
+
+
+def test_an_unknown_stronger_modality_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"stronger is 'pet'; choose one of ct, mr"):
+        make_method("cml", REGISTERED, stronger="pet")
 
 
 @pytest.mark.parametrize("modalities", [("ct",), ("ct", "mr"), ("t1", "t1c", "flair")])

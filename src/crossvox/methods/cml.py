@@ -28,7 +28,8 @@ class CML(MeanTeacher):
     First stage: Sup + contrast·ASC + mutual·MSE on unlabelled crops. ASC contrasts the areas
     predicted in two modalities, an InfoNCE over Dice similarities. MSE is taken only between
     crops of one subject that lie over each other. Second stage: the networks also re-learn soft
-    labels, those of their own modality's teacher or, in such crops, of the mean of all teachers.
+    labels, those of their own modality's teacher or, in such crops, of the mean of all teachers or
+    of the stronger modality's.
     """
 
     name = "cml"
@@ -56,6 +57,7 @@ class CML(MeanTeacher):
         share: float = 0.1,
         decay: float = 0.99,
         passes: int = 4,
+        stronger: str = "",
     ) -> None:
         """Build one network per modality and its teacher.
 
@@ -69,6 +71,8 @@ class CML(MeanTeacher):
             share: share of ASC in the second stage's loss; the rest compares with soft labels.
             decay: decay of the teachers' moving average.
             passes: number of the teacher's noisy passes whose mean is the soft label.
+            stronger: modality whose teacher labels all scans that lie over its own, as published;
+                empty takes the mean of all teachers.
         """
         super().__init__(task, backbone, balance=balance, decay=decay)
         for name, value in (("contrast", contrast), ("mutual", mutual)):
@@ -76,9 +80,12 @@ class CML(MeanTeacher):
         for name, value in (("relearn", relearn), ("share", share)):
             require(f"method.{name}", value, 0, 1)
         require("method.passes", passes, 1)
+        if stronger and stronger not in task.modalities:
+            known = ", ".join(task.modalities)
+            raise ValueError(f"stronger is {stronger!r}; choose one of {known}, or leave it out")
         self.asc = CACLoss(tau=1.0)  # area-similarity contrast, of which CAC is the descendant
         self.contrast, self.mutual, self.relearn = contrast, mutual, relearn
-        self.share, self.passes = share, passes
+        self.share, self.passes, self.stronger = share, passes, stronger
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Compute "sup", "asc", "mutual" and "relearn", each 0 where it does not apply."""
@@ -103,10 +110,11 @@ class CML(MeanTeacher):
         found = [self.adaptation]
         if not self.task.registered:
             found.append("similarity of predictions pooled to 8 positions an axis")
-        if self.task.overlaid:
-            return [*found, "soft labels of all teachers' mean (published: of the stronger's)"]
-        unpaired = "crops matched by position; no squared distance and no soft labels across"
-        return [*found, unpaired]
+        if not self.task.overlaid:
+            found.append("crops matched by position; no squared distance and no soft labels across")
+        elif not self.stronger:
+            found.append("soft labels of all teachers' mean (published: of the stronger's)")
+        return found
 
     def has_effect(self, option: str) -> bool:
         """Return False for `mutual` where no scans lie over each other."""
@@ -138,7 +146,8 @@ class CML(MeanTeacher):
     def _relearn(self, view: View, logits: dict[str, Tensor], overlaid: Rows) -> Tensor:
         """Compare with soft labels, and contrast the similarity to them with other crops'."""
         soft = {m: self._teacher(m).mean(view.images[m], self.passes) for m in self.task.modalities}
-        common = torch.stack(list(soft.values())).mean(dim=0)
+        teachers = [self.stronger] if self.stronger else self.task.modalities
+        common = torch.stack([soft[m] for m in teachers]).mean(dim=0)
         terms = []
         for m, own in logits.items():
             target = choose_rows(overlaid, common, soft[m])
