@@ -112,6 +112,8 @@ def test_a_bound_is_shown_and_is_no_rival():
     assert [row[2].mark for row in tested.cells[:3]] == ["second", "best", ""]
     whole = overview_table(lines, [], "labels: 2", {"all"})
     assert [row[2].mark for row in whole.cells] == ["second", "best", ""]
+    assert not any(" " in cell.text for row in whole.cells for cell in row[2:])
+    assert any("±" in cell.text for row in whole.cells for cell in row[2:])
 
 
 def test_a_row_that_found_nothing_is_never_marked():
@@ -204,8 +206,8 @@ def test_an_overview_has_a_column_per_data_set_and_modality():
         "heart: mean",
     ]
     texts = [[cell.text for cell in row] for row in table.cells]
-    assert texts == [["sup", "0.69", *["0.585 ± 0.014"] * 3, "0.200", "0.200"],
-                     ["cmc", "0.84–0.86", *["0.685 ± 0.014"] * 3, "0.700", "0.700"]]  # fmt: skip
+    assert texts == [["sup", "0.69", *["0.585±0.014"] * 3, "0.200", "0.200"],
+                     ["cmc", "0.84–0.86", *["0.685±0.014"] * 3, "0.700", "0.700"]]  # fmt: skip
     assert [cell.mark for cell in table.cells[1]] == ["", "", *["best"] * 5]
 
 

@@ -6,7 +6,7 @@ import re
 import statistics
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from crossvox.benchmark.cell import OWN_NETWORK
 from crossvox.benchmark.reading import reading
@@ -115,8 +115,8 @@ def overview_table(
     names = list(dict.fromkeys(line["row"] for line in own))
     found = {(line["data"], line["modality"], line["row"]): line for line in own}
     cells = [
-        _marked([found.get((*column, name)) for name in names], "dice", bounds)
-        for column in columns
+        [_closed_up(x) for x in _marked([found.get((*c, name)) for name in names], "dice", bounds)]
+        for c in columns
     ]
     sizes = [_millions([run["parameters"] for run in runs if run["row"] == n]) for n in names]
     rows = [[n, sizes[i], *(column[i] for column in cells)] for i, n in enumerate(names)]
@@ -124,6 +124,11 @@ def overview_table(
     return TextTable(
         f"Dice, mean of the classes: {caption}", ["row", "parameters, M", *titles], rows
     )
+
+
+def _closed_up(cell: TextCell) -> TextCell:
+    """Return a cell without spaces, for a table of many columns."""
+    return replace(cell, text=cell.text.replace(" ", ""))
 
 
 def score_table(
