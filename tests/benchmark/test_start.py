@@ -55,6 +55,7 @@ def test_every_row_begins_from_one_short_training(paired_files, tmp_path, ran, c
     for row, cell in cells.items():  # start, training and test of 2 s each
         assert cell["cpu_seconds"] == "6.0"
         assert ("own start: 2 steps of mmformer" in cell["adaptation"]) is (row == "mmformer")
+        assert ("; start: 2 steps of sup_joint" in cell["adaptation"]) is (row != "mmformer")
     page = (out / "tables.md").read_text(encoding="utf-8")
     assert "Every row begins from 2 steps of `sup_joint`" in page
     ran.clear()
