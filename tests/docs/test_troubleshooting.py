@@ -56,7 +56,7 @@ def test_copied_numbers_are_those_of_the_measured_pages() -> None:
     copied = table_after(page, "Mean Dice of the classes on test scans")
     assert len(copied) == 8
     for row in copied:
-        means = [overview[row["method"]][f"{data}: mean"].split(" ")[0] for data in sets]
+        means = [overview[row["method"]][f"{data}: mean"].split("±")[0] for data in sets]
         assert [row[data] for data in sets] == means, row["method"]
     costs = table_after(page, "Minutes of training and peak memory")
     assert len(costs) == 8
