@@ -216,7 +216,7 @@ def _planned(
     config = dataclasses.replace(config, store=store_path(config, manifest))
     changed, first = deviations(method, config), None
     if start is not None:
-        first = _start_config(config, start, plan.task, method)
+        first = _start_config(config, start, task, method)
         own = first.method["name"] != start.method
         whose = f"own start: {start.steps} steps of {method.name} itself"
         changed.append(whose if own else f"start: {start.steps} steps of {start.method}")
