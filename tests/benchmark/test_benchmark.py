@@ -194,6 +194,25 @@ def test_the_reading_leaves_a_bound_out(paired_files, tmp_path, ran):
     assert "**bound" not in text and "* bound: `method=sup`, `labelled=all`." in text
 
 
+def test_every_row_can_be_scored_with_and_without_the_one_part_rule(paired_files, tmp_path, ran):
+    suite = write_suite(tmp_path / "s.yaml", variants={"largest": ["always", "never"]})
+    out = tmp_path / "out"
+    assert main(arguments(suite, paired_files.path, out)) == 0
+    rules = [c[c.index("--largest") + 1] for c in ran if "--largest" in c]
+    assert rules == ["always", "never"] * 2
+    for row in ("sup", "cmc"):
+        scores = out / "cells" / f"tiny_{row}_unet_labels-2_seed-0" / "scores"
+        for rule in ("always", "never"):
+            made = json.loads((scores / f"largest-{rule}" / "summary.json").read_text())
+            assert made["run"]["largest"] == rule
+    text = (out / "tables.md").read_text(encoding="utf-8")
+    assert "one component per class" in text and "all components" in text
+    chart = out / "figures" / "tiny-dice-largest.png"
+    assert chart.exists()
+    ran.clear()
+    assert main(arguments(suite, paired_files.path, out)) == 0 and ran == []
+
+
 def test_scores_of_other_tests_and_of_other_runs_are_not_taken_for_these(
     paired_files, tmp_path, ran
 ):

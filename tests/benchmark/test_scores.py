@@ -14,6 +14,7 @@ from crossvox.benchmark.tables import (
     change_table,
     cost_table,
     labels_text,
+    length_table,
     networks_text,
     overview_table,
     score_table,
@@ -266,6 +267,21 @@ def test_a_chart_has_no_panel_with_a_single_place():
     assert list(charts[0].panels) == ["ct", "mr"]
     assert [x for x, _, _ in charts[0].panels["mr"]["sup"]] == ["all", "mr"]
     assert len(charts[0].figure(columns=1).axes) == 2
+
+
+def test_steps_are_an_axis_and_a_table_says_what_the_last_increase_brought():
+    lines = [x | {"steps": n} for n in ("400", "1600") for x in grid()]
+    lines = [x | {"dice": x["dice"] + 0.05 * (x["steps"] == "1600")} for x in lines]
+    lines += [x | {"steps": "400", "row": "short"} for x in grid() if x["row"] == "sup"]
+    scores = score_lines(lines, "cmc")
+    results = Results({}, scores, [{"data": "d"}], lines)
+    (dice, _) = score_charts(results)
+    assert dice.file == "d-dice-steps.png" and dice.figure().axes[0].get_xscale() == "log"
+    assert [x for x, _, _ in dice.panels["ct"]["sup"]] == [400, 1600]
+    table = length_table(scores, "x")
+    assert table.head == ["modality", "row", "400 steps", "1600 steps", "last gain"]
+    gains = {row[1]: row[-1] for row in table.rows if row[0] == "ct"}
+    assert gains == {"sup": "+0.050", "cmc": "+0.050", "short": ""}
 
 
 def test_a_share_of_the_scans_is_shown_in_per_cent() -> None:

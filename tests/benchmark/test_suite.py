@@ -16,7 +16,7 @@ from crossvox.config.presets import load_preset
 from crossvox.errors import DataError, UsageError
 from crossvox.methods import METHODS
 from crossvox.networks import BACKBONES
-from fixtures.benchmark import write_suite
+from fixtures.benchmark import TINY, write_suite
 from fixtures.files.weights import published
 from fixtures.golden import FOLDER
 from fixtures.paths import ROOT
@@ -117,7 +117,8 @@ def test_the_shipped_suites_are_sound(file, paired_files, tmp_path):
     """Each of their cells is fully parsed, and its network built, on a data set of this size."""
     suite = load_suite(file, {"split": "val"}).with_data({"tiny": paired_files.path})
     cells = grid(suite, tmp_path)
-    assert len(cells) == len(suite.methods) * len(suite.labels) * len(suite.seeds)
+    lengths = len(suite.steps) or 1
+    assert len(cells) == len(suite.methods) * len(suite.labels) * len(suite.seeds) * lengths
     assert len({cell.name for cell in cells}) == len(cells)
     assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
 
@@ -207,6 +208,26 @@ def test_a_rows_own_label_count_stands_in_every_table(paired_files, tmp_path):
     assert counts == {
         ("sup", "1"): "1", ("sup", "2"): "2", ("bound", "1"): "all", ("bound", "2"): "all"
     }  # fmt: skip
+
+
+def test_a_suite_varies_the_steps_of_its_rows(paired_files, tmp_path):
+    small = {**TINY, "fit": {"validations": 0}}
+    keys = {"methods": ["sup", "cmc"], "steps": [4, 8], "set": small}
+    suite = write_suite(tmp_path / "s.yaml", **keys, start={"method": "sup_joint", "steps": 2})
+    cells = grid(load_suite(suite).with_data({"t": paired_files.path}), tmp_path / "out")
+    assert [(c.row.label, c.config.fit.steps, c.steps) for c in cells] == [
+        (row, own, own + 2) for row in ("sup", "cmc") for own in (4, 8)
+    ]
+    assert len({cell.start.folder for cell in cells}) == 1
+    assert [cell.name[-8:] for cell in cells] == ["_steps-6", "steps-10"] * 2
+    assert ["8 steps" in cell.info.adaptation for cell in cells] == [False, True] * 2
+    file = write_suite(tmp_path / "s.yaml", **{**keys, "set": TINY})
+    with pytest.raises(UsageError, match=r"fit\.steps beside the suite's 'steps'"):
+        load_suite(file)
+    for odd in ([0], ["x"]):
+        file = write_suite(tmp_path / "s.yaml", **{**keys, "steps": odd})
+        with pytest.raises(UsageError, match=f"steps {odd[0]!r}; expected whole numbers from 1"):
+            load_suite(file)
 
 
 def test_published_weights_go_to_the_rows_that_take_them(paired_files, tmp_path):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from crossvox.benchmark.suite import MethodRow, slug
 from crossvox.config.run_config import RunConfig
 from crossvox.data.manifest import Manifest
+from crossvox.inference.settings import Largest
 from crossvox.utils.documents import parse_json
 from crossvox.utils.files import sha256_once
 from crossvox.workflows.prediction.evaluate import Scenario
@@ -38,6 +40,33 @@ class MethodInfo:
     parameters: int
     uses_unlabelled: bool
     adaptation: str
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a trained run is tested.
+
+    Attributes:
+        scenario: what the method is given.
+        largest: rule for label maps; None takes the run's.
+    """
+
+    scenario: Scenario = field(default_factory=Scenario)
+    largest: Largest | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Return what `crossvox evaluate` records of it; None stands for nothing."""
+        plain = {"given": None, "misalign": None, "largest": self.largest}
+        return {**plain, **self.scenario.facts()}
+
+    def options(self) -> list[str]:
+        """Return the options of `crossvox evaluate` for it."""
+        given, moved = self.scenario.modalities, self.scenario.misalign
+        options = [] if given is None else ["--modalities", ",".join(given)]
+        if moved:
+            for name, value in dataclasses.asdict(moved).items():
+                options += [f"--misalign.{name}", str(value)]
+        return options if self.largest is None else [*options, "--largest", self.largest]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +137,9 @@ class Cell(Training):
 
     Attributes:
         row, dataset, labels, seed: place in the grid.
+        steps: of its training and of the run that it begins from, if the suite varies them; or 0.
         backbone: that the row runs on, also where other rows have another, or `OWN_NETWORK`.
-        tests: variant → what the method is given at test.
+        tests: name → how the run is tested.
         scored: split and checkpoint.
         info: properties of the method.
         files: name → file, the scans and labels that the tests read.
@@ -119,13 +149,19 @@ class Cell(Training):
     row: MethodRow
     dataset: str
     labels: str
+    steps: int = 0
     seed: int
     backbone: str
-    tests: Mapping[str, Scenario]
+    tests: Mapping[str, Variant]
     scored: Mapping[str, str]
     info: MethodInfo
     files: Mapping[str, Path]
     start: Training | None = None
+
+    @property
+    def steps_text(self) -> str:
+        """`steps` as text; empty if the suite does not vary them."""
+        return str(self.steps or "")
 
     def scores(self, variant: str) -> Path:
         """Return the folder of a test's scores."""
@@ -151,7 +187,7 @@ class Cell(Training):
             return False
         if "files" in cost and cost["files"] != self.hashes():
             return False
-        asked = {"given": None, "misalign": None, **self.scored, **self.tests[variant].facts()}
+        asked = {**self.scored, **self.tests[variant].facts()}
         return all(made.get(key) == value for key, value in asked.items())
 
     def forget(self) -> None:
@@ -174,19 +210,10 @@ class Cell(Training):
     def commands(self) -> Iterator[tuple[str, list[str]]]:
         """Yield the training and the tests that are still to run; see `Training.commands`."""
         yield from super().commands()
-        for variant, scenario in self.tests.items():
-            if not self.is_done(variant):
-                yield variant, [
+        for name, variant in self.tests.items():
+            if not self.is_done(name):
+                yield name, [
                     "evaluate", str(self.run), "--data", str(self.config.data),
                     "--split", self.scored["split"], "--checkpoint", self.scored["checkpoint"],
-                    "--out", str(self.scores(variant)), *self._root, *_options(scenario),
+                    "--out", str(self.scores(name)), *self._root, *variant.options(),
                 ]  # fmt: skip
-
-
-def _options(scenario: Scenario) -> list[str]:
-    """Return the options of `crossvox evaluate` for a test."""
-    options = [] if scenario.modalities is None else ["--modalities", ",".join(scenario.modalities)]
-    if scenario.misalign:
-        for name, value in dataclasses.asdict(scenario.misalign).items():
-            options += [f"--misalign.{name}", str(value)]
-    return options

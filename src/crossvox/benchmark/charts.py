@@ -25,11 +25,16 @@ Panel = dict[str, list[Point]]
 
 AXES = {
     "labels": "labelled scans per modality",
+    "steps": "training steps, those of the start included",
     "shift": "imposed shift (mm)",
     "rotate": "imposed rotation (degrees)",
     "given": "modalities given at test",
+    "largest": "components of a class that are kept",
 }
 """Varied quantity → its name and unit on an axis."""
+
+STANDS = {"given": "all", "largest": "auto"}
+"""Quantity that is varied by names → that of the plain test."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,8 @@ class ScoreChart:
         figure = new_figure(1.2 + 3.6 * columns, 0.7 + 3.2 * lines)
         axes = list(figure.subplots(lines, columns, squeeze=False, sharey=True).flat)
         for ax, (name, panel) in zip(axes, self.panels.items(), strict=False):
+            if self.axis == "steps":
+                ax.set_xscale("log")
             _draw_panel(ax, panel, rows)
             ax.set(title=literal(name), xlabel=AXES[self.axis])
             tidy(ax)
@@ -106,8 +113,7 @@ def score_charts(results: Results) -> list[ScoreChart]:
             lines = [line for line in own if line["table"] == table]
             networks = networks_text(lines, table)
             axes = [v.split("=")[0] for v in dict.fromkeys(x["variant"] for x in lines) if v]
-            if len({line["labels"] for line in lines}) > 1:
-                axes.insert(0, "labels")
+            axes = [k for k in ("labels", "steps") if len({x[k] for x in lines}) > 1] + axes
             for axis in dict.fromkeys(axes):
                 for metric in DECIMALS:
                     panels = _panels(lines, axis, metric)
@@ -149,11 +155,12 @@ def _panels(lines: Sequence[Line], axis: str, metric: str) -> dict[str, Panel]:
 
 def _place(line: Line, axis: str) -> float | str | None:
     """Return where a line lies on an axis; None if it is not on it."""
-    if axis == "labels":
-        return None if line["variant"] else count_text(line["labels"])
     kind, _, amount = line["variant"].partition("=")
-    if axis == "given":
-        return amount if kind == "given" else "all" if not kind else None
+    if axis in ("labels", "steps"):
+        place = count_text(line["labels"]) if axis == "labels" else float(line["steps"])
+        return None if kind else place
+    if axis in STANDS:
+        return amount if kind == axis else STANDS[axis] if not kind else None
     return float(amount) if kind == axis else 0.0 if not kind else None
 
 
@@ -161,13 +168,21 @@ def _draw_panel(ax: Axes, panel: Panel, rows: Sequence[str]) -> None:
     places = list(dict.fromkeys(x for points in panel.values() for x, _, _ in points))
     named = any(isinstance(x, str) for x in places)
     width = max((float(x) for x in places if not isinstance(x, str)), default=1.0) or 1.0
+
+    def beside(place: float | str, aside: float) -> float:
+        if named:
+            return places.index(place) + 0.08 * aside
+        if ax.get_xscale() == "log":
+            return float(place) * 1.02**aside
+        return float(place) + 0.008 * width * aside
+
     for row, points in panel.items():
         number = rows.index(row)
         colour, marker = modality_style(number)
         # Equal rows lie side by side, or their error bars would hide each other.
-        aside = (number - (len(rows) - 1) / 2) * (0.08 if named else 0.008 * width)
+        aside = number - (len(rows) - 1) / 2
         ax.errorbar(
-            [(places.index(x) if named else float(x)) + aside for x, _, _ in points],
+            [beside(x, aside) for x, _, _ in points],
             [mean for _, mean, _ in points],
             yerr=[sd or 0.0 for _, _, sd in points],
             label=literal(row),
@@ -181,4 +196,6 @@ def _draw_panel(ax: Axes, panel: Panel, rows: Sequence[str]) -> None:
     if named:
         ax.set_xticks(range(len(places)), [literal(str(place)) for place in places])
     else:
-        ax.set_xticks(sorted(float(x) for x in places))
+        shown = sorted(float(x) for x in places)
+        ax.set_xticks(shown, [f"{x:g}" for x in shown])
+        ax.minorticks_off()

@@ -7,15 +7,16 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from crossvox.batch import Task
-from crossvox.benchmark.cell import OWN_NETWORK, PLAIN, Cell, MethodInfo, Training
+from crossvox.benchmark.cell import OWN_NETWORK, PLAIN, Cell, MethodInfo, Training, Variant
 from crossvox.benchmark.suite import (
+    MethodRow,
     Start,
     Suite,
     Variants,
@@ -67,10 +68,9 @@ def grid(suite: Suite, out: Path) -> list[Cell]:
     for name, path in suite.data.items():
         manifest = load_manifest(path, suite.root)
         _check_data(manifest, suite)
-        rows = ((row, own) for row in suite.methods for own in row_backbones(suite, row))
-        for row, backbone in rows:
+        for row, backbone, steps in _rows(suite):
             where = f"{suite.name}, row '{row.label}'"
-            base = _parse(row_settings(suite, row, backbone), where)
+            base = _parse(row_settings(suite, row, backbone, steps), where)
             if "weights" not in row.set and not takes_weights(base):
                 # The suite's weights are for the rows that can take them.
                 base = dataclasses.replace(base, weights=None)
@@ -86,6 +86,7 @@ def grid(suite: Suite, out: Path) -> list[Cell]:
                 row=row,
                 dataset=name,
                 labels="",
+                steps=_all_steps(config, suite) if suite.steps else 0,
                 seed=0,
                 backbone=config.backbone["name"] if takes_backbone(row) else OWN_NETWORK,
                 config=config,
@@ -105,6 +106,19 @@ def grid(suite: Suite, out: Path) -> list[Cell]:
     for run in (*starts.values(), *cells):
         _refuse_changed(run)
     return cells
+
+
+def _rows(suite: Suite) -> Iterator[tuple[MethodRow, Mapping[str, Any] | None, int | None]]:
+    """Yield each row with each of its backbones and numbers of steps; None takes the settings'."""
+    for row in suite.methods:
+        for backbone in row_backbones(suite, row):
+            for steps in suite.steps or (None,):
+                yield row, backbone, steps
+
+
+def _all_steps(config: RunConfig, suite: Suite) -> int:
+    """Return the steps of a run and of the one that it begins from."""
+    return config.fit.steps + (suite.start.steps if suite.start else 0)
 
 
 def _check_data(manifest: Manifest, suite: Suite) -> None:
@@ -134,8 +148,8 @@ def _files(manifest: Manifest, split: str) -> dict[str, Path]:
     }
 
 
-def _tests(variants: Variants, manifest: Manifest, split: str) -> dict[str, Scenario]:
-    """Return variant → what the method is given at test."""
+def _tests(variants: Variants, manifest: Manifest, split: str) -> dict[str, Variant]:
+    """Return name → how a run is tested."""
     modalities = list(manifest.modalities)
     had = {frozenset(case.images) for case in manifest.split(split) if case.labels}
     if variants.modality and variants.modality not in modalities:
@@ -143,18 +157,18 @@ def _tests(variants: Variants, manifest: Manifest, split: str) -> dict[str, Scen
             f"variants.modality: no modality '{variants.modality}' in {manifest.path}; "
             f"choose from {', '.join(modalities)}"
         )
-    tests = {PLAIN: Scenario()}
+    tests = {PLAIN: Variant()}
     if variants.subsets:
         for size in range(1, len(modalities)):
             for subset in itertools.combinations(modalities, size):
                 if not any(images - set(subset) and images & set(subset) for images in had):
                     continue  # nothing would be left out: the plain test has it
-                tests[f"given={'+'.join(subset)}"] = Scenario(subset)
+                tests[f"given={'+'.join(subset)}"] = Variant(Scenario(subset))
     which = variants.modality or modalities[-1]
-    for amount in variants.shift_mm:
-        tests[f"shift={amount:g}"] = Scenario(misalign=Misalign(which, shift=amount))
-    for amount in variants.rotate_deg:
-        tests[f"rotate={amount:g}"] = Scenario(misalign=Misalign(which, rotate=amount))
+    moves = [(f"shift={n:g}", Misalign(which, shift=n)) for n in variants.shift_mm]
+    moves += [(f"rotate={n:g}", Misalign(which, rotate=n)) for n in variants.rotate_deg]
+    tests |= {name: Variant(Scenario(misalign=move)) for name, move in moves}
+    tests |= {f"largest={rule}": Variant(largest=rule) for rule in variants.largest}
     return tests
 
 
@@ -281,6 +295,7 @@ def _cell(draft: Cell, labels: str, seed: int, suite: Suite) -> Cell:
     """Return the draft with a label count and a seed."""
     network = draft.config.backbone["name"]
     parts = [draft.dataset, draft.row.label, network, f"labels-{labels}", f"seed-{seed}"]
+    parts += [f"steps-{draft.steps}"] if draft.steps else []
     name = "_".join(slug(part) for part in parts)
     folder = (draft.folder / name).absolute()
     config = dataclasses.replace(

@@ -10,7 +10,7 @@ from typing import Any
 from crossvox.benchmark.charts import score_charts, write_charts
 from crossvox.benchmark.publication import write_paper_figures
 from crossvox.benchmark.results import Results, read_results, write_scores_table
-from crossvox.benchmark.tables import labels_text, table_groups
+from crossvox.benchmark.tables import condition_text, table_groups
 from crossvox.evaluation.comparison import METHOD
 from crossvox.evaluation.metrics import POLICY
 from crossvox.utils.files import atomic_write
@@ -105,8 +105,8 @@ def _warnings(results: Results) -> str:
     text = " ".join(parts)
     if results.failed:
         text += "\n\nFailed, and in no mean:\n\n" + "\n".join(
-            f"* {_escaped(cell['row'])}, {_escaped(cell['data'])}, {labels_text(cell['labels'])}, "
-            f"seed {cell['seed']}: `{cell['log']}`"
+            f"* {_escaped(cell['row'])}, {_escaped(cell['data'])}, "
+            f"{condition_text(cell['labels'], cell['steps'])}, seed {cell['seed']}: `{cell['log']}`"
             for cell in results.failed
         )
     return text

@@ -15,6 +15,7 @@ from crossvox.benchmark.cell import PLAIN, Cell
 from crossvox.benchmark.results import write_table
 from crossvox.benchmark.scores import Line
 from crossvox.benchmark.suite import Suite, names_backbone, slug, tables_of
+from crossvox.benchmark.tables import condition_text
 from crossvox.data.formats.nifti import read_label
 from crossvox.data.manifest import Case, Manifest, load_manifest
 from crossvox.errors import UsageError
@@ -41,9 +42,12 @@ CAM_CLASSES = 4
 
 ATTENTION = "attention.csv"
 ATTENTION_COLUMNS = (
-    "data", "labels", "backbone", "row", "case", "modality", "map", "share", "area",
+    "data", "labels", "steps", "backbone", "row", "case", "modality", "map", "share", "area",
 )  # fmt: skip
 """A line per drawn map: which part of its values, and of the slice's area, lies in its target."""
+
+Place = tuple[str, str, str, str]
+"""Data set, table, label count and steps, whose rows stand in one picture."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,8 @@ def draw_pictures(
         for place, group in _groups(first, scan, suite):
             parts = (*place, scan.case.id, scan.modality)
             stem = "_".join(slug(part) for part in parts if part)
-            title = ", ".join(part for part in (f"labels: {place[2]}", place[1]) if part)
+            _, table, *condition = place
+            title = ", ".join(part for part in (condition_text(*condition), table) if part)
             title = f"{scan.case.id}, {scan.modality}; {title}"
             picture = dataclasses.replace(shown, title=title)
             if suite.pictures.cases:
@@ -127,15 +132,16 @@ def draw_pictures(
 
 def _groups(
     cells: Sequence[Cell], scan: PicturedScan, suite: Suite
-) -> Iterator[tuple[tuple[str, str, str], list[Cell]]]:
-    """Yield (data set, table, labels) and the finished cells that know the scan's modality."""
+) -> Iterator[tuple[Place, list[Cell]]]:
+    """Yield `Place` and the finished cells that know the scan's modality."""
     backbones = [backbone["name"] for backbone in suite.backbones]
-    groups: dict[tuple[str, str, str], list[Cell]] = {}
+    groups: dict[Place, list[Cell]] = {}
     for cell in cells:
         modalities = (cell.derived or scan.manifest).modalities
         if cell.dataset == scan.dataset and cell.state == "done" and scan.modality in modalities:
             for table in tables_of(cell.backbone, names_backbone(cell.row.set), backbones):
-                groups.setdefault((cell.dataset, table, cell.labels), []).append(cell)
+                place = (cell.dataset, table, cell.labels, cell.steps_text)
+                groups.setdefault(place, []).append(cell)
     yield from groups.items()
 
 
@@ -188,8 +194,9 @@ def _draw_attention(
     for cell, planes in found:
         heats = {name: Heat(planes[k], inside) for name, (k, inside) in (columns | cams).items()}
         maps[f"{cell.row.label}, Dice {_dice(cell, scan):.3f}"] = heats
-        place = {"data": cell.dataset, "labels": cell.labels, "backbone": cell.backbone}
-        place |= {"row": cell.row.label, "case": scan.case.id, "modality": scan.modality}
+        place = {"data": cell.dataset, "labels": cell.labels, "steps": cell.steps_text}
+        place |= {"backbone": cell.backbone, "row": cell.row.label}
+        place |= {"case": scan.case.id, "modality": scan.modality}
         lines += [
             {**place, "map": name, "share": round(heat.share, 4), "area": round(heat.area, 4)}
             for name, heat in heats.items()

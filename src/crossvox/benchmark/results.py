@@ -21,15 +21,15 @@ from crossvox.utils.documents import parse_json
 from crossvox.utils.files import atomic_write
 
 CELL_COLUMNS = (
-    "suite", "data", "labels", "backbone", "row", "method", "seed", "state", "uses_unlabelled",
-    "pretrained_on", "adaptation", "parameters", "train_seconds", "cpu_seconds", "peak_mb",
-    "attempts", "jobs", "threads", "crossvox", "torch", "commit", "log",
+    "suite", "data", "labels", "steps", "backbone", "row", "method", "seed", "state",
+    "uses_unlabelled", "pretrained_on", "adaptation", "parameters", "train_seconds",
+    "cpu_seconds", "peak_mb", "attempts", "jobs", "threads", "crossvox", "torch", "commit", "log",
 )  # fmt: skip
 """Columns of `cells.csv`, a line per run. `cpu_seconds` are the last attempt's, with scoring. Both
 times count the run that a cell begins from."""
 
-TEXTS = ("suite", "data", "labels", "backbone", "variant", "row", "method", "case", "modality",
-         "class")  # fmt: skip
+TEXTS = ("suite", "data", "labels", "steps", "backbone", "variant", "row", "method", "case",
+         "modality", "class")  # fmt: skip
 """The columns of `cases.csv` that hold text."""
 
 
@@ -81,7 +81,8 @@ def write_results(suite: Suite, cells: Sequence[Cell], out: Path) -> None:
 
     def place(cell: Cell) -> tuple[int, ...]:
         own = (cell.dataset, cell.labels, cell.row, cell.seed)
-        return tuple(names.index(name) for names, name in zip(order, own, strict=True))
+        where = [names.index(name) for names, name in zip(order, own, strict=True)]
+        return (*where[:2], cell.steps, *where[2:])
 
     cells = sorted(cells, key=place)
     cases = [line for cell in cells if cell.state == "done" for line in _case_lines(suite, cell)]
@@ -182,6 +183,7 @@ def _place(suite: Suite, cell: Cell) -> dict[str, Any]:
         "suite": suite.name,
         "data": cell.dataset,
         "labels": cell.labels,
+        "steps": cell.steps_text,
         "backbone": cell.backbone,
         "row": cell.row.label,
         "seed": cell.seed,

@@ -9,11 +9,11 @@ from typing import Any
 from crossvox.evaluation.comparison import compare
 from crossvox.evaluation.scores import COLUMNS, DECIMALS, group_rows, is_fused, summarise
 
-GROUP = ("data", "labels", "table", "variant")
+GROUP = ("data", "labels", "steps", "table", "variant")
 """Columns whose values all rows of one table share; see `crossvox.benchmark.suite.tables_of`."""
 
 CASE_COLUMNS = (
-    "suite", "data", "labels", "backbone", "variant", "row", "method", "seed", *COLUMNS,
+    "suite", "data", "labels", "steps", "backbone", "variant", "row", "method", "seed", *COLUMNS,
 )  # fmt: skip
 """Columns of `cases.csv`, a line per class of a scan that a cell of the grid predicted."""
 
@@ -64,7 +64,8 @@ def change_lines(cases: Sequence[Line], metric: str) -> list[Line]:
     """Compare each further test with the plain test of the same runs, case by case.
 
     Args:
-        cases: mappings with the keys `CASE_COLUMNS`, of one data set, label count and table.
+        cases: mappings with the keys `CASE_COLUMNS`, of one data set, label count, number of
+            steps and table.
         metric: "dice" or "assd_mm".
 
     Returns:

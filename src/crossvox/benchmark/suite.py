@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,15 @@ from crossvox.config.presets import load_preset, merge
 from crossvox.config.registry import declared
 from crossvox.data.manifest import SPLITS
 from crossvox.errors import UsageError
+from crossvox.inference.settings import Largest
 from crossvox.utils.documents import read_yaml
 
 GRID = ("data", "root", "out", "store", "method", "labelled", "label_draw", "seed", "preset",
         "start_from")  # fmt: skip
 """Settings of a run that the grid decides on; `set` must not name them."""
+
+RULES: tuple[Largest, ...] = ("always", "never")
+"""Rules for label maps that a test can ask for."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,15 @@ class Variants:
         shift_mm: shifts to impose on one modality's scans.
         rotate_deg: rotations to impose on one modality's scans.
         modality: the modality to move; empty means the data set's last.
+        largest: rules for label maps, other than each method's own: "always" keeps one component
+            of each class that is one piece in the labelled scans, "never" keeps all.
     """
 
     subsets: bool = False
     shift_mm: tuple[float, ...] = ()
     rotate_deg: tuple[float, ...] = ()
     modality: str = ""
+    largest: tuple[Largest, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Suite:
-    """A grid of runs: data sets × label counts × backbones × methods × seeds.
+    """A grid of runs: data sets × label counts × steps × backbones × methods × seeds.
 
     Attributes:
         name: name of the suite.
@@ -103,6 +110,8 @@ class Suite:
         root: folder below which the files of all data sets must lie; None takes each manifest's
             folder.
         labels: label counts, as `crossvox train --labelled` takes them.
+        steps: lengths of a training, those of the start not counted; empty takes `fit.steps` of
+            the settings.
         seeds: seeds of the runs.
         label_draw: "first" takes the first labelled cases, "seed" draws others with each seed.
         backbones: `{name, options …}` each; empty takes the preset's.
@@ -122,6 +131,7 @@ class Suite:
     data: dict[str, Path] = field(default_factory=dict)
     root: Path | None = None
     labels: tuple[str, ...] = ("all",)
+    steps: tuple[int, ...] = ()
     seeds: tuple[int, ...] = (0,)
     label_draw: str = "first"
     backbones: tuple[dict[str, Any], ...] = ()
@@ -139,6 +149,7 @@ class Suite:
             ("data set", list(self.data)),
             ("label of a method", [slug(row.label) for row in self.methods]),
             ("label count", list(self.labels)),
+            ("number of steps", list(self.steps)),
             ("seed", list(self.seeds)),
             ("backbone", [backbone["name"] for backbone in self.backbones]),
         )
@@ -147,10 +158,19 @@ class Suite:
                 raise UsageError(f"{self.name}: {what} '{twice[0]}' is named twice; name it once")
         if not (self.methods and self.labels and self.seeds):
             raise UsageError(f"{self.name}: needs a method, a label count and a seed at least")
+        if self.steps and any("steps" in own.get("fit", {}) for own in self._settings()):
+            raise UsageError(
+                f"{self.name}: 'set' holds fit.steps beside the suite's 'steps'; give one of them"
+            )
         _choice(self.name, "label_draw", self.label_draw, ("first", "seed"))
         _choice(self.name, "split", self.split, SPLITS)
         _choice(self.name, "checkpoint", self.checkpoint, ("last", "best"))
         load_preset(self.preset)
+
+    def _settings(self) -> Iterator[Mapping[str, Any]]:
+        """Yield the settings of all rows, and those of each."""
+        yield self.set
+        yield from (row.set for row in self.methods)
 
     def with_data(self, given: Mapping[str, Path]) -> Suite:
         """Return the suite on these data sets, or with these paths instead of its own.
@@ -186,15 +206,15 @@ def load_suite(path: Path, over: Mapping[str, Any] | None = None) -> Suite:
     values = {"name": path.stem, **read_yaml(path), **(over or {})}
     where = str(path)
     _keys(where, values, Suite)
-    for key in ("labels", "seeds", "backbones", "methods"):
+    for key in ("labels", "steps", "seeds", "backbones", "methods"):
         if key in values and not isinstance(values[key], list):
             values[key] = [values[key]]
     _kinds(where, values, dict, "set", "data", "variants", "pictures")
     _kinds(where, values, str, "name", "title", "preset", "split", "checkpoint", "reference")
     if not values.get("methods"):
         raise UsageError(f"{where}: no 'methods'; list those to compare")
-    if odd := [seed for seed in values.get("seeds", [0]) if type(seed) is not int or seed < 0]:
-        raise UsageError(f"{where}: seed {odd[0]!r}; expected whole numbers from 0")
+    _whole(where, "seed", values.get("seeds", [0]), 0)
+    _whole(where, "steps", values.get("steps", []), 1)
     _grid_free(where, values.get("set", {}))
     values["methods"] = tuple(_row(where, entry) for entry in values["methods"])
     labels = [row.label for row in values["methods"]]
@@ -204,6 +224,7 @@ def load_suite(path: Path, over: Mapping[str, Any] | None = None) -> Suite:
         )
     values["labels"] = tuple(_count(where, label) for label in values.get("labels", ["all"]))
     values["seeds"] = tuple(values.get("seeds", [0]))
+    values["steps"] = tuple(values.get("steps", []))
     values["backbones"] = tuple(_backbone(where, b) for b in values.get("backbones", []))
     values["variants"] = _variants(where, values.get("variants", {}))
     values["pictures"] = _pictures(where, values.get("pictures", {}))
@@ -225,10 +246,11 @@ def slug(label: str) -> str:
 
 
 def row_settings(
-    suite: Suite, row: MethodRow, backbone: Mapping[str, Any] | None
+    suite: Suite, row: MethodRow, backbone: Mapping[str, Any] | None, steps: int | None = None
 ) -> dict[str, Any]:
     """Return a row's settings for `crossvox train`, without data, label count and seed."""
     given = merge(suite.set, row.set)
+    given = given if steps is None else merge(given, {"fit": {"steps": steps}})
     given = merge(given, {"method": {"name": row.method, **row.options}, "preset": suite.preset})
     if backbone is None:
         return given
@@ -321,7 +343,12 @@ def _variants(where: str, values: dict[str, Any]) -> Variants:
         ):
             raise UsageError(f"{where}: variants.{key} is {numbers!r}; expected numbers from 0")
         values = {**values, key: tuple(float(n) for n in numbers if n)}
-    return Variants(**values)
+    rules = values.get("largest", [])
+    if not isinstance(rules, list) or not set(rules) <= set(RULES):
+        raise UsageError(
+            f"{where}: variants.largest is {rules!r}; expected a list of {', '.join(RULES)}"
+        )
+    return Variants(**{**values, "largest": tuple(dict.fromkeys(rules))})
 
 
 def _pictures(where: str, values: dict[str, Any]) -> Pictures:
@@ -364,6 +391,11 @@ def _grid_free(where: str, values: Mapping[str, Any]) -> None:
                 f"{where}: 'set' holds '{key}', which the suite's own keys decide on; "
                 "give it there, or as `options` of a method"
             )
+
+
+def _whole(where: str, what: str, values: Sequence[Any], least: int) -> None:
+    if odd := [value for value in values if type(value) is not int or value < least]:
+        raise UsageError(f"{where}: {what} {odd[0]!r}; expected whole numbers from {least}")
 
 
 def _kinds(where: str, values: Mapping[str, Any], kind: type, *keys: str) -> None:

@@ -12,8 +12,11 @@ from crossvox.benchmark.cell import OWN_NETWORK
 from crossvox.benchmark.reading import reading
 from crossvox.benchmark.results import Results
 from crossvox.benchmark.scores import AVERAGE, OVERALL, Line, change_lines
-from crossvox.evaluation.scores import DECIMALS, TITLES, plus_minus
+from crossvox.evaluation.scores import DECIMALS, TITLES, group_rows, plus_minus
 from crossvox.utils.text_table import Mark, TextCell, TextTable
+
+CONDITION = ("table", "labels", "steps")
+"""Columns whose values all rows of one table of a data set share; see `tables_of`."""
 
 
 @dataclass(frozen=True)
@@ -29,34 +32,47 @@ def table_groups(results: Results) -> Iterator[TableGroup]:
     """Yield all tables of a benchmark.
 
     First comes the overview of all data sets, if there are several. Then follow, for each data set,
-    a group per table of the suite (`crossvox.benchmark.suite.tables_of`) and label count, and the
-    costs.
+    the Dice by training steps if the suite varies them, a group per `CONDITION`, and the costs.
     """
-    conditions = dict.fromkeys((x["table"], x["labels"]) for x in results.scores)
     if len(results.datasets) > 1:
-        tables = []
-        for table, labels in conditions:
-            lines = _where(results.scores, table=table, labels=labels)
-            caption = f"{labels_text(labels)}, {networks_text(lines, table)}"
-            cells = _where(results.tabled(results.cells), table=table, labels=labels)
-            tables.append(overview_table(lines, cells, caption, results.bounds(labels)))
-        yield TableGroup("All data sets", tables)
+        yield TableGroup("All data sets", list(_overviews(results)))
     for data in results.datasets:
         own = _where(results.scores, data=data)
-        for table, labels in dict.fromkeys((x["table"], x["labels"]) for x in own):
-            yield _score_group(results, data, table, labels)
+        lengths = group_rows(_where(own, variant=""), "table", "labels")
+        tables = [
+            length_table(lines, f"{data}, {labels_text(labels)}, {networks_text(lines, table)}")
+            for (table, labels), lines in lengths.items()
+            if len({line["steps"] for line in lines}) > 1
+        ]
+        if tables:
+            yield TableGroup(f"{data}: by training steps", tables)
+        for condition in group_rows(own, *CONDITION):
+            yield _score_group(results, data, *condition)
         caption = f"Costs: {data}; means over finished runs"
         costs = cost_table(_where(results.cells, data=data), caption)
         yield TableGroup(f"{data}: costs", [costs])
 
 
-def _score_group(results: Results, data: str, table: str, labels: str) -> TableGroup:
-    """Return the tables of one data set and label count, and of one table of the suite."""
-    place = {"data": data, "table": table, "labels": labels}
+def _overviews(results: Results) -> Iterator[TextTable]:
+    """Yield an overview per condition, and per rule for label maps."""
+    tabled = group_rows(results.tabled(results.cells), *CONDITION)
+    for condition, lines in group_rows(results.scores, *CONDITION).items():
+        table, labels, steps = condition
+        caption = f"{condition_text(labels, steps)}, {networks_text(lines, table)}"
+        bounds = results.bounds(labels)
+        for (variant,), own in group_rows(lines, "variant").items():
+            if not variant or variant.startswith("largest="):
+                rule = f"; {_title(variant)}" if variant else ""
+                yield overview_table(own, tabled[condition], caption + rule, bounds)
+
+
+def _score_group(results: Results, data: str, table: str, labels: str, steps: str) -> TableGroup:
+    """Return the tables of one data set and condition."""
+    place = {"data": data, "table": table, "labels": labels, "steps": steps}
     lines, cases = _where(results.scores, **place), _where(results.cases, **place)
     plain = _where(lines, variant="")
     reference, bounds = results.about["reference"], results.bounds(labels)
-    caption = f"{data}, {labels_text(labels)}, {networks_text(lines, table)}"
+    caption = f"{data}, {condition_text(labels, steps)}, {networks_text(lines, table)}"
     tables = [score_table(plain, metric, reference, caption, bounds) for metric in DECIMALS]
     tables.append(volume_ratio_table(_where(cases, variant=""), caption))
     if len(plain) < len(lines):
@@ -85,6 +101,11 @@ def networks_text(lines: Sequence[Line], table: str = "") -> str:
     return "; ".join([common, *named])
 
 
+def condition_text(labels: str, steps: str) -> str:
+    """Return a label count, and the steps where a suite varies them, in words."""
+    return f"{labels_text(labels)}, {steps} steps" if steps else labels_text(labels)
+
+
 def labels_text(labels: str) -> str:
     """Return a label count in words."""
     return "all labels" if labels == "all" else f"labels: {count_text(labels)}"
@@ -101,13 +122,12 @@ def overview_table(
     """Return every row's size and mean Dice over classes, a column per data set and modality.
 
     Args:
-        lines: as of `score_table`, of one table and label count and of all data sets; tests
-            other than the plain one are left out.
-        runs: mappings with the keys `CELL_COLUMNS`, of the same table and label count.
+        lines: as of `score_table`, of one condition and test, and of all data sets.
+        runs: mappings with the keys `CELL_COLUMNS`, of the same condition.
         caption: what the table is of.
         bounds: as of `score_table`.
     """
-    own = _where(lines, metric="dice", variant="", **{"class": AVERAGE})
+    own = _where(lines, metric="dice", **{"class": AVERAGE})
     columns = sorted(
         dict.fromkeys((line["data"], line["modality"]) for line in own),
         key=lambda column: ([x["data"] for x in own].index(column[0]), column[1] == OVERALL),
@@ -209,6 +229,40 @@ def variant_table(
     return TextTable(f"{TITLES[metric]} by test: {caption}", head, rows, 2, frozenset(breaks))
 
 
+def length_table(lines: Sequence[Line], caption: str) -> TextTable:
+    """Return every row's mean Dice over classes by training steps, a block of rows per modality.
+
+    Args:
+        lines: as of `score_table`, of the plain test and of all numbers of steps.
+        caption: what the table is of.
+
+    Returns:
+        A column per number of steps, and a last one: what the last increase has brought.
+    """
+    own = _where(lines, metric="dice", **{"class": AVERAGE})
+    lengths = sorted(dict.fromkeys(line["steps"] for line in own), key=int)
+    found = {(line["modality"], line["row"], line["steps"]): line for line in own}
+    modalities = sorted(dict.fromkeys(x["modality"] for x in own), key=lambda m: m == OVERALL)
+    rows: list[list[TextCell | str]] = []
+    breaks = set()
+    for modality in modalities:
+        breaks.add(len(rows))
+        for name in dict.fromkeys(x["row"] for x in own if x["modality"] == modality):
+            cells = [found.get((modality, name, n)) for n in lengths]
+            shown = ["" if x is None else plus_minus(x, DECIMALS["dice"]) for x in cells]
+            rows.append([modality, name, *shown, _gain(cells)])
+    head = ["modality", "row", *(f"{n} steps" for n in lengths), "last gain"]
+    return TextTable(f"Dice by training steps: {caption}", head, rows, 2, frozenset(breaks))
+
+
+def _gain(cells: Sequence[Line | None]) -> str:
+    """Return the difference of the last two means of a row, if there are."""
+    before, after = ([None, None, *(None if x is None else x["mean"] for x in cells)])[-2:]
+    if before is None or after is None:
+        return ""
+    return f"{round(after - before, DECIMALS['dice']) + 0.0:+.3f}".replace("-", "−")
+
+
 def change_table(cases: Sequence[Line], metric: str, caption: str) -> TextTable:
     """Return how each test changes every row's score, with the interval of the difference.
 
@@ -293,7 +347,12 @@ def cost_table(cells: Sequence[Line], caption: str) -> TextTable:
 def _title(variant: str) -> str:
     """Return a test's name in words."""
     kind, _, amount = variant.partition("=")
-    words = {"": "as it is", "shift": f"shift {amount} mm", "rotate": f"rotation {amount}°"}
+    words = {
+        "": "as it is",
+        "shift": f"shift {amount} mm",
+        "rotate": f"rotation {amount}°",
+        "largest": {"always": "one component per class", "never": "all components"}.get(amount, ""),
+    }
     return words.get(kind, f"{amount.replace('+', ' + ')} only")
 
 
