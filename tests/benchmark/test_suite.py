@@ -137,7 +137,7 @@ def test_table_2_adds_one_part_after_the_other(paired_files, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["table2", "figure3cd"])
-@pytest.mark.parametrize("preset", ["cpu", "paper"])
+@pytest.mark.parametrize("preset", ["quick", "paper"])
 def test_ablations_hold_nothing_of_ours(name, preset, paired_files, tmp_path):
     """Neither `cmc+`, nor alignment, nor fused skips, nor classes that weigh more than others."""
     (file,) = [path for path in SHIPPED if path.stem == name]

@@ -20,7 +20,7 @@ PLACES = {"data": "d.json", "out": "o"}
 
 
 def told(
-    name: str, task: Task = PAIRED, preset: str = "cpu", weights: str = "", **options: object
+    name: str, task: Task = PAIRED, preset: str = "quick", weights: str = "", **options: object
 ) -> str:
     values = {"preset": preset, "method": {"name": name, **options}}
     config = RunConfig.from_dict(parse_settings(Settings(values)) | PLACES)

@@ -90,18 +90,22 @@ def test_the_paper_takes_headers_as_they_are(name):
     assert made.sampling.align is not name.startswith("paper")
 
 
-def test_the_cpu_preset_stays_small():
-    made = config("cpu")
-    assert made.budget.patch_voxels <= 80_000 and made.compute.accelerator == "cpu"
+def test_presets_are_a_ladder():
+    quick, cpu, gpu = map(config, ("quick", "cpu", "gpu"))
+    for low, high in ((quick, cpu), (cpu, gpu)):
+        assert low.fit.steps < high.fit.steps
+        assert low.budget.patch_voxels < high.budget.patch_voxels
+        assert low.backbone["width"] < high.backbone["width"]
+    assert {quick.compute.accelerator, cpu.compute.accelerator} == {"cpu"}
 
 
 def test_summaries_are_one_line():
-    assert set(presets()) == {"cpu", "gpu", "paper", "paper-sam", "paper-unet"}
+    assert set(presets()) == {"quick", "cpu", "gpu", "paper", "paper-sam", "paper-unet"}
     assert all(0 < len(line) < 100 and ":" in line for line in presets().values())
 
 
 def test_unknown_preset_names_the_others():
-    with pytest.raises(UsageError, match="cpu, gpu, paper, paper-sam, paper-unet"):
+    with pytest.raises(UsageError, match="cpu, gpu, paper, paper-sam, paper-unet, quick"):
         load_preset("tpu")
 
 
@@ -120,7 +124,8 @@ def test_merge_keeps_what_is_not_overridden():
     ("name", "method", "expected"),
     [
         # Some hundred steps, and many thousand as published.
-        ("cpu", "umml", {"gan_lr": 5e-3}),
+        ("quick", "umml", {"gan_lr": 5e-3}),
+        ("cpu", "umml", {"gan_lr": 1e-3}),
         ("gpu", "umml", {"gan_lr": 2e-4}),
         ("paper", "umml", {"gan_lr": 2e-4}),
         ("gpu", "mmformer", {"embed": 512, "dropout": 0.1}),

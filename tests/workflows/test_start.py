@@ -271,7 +271,7 @@ def test_settings_are_the_earlier_runs_unless_given(first, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--preset", "cpu"], {"name": "cmc+", "width": 8, "steps": 400}),
+        (["--preset", "quick"], {"name": "cmc+", "width": 8, "steps": 400}),
         (["--method", "sup"], {"name": "sup", "width": 4, "steps": 4}),
         (["--fit.steps", "7"], {"name": "sup_joint", "width": 4, "steps": 7}),
     ],

@@ -114,7 +114,7 @@ def _config(data: Path, run: Path, method: str, settings: Demo) -> RunConfig:
         "backbone": {"width": settings.width},
         "fit": {"steps": settings.steps, "validations": 3, "save_every": settings.steps},
     }
-    return RunConfig.from_dict(with_method_options(merge(load_preset("cpu"), given)))
+    return RunConfig.from_dict(with_method_options(merge(load_preset("quick"), given)))
 
 
 def _places(settings: Demo) -> dict[str, str]:

@@ -79,7 +79,7 @@ def _devices(missing: list[str]) -> Iterator[str]:
         yield "GPU              Apple MPS"
     if not torch.cuda.is_available():
         reason = "torch is built for CPU only" if torch.version.cuda is None else "no card visible"
-        missing.append(f"missing: CUDA ({reason}), needed for all presets but cpu")
+        missing.append(f"missing: CUDA ({reason}), needed for all presets but quick and cpu")
 
 
 def _usable_cores() -> int:

@@ -51,7 +51,7 @@ def test_unknown_awareness_is_refused() -> None:
         make_mia("se", 4)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("preset", ["cpu", "gpu", "paper", "paper-unet", "paper-sam"])
+@pytest.mark.parametrize("preset", ["quick", "cpu", "gpu", "paper", "paper-unet", "paper-sam"])
 def test_awareness_is_small_beside_the_networks(preset: str) -> None:
     """Two modules hold at most 15 % of two encoders and two decoders; the paper gives no size."""
     values = load_preset(preset)
