@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
@@ -12,6 +13,7 @@ from crossvox.batch import Batch, LabelledView, Task
 from crossvox.errors import require
 from crossvox.losses.supervised import supervised_loss
 from crossvox.methods.base import Method
+from crossvox.methods.deep_supervision import DeepHeads, deep_loss
 from crossvox.networks.backbone import Backbone
 
 
@@ -30,7 +32,7 @@ class _Supervised(Method):
         views = batch.labelled_views()
         if not views:
             raise ValueError(f"step {batch.step} has no labelled crop to train on")
-        terms = [self._supervised(self._net(m)(view.images[m]), view) for m, view in views.items()]
+        terms = [self._learn(m, view) for m, view in views.items()]
         sup = torch.stack(terms).mean()
         return {"loss": self.total_loss([sup]), "sup": sup}
 
@@ -48,6 +50,10 @@ class _Supervised(Method):
     def _net(self, modality: str) -> nn.Sequential:
         raise NotImplementedError
 
+    def _learn(self, modality: str, view: LabelledView) -> Tensor:
+        """Return the supervised loss of a modality's labelled crops."""
+        return self._supervised(self._net(modality)(view.images[modality]), view)
+
     def _supervised(self, logits: Tensor, view: LabelledView) -> Tensor:
         return supervised_loss(logits, view.label, view.annotated, balance=self.balance)
 
@@ -61,19 +67,39 @@ class Sup(_Supervised):
     name = "sup"
     summary = "one network per modality, trained on the labels only"
 
-    def __init__(self, task: Task, backbone: Backbone, *, balance: float = 0.5) -> None:
+    def __init__(
+        self,
+        task: Task,
+        backbone: Backbone,
+        *,
+        balance: float = 0.5,
+        deep_supervision: bool = False,
+    ) -> None:
         """Build one network per modality.
 
         Args:
             task: what to segment.
             backbone: makes the encoders and decoders.
             balance: how much cross-entropy favours small classes, from 0 (not at all) to 1.
+            deep_supervision: labels also teach the coarser levels of the decoder, as in nnU-Net.
         """
         super().__init__(task, backbone, balance=balance)
-        self.nets = nn.ModuleList(self._segmenter(backbone) for _ in task.modalities)
+        nets = [self._segmenter(backbone) for _ in task.modalities]
+        self.nets = nn.ModuleList(nets)
+        deep = [DeepHeads(decoder, task.n_classes) for _, decoder in nets if deep_supervision]
+        self.heads = nn.ModuleList(deep)
 
     def _net(self, modality: str) -> nn.Sequential:
         return cast(nn.Sequential, self.nets[self.modality_index(modality)])
+
+    def _learn(self, modality: str, view: LabelledView) -> Tensor:
+        if not self.heads:
+            return super()._learn(modality, view)
+        encoder, decoder = self._net(modality)
+        heads = self.heads[self.modality_index(modality)]
+        logits = heads(decoder, encoder(view.images[modality]))
+        loss = partial(supervised_loss, annotated=view.annotated, balance=self.balance)
+        return deep_loss(logits, view.label, loss)
 
 
 class SupJoint(_Supervised):

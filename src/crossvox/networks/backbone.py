@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,22 @@ class Encoder(Protocol):
         ...
 
 
+@runtime_checkable
+class DeepDecoder(Protocol):
+    """A decoder whose levels can be supervised: `decoder(f)` is `close(rise(f)[-1])`."""
+
+    channels: list[int]
+    """Of the features of all levels, deep to shallow."""
+
+    def rise(self, features: list[Tensor]) -> list[Tensor]:
+        """Return the features of all levels, deep to shallow; the deepest are the encoder's."""
+        ...
+
+    def close(self, x: Tensor) -> Tensor:
+        """Return the logits of the shallowest features."""
+        ...
+
+
 class Backbone(Protocol):
     """A factory of the encoders and decoders that a method is made of.
 
@@ -43,6 +59,8 @@ class Backbone(Protocol):
         published_names() -> list[str]: the names in their state dict that the publication also
             has. `crossvox.networks.pretrained` fills these; a module without this method, or with
             an empty list, keeps its random weights.
+
+    A decoder that can be supervised on all levels is a `DeepDecoder`.
     """
 
     def encoder(self) -> nn.Module:

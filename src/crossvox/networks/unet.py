@@ -114,7 +114,11 @@ class UNetEncoder(nn.Module):
 
 
 class UNetDecoder(nn.Module):
-    """The encoder's features → logits (B, n_classes, X, Y, Z) at the input's size."""
+    """The encoder's features → logits (B, n_classes, X, Y, Z) at the input's size.
+
+    Attributes:
+        channels: of the features of all levels, deep to shallow.
+    """
 
     def __init__(
         self,
@@ -137,13 +141,23 @@ class UNetDecoder(nn.Module):
                 nn.ConvTranspose3d(channels[i + 1], channels[i], stride, stride, bias=False)
             )
             self.levels.append(_level(2 * channels[i], channels[i], kernels[i], convs[i]))
+        self.channels = channels[::-1]
         self.head = Pointwise(channels[0], n_classes)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Return the logits."""
-        x = features[-1]
+        return self.close(self.rise(features)[-1])
+
+    def rise(self, features: list[Tensor]) -> list[Tensor]:
+        """Return the features of all levels, deep to shallow; the deepest are the encoder's."""
+        risen = [x := features[-1]]
         for up, level, skip in zip(self.ups, self.levels, reversed(features[:-1]), strict=True):
             x = run(partial(climb, up, level), x, skip, enabled=self.checkpoint)
+            risen.append(x)
+        return risen
+
+    def close(self, x: Tensor) -> Tensor:
+        """Return the logits of the shallowest features."""
         # Few channels, from here on read class by class: back to the channels-first layout.
         logits = self.head(x).contiguous()
         if self.stem == (1, 1, 1):

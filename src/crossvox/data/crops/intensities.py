@@ -11,6 +11,7 @@ from monai.transforms import (
     RandomizableTransform,
     RandScaleIntensity,
     RandShiftIntensity,
+    RandSimulateLowResolution,
 )
 from torch import Tensor
 
@@ -35,9 +36,14 @@ class IntensityAugmentation:
             transforms.append(RandScaleIntensity(factors=augment.contrast, prob=p))
         if augment.gamma > 1:
             gamma = (1 / augment.gamma, augment.gamma)
-            transforms.append(RandAdjustContrast(prob=p, gamma=gamma))
+            for share, invert in ((1 - augment.invert, False), (augment.invert, True)):
+                if share:
+                    transforms.append(RandAdjustContrast(p * share, gamma, invert_image=invert))
         if augment.brightness:
             transforms.append(RandShiftIntensity(offsets=augment.brightness, prob=p))
+        if augment.low_resolution > 1:
+            zoom = (1 / augment.low_resolution, 1.0)
+            transforms.append(RandSimulateLowResolution(prob=p, zoom_range=zoom))
         if augment.noise:
             transforms.append(RandGaussianNoise(prob=p, std=augment.noise))
         self.transforms = transforms

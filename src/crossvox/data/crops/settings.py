@@ -49,6 +49,8 @@ class Augment:
         gamma: largest exponent of the gamma curve; the smallest is its inverse.
         noise: largest standard deviation of added Gaussian noise.
         blur: largest standard deviation of the Gaussian blur in voxels.
+        low_resolution: largest factor by which a crop is coarsened, then brought back; 1 is none.
+        invert: share of the gamma curves that act on the negative.
         probability: of each change of the intensities.
     """
 
@@ -60,13 +62,16 @@ class Augment:
     gamma: float = 1.4
     noise: float = 0.1
     blur: float = 0.7
+    low_resolution: float = 1.0
+    invert: float = 0.0
     probability: float = 0.3
 
     def __post_init__(self) -> None:
         require("augment.rotate", self.rotate, 0, 180)
         require("augment.scale", self.scale, 0, 0.9)
-        require("augment.gamma", self.gamma, 1)
-        for name in ("flip", "probability"):
+        for name in ("gamma", "low_resolution"):
+            require(f"augment.{name}", getattr(self, name), 1)
+        for name in ("flip", "invert", "probability"):
             require(f"augment.{name}", getattr(self, name), 0, 1)
         for name in ("brightness", "contrast", "noise", "blur"):
             require(f"augment.{name}", getattr(self, name), 0)
