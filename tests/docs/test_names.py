@@ -119,5 +119,5 @@ def test_the_defaults_in_the_tables_are_those_of_the_method(method: str) -> None
     for options, shown in rows:
         for option in re.findall(r"`method\.(\w+)`", options):
             default = parameters[option].default
-            value = {"⅔": "0.6666666666666666", "true": "True"}.get(shown, shown)
+            value = {"⅔": "0.6666666666666666", "true": "True", "false": "False"}.get(shown, shown)
             assert value == str(default) or float(value) == default, f"{method}: {option}"

@@ -16,6 +16,7 @@ REACHED = {
     "cml": 0.35,
     "efcd": 0.3,
     "mmformer": 0.6,
+    "self_training": 0.35,
     "sup": 0.35,
     "sup_joint": 0.35,
     "uamt": 0.35,

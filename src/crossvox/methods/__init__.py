@@ -12,6 +12,7 @@ METHODS = Registry(
         "cml": "crossvox.methods.cml:CML",
         "efcd": "crossvox.methods.efcd.method:EFCD",
         "mmformer": "crossvox.methods.mmformer.method:MMFormer",
+        "self_training": "crossvox.methods.self_training:SelfTraining",
         "sup": "crossvox.methods.sup:Sup",
         "sup_joint": "crossvox.methods.sup:SupJoint",
         "uamt": "crossvox.methods.uamt:UAMT",

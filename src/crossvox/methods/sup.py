@@ -9,7 +9,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from crossvox.batch import Batch, LabelledView, Task
+from crossvox.batch import Batch, Task
 from crossvox.errors import require
 from crossvox.losses.supervised import supervised_loss
 from crossvox.methods.base import Method
@@ -32,7 +32,7 @@ class _Supervised(Method):
         views = batch.labelled_views()
         if not views:
             raise ValueError(f"step {batch.step} has no labelled crop to train on")
-        terms = [self._learn(m, view) for m, view in views.items()]
+        terms = [self._learn(m, v.images[m], v.label, v.annotated) for m, v in views.items()]
         sup = torch.stack(terms).mean()
         return {"loss": self.total_loss([sup]), "sup": sup}
 
@@ -50,12 +50,12 @@ class _Supervised(Method):
     def _net(self, modality: str) -> nn.Sequential:
         raise NotImplementedError
 
-    def _learn(self, modality: str, view: LabelledView) -> Tensor:
-        """Return the supervised loss of a modality's labelled crops."""
-        return self._supervised(self._net(modality)(view.images[modality]), view)
-
-    def _supervised(self, logits: Tensor, view: LabelledView) -> Tensor:
-        return supervised_loss(logits, view.label, view.annotated, balance=self.balance)
+    def _learn(
+        self, modality: str, images: Tensor, label: Tensor, annotated: Tensor | None = None
+    ) -> Tensor:
+        """Return the supervised loss of a modality's crops."""
+        logits = self._net(modality)(images)
+        return supervised_loss(logits, label, annotated, balance=self.balance)
 
     def _segmenter(self, backbone: Backbone) -> nn.Sequential:
         return nn.Sequential(backbone.encoder(), backbone.decoder(self.task.n_classes))
@@ -89,17 +89,23 @@ class Sup(_Supervised):
         deep = [DeepHeads(decoder, task.n_classes) for _, decoder in nets if deep_supervision]
         self.heads = nn.ModuleList(deep)
 
+    def roles(self, modality: str) -> dict[str, nn.Module]:
+        """Return encoder and decoder of the modality's network, and the heads of its levels."""
+        heads = {"heads": self.heads[self.modality_index(modality)]} if self.heads else {}
+        return {**super().roles(modality), **heads}
+
     def _net(self, modality: str) -> nn.Sequential:
         return cast(nn.Sequential, self.nets[self.modality_index(modality)])
 
-    def _learn(self, modality: str, view: LabelledView) -> Tensor:
+    def _learn(
+        self, modality: str, images: Tensor, label: Tensor, annotated: Tensor | None = None
+    ) -> Tensor:
         if not self.heads:
-            return super()._learn(modality, view)
+            return super()._learn(modality, images, label, annotated)
         encoder, decoder = self._net(modality)
-        heads = self.heads[self.modality_index(modality)]
-        logits = heads(decoder, encoder(view.images[modality]))
-        loss = partial(supervised_loss, annotated=view.annotated, balance=self.balance)
-        return deep_loss(logits, view.label, loss)
+        logits = self.heads[self.modality_index(modality)](decoder, encoder(images))
+        loss = partial(supervised_loss, annotated=annotated, balance=self.balance)
+        return deep_loss(logits, label, loss)
 
 
 class SupJoint(_Supervised):
