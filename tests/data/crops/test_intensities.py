@@ -12,7 +12,9 @@ from crossvox.data.crops.intensities import IntensityAugmentation
 from crossvox.data.crops.settings import Augment
 from crossvox.errors import UsageError
 
-ALWAYS = Augment(brightness=0, contrast=0, gamma=1, noise=0, blur=0, probability=1)
+ALWAYS = Augment(
+    brightness=0, contrast=0, gamma=1, noise=0, blur=0, low_resolution=1, invert=0, probability=1
+)
 CROP = torch.rand(1, 16, 16, 8, generator=torch.Generator().manual_seed(0))
 
 
