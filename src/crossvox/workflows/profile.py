@@ -38,8 +38,10 @@ from crossvox.data.prepare.store import Store, StoredArray
 from crossvox.data.prepare.window import choose_windows
 from crossvox.errors import CrossvoxError
 from crossvox.methods import METHODS
+from crossvox.methods.base import Method
 from crossvox.training.loader import batches
 from crossvox.training.record import read_facts, read_metrics
+from crossvox.workflows.arithmetic import arithmetic
 from crossvox.workflows.messages import Echo
 from crossvox.workflows.prediction.memory import require_memory
 from crossvox.workflows.prediction.options import Options
@@ -106,7 +108,7 @@ def profile_train(config: RunConfig, steps: int, echo: Echo = print) -> Figures:
         "million voxels/s": f"{rate * _voxels(config, trained.run) / 1e6:.3f}",
         "waiting for data": f"{100 * waited / sum(seconds):.1f} %",
         **peak_memory(),
-        **_loss_shares(config, trained.run, 1 / rate),
+        **_parts(config, trained.run, 1 / rate),
     }
 
 
@@ -269,11 +271,8 @@ def planned_run(config: RunConfig) -> Run:
     return Run(config.out, config, plan, selection, manifest.labels)
 
 
-def _loss_shares(config: RunConfig, run: Run, step: float) -> Figures:
-    """Return the share of a step that each loss module takes, forward and backward.
-
-    Each module is timed alone on its inputs of one step, since a hook cannot tell which module a
-    backward pass belongs to.
+def _parts(config: RunConfig, run: Run, step: float) -> Figures:
+    """Return what a step is made of: its arithmetic, and the shares of the loss modules.
 
     Args:
         config: of the run.
@@ -284,6 +283,16 @@ def _loss_shares(config: RunConfig, run: Run, step: float) -> Figures:
     manifest = load_manifest(config.data, config.root)
     store = Store(store_path(config, manifest), run.preprocessing)
     method = build_method(run.task, config).to(device)
+    batch = move_data_to_device(crop_dataset(run, manifest, store)[0], device)
+    return {**arithmetic(method, batch, step, device), **_loss_shares(method, batch, step, device)}
+
+
+def _loss_shares(method: Method, batch: Batch, step: float, device: torch.device) -> Figures:
+    """Return the share of a step that each loss module takes, forward and backward.
+
+    Each module is timed alone on its inputs of one step, since a hook cannot tell which module a
+    backward pass belongs to.
+    """
     # The losses get new leaf tensors below; a graph of the networks would only take memory.
     method.requires_grad_(False)
     calls: list[tuple[str, nn.Module, tuple[Any, ...], bool]] = []
@@ -296,7 +305,7 @@ def _loss_shares(config: RunConfig, run: Run, step: float) -> Figures:
         for name, module in method.named_children()
         if type(module).__name__.endswith("Loss")
     ]
-    method(move_data_to_device(crop_dataset(run, manifest, store)[0], device), progress=0.5)
+    method(batch, progress=0.5)
     for hook in hooks:
         hook.remove()
     seconds = {name: 0.0 for name, *_ in calls}
