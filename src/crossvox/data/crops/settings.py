@@ -54,17 +54,17 @@ class Augment:
         probability: of each change of the intensities.
     """
 
-    rotate: float = 30.0
-    scale: float = 0.3
+    rotate: float = 15.0
+    scale: float = 0.1
     flip: float = 0.0
-    brightness: float = 0.3
-    contrast: float = 0.4
-    gamma: float = 2.0
-    noise: float = 0.15
-    blur: float = 1.2
-    low_resolution: float = 2.0
-    invert: float = 0.25
-    probability: float = 0.4
+    brightness: float = 0.2
+    contrast: float = 0.2
+    gamma: float = 1.4
+    noise: float = 0.1
+    blur: float = 0.7
+    low_resolution: float = 1.0
+    invert: float = 0.0
+    probability: float = 0.3
 
     def __post_init__(self) -> None:
         require("augment.rotate", self.rotate, 0, 180)
