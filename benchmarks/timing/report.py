@@ -54,7 +54,7 @@ def tiny_run(out: Path) -> Path:
         "backbone": {"width": 4},
         "fit": {"steps": 60, "validations": 1, "save_every": 60},
     }
-    settings = with_method_options(merge(load_preset("cpu"), given))
+    settings = with_method_options(merge(load_preset("quick"), given))
     train(RunConfig.from_dict(settings), echo=lambda _: None)
     return out / "run"
 

@@ -8,7 +8,7 @@ import statistics
 import pytest
 
 from crossvox.benchmark.charts import score_charts
-from crossvox.benchmark.results import Results
+from crossvox.benchmark.results import CELL_COLUMNS, Results
 from crossvox.benchmark.scores import CASE_COLUMNS, score_lines
 from crossvox.benchmark.tables import (
     change_table,
@@ -18,6 +18,7 @@ from crossvox.benchmark.tables import (
     networks_text,
     overview_table,
     score_table,
+    table_groups,
     variant_table,
     volume_ratio_table,
 )
@@ -282,6 +283,29 @@ def test_steps_are_an_axis_and_a_table_says_what_the_last_increase_brought():
     assert table.head == ["modality", "row", "400 steps", "1600 steps", "last gain"]
     gains = {row[1]: row[-1] for row in table.rows if row[0] == "ct"}
     assert gains == {"sup": "+0.050", "cmc": "+0.050", "short": ""}
+
+
+def test_a_chart_has_one_value_of_each_condition_but_its_own():
+    lines = [x | {"steps": n, "labels": k} for n in ("4", "8") for k in "24" for x in grid()]
+    results = Results({}, score_lines(lines, "cmc"), [{"data": "d"}], lines)
+    charts = {chart.file: chart for chart in score_charts(results) if chart.metric == "dice"}
+    assert list(charts) == [
+        "d-dice-labels-steps-4.png", "d-dice-labels-steps-8.png",
+        "d-dice-steps-labels-2.png", "d-dice-steps-labels-4.png",
+    ]  # fmt: skip
+    for chart in charts.values():
+        assert all(len(points) == 2 for panel in chart.panels.values() for points in panel.values())
+
+
+def test_costs_are_told_for_each_number_of_steps():
+    cell = dict.fromkeys(CELL_COLUMNS, "1") | {"data": "d", "state": "done", "row": "sup"}
+    cells = [cell | {"steps": n, "train_seconds": 60 * int(n)} for n in ("4", "8")]
+    scores = score_lines(grid(), "cmc")
+    about = {"rows": {}, "reference": "cmc"}
+    groups = list(table_groups(Results(about, scores, cells, grid())))
+    tables = groups[-1].tables
+    assert [t.caption.split(";")[0] for t in tables] == ["Costs: d, 4 steps", "Costs: d, 8 steps"]
+    assert ["4.0" in [getattr(c, "text", c) for c in t.rows[0]] for t in tables] == [True, False]
 
 
 def test_a_share_of_the_scans_is_shown_in_per_cent() -> None:

@@ -221,9 +221,10 @@ def test_a_suite_varies_the_steps_of_its_rows(paired_files, tmp_path):
     assert len({cell.start.folder for cell in cells}) == 1
     assert [cell.name[-8:] for cell in cells] == ["_steps-6", "steps-10"] * 2
     assert ["8 steps" in cell.info.adaptation for cell in cells] == [False, True] * 2
-    file = write_suite(tmp_path / "s.yaml", **{**keys, "set": TINY})
-    with pytest.raises(UsageError, match=r"fit\.steps beside the suite's 'steps'"):
-        load_suite(file)
+    for twice in (TINY, {**small, "fit.steps": 5}):
+        file = write_suite(tmp_path / "s.yaml", **{**keys, "set": twice})
+        with pytest.raises(UsageError, match=r"fit\.steps beside the suite's 'steps'"):
+            load_suite(file)
     for odd in ([0], ["x"]):
         file = write_suite(tmp_path / "s.yaml", **{**keys, "steps": odd})
         with pytest.raises(UsageError, match=f"steps {odd[0]!r}; expected whole numbers from 1"):

@@ -57,6 +57,11 @@ def test_the_most_probable_classes_of_the_labeller_are_learnt() -> None:
     torch.testing.assert_close(method(BATCH, 0.5)["relearn"], torch.stack(terms).mean())
 
 
+def test_labellers_are_never_in_training_mode() -> None:
+    method = make().train()
+    assert method.nets.training and not any(m.training for m in method.labellers.modules())
+
+
 def test_without_weight_it_is_sup() -> None:
     assert not make(weight=0.0).uses_unlabelled and not make(relearn=1.0).uses_unlabelled
     losses = make(weight=0.0)(BATCH, 0.9)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from matplotlib.artist import Artist
@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 
 from crossvox.benchmark.results import Results
 from crossvox.benchmark.scores import AVERAGE, OVERALL, Line
+from crossvox.benchmark.suite import slug
 from crossvox.benchmark.tables import count_text, networks_text
-from crossvox.evaluation.scores import DECIMALS, TITLES
+from crossvox.evaluation.scores import DECIMALS, TITLES, group_rows
 from crossvox.figures.style import literal, modality_style, new_figure, save_figure, tidy
 
 Point = tuple[float | str, float, float | None]
@@ -33,6 +34,9 @@ AXES = {
 }
 """Varied quantity → its name and unit on an axis."""
 
+CONDITIONS = ("labels", "steps")
+"""Columns of the conditions that a suite may vary."""
+
 STANDS = {"given": "all", "largest": "auto"}
 """Quantity that is varied by names → that of the plain test."""
 
@@ -49,6 +53,7 @@ class ScoreChart:
         metric: "dice" or "assd_mm".
         panels: modality → row → points. Where the places are texts they stand side by side, in
             the order of their first appearance, and are not joined.
+        at: the other conditions that the suite varies → their values in this chart.
     """
 
     data: str
@@ -57,17 +62,20 @@ class ScoreChart:
     axis: str
     metric: str
     panels: Mapping[str, Panel]
+    at: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def file(self) -> str:
         """Name of the chart's PNG file."""
-        parts = (self.data, self.table, self.metric.split("_")[0], self.axis)
+        at = (f"{key}-{slug(value)}" for key, value in self.at.items())
+        parts = (self.data, self.table, self.metric.split("_")[0], self.axis, *at)
         return f"{'-'.join(part for part in parts if part)}.png"
 
     @property
     def title(self) -> str:
         """Title of the chart, in one line."""
-        return f"{TITLES[self.metric]} against {AXES[self.axis]}, {self.data}, {self.networks}"
+        at = "".join(f", {key}: {value}" for key, value in self.at.items())
+        return f"{TITLES[self.metric]} against {AXES[self.axis]}, {self.data}{at}, {self.networks}"
 
     def figure(self, columns: int = 3) -> Figure:
         """Draw a panel per modality and a line per row, mean of the classes ± sd over seeds.
@@ -113,11 +121,14 @@ def score_charts(results: Results) -> list[ScoreChart]:
             lines = [line for line in own if line["table"] == table]
             networks = networks_text(lines, table)
             axes = [v.split("=")[0] for v in dict.fromkeys(x["variant"] for x in lines) if v]
-            axes = [k for k in ("labels", "steps") if len({x[k] for x in lines}) > 1] + axes
-            for axis in dict.fromkeys(axes):
-                for metric in DECIMALS:
-                    panels = _panels(lines, axis, metric)
-                    charts.append(ScoreChart(data, table, networks, axis, metric, panels))
+            varied = [k for k in CONDITIONS if len({x[k] for x in lines}) > 1]
+            for axis in dict.fromkeys([*varied, *axes]):
+                fixed = [k for k in varied if k != axis]
+                for values, part in group_rows(lines, *fixed).items():
+                    at = dict(zip(fixed, values, strict=True))
+                    for metric in DECIMALS:
+                        panels = _panels(part, axis, metric)
+                        charts.append(ScoreChart(data, table, networks, axis, metric, panels, at))
     return charts
 
 

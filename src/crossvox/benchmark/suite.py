@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from crossvox.config.presets import load_preset, merge
 from crossvox.config.registry import declared
+from crossvox.config.settings import Settings
 from crossvox.data.manifest import SPLITS
 from crossvox.errors import UsageError
 from crossvox.inference.settings import Largest
@@ -158,7 +159,9 @@ class Suite:
                 raise UsageError(f"{self.name}: {what} '{twice[0]}' is named twice; name it once")
         if not (self.methods and self.labels and self.seeds):
             raise UsageError(f"{self.name}: needs a method, a label count and a seed at least")
-        if self.steps and any("steps" in own.get("fit", {}) for own in self._settings()):
+        own = (self.set, *(row.set for row in self.methods))
+        given = (Settings(values, self.name).values for values in own)
+        if self.steps and any("steps" in values.get("fit", {}) for values in given):
             raise UsageError(
                 f"{self.name}: 'set' holds fit.steps beside the suite's 'steps'; give one of them"
             )
@@ -166,11 +169,6 @@ class Suite:
         _choice(self.name, "split", self.split, SPLITS)
         _choice(self.name, "checkpoint", self.checkpoint, ("last", "best"))
         load_preset(self.preset)
-
-    def _settings(self) -> Iterator[Mapping[str, Any]]:
-        """Yield the settings of all rows, and those of each."""
-        yield self.set
-        yield from (row.set for row in self.methods)
 
     def with_data(self, given: Mapping[str, Path]) -> Suite:
         """Return the suite on these data sets, or with these paths instead of its own.

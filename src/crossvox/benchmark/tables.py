@@ -48,9 +48,13 @@ def table_groups(results: Results) -> Iterator[TableGroup]:
             yield TableGroup(f"{data}: by training steps", tables)
         for condition in group_rows(own, *CONDITION):
             yield _score_group(results, data, *condition)
-        caption = f"Costs: {data}; means over finished runs"
-        costs = cost_table(_where(results.cells, data=data), caption)
-        yield TableGroup(f"{data}: costs", [costs])
+        costs = [
+            cost_table(
+                cells, f"Costs: {data}{f', {n} steps' if n else ''}; means over finished runs"
+            )
+            for (n,), cells in group_rows(_where(results.cells, data=data), "steps").items()
+        ]
+        yield TableGroup(f"{data}: costs", costs)
 
 
 def _overviews(results: Results) -> Iterator[TextTable]:
@@ -319,7 +323,7 @@ def cost_table(cells: Sequence[Line], caption: str) -> TextTable:
     """Return what each row uses, and its mean cost over finished cells.
 
     Args:
-        cells: mappings with the keys `CELL_COLUMNS`, of one data set.
+        cells: mappings with the keys `CELL_COLUMNS`, of one data set and number of steps.
         caption: what the table is of.
     """
     head = ["row", "backbone", "uses unlabelled", "pre-trained on", "adaptation", "parameters, M",
@@ -351,7 +355,9 @@ def _title(variant: str) -> str:
         "": "as it is",
         "shift": f"shift {amount} mm",
         "rotate": f"rotation {amount}°",
-        "largest": {"always": "one component per class", "never": "all components"}.get(amount, ""),
+        "largest": {"always": "one-piece classes cleaned", "never": "all components"}.get(
+            amount, ""
+        ),
     }
     return words.get(kind, f"{amount.replace('+', ' + ')} only")
 

@@ -74,7 +74,7 @@ def parse_settings(*sources: Settings) -> dict[str, Any]:
     backbone drops the options of the former one.
 
     >>> parse_settings(Settings({"method": "sup", "fit": {"steps": 100}}))["fit"]["lr"]
-    0.006
+    0.003
 
     Returns:
         Nested values by the fields of `RunConfig`; `data` and `out` may be None.

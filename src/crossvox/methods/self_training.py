@@ -72,6 +72,12 @@ class SelfTraining(Sup):
         """Make the labellers copies of the networks."""
         self.labellers.load_state_dict(self.nets.state_dict())
 
+    def train(self, mode: bool = True) -> SelfTraining:
+        """Set the mode of all but the labellers, whose label maps must not change by chance."""
+        super().train(mode)
+        self.labellers.eval()
+        return self
+
     @property
     def uses_unlabelled(self) -> bool:
         """True if label maps are learnt at all."""

@@ -24,24 +24,23 @@ YARDSTICK = (2, 64, 32, 32, 32)
 """Input of the large convolution, 3×3×3 with as many channels out as in."""
 
 
-def arithmetic(
-    method: Method, batch: Batch, seconds: float, device: torch.device
-) -> dict[str, str]:
+def arithmetic(method: Method, batch: Batch, seconds: float) -> dict[str, str]:
     """Return the arithmetic of a step, its speed beside a large convolution's, and shares of time.
+
+    On the CPU, in fp32, with the threads that torch has.
 
     Multiplications and additions of convolutions and matrix products count, forward and backward.
     The shares are of the operators' own time in one step without loading and optimiser.
 
     Args:
-        method: on the device; its gradients are overwritten.
-        batch: of one step, on the device.
+        method: whose steps are taken; it is left without gradients.
+        batch: of one step.
         seconds: that a step takes.
-        device: of both.
     """
     with FlopCounterMode(display=False) as counter:
         _step(method, batch)
     done = counter.get_total_flops() / 1e9
-    reached, most = done / seconds, _convolution_speed(device)
+    reached, most = done / seconds, _convolution_speed()
     figures = {
         "GFLOP per step": f"{done:.1f}",
         "GFLOP/s": f"{reached:.1f}",
@@ -49,48 +48,38 @@ def arithmetic(
     }
     return figures | {
         f"{kind}, part of it": f"{100 * share:.1f} %"
-        for kind, share in _shares(method, batch, device).items()
+        for kind, share in _shares(method, batch).items()
     }
 
 
 def _step(method: Method, batch: Batch) -> None:
-    method.zero_grad()
     method(batch, 0.5)["loss"].backward()
+    method.zero_grad()
 
 
-def _convolution_speed(device: torch.device, passes: int = 5) -> float:
+def _convolution_speed(passes: int = 5) -> float:
     """Return the GFLOP/s of a large convolution's forward passes."""
     _, channels, *size = YARDSTICK
     layout = torch.channels_last_3d
-    images = torch.randn(YARDSTICK, device=device).to(memory_format=layout)
-    convolution = nn.Conv3d(channels, channels, 3, padding=1, bias=False).to(device)
+    images = torch.randn(YARDSTICK).to(memory_format=layout)
+    convolution = nn.Conv3d(channels, channels, 3, padding=1, bias=False)
     with torch.no_grad():
         convolution(images)  # warm-up
-        _wait(device)
         start = time.perf_counter()
         for _ in range(passes):
             convolution(images)
-        _wait(device)
         seconds = (time.perf_counter() - start) / passes
     voxels = YARDSTICK[0] * size[0] * size[1] * size[2]
     return 2 * voxels * 27 * channels**2 / seconds / 1e9
 
 
-def _shares(method: Method, batch: Batch, device: torch.device) -> dict[str, float]:
+def _shares(method: Method, batch: Batch) -> dict[str, float]:
     """Return the share of each of `KINDS`, and of the other operators, in their time."""
-    on_card = device.type == "cuda"
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_card else [])]
-    with profile(activities=activities) as found:
+    with profile(activities=[ProfilerActivity.CPU]) as found:
         _step(method, batch)
     spent = dict.fromkeys((*KINDS, "the rest"), 0.0)
     for event in found.key_averages():
-        own = event.self_device_time_total if on_card else event.self_cpu_time_total
         kinds = (kind for kind, words in KINDS.items() if any(w in event.key for w in words))
-        spent[next(kinds, "the rest")] += own
+        spent[next(kinds, "the rest")] += event.self_cpu_time_total
     total = sum(spent.values()) or 1.0
     return {kind: own / total for kind, own in spent.items()}
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
