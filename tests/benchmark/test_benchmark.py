@@ -206,7 +206,7 @@ def test_every_row_can_be_scored_with_and_without_the_one_part_rule(paired_files
             made = json.loads((scores / f"largest-{rule}" / "summary.json").read_text())
             assert made["run"]["largest"] == rule
     text = (out / "tables.md").read_text(encoding="utf-8")
-    assert "one component per class" in text and "all components" in text
+    assert "one component per one-piece class" in text and "all components" in text
     chart = out / "figures" / "tiny-dice-largest.png"
     assert chart.exists()
     ran.clear()

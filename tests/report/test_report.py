@@ -178,7 +178,13 @@ def _benchmark(folder, drop: str = ""):
                 for case in ("a", "b"):
                     writer.writerow(
                         dict.fromkeys(columns, 0)
-                        | {"data": "heart", "labels": 2, "backbone": "unet", "variant": ""}
+                        | {
+                            "data": "heart",
+                            "labels": 2,
+                            "steps": "",
+                            "backbone": "unet",
+                            "variant": "",
+                        }
                         | {"row": row, "method": "cmc", "seed": seed, "case": case}
                         | {"modality": "lge", "class": "lv", "assd_mm": 2.5}
                         | {"dice": base + 0.1 * seed + (0.05 if case == "b" else -0.05)}

@@ -67,7 +67,7 @@ def test_a_scan_in_another_unit_gives_the_same(run, mr, reference, tmp_path, uni
     affine = np.diag([factor, factor, factor, 1]) @ mr.affine
     label, volumes = predict(run, placed(mr.get_fdata(), affine, affine, 1, unit), tmp_path)
     assert reference[0].any() and np.array_equal(label, reference[0])
-    assert volumes == pytest.approx(reference[1], abs=1e-3)
+    assert volumes == pytest.approx(reference[1], abs=1.5e-3)  # both rounded to 0.001 mL
 
 
 @pytest.mark.specimen("units")

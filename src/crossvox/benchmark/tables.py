@@ -355,7 +355,7 @@ def _title(variant: str) -> str:
         "": "as it is",
         "shift": f"shift {amount} mm",
         "rotate": f"rotation {amount}°",
-        "largest": {"always": "one-piece classes cleaned", "never": "all components"}.get(
+        "largest": {"always": "one component per one-piece class", "never": "all components"}.get(
             amount, ""
         ),
     }
