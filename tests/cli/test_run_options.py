@@ -116,7 +116,8 @@ def test_later_files_override_earlier_ones(tmp_path):
         (tmp_path / name).write_text(text, encoding="utf-8")
     files = ["--config", str(tmp_path / "a"), "--config", str(tmp_path / "b")]
     config = parsed(*files)
-    assert (config.seed, config.method["name"], config.method["balance"]) == (2, "sup", 0.1)
+    method = {"name": "sup", "balance": 0.1, "deep_supervision": False}
+    assert (config.seed, config.method) == (2, method)
     assert parsed(*files[2:], *files[:2]).seed == 1
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -79,7 +78,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_entry_points_are_listed_and_their_options_checked(package, capsys) -> None:
     assert main(["list", "methods"]) == 0
-    assert re.search(r"^mine +one that nobody has published$", capsys.readouterr().out, re.M)
+    assert "mine           one that nobody has published" in capsys.readouterr().out
     assert main(["list", "backbones"]) == 0
     assert "my_backbone" in capsys.readouterr().out
     for name in ("mine", "mypackage:Mine"):

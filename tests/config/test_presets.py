@@ -97,6 +97,7 @@ def test_presets_are_a_ladder():
         assert low.budget.patch_voxels < high.budget.patch_voxels
         assert low.backbone["width"] < high.backbone["width"]
     assert {quick.compute.accelerator, cpu.compute.accelerator} == {"cpu"}
+    assert cpu.budget.patch_voxels <= 80_000
 
 
 def test_summaries_are_one_line():
