@@ -315,20 +315,20 @@ def test_label_maps_are_made_as_asked_and_the_scores_say_how(run, tmp_path, pair
     assert all(word in line for word in ("--largest", "perhaps", "auto", "always", "never"))
 
 
-def test_the_largest_part_is_refused_where_no_class_is_one_piece(
-    run, tmp_path, paired_files, capsys
-):
+def test_label_maps_keep_all_parts_where_no_class_is_one_piece(run, tmp_path, paired_files, capsys):
     other = tmp_path / "run"
     shutil.copytree(run, other)
     plan = json.loads((other / "plan.json").read_text(encoding="utf-8"))
-    del plan["task"]["one_piece"]  # as of a version that did not look
+    plan["task"]["one_piece"] = []
     (other / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
-    argv = ["evaluate", other, "--data", paired_files.path, "--split", "val"]
-    line = refused(capsys, *argv, "--out", tmp_path / "x", "--largest", "always")
-    assert str(other) in line and "leave --largest out" in line
+    argv = ["evaluate", str(other), "--data", str(paired_files.path), "--split", "val"]
+    for rule in ("always", "never"):
+        assert main([*argv, "--out", str(tmp_path / rule), "--largest", rule]) == 0
+    always, never = ((tmp_path / rule / "cases.csv").read_bytes() for rule in ("always", "never"))
+    assert always == never
     plan["task"]["one_piece"] = ["tail"]
     (other / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
-    assert main([*map(str, argv), "--out", str(tmp_path / "x")]) == 1
+    assert main([*argv, "--out", str(tmp_path / "x")]) == 1
     assert "plan.json" in (text := capsys.readouterr().err) and "tail" in text
 
 

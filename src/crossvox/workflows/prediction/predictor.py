@@ -37,11 +37,6 @@ def load_model(run: Run, options: Options) -> TrainedModel:
         DataError: the checkpoint is damaged.
     """
     path = run.checkpoint(options.checkpoint)
-    if options.largest == "always" and not run.task.one_piece:
-        raise UsageError(
-            f"{run.path}: no class was found to be one piece in its labelled scans when it was "
-            "trained; leave --largest out"
-        )
     if options.tta and not run.task.flips:
         raise UsageError(
             f"{run.path}: left and right classes forbid mirroring along every axis; leave --tta out"
