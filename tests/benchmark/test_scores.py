@@ -213,6 +213,32 @@ def test_an_overview_has_a_column_per_data_set_and_modality():
     assert [cell.mark for cell in table.cells[1]] == ["", "", *["best"] * 5]
 
 
+def test_data_sets_stand_side_by_side_for_each_number_of_steps_and_rule_for_label_maps():
+    rules = ("", "largest=always", "shift=10")
+    lines = [
+        x | {"data": d, "steps": n, "dice": x["dice"] + 0.05 * (n == "8") + 0.02 * (rule != "")}
+        for d in ("brain", "heart") for n in ("4", "8") for rule in rules for x in grid(rule)
+    ]  # fmt: skip
+    cell = dict.fromkeys(CELL_COLUMNS, "1") | {"state": "done", "labels": "2", "table": ""}
+    cells = [cell | {"data": d, "steps": n, "row": row, "parameters": 10**6 * int(n)}
+             for d in ("brain", "heart") for n in ("4", "8") for row in ("sup", "cmc")]  # fmt: skip
+    about = {"rows": {}, "reference": "cmc"}
+    groups = list(table_groups(Results(about, score_lines(lines, "cmc"), cells, lines)))
+    assert groups[0].heading == "All data sets"
+    shown = {
+        table.caption.split(": ", 1)[1]: [cell.text for cell in table.cells[0]]
+        for table in groups[0].tables
+    }
+    rule = "; one component per one-piece class"
+    assert {place: row[1:3] for place, row in shown.items()} == {
+        "labels: 2, 4 steps, unet": ["4.00", "0.585±0.014"],
+        f"labels: 2, 4 steps, unet{rule}": ["4.00", "0.605±0.014"],
+        "labels: 2, 8 steps, unet": ["8.00", "0.635±0.014"],
+        f"labels: 2, 8 steps, unet{rule}": ["8.00", "0.655±0.014"],
+    }
+    assert all(len(row) == 8 for row in shown.values())
+
+
 def test_a_test_is_compared_with_the_same_runs_plain_test():
     moved = [x | {"dice": x["dice"] - 0.02 * (x["modality"] == "mr")} for x in grid("shift=10")]
     alone = [x for x in grid("given=ct") if x["modality"] == "ct"]
