@@ -12,6 +12,9 @@ from crossvox.batch import Triple
 
 SLOPE = 0.01
 
+SMALL_ROW = 20480
+"""Product of channels, X and Y up to which torch leaves a single row to a slow convolution."""
+
 
 class InstanceNorm(nn.Module):
     """Instance normalisation with a learnt scale and shift: (B, C, X, Y, Z) → the same shape.
@@ -45,6 +48,18 @@ class InstanceNorm(nn.Module):
         return torch.cat(rows) if len(rows) > 1 else rows[0]
 
 
+class Convolution(nn.Conv3d):
+    """A convolution that is fast for a single small row on a CPU, too."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, inputs, X, Y, Z) → (B, outputs, X, Y, Z), smaller by the stride."""
+        small = len(input) == 1 and input.shape[1:4].numel() <= SMALL_ROW
+        if not small or input.device.type != "cpu" or torch.compiler.is_exporting():
+            return super().forward(input)
+        # torch convolves such a row without oneDNN, which is quicker even with two rows of it.
+        return super().forward(torch.cat([input, input]))[:1]
+
+
 class Pointwise(nn.Conv3d):
     """A 1×1×1 convolution."""
 
@@ -70,8 +85,10 @@ def zero_pointwise(inputs: int, outputs: int) -> Pointwise:
 
 def conv(inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> nn.Conv3d:
     """Build a convolution that keeps the size (up to its stride), for odd kernels."""
+    if kernel == stride == (1, 1, 1):
+        return Pointwise(inputs, outputs)
     padding = tuple(k // 2 for k in kernel)
-    return nn.Conv3d(inputs, outputs, kernel, stride, padding)  # type: ignore[arg-type]
+    return Convolution(inputs, outputs, kernel, stride, padding)  # type: ignore[arg-type]
 
 
 def conv_norm_act(

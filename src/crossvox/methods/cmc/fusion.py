@@ -35,7 +35,7 @@ class FusionLayer(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Return Z, (B, C, x, y, z), of M features of this shape."""
-        mean = torch.stack(list(features)).mean(dim=0)
+        mean = sum(features[1:], features[0]) / len(features)
         return mean + self.close(self.mix(torch.cat(list(features), dim=1)))
 
 
@@ -115,4 +115,4 @@ def _mean(features: Mapping[str, Tensor], present: Mapping[str, Rows]) -> Tensor
         return first
     has = row_mask(list(present.values()), first.device).to(first.dtype)
     share = (has / has.sum(dim=0)).view(*has.shape, 1, 1, 1, 1)
-    return torch.stack([f * s for f, s in zip(features.values(), share, strict=True)]).sum(dim=0)
+    return sum(o * s for o, s in zip(others, share[1:], strict=True)) + first * share[0]

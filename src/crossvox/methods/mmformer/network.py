@@ -290,8 +290,7 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
 
 def _unbiased(inputs: int, outputs: int, kernel: Triple, stride: Triple) -> nn.Conv3d:
     """Build a convolution without bias, which the next block's norm would subtract again."""
-    point = kernel == POINT and stride == POINT
-    made = Pointwise(inputs, outputs) if point else conv(inputs, outputs, kernel, stride)
+    made = conv(inputs, outputs, kernel, stride)
     made.register_parameter("bias", None)
     return made
 
