@@ -42,7 +42,7 @@ def test_every_row_names_what_the_preset_changes() -> None:
     training = (
         "adamw at 0.006, weight decay 0.01, warm-up 10%, gradients clipped at 1, poly, 400 steps"
     )
-    assert f"{training} (published: Adam at 1e-5)" in told("cmc")
+    assert f"{training} (published: Adam at 1e-5, from published weights)" in told("cmc")
     assert told("sup").endswith(training)
     assert "gan_lr 0.005 (published: 0.0002)" in told("umml")
     assert "embed 128 (published: 512)" in told("mmformer")
@@ -85,6 +85,7 @@ def test_alignment_is_named_where_it_is_done() -> None:
 
 def test_what_has_no_effect_is_no_deviation() -> None:
     unpaired, single = make_task(), make_task(("ct",))
+    assert "fuse_strangers" not in told("cmc", single) and "fusion levels" in told("cmc", single)
     assert "fuse_strangers" not in told("cmc") and "fuse_strangers" in told("cmc", unpaired)
     assert "fuse_strangers" not in told("cmc", unpaired, fusion="none")
     assert "csc" in told("cmc") and "csc" not in told("cmc", single)
@@ -99,14 +100,23 @@ def test_adaptations_are_those_to_the_data_at_hand() -> None:
     assert "pooled" in told("cmc") and "pooled" not in told("cmc", registered)
     assert "modalities share attention" in told("mmformer", make_task())
     assert "share attention" not in told("mmformer", registered)
-    assert "nothing is fused" in told("efcd", make_task())
+    assert "unpaired: nothing is fused" in told("efcd", make_task())
+    apart = told("efcd", preset="paper")  # scans as their headers put them
+    assert "not over each other: nothing is fused" in apart and "beside the fused" not in apart
+    assert "own loss beside the fused one; fuses what a subject has" in told("efcd", registered)
+    assert "matched by position" in told("cmc", make_task()) and "matched" not in told("cmc")
     assert "stronger" in told("cml", registered) and "stronger" not in told("cml", make_task())
 
 
 def test_partners_that_are_left_out_are_named() -> None:
     words = "50% of labelled crops without the partner"
     assert words in told("cmc") and words in told("cmc+")
-    assert words not in told("cmc", make_task()) and words not in told("mmformer")
+    assert "labelled crops without" not in told("cmc", make_task()) + told("mmformer")
+    for name in ("cmc", "cmc+"):
+        strangers = told(name, make_task(), fuse_strangers=True)
+        assert "50% of labelled crops without a stranger" in strangers
+        unfused = told(name, make_task(), fuse_strangers=True, fusion="none")
+        assert "without a stranger" not in unfused
 
 
 def test_a_method_of_ours_has_no_publication() -> None:

@@ -27,9 +27,11 @@ def deviations(method: Method, config: RunConfig) -> list[str]:
             found.append(f"{name} {_text(now)} (published: {_text(value)})")
     if is_aligned(method.task, config):
         found.append("scans of a subject aligned by a shift")
-    drops = "companion" in method.needs and "every companion" not in method.needs
-    if drops and method.task.paired and config.sampling.partner_drop:
-        found.append(f"{config.sampling.partner_drop:.0%} of labelled crops without the partner")
+    needs = type(method).needs_with(config.method)
+    drops = "companion" in needs and "every companion" not in needs
+    partner = "the partner" if method.task.paired else "a stranger" if "stranger" in needs else ""
+    if drops and partner and config.sampling.partner_drop:
+        found.append(f"{config.sampling.partner_drop:.0%} of labelled crops without {partner}")
     found.append(_training(config))
     if method.trained:
         found[-1] += f" (published: {method.trained})"

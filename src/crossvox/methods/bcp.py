@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor
 
@@ -29,6 +32,13 @@ class BCP(MeanTeacher):
         "stages in one run, the teacher from the first step; every crop both ways; "
         "parts touch by faces"
     )
+    published: ClassVar[Mapping[str, Any]] = {
+        "balance": 0.0,
+        "pretrain": 0.12,
+        "unlabelled": 0.5,
+        "box": 2 / 3,
+        "decay": 0.99,
+    }
     trained = "SGD at 0.01, divided in steps"
 
     def __init__(

@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from crossvox.methods.base import Method
 from crossvox.methods.bcp import paste, random_box
 from crossvox.methods.cmc import CMC
 from crossvox.methods.cmc.mia import MIAForm
+from crossvox.methods.cmc.networks import FusionForm
 from crossvox.methods.mean_teacher import Teacher
 from crossvox.methods.together import common_parameters
 from crossvox.networks.backbone import Backbone
@@ -36,10 +37,9 @@ class Student(CMC):
     crops of all processes.
     """
 
-    def __init__(
-        self, task: Task, backbone: Backbone, *, mia: MIAForm, balance: float, cac_lasts: bool
-    ) -> None:
-        super().__init__(task, backbone, mia=mia, balance=balance)
+    def __init__(self, task: Task, backbone: Backbone, *, cac_lasts: bool, **options: Any) -> None:
+        """Build CMC with its `options`."""
+        super().__init__(task, backbone, **options)
         self.cac_lasts = cac_lasts and task.overlaid
 
     def forward(
@@ -84,8 +84,9 @@ class CMCPlus(Method):
     needs = frozenset({"unlabelled", "companion"})
     adaptation = (
         "not published: cmc, whose CAC lasts between scans that lie over each other; without a "
-        "start one network for the first half; soft labels of a moving average in the last "
-        "quarter; label maps weigh classes and keep one part of each organ"
+        "start one network for the first half; in the last quarter soft labels of a moving "
+        "average, learnt from copies with boxes pasted in, other intensities and partners left "
+        "out; label maps weigh classes and keep one part of each organ"
     )
 
     voxels: Tensor
@@ -99,6 +100,8 @@ class CMCPlus(Method):
         *,
         together: float = 0.5,
         mia: MIAForm = "gate",
+        fusion: FusionForm = "levels",
+        fuse_strangers: bool = False,
         balance: float = 0.5,
         relearn: float = 0.75,
         weight: float = 1.0,
@@ -118,7 +121,7 @@ class CMCPlus(Method):
             together: fraction of the training in which all modalities learn in one encoder and one
                 decoder; then each goes on with a copy. Without effect after a start from other
                 weights.
-            mia, balance: as in `CMC`.
+            mia, fusion, fuse_strangers, balance: as in `CMC`.
             relearn: fraction of the training after which the soft labels are learnt as well.
             weight: weight of the soft labels.
             decay: decay of the teacher's moving average.
@@ -143,7 +146,15 @@ class CMCPlus(Method):
             require(f"method.{name}", value, 0, 1)
         require("method.weight", weight, 0)
         require("method.gamma", gamma, 1)
-        self.student = Student(task, backbone, mia=mia, balance=balance, cac_lasts=cac_lasts)
+        self.student = Student(
+            task,
+            backbone,
+            cac_lasts=cac_lasts,
+            mia=mia,
+            fusion=fusion,
+            fuse_strangers=fuse_strangers,
+            balance=balance,
+        )
         self.teacher = Teacher(self.student, decay)
         self.together, self.relearn, self.weight = together, relearn, weight
         self.box, self.gamma, self.drop = box, gamma, drop
@@ -152,6 +163,11 @@ class CMCPlus(Method):
         self.register_buffer("parted", torch.tensor(False))
         self.register_load_state_dict_post_hook(_read_parted)
         self.register_buffer("voxels", torch.zeros((2, task.n_classes), dtype=torch.int64))
+
+    @classmethod
+    def needs_with(cls, options: Mapping[str, Any]) -> frozenset[str]:
+        """Return what a batch must hold; see `CMC.needs_with`."""
+        return CMC.needs_with(options)
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Compute the losses of `cmc` and "relearn", which is 0 before the soft labels begin."""

@@ -26,7 +26,10 @@ class SelfTraining(Sup):
     name = "self_training"
     summary = "sup, then also its own label maps of the unlabelled scans"
     needs = frozenset({"unlabelled"})
-    adaptation = "labels each crop when it is drawn, not each scan once; goes on from its weights"
+    adaptation = (
+        "a network labels once, from then on at full weight (published: at each update, at a "
+        "rising weight); labels each crop when it is drawn; goes on from its weights"
+    )
 
     def __init__(
         self,

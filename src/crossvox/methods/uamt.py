@@ -29,11 +29,17 @@ class UAMT(MeanTeacher):
     summary = "mean teacher per modality, trusted where it is certain (UA-MT)"
     needs = frozenset({"unlabelled"})
     adaptation = (
-        "per modality; its V-Net replaced by the backbone of all rows; passes differ by input "
-        "noise alone (the backbone has no dropout), their mean is the target; ramp over the "
-        "whole training; consistency weighs half as much"
+        "per modality, several classes; its V-Net replaced by the backbone of all rows; passes "
+        "differ by input noise alone (the backbone has no dropout), their mean is the target; ramp "
+        "over the whole training; consistency weighs half as much"
     )
-    published: ClassVar[Mapping[str, Any]] = {"balance": 0.0, "passes": 8}
+    published: ClassVar[Mapping[str, Any]] = {
+        "balance": 0.0,
+        "consistency": 0.1,
+        "decay": 0.99,
+        "passes": 8,
+        "noise": 0.1,
+    }
     trained = "SGD at 0.01, divided in steps, 6000 iterations"
 
     def __init__(

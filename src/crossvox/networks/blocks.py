@@ -54,10 +54,15 @@ class Convolution(nn.Conv3d):
     def forward(self, input: Tensor) -> Tensor:
         """(B, inputs, X, Y, Z) → (B, outputs, X, Y, Z), smaller by the stride."""
         small = len(input) == 1 and input.shape[1:4].numel() <= SMALL_ROW
-        if not small or input.device.type != "cpu" or torch.compiler.is_exporting():
+        if not small or input.device.type != "cpu" or _is_exported():
             return super().forward(input)
         # torch convolves such a row without oneDNN, which is quicker even with two rows of it.
         return super().forward(torch.cat([input, input]))[:1]
+
+
+def _is_exported() -> bool:
+    """Return whether torch writes the network down; torch before 2.7 cannot tell."""
+    return hasattr(torch.compiler, "is_exporting") and torch.compiler.is_exporting()
 
 
 class Pointwise(nn.Conv3d):

@@ -9,7 +9,7 @@ from crossvox.errors import UsageError
 from crossvox.losses.supervised import supervised_loss
 from fixtures.methods import crops, gradients, make_batch, make_method, make_task
 
-PAIRED = make_task(paired=True)
+PAIRED = make_task(paired=True, registered=True)
 
 
 def test_fusion_is_dempsters_rule_of_what_each_modality_says() -> None:

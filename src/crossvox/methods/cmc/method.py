@@ -47,7 +47,10 @@ class CMC(Method):
     name = "cmc"
     summary = "cross-modality collaboration: fused features, channel and anatomy consistency"
     needs = frozenset({"unlabelled", "companion"})
-    adaptation = "ours, as nothing is printed: sizes of MIA and fusion, temperatures of CSC and CAC"
+    adaptation = (
+        "ours, as nothing is printed: sizes of MIA and fusion, temperatures of CSC and CAC; CSC on "
+        "unlabelled crops alone"
+    )
     published: ClassVar[Mapping[str, Any]] = {
         "balance": 0.0,
         "sup": "literal",
@@ -63,7 +66,7 @@ class CMC(Method):
         "beta": 0.1,
         "schedule": "paper",
     }
-    trained = "Adam at 1e-5"
+    trained = "Adam at 1e-5, from published weights"
 
     # One keyword per choice of the method is what the command line and the paper's ablations
     # address; bundling them would only hide the number.
@@ -147,7 +150,8 @@ class CMC(Method):
     @classmethod
     def needs_with(cls, options: Mapping[str, Any]) -> frozenset[str]:
         """Return what a batch must hold; see `Method.needs_with`."""
-        return cls.needs | ({"stranger"} if options.get("fuse_strangers") else set())
+        strangers = options.get("fuse_strangers") and options.get("fusion") != "none"
+        return cls.needs | ({"stranger"} if strangers else set())
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Compute L_total and its terms "sup", "csc" and "cac"; see `Method.forward`.
@@ -191,16 +195,18 @@ class CMC(Method):
             if several and not self.task.paired:
                 found.append("predictions never hold another subject")
         if self.uses_unlabelled and not self.task.registered:
-            found.append("crops matched by position, pooled before they are compared")
+            matched = "" if self.task.paired else "matched by position, "
+            found.append(f"unlabelled crops {matched}pooled before they are compared")
         return found
 
     def has_effect(self, option: str) -> bool:
         """Return False for what needs another modality, another subject or another L_Sup."""
+        several = len(self.task.modalities) > 1
         if option == "fuse_strangers":
-            return not self.task.paired and self.networks.fusion is not None
+            return several and not self.task.paired and self.networks.fusion is not None
         if option == "balance":
             return not self.literal_sup
-        return len(self.task.modalities) > 1 or option == "mia"
+        return several or option in ("mia", "fusion")
 
     @property
     def fuses(self) -> bool:

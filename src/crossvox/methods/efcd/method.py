@@ -21,18 +21,23 @@ class EFCD(Method):
     """An evidential network per modality; a subject's modalities are fused by Dempster's rule.
 
     The logits are the sum of the log discounted contour functions of the modalities that a
-    subject has on this grid. Their softmax is Dempster's fusion. Unpaired scans are never fused.
+    subject has on this grid. Their softmax is Dempster's fusion. Scans that do not lie over each
+    other are never fused.
     """
 
     name = "efcd"
     summary = "evidential network per modality, fused with learnt reliabilities; labels only"
     needs = frozenset({"companion", "every companion"})
     adaptation = (
-        "end to end, each modality's own loss beside the fused one; CE + Dice; prototypes near the "
-        "axes, with wider reach and more belief at first; reliabilities of four times the slope; "
-        "no weight decay on evidence; autograd; the backbone of all rows"
+        "end to end; CE + Dice; prototypes near the axes, with wider reach and more belief at "
+        "first; reliabilities of four times the slope; no weight decay on evidence; autograd; the "
+        "backbone of all rows"
     )
-    published: ClassVar[Mapping[str, Any]] = {"balance": 0.0, "reliability": 0.5}
+    published: ClassVar[Mapping[str, Any]] = {
+        "balance": 0.0,
+        "prototypes": 20,
+        "reliability": 0.5,
+    }
     # Prototypes begin where small features are; another method's decoder gives large logits.
     own_start = True
     trained = "Adam at 1e-4, weight decay 1e-5, cosine, 300 epochs"
@@ -70,21 +75,21 @@ class EFCD(Method):
         """Compute "sup" of the fused prediction and "own" of the modality's undiscounted evidence.
 
         "own" stands for the first stage of the original, in which each modality learns alone.
-        Reliabilities learn from the fused prediction only. Unpaired scans are not fused: there
-        "sup" is of the modality's discounted evidence, without "own".
+        Reliabilities learn from the fused prediction only. Where nothing is fused, "sup" is of the
+        modality's discounted evidence, without "own".
         """
         fused, own = [], []
         for m, view in batch.labelled_views().items():
             contour = self._contour(m, view.images[m])
             evidence = self.discounting(contour, self.modality_index(m))
-            if self.task.paired:
+            if self.fuses:
                 own.append(self._supervised(contour, view))
                 evidence = evidence + self._companions(m, view)
             fused.append(self._supervised(evidence, view))
         if not fused:
             raise ValueError(f"step {batch.step} has no labelled crop to train on")
         together = torch.stack(fused).mean()
-        if not self.task.paired:
+        if not self.fuses:
             return {"loss": self.total_loss([together]), "sup": together}
         alone = torch.stack(own).mean()
         loss = self.total_loss([together / 2, alone / 2])
@@ -93,13 +98,13 @@ class EFCD(Method):
     def predict(
         self, images: Mapping[str, Tensor], outputs: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
-        """Return log contour functions, fused over the images if subjects are paired.
+        """Return log contour functions, fused over images that lie over each other.
 
         Their softmax is the probability. All fused outputs are the same: the fusion decides once.
         See `Method.predict`.
         """
         outputs = self.requested(images, outputs)
-        if not self.task.paired:
+        if not self.fuses:
             return {m: self._discounted(m, images[m]) for m in outputs}
         contours = [self._discounted(m, images[m]) for m in self.task.modalities if m in images]
         fused = torch.stack(contours).sum(dim=0)
@@ -107,8 +112,16 @@ class EFCD(Method):
 
     def adapted(self) -> list[str]:
         """Return also what is fused."""
-        fused = "fuses what a subject has" if self.task.paired else "unpaired: nothing is fused"
-        return [self.adaptation, fused]
+        if self.fuses:
+            own = "each modality's own loss beside the fused one"
+            return [self.adaptation, own, "fuses what a subject has"]
+        lie = "not over each other" if self.task.paired else "unpaired"
+        return [self.adaptation, f"{lie}: nothing is fused"]
+
+    @property
+    def fuses(self) -> bool:
+        """Whether scans of a subject lie over each other, so that their evidence may be fused."""
+        return self.task.paired and self.task.overlaid
 
     def roles(self, modality: str) -> dict[str, nn.Module]:
         """Return the modality's encoder, decoder and evidence, and the reliability of all."""

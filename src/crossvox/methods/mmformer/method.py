@@ -34,9 +34,17 @@ class MMFormer(Method):
     adaptation = (
         "own networks; levels, strides and kernels as planned (published: 5 levels); tokens joined "
         "by place, missing ones masked; norms with scale and shift, zero padding; resized after "
-        "convolution; the losses of all rows"
+        "convolution, without align_corners; the losses of all rows"
     )
-    published: ClassVar[Mapping[str, Any]] = {"embed": 512, "dropout": 0.1}
+    published: ClassVar[Mapping[str, Any]] = {
+        "width": 8,
+        "embed": 512,
+        "heads": 8,
+        "mlp_ratio": 8,
+        "dropout": 0.1,
+        "separate": 1.0,
+        "deep": 1.0,
+    }
     trained = "Adam at 2e-4, poly, 1000 epochs, weighted losses"
 
     # One keyword per size and weight of the publication is what the command line addresses.

@@ -67,7 +67,7 @@ class UMML(Sup):
     adaptation = (
         "3-D translation of crops by small networks, trained jointly, without identity loss and "
         "buffer; consistency, pseudo-labels and weights are ours, as no code was published; "
-        "more than two modalities in a ring"
+        "more than two modalities in a ring; the backbone of all rows"
     )
     published: ClassVar[Mapping[str, Any]] = {"balance": 0.0, "gan_lr": 2e-4, "translated": 1.0}
 

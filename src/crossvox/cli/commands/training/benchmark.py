@@ -53,7 +53,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("suite", type=Path, nargs="?", help="YAML file of a suite")
     parser.add_argument("--out", type=Path, help="folder for everything; continued if it exists")
     parser.add_argument("--data", type=str, action="append", metavar="NAME=DATASET.json",
-                        help="a data set of the suite, or another path for one; once for each")  # fmt: skip
+                        help="a data set of the suite, or another path; once for each")  # fmt: skip
     add_root(parser)
     parser.add_argument("--jobs", type=int, default=1, help="cells at once; they share the threads")
     parser.add_argument("--shard", type=str, default="1/1", metavar="i/n",
