@@ -131,6 +131,18 @@ def test_done_cells_are_passed_over_and_new_seeds_are_added(
     assert {case["case"] for case in read(target / "cases.csv")} == {"s6"}
 
 
+def test_other_lengths_of_training_are_added_to_those_there_are(paired_files, tmp_path, ran):
+    tiny = {**TINY, "fit": {"validations": 0}}
+    suite = write_suite(tmp_path / "s.yaml", methods=["sup"], set=tiny, steps=[2])
+    out = tmp_path / "out"
+    assert main(arguments(suite, paired_files.path, out)) == 0
+    ran.clear()
+    assert main(arguments(suite, paired_files.path, out, "--steps", "2,3")) == 0
+    assert [command[0] for command in ran] == ["train", "evaluate"]
+    assert [cell["steps"] for cell in read(out / "cells.csv")] == ["2", "3"]
+    assert {case["steps"] for case in read(out / "cases.csv")} == {"2", "3"}
+
+
 def test_other_settings_in_the_same_folder_are_refused(finished, paired_files, capsys):
     suite, out = finished
     line = refused(capsys, *arguments(suite, paired_files.path, out, "--set", "fit.steps=5"))

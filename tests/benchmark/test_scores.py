@@ -298,7 +298,8 @@ def test_a_chart_has_no_panel_with_a_single_place():
 
 def test_steps_are_an_axis_and_a_table_says_what_the_last_increase_brought():
     lines = [x | {"steps": n} for n in ("400", "1600") for x in grid()]
-    lines = [x | {"dice": x["dice"] + 0.05 * (x["steps"] == "1600")} for x in lines]
+    gain = {"cmc": 0.05, "sup": 0.009}
+    lines = [x | {"dice": x["dice"] + gain[x["row"]] * (x["steps"] == "1600")} for x in lines]
     lines += [x | {"steps": "400", "row": "short"} for x in grid() if x["row"] == "sup"]
     scores = score_lines(lines, "cmc")
     results = Results({}, scores, [{"data": "d"}], lines)
@@ -308,7 +309,9 @@ def test_steps_are_an_axis_and_a_table_says_what_the_last_increase_brought():
     table = length_table(scores, "x")
     assert table.head == ["modality", "row", "400 steps", "1600 steps", "last gain"]
     gains = {row[1]: row[-1] for row in table.rows if row[0] == "ct"}
-    assert gains == {"sup": "+0.050", "cmc": "+0.050", "short": ""}
+    assert gains == {"sup": "+0.009, converged", "cmc": "+0.050", "short": ""}
+    early = [line | {"steps": "500"} if line["steps"] == "1600" else line for line in scores]
+    assert "converged" not in {row[-1][8:] for row in length_table(early, "x").rows}
 
 
 def test_a_chart_has_one_value_of_each_condition_but_its_own():

@@ -80,6 +80,7 @@ def test_options_of_the_command_are_checked_too(paired_files, tmp_path, capsys):
         (["--shard", "one"], "i/n"),
         (["--jobs", "0"], "--jobs"),
         (["--seeds", "a"], "seed 'a'"),
+        (["--steps", "a"], "steps 'a'; expected whole numbers from 1"),
         (["--set", "fit.steps"], "NAME=VALUE"),
         (["--set", "fit.stepz=1"], "stepz"),
         (["--data", "d.json"], "NAME=VALUE, such as heart=A.json"),

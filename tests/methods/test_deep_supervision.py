@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,13 +13,21 @@ from torch.nn import functional as F
 from crossvox.methods.deep_supervision import DeepHeads, deep_loss
 from crossvox.methods.sup import Sup
 from crossvox.networks.unet import UNetBackbone
+from crossvox.training.compilation import compile_networks
 from fixtures.methods import crops, make_batch, make_task
 
-TASK = make_task()
+TASK = dataclasses.replace(
+    make_task(),
+    strides=((1, 1, 1), (2, 2, 1), (2, 2, 2), (2, 2, 1)),
+    kernels=((3, 3, 1), (3, 3, 3), (3, 3, 3), (3, 3, 3)),
+)
 
 
-def test_all_levels_of_the_decoder_are_supervised() -> None:
-    backbone = UNetBackbone(TASK, width=4)
+@pytest.mark.parametrize("levels", [3, 4])
+def test_all_levels_of_the_decoder_but_its_coarsest_are_supervised(levels: int) -> None:
+    """With a single coarse level, that one is."""
+    sizes = {"strides": TASK.strides[:levels], "kernels": TASK.kernels[:levels]}
+    backbone = UNetBackbone(dataclasses.replace(TASK, **sizes), width=4)
     encoder, decoder = backbone.encoder(), backbone.decoder(3)
     features = encoder(crops(2, 0))
     logits = DeepHeads(decoder, 3)(decoder, features)
@@ -51,6 +61,28 @@ def test_every_head_learns_and_none_predicts() -> None:
 def test_a_decoder_without_levels_is_refused() -> None:
     with pytest.raises(ValueError, match="--backbone unet"):
         DeepHeads(torch.nn.Identity(), 3)
-    two = dataclasses.replace(TASK, strides=TASK.strides[:2], kernels=TASK.kernels[:2])
+    few = dataclasses.replace(TASK, strides=TASK.strides[:2], kernels=TASK.kernels[:2])
     with pytest.raises(ValueError, match=r"3 levels at least, found 2; raise budget\.levels"):
-        Sup(two, UNetBackbone(two, width=2), deep_supervision=True)
+        Sup(few, UNetBackbone(few, width=2), deep_supervision=True)
+
+
+def test_the_levels_of_compiled_decoders_are_compiled() -> None:
+    torch._dynamo.reset()
+    method, batch = Sup(TASK, UNetBackbone(TASK, width=4), deep_supervision=True), make_batch(TASK)
+    plain = method(batch, 0.0)["loss"]
+    plain.backward()
+    grads = [p.grad.clone() for p in method.parameters()]
+    method.zero_grad()
+    graphs: list[torch.fx.GraphModule] = []
+
+    def count(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    compile_networks(method, backend=count, fullgraph=True)
+    compiled = method(batch, 0.0)["loss"]
+    compiled.backward()
+    torch.testing.assert_close(compiled, plain)
+    torch.testing.assert_close([p.grad for p in method.parameters()], grads, rtol=1e-3, atol=1e-5)
+    assert len(graphs) == 2  # one of the encoders, one of the decoders' levels
+    torch._dynamo.reset()

@@ -360,9 +360,10 @@ def test_bench_prints_what_was_measured(run, paired_files, capsys):
     for words in ("steps/s", "voxels/s", "waiting for data", "peak resident", "csc, part of"):
         assert words in text
     found = dict(re.findall(r"^(.+?) {2,}([\d.]+)(?: %)?$", text, re.M))
-    assert 0 < float(found["GFLOP/s"]) < float(found["GFLOP/s of a large convolution"])
-    shares = [float(value) for name, value in found.items() if name.endswith("part of it")]
+    assert 0 < float(found["GFLOP/s"]) < float(found["GFLOP/s of a large convolution, forward"])
+    shares = [float(value) for name, value in found.items() if name.endswith("and backward")]
     assert len(shares) == 5 and sum(shares) == pytest.approx(100, abs=0.3)
+    assert 0 < float(found["optimiser, part of a step"]) < 100
     assert main(["profile", "load", *argv]) == 0
     assert "batches/s" in capsys.readouterr().out
     scan = paired_files.case("s6").images["ct"]

@@ -15,6 +15,9 @@ from crossvox.benchmark.scores import AVERAGE, OVERALL, Line, change_lines
 from crossvox.evaluation.scores import DECIMALS, TITLES, group_rows, plus_minus
 from crossvox.utils.text_table import Mark, TextCell, TextTable
 
+CONVERGED_STEPS, CONVERGED_GAIN = 4, 0.01
+"""Times as many steps, and the gain of Dice below which a row has converged."""
+
 CONDITION = ("table", "labels", "steps")
 """Columns whose values all rows of one table of a data set share; see `tables_of`."""
 
@@ -241,7 +244,8 @@ def length_table(lines: Sequence[Line], caption: str) -> TextTable:
         caption: what the table is of.
 
     Returns:
-        A column per number of steps, and a last one: what the last increase has brought.
+        A column per number of steps, and a last one: what the last increase has brought. A row
+        has converged if four times the steps, or more, bring less than a point.
     """
     own = _where(lines, metric="dice", **{"class": AVERAGE})
     lengths = sorted(dict.fromkeys(line["steps"] for line in own), key=int)
@@ -261,10 +265,13 @@ def length_table(lines: Sequence[Line], caption: str) -> TextTable:
 
 def _gain(cells: Sequence[Line | None]) -> str:
     """Return the difference of the last two means of a row, if there are."""
-    before, after = ([None, None, *(None if x is None else x["mean"] for x in cells)])[-2:]
-    if before is None or after is None:
+    before, after = [None, None, *cells][-2:]
+    if before is None or after is None or None in (before["mean"], after["mean"]):
         return ""
-    return f"{round(after - before, DECIMALS['dice']) + 0.0:+.3f}".replace("-", "−")
+    gain = round(after["mean"] - before["mean"], DECIMALS["dice"]) + 0.0
+    longer = int(after["steps"]) >= CONVERGED_STEPS * int(before["steps"])
+    text = f"{gain:+.3f}".replace("-", "−")
+    return f"{text}, converged" if longer and gain < CONVERGED_GAIN else text
 
 
 def change_table(cases: Sequence[Line], metric: str, caption: str) -> TextTable:

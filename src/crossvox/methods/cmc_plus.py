@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -23,6 +22,7 @@ from crossvox.methods.bcp import paste, random_box
 from crossvox.methods.cmc import CMC
 from crossvox.methods.cmc.mia import MIAForm
 from crossvox.methods.cmc.networks import FusionForm
+from crossvox.methods.disturbance import disturb
 from crossvox.methods.mean_teacher import Teacher
 from crossvox.methods.together import common_parameters
 from crossvox.networks.backbone import Backbone
@@ -246,7 +246,7 @@ class CMCPlus(Method):
         with torch.no_grad():
             logits = teacher(view.images, view.same_subject)
             soft = {m: paste(self._soft_labels(x), inside) for m, x in logits.items()}
-        images = {m: self._augment(paste(x, inside)) for m, x in view.images.items()}
+        images = {m: disturb(paste(x, inside), self.gamma) for m, x in view.images.items()}
         # A pasted box shows another subject: a crop's modalities match if those of both rows do.
         kept = tuple(random.random() >= self.drop for _ in range(len(view)))
         same = {
@@ -265,19 +265,6 @@ class CMCPlus(Method):
         background = torch.zeros_like(soft)
         background[:, 0] = 1
         return torch.where(dropped.unsqueeze(1), background, soft)
-
-    def _augment(self, images: Tensor) -> Tensor:
-        """Apply a random gamma curve, scale, shift and noise to each row."""
-
-        def draw(least: float, most: float) -> Tensor:
-            return torch.empty(len(images), 1, 1, 1, 1, device=images.device).uniform_(least, most)
-
-        low, high = images.amin((1, 2, 3, 4), True), images.amax((1, 2, 3, 4), True)
-        width = (high - low).clamp_min(1e-6)
-        bend = math.log(self.gamma)
-        bent = ((images - low) / width).clamp(0, 1) ** draw(-bend, bend).exp() * width + low
-        noise = torch.randn_like(images) * draw(0, 0.2)
-        return bent * draw(0.7, 1.3) + draw(-0.3, 0.3) + noise
 
 
 def _read_parted(method: CMCPlus, keys: object) -> None:

@@ -1,7 +1,7 @@
 """Deep supervision: labels also teach the coarser levels of a decoder (Lee et al., AISTATS 2015).
 
-As in nnU-Net (Isensee et al., Nature Methods 2021), each level weighs half of the next finer one.
-nnU-Net leaves the coarsest one out.
+As in nnU-Net (Isensee et al., Nature Methods 2021), each level weighs half of the next finer one,
+and the coarsest level of the decoder has no label, unless it is the only coarse one.
 """
 
 from __future__ import annotations
@@ -39,11 +39,13 @@ class DeepHeads(nn.Module):
                 f"method.deep_supervision needs 3 levels at least, found {len(decoder.channels)}; "
                 "raise budget.levels or leave it off"
             )
-        self.heads = nn.ModuleList(Pointwise(c, n_classes) for c in decoder.channels[1:-1])
+        coarse = decoder.channels[1:-1]
+        self.heads = nn.ModuleList(Pointwise(c, n_classes) for c in coarse[1:] or coarse)
 
     def forward(self, decoder: DeepDecoder, features: list[Tensor]) -> list[Tensor]:
         """Return the logits of all supervised levels, fine to coarse."""
-        _, *coarse, finest = decoder.rise(features)
+        *_, finest = risen = decoder.rise(features)
+        coarse = risen[-1 - len(self.heads) : -1]
         logits = [head(x) for head, x in zip(self.heads, coarse, strict=True)]
         return [decoder.close(finest), *reversed(logits)]
 

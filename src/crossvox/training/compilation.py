@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from crossvox.errors import UsageError
 from crossvox.methods.base import Method
+from crossvox.networks.backbone import DeepDecoder
 
 
 def compile_networks(
@@ -43,4 +45,7 @@ def compile_networks(
         )
     for network in networks:
         network.compile(backend=backend, fullgraph=fullgraph)
+        if isinstance(network, DeepDecoder):  # deep supervision calls this function alone
+            compiled = torch.compile(network.rise, backend=backend, fullgraph=fullgraph)
+            setattr(network, "rise", compiled)  # noqa: B010
     return networks

@@ -126,7 +126,7 @@ class Progress:
             pace = (time.monotonic() - self._warm) / (ESTIMATE_AFTER - 1)
             left = self._steps - self._done
             self.say(
-                f"estimate     {duration_text(pace * left)} for the {left} steps left, at "
+                f"estimate     at least {duration_text(pace * left)} for the {left} steps left, at "
                 f"{pace:.2f} s/step; validation comes on top"
             )
         if self._bar:

@@ -40,6 +40,7 @@ from crossvox.errors import CrossvoxError
 from crossvox.methods import METHODS
 from crossvox.methods.base import Method
 from crossvox.training.loader import batches
+from crossvox.training.optimizer import build_optimizer
 from crossvox.training.record import read_facts, read_metrics
 from crossvox.workflows.arithmetic import arithmetic
 from crossvox.workflows.messages import Echo
@@ -286,7 +287,35 @@ def _parts(config: RunConfig, run: Run, step: float) -> Figures:
     batch = move_data_to_device(crop_dataset(run, manifest, store)[0], device)
     # On a card a step is in another precision, and may fit in parts only.
     done = arithmetic(method, batch, step) if device.type == "cpu" else {}
-    return {**done, **_loss_shares(method, batch, step, device)}
+    share = _optimizer_seconds(method, config) / step
+    return {
+        **done,
+        "optimiser, part of a step": f"{100 * share:.1f} %",
+        **_loss_shares(method, batch, step, device),
+    }
+
+
+def _optimizer_seconds(method: Method, config: RunConfig) -> float:
+    """Return the time of the optimiser's step, after one that makes its moments."""
+    fit, device = config.fit, next(method.parameters()).device
+    groups = method.parameter_groups()
+    optimizer = build_optimizer(groups, fit.optimizer, fit.lr, fit.weight_decay)
+    for p in (p for group in optimizer.param_groups for p in group["params"]):
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    _wait_for(device)
+    start = time.perf_counter()
+    optimizer.step()
+    _wait_for(device)
+    seconds = time.perf_counter() - start
+    method.zero_grad()
+    return seconds
+
+
+def _wait_for(device: torch.device) -> None:
+    """Wait until a card has done what it was given; its kernels run asynchronously."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _loss_shares(method: Method, batch: Batch, step: float, device: torch.device) -> Figures:
@@ -325,15 +354,13 @@ def _time_loss(
         lambda x: x.detach().requires_grad_(x.is_floating_point()) if torch.is_tensor(x) else x,
         inputs,
     )
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    _wait_for(device)
     with torch.set_grad_enabled(backward):
         start = time.perf_counter()
         loss = module(*leaves)
         if backward:
             loss.backward()
-        if device.type == "cuda":  # kernels run asynchronously until here
-            torch.cuda.synchronize(device)
+        _wait_for(device)
         return time.perf_counter() - start
 
 

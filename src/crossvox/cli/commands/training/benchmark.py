@@ -60,6 +60,7 @@ def _parser() -> ArgumentParser:
                         help="run every n-th cell from the i-th, on one of n machines")  # fmt: skip
     parser.add_argument("--seeds", type=str, help="instead of the suite's: 0,1,2")
     parser.add_argument("--labels", type=str, help="instead of the suite's: 1,2,all")
+    parser.add_argument("--steps", type=str, help="instead of the suite's: 200,1400")
     parser.add_argument("--preset", type=str, help="instead of the suite's")
     parser.add_argument("--split", type=str, help="instead of the suite's")
     parser.add_argument("--cases", type=str, metavar="CASE,CASE",
@@ -100,8 +101,9 @@ def _over(values: dict[str, Any]) -> dict[str, Any]:
         over["root"] = values["root"].absolute()
     if (labels := parse_names("--labels", values["labels"])) is not None:
         over["labels"] = list(labels)
-    if (seeds := parse_names("--seeds", values["seeds"])) is not None:
-        over["seeds"] = [int(s) if s.isdecimal() else s for s in seeds]
+    for key in ("seeds", "steps"):
+        if (numbers := parse_names(f"--{key}", values[key])) is not None:
+            over[key] = [int(n) if n.isdecimal() else n for n in numbers]
     if (cases := parse_names("--cases", values["cases"])) is not None:
         shown = read_yaml(values["suite"]).get("pictures") or {}
         over["pictures"] = merge(shown if isinstance(shown, dict) else {}, {"cases": list(cases)})
