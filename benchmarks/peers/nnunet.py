@@ -8,7 +8,9 @@ takes. With --channels the modalities of a registered set are the channels of a 
 plans, prepares, augments and predicts by its own rules; unlabelled scans are not used.
 
 Without --minutes it trains its full length, which takes a card. With them its learning rate falls
-to zero within that time, preparing not counted. nnU-Net's own lines go to DIR/nnunet.log.
+to zero within that time, preparing not counted. nnU-Net's own lines go to DIR/nnunet.log, and its
+checkpoints to DIR/results. scores/summary.json tells the steps, the processor's seconds and the
+threads. nnU-Net takes no seed: a second run differs.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -83,16 +86,22 @@ def problems(manifest: Manifest, labelled: str, channels: bool) -> list[Problem]
         raise UsageError(f"{manifest.location}: --channels needs a set that is registered")
     for problem in found:
         for id in problem.learnt:
-            _require_usable(problem, manifest.case(id), manifest)
+            _require_learnable(problem, manifest.case(id), manifest)
     return found
 
 
-def _require_usable(problem: Problem, case: Case, manifest: Manifest) -> None:
+def _require_learnable(problem: Problem, case: Case, manifest: Manifest) -> None:
     where = f"{manifest.location}, case {case.id}"
     if lacking := [m for m in problem.channels if m not in case.images]:
         raise UsageError(f"{where}: no image of {', '.join(lacking)}, a channel of nnU-Net")
     if case.annotated is not None and set(case.annotated) != set(manifest.classes):
         raise UsageError(f"{where}: nnU-Net would learn the classes not outlined as background")
+    require_one_grid(problem, case, manifest)
+
+
+def require_one_grid(problem: Problem, case: Case, manifest: Manifest) -> None:
+    """Raise `UsageError` if the channels of a case lie on different grids."""
+    where = f"{manifest.location}, case {case.id}"
     first, *others = (case.read_grid(m) for m in problem.channels)
     for grid in others:
         if grid.shape != first.shape or not np.allclose(grid.affine, first.affine, atol=1e-3):
@@ -172,6 +181,7 @@ def train(name: str, number: int, configuration: str, minutes: float | None) -> 
         steps += 1
         if steps % 10 == 1:
             print(f"step {steps}  loss {loss:.4f}  {share:.0%}", file=sys.stderr, flush=True)
+    trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
     for loader in (trainer.dataloader_train, trainer.dataloader_val):
         if hasattr(loader, "_finish"):
             loader._finish()  # ends its processes
@@ -206,6 +216,12 @@ def predict(
         yield predictor.predict_single_npy_array(image, properties).transpose(2, 1, 0)
 
 
+def cpu_seconds() -> float:
+    """Return the processor's seconds of this process and of its ended children."""
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, kinds))
+
+
 def run(args: argparse.Namespace) -> None:
     """Train, predict and score; write `scores/` into the folder."""
     manifest = load_manifest(args.data, args.root)
@@ -213,21 +229,26 @@ def run(args: argparse.Namespace) -> None:
     tests = {p.name: [c for c in manifest.split(args.split) if p.scored(c)] for p in asked}
     if empty := [name for name, cases in tests.items() if not cases]:
         raise UsageError(f"{manifest.location}: no {args.split} case to score for {empty[0]}")
+    for problem in asked:
+        for case in tests[problem.name]:
+            require_one_grid(problem, case, manifest)
     configuration = args.configuration
     if configuration == "auto":
         configuration = "3d_fullres" if torch.cuda.is_available() else "2d"
     rows: list[dict[str, Any]] = []
     facts: dict[str, Any] = {"method": f"nnU-Net {configuration}", "data": manifest.name}
     facts |= {"split": args.split, "labelled": args.labelled, "minutes": args.minutes}
-    facts["version"] = version("nnunetv2")
+    facts |= {"version": version("nnunetv2"), "threads": torch.get_num_threads()}
     for number, problem in enumerate(asked, start=1):
         name = f"Dataset{number:03d}_{problem.name}"
         export(problem, manifest, args.out / "raw" / name)
         with open(args.out / "nnunet.log", "a", encoding="utf-8") as log, redirect_stdout(log):
+            begun = cpu_seconds()
             trainer, steps = train(name, number, configuration, args.minutes)
+            spent = round(cpu_seconds() - begun)
             maps = list(predict(trainer, problem, tests[problem.name], args.out / "images"))
         size = sum(p.numel() for p in trainer.network.parameters())
-        facts[problem.name] = {"steps": steps, "parameters": size}
+        facts[problem.name] = {"steps": steps, "parameters": size, "cpu_seconds": spent}
         print(f"{problem.name}: {steps} steps, {size / 1e6:.1f} million parameters", flush=True)
         for case, found in zip(tests[problem.name], maps, strict=True):
             modality = str(problem.scored(case))
@@ -247,7 +268,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--labelled", default="2", help="labelled cases per modality")
     parser.add_argument("--split", default="test", choices=["val", "test"], help="split to score")
     parser.add_argument("--minutes", type=float, help="of training for each network")
-    parser.add_argument("--configuration", default="auto", help="2d, 3d_fullres or 3d_lowres")
+    parser.add_argument("--configuration", default="auto", help="2d, 3d_fullres or 3d_lowres",
+                        choices=["auto", "2d", "3d_fullres", "3d_lowres"])  # fmt: skip
     parser.add_argument("--channels", action="store_true", help="one network for all modalities")
     parser.add_argument("--out", type=Path, required=True, help="folder for everything; new")
     args = parser.parse_args(arguments)
