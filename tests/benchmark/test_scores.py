@@ -310,8 +310,19 @@ def test_steps_are_an_axis_and_a_table_says_what_the_last_increase_brought():
     assert table.head == ["modality", "row", "400 steps", "1600 steps", "last gain"]
     gains = {row[1]: row[-1] for row in table.rows if row[0] == "ct"}
     assert gains == {"sup": "+0.009, converged", "cmc": "+0.050", "short": ""}
+    worse = [line | {"mean": 0.1} if line["steps"] == "1600" else line for line in scores]
+    assert "converged" not in {row[-1][8:] for row in length_table(worse, "x").rows}
     early = [line | {"steps": "500"} if line["steps"] == "1600" else line for line in scores]
     assert "converged" not in {row[-1][8:] for row in length_table(early, "x").rows}
+
+
+def test_a_condition_that_was_tested_in_one_way_has_no_chart_of_others():
+    lines = [x | {"steps": n} for n in ("4", "8") for x in grid()]
+    lines += [x | {"steps": "8"} for x in grid("largest=always")]
+    charts = score_charts(Results({}, score_lines(lines, "cmc"), [{"data": "d"}], lines))
+    assert [chart.file for chart in charts if chart.metric == "dice"] == [
+        "d-dice-steps.png", "d-dice-largest-steps-8.png"
+    ]  # fmt: skip
 
 
 def test_a_chart_has_one_value_of_each_condition_but_its_own():

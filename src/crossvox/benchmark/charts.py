@@ -113,7 +113,10 @@ class ScoreChart:
 
 
 def score_charts(results: Results) -> list[ScoreChart]:
-    """Return a chart per data set, table of the suite, varied quantity and metric."""
+    """Return a chart per data set, table of the suite, varied quantity and metric.
+
+    None is without a panel.
+    """
     charts = []
     for data in results.datasets:
         own = [line for line in results.scores if line["data"] == data]
@@ -127,8 +130,9 @@ def score_charts(results: Results) -> list[ScoreChart]:
                 for values, part in group_rows(lines, *fixed).items():
                     at = dict(zip(fixed, values, strict=True))
                     for metric in DECIMALS:
-                        panels = _panels(part, axis, metric)
-                        charts.append(ScoreChart(data, table, networks, axis, metric, panels, at))
+                        if panels := _panels(part, axis, metric):
+                            chart = ScoreChart(data, table, networks, axis, metric, panels, at)
+                            charts.append(chart)
     return charts
 
 

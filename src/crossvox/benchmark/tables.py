@@ -16,7 +16,7 @@ from crossvox.evaluation.scores import DECIMALS, TITLES, group_rows, plus_minus
 from crossvox.utils.text_table import Mark, TextCell, TextTable
 
 CONVERGED_STEPS, CONVERGED_GAIN = 4, 0.01
-"""Times as many steps, and the gain of Dice below which a row has converged."""
+"""Times as many steps, and the change of Dice below which a row has converged."""
 
 CONDITION = ("table", "labels", "steps")
 """Columns whose values all rows of one table of a data set share; see `tables_of`."""
@@ -245,7 +245,7 @@ def length_table(lines: Sequence[Line], caption: str) -> TextTable:
 
     Returns:
         A column per number of steps, and a last one: what the last increase has brought. A row
-        has converged if four times the steps, or more, bring less than a point.
+        has converged if four times the steps, or more, bring or cost less than a point.
     """
     own = _where(lines, metric="dice", **{"class": AVERAGE})
     lengths = sorted(dict.fromkeys(line["steps"] for line in own), key=int)
@@ -271,7 +271,7 @@ def _gain(cells: Sequence[Line | None]) -> str:
     gain = round(after["mean"] - before["mean"], DECIMALS["dice"]) + 0.0
     longer = int(after["steps"]) >= CONVERGED_STEPS * int(before["steps"])
     text = f"{gain:+.3f}".replace("-", "−")
-    return f"{text}, converged" if longer and gain < CONVERGED_GAIN else text
+    return f"{text}, converged" if longer and abs(gain) < CONVERGED_GAIN else text
 
 
 def change_table(cases: Sequence[Line], metric: str, caption: str) -> TextTable:
