@@ -137,7 +137,7 @@ def test_the_results_are_made_of_the_numbers_in_the_repository(tmp_path: Path, m
     # The page has none of the figures for papers, which take long to draw.
     monkeypatch.setattr("crossvox.benchmark.page.write_paper_figures", lambda results, folder: None)
     shutil.copytree(ROOT / "benchmarks" / "measured", tmp_path / "measured")
-    names = ("headline", "robustness", "collaboration", "strangers")
+    names = ("headline", "convergence", "robustness", "collaboration", "strangers")
     suites = [str(tmp_path / "measured" / name) for name in names]
     page = tmp_path / "results.md"
     notes = ["--notes", str(ROOT / "benchmarks" / "results-notes.md")]

@@ -231,7 +231,7 @@ def test_the_same_seed_gives_the_same_losses_and_weights(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_overfits_a_labelled_crop_of_each_modality(name: str) -> None:
-    task = make_task(paired=True)
+    task = make_task(paired=True, registered=True)
     method, batch = make_method(name, task), make_batch(task, labelled=1, unlabelled=2)
     for view in batch.labelled.values():  # what is to be found can be seen
         for m, same in view.same_subject.items():
