@@ -231,7 +231,8 @@ def test_the_same_seed_gives_the_same_losses_and_weights(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_overfits_a_labelled_crop_of_each_modality(name: str) -> None:
-    task = make_task(paired=True, registered=True)
+    # EFCD fuses only what lies over each other, and alone learns too slowly for this test.
+    task = make_task(paired=True, registered=name == "efcd")
     method, batch = make_method(name, task), make_batch(task, labelled=1, unlabelled=2)
     for view in batch.labelled.values():  # what is to be found can be seen
         for m, same in view.same_subject.items():

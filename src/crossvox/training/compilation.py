@@ -46,6 +46,6 @@ def compile_networks(
     for network in networks:
         network.compile(backend=backend, fullgraph=fullgraph)
         if isinstance(network, DeepDecoder):  # deep supervision calls this function alone
-            compiled = torch.compile(network.rise, backend=backend, fullgraph=fullgraph)
-            setattr(network, "rise", compiled)  # noqa: B010
+            rise = torch.compile(network.rise, backend=backend, fullgraph=fullgraph)
+            network.rise = rise  # type: ignore[method-assign]
     return networks
