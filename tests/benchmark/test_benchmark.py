@@ -207,16 +207,20 @@ def test_the_reading_leaves_a_bound_out(paired_files, tmp_path, ran):
 
 
 def test_every_row_can_be_scored_with_and_without_the_one_part_rule(paired_files, tmp_path, ran):
-    suite = write_suite(tmp_path / "s.yaml", variants={"largest": ["always", "never"]})
+    methods = ["sup", "cmc+"]
+    rules = {"largest": ["always", "never"]}
+    suite = write_suite(tmp_path / "s.yaml", methods=methods, reference="sup", variants=rules)
     out = tmp_path / "out"
     assert main(arguments(suite, paired_files.path, out)) == 0
     rules = [c[c.index("--largest") + 1] for c in ran if "--largest" in c]
     assert rules == ["always", "never"] * 2
-    for row in ("sup", "cmc"):
+    for row in methods:
         scores = out / "cells" / f"tiny_{row}_unet_labels-2_seed-0" / "scores"
         for rule in ("always", "never"):
             made = json.loads((scores / f"largest-{rule}" / "summary.json").read_text())
-            assert made["run"]["largest"] == rule
+            assert made["run"]["largest"] == rule and made["run"]["weigh"] is False
+        plain = json.loads((scores / "plain" / "summary.json").read_text())
+        assert not {"largest", "weigh"} & set(plain["run"])
     text = (out / "tables.md").read_text(encoding="utf-8")
     assert "one component per one-piece class" in text and "all components" in text
     chart = out / "figures" / "tiny-dice-largest.png"

@@ -1,7 +1,8 @@
-"""nnU-Net's raw data, made of a manifest; nnU-Net itself is not needed."""
+"""nnU-Net beside ours: its raw data, made of a manifest; only the slow test needs nnU-Net."""
 
 from __future__ import annotations
 
+import csv
 import json
 import runpy
 import shutil
@@ -103,3 +104,21 @@ def test_voxels_without_annotation_are_told_to_nnunet(unpaired_files, tmp_path, 
     labels = json.loads((tmp_path / "raw" / "dataset.json").read_text())["labels"]
     written = np.asarray(nib.load(tmp_path / "raw" / "labelsTr" / f"{id}.nii.gz").dataobj)
     assert (written[0] == labels["ignore"]).all() and labels["ignore"] == len(labels) - 1
+
+
+@pytest.mark.slow
+def test_nnunet_is_trained_and_scored_for_each_modality(unpaired_files, tmp_path, peer, capsys):
+    pytest.importorskip("nnunetv2", reason="nnU-Net comes with the extra 'peers'")
+    out = tmp_path / "out"
+    given = ["--data", str(unpaired_files.path), "--labelled", "1", "--minutes", "0.1"]
+    assert peer["main"]([*given, "--out", str(out)]) == 0, capsys.readouterr().err
+    facts = json.loads((out / "scores" / "summary.json").read_text())["run"]
+    with open(out / "scores" / "cases.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for modality in unpaired_files.modalities:
+        assert facts[modality]["steps"] > 0 and facts[modality]["cpu_seconds"] > 0
+        tested = {c.id for c in unpaired_files.split("test") if modality in c.labels}
+        assert {r["case"] for r in rows if r["modality"] == modality} == tested
+    assert len(list((out / "results").rglob("checkpoint_final.pth"))) == 2
+    assert peer["main"]([*given, "--out", str(out)]) == 2
+    assert "is not empty" in capsys.readouterr().err

@@ -48,7 +48,8 @@ class Variant:
 
     Attributes:
         scenario: what the method is given.
-        largest: rule for label maps; None takes the run's.
+        largest: rule for the components in label maps, of the most probable class of each voxel;
+            None makes label maps as the run does.
     """
 
     scenario: Scenario = field(default_factory=Scenario)
@@ -56,7 +57,8 @@ class Variant:
 
     def facts(self) -> dict[str, Any]:
         """Return what `crossvox evaluate` records of it; None stands for nothing."""
-        plain = {"given": None, "misalign": None, "largest": self.largest}
+        weigh = None if self.largest is None else False
+        plain = {"given": None, "misalign": None, "largest": self.largest, "weigh": weigh}
         return {**plain, **self.scenario.facts()}
 
     def options(self) -> list[str]:
@@ -66,7 +68,8 @@ class Variant:
         if moved:
             for name, value in dataclasses.asdict(moved).items():
                 options += [f"--misalign.{name}", str(value)]
-        return options if self.largest is None else [*options, "--largest", self.largest]
+        rule = [] if self.largest is None else ["--largest", self.largest, "--weigh", "false"]
+        return options + rule
 
 
 @dataclass(frozen=True, kw_only=True)

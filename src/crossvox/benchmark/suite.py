@@ -57,8 +57,9 @@ class Variants:
         shift_mm: shifts to impose on one modality's scans.
         rotate_deg: rotations to impose on one modality's scans.
         modality: the modality to move; empty means the data set's last.
-        largest: rules for label maps, other than each method's own: "always" keeps one component
-            of each class that is one piece in the labelled scans, "never" keeps all.
+        largest: rules for label maps that are the same for all methods, whose own weights of
+            classes do not count: "always" keeps one component of each class that is one piece in
+            the labelled scans, "never" keeps all.
     """
 
     subsets: bool = False

@@ -362,9 +362,10 @@ def _title(variant: str) -> str:
         "": "as it is",
         "shift": f"shift {amount} mm",
         "rotate": f"rotation {amount}°",
-        "largest": {"always": "one component per one-piece class", "never": "all components"}.get(
-            amount, ""
-        ),
+        "largest": {
+            "always": "most probable class, one component per one-piece class",
+            "never": "most probable class, all components",
+        }.get(amount, ""),
     }
     return words.get(kind, f"{amount.replace('+', ' + ')} only")
 

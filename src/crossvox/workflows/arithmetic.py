@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import statistics
 import time
@@ -86,6 +87,7 @@ def _convolution_speed(passes: int = 5) -> float:
 
 def _shares(method: Method, batch: Batch) -> dict[str, float]:
     """Return the share of each of `KINDS`, and of the other operators, in their time."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or torch prints lines of its own
     with profile(activities=[ProfilerActivity.CPU]) as found:
         _step(method, batch, 0.5)
     spent = dict.fromkeys((*KINDS, "the rest"), 0.0)
