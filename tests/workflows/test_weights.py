@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from crossvox.cli.main import main
 from crossvox.evaluation.scores import read_cases
 from crossvox.networks.pretrained.loading import read_weights
 from fixtures.files.weights import CROP, UNET, VIT, arguments, interrupt, published
-from fixtures.golden import rule_tensor
+from fixtures.golden import FOLDER, rule_tensor
 from fixtures.run import refused, same, weights
+
+PROGRAM = FOLDER.parent / "fake_ckpt.py"
+"""Writes stand-ins of the published files in full size."""
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +203,35 @@ def test_a_preset_of_published_weights_starts_without_them_only_if_told_to(
     for name, more in (("own", ["--method", "mmformer"]), ("other", ["--backbone", "unet"])):
         assert main([*arguments(unpaired_files.path, tmp_path / name, "--preset", "paper-unet",
                                 *more, *CROP, *small, "--fit.steps", "1")]) == 0  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PROGRAM.exists(), reason="the program that writes stand-ins is not here")
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("unet", "down_tr64.ops.0.conv1.weight"), ("sam", "blocks.0.mlp.lin1.weight")],
+)
+def test_the_papers_presets_train_from_stand_ins_of_full_size(
+    kind, name, unpaired_files, tmp_path, monkeypatch
+):
+    """What is published moves by the rate of 1e-5, what is new by 1e-4; the rate is Adam's step."""
+    monkeypatch.syspath_prepend(PROGRAM.parent)
+    program = importlib.import_module(PROGRAM.stem)
+    file, out = tmp_path / "weights.pth", tmp_path / "run"
+    torch.save(program.make(kind, "s"), file)
+    words = ["train", "--data", unpaired_files.path, "--labelled", "2", "--out", out,
+             "--preset", f"paper-{kind}", "--weights", file, "--fit.steps", "1",
+             "--fit.validations", "0", "--sampling.labelled", "1", "--sampling.unlabelled", "1",
+             "--compute.devices", "1", "--compute.workers", "0"]  # fmt: skip
+    assert main([str(word) for word in words]) == 0
+    config = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))
+    assert config["budget"]["patch"] == [96, 96, 96] and config["method"]["name"] == "cmc"
+    found = weights(out)
+    moved = found[f"model/networks.encoders.0.{name}"]
+    prefix = {"unet": "backbone", "sam": "image_encoder"}[kind]
+    start = rule_tensor("s", f"{prefix}.{name}", moved.shape)
+    assert 0 < (moved - start).abs().max() < 1.1e-5
+    assert 0 < found["model/networks.fusion.layers.0.close.weight"].abs().max() < 1.1e-4
 
 
 @pytest.mark.parametrize(
