@@ -23,7 +23,7 @@ from crossvox.cli.main import main
 from crossvox.data.manifest import load_manifest
 from crossvox.utils.locks import Lock
 from crossvox.version import __version__
-from fixtures.benchmark import TINY, InProcess, read, write_suite
+from fixtures.benchmark import COST, TINY, InProcess, read, write_suite
 from fixtures.files.weights import published
 from fixtures.run import refused, same, weights
 
@@ -349,7 +349,7 @@ def test_a_killed_cell_goes_on_where_it_was(paired_files, tmp_path, monkeypatch)
             assert process.poll() is None
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
-        raise CommandError(process.wait(), "train")
+        raise CommandError(process.wait(), "train", COST)
 
     monkeypatch.setattr(Launcher, "__call__", kill)
     assert main(arguments(suite, paired_files.path, out)) == 1
@@ -360,7 +360,10 @@ def test_a_killed_cell_goes_on_where_it_was(paired_files, tmp_path, monkeypatch)
         ["train", "--resume"],
         ["evaluate", str(run)],
     ]
-    assert read(out / "cells.csv")[0]["attempts"] == "2"
+    (cell,) = read(out / "cells.csv")
+    assert cell["attempts"] == "2"
+    # Of both attempts and the test.
+    assert float(cell["cpu_seconds"]) == 3 * COST["cpu"]
     assert main(arguments(suite, paired_files.path, whole)) == 0
     assert same(weights(run), weights(whole / run.relative_to(out)))
 
@@ -383,7 +386,8 @@ def test_commands_are_processes_with_their_threads_output_and_cost(tmp_path):
         assert spent["wall"] > 0 and spent["cpu"] > 0 and spent["megabytes"] > 5
         with pytest.raises(CommandError) as failed:
             Launcher(1)(["list", "nonsense"], log, lock.fileno())
-    assert failed.value.code == 2 and "choose from" in log.read_text().splitlines()[-1]
+    assert failed.value.code == 2 and failed.value.cost["cpu"] > 0
+    assert "choose from" in log.read_text().splitlines()[-1]
 
 
 def test_the_users_number_of_threads_holds(tmp_path, monkeypatch):
@@ -408,7 +412,7 @@ def test_sigterm_ends_the_benchmark_and_fails_no_cell(paired_files, tmp_path, mo
         os.kill(os.getpid(), signal.SIGTERM)
         while not stopped:
             time.sleep(0.01)
-        raise CommandError(130, "train")
+        raise CommandError(130, "train", COST)
 
     monkeypatch.setattr(Launcher, "__call__", terminate)
     monkeypatch.setattr(Launcher, "stop", lambda self: stopped.append(True))

@@ -306,14 +306,26 @@ def test_steps_are_an_axis_and_a_table_says_what_the_last_increase_brought():
     (dice, _) = score_charts(results)
     assert dice.file == "d-dice-steps.png" and dice.figure().axes[0].get_xscale() == "log"
     assert [x for x, _, _ in dice.panels["ct"]["sup"]] == [400, 1600]
-    table = length_table(scores, "x")
+    table = length_table(lines, "x")
     assert table.head == ["modality", "row", "400 steps", "1600 steps", "last gain"]
     gains = {row[1]: row[-1] for row in table.rows if row[0] == "ct"}
     assert gains == {"sup": "+0.009, converged", "cmc": "+0.050", "short": ""}
-    worse = [line | {"mean": 0.1} if line["steps"] == "1600" else line for line in scores]
+    worse = [x | {"dice": 0.1} if x["steps"] == "1600" else x for x in lines]
     assert "converged" not in {row[-1][8:] for row in length_table(worse, "x").rows}
-    early = [line | {"steps": "500"} if line["steps"] == "1600" else line for line in scores]
+    early = [x | {"steps": "500"} if x["steps"] == "1600" else x for x in lines]
     assert "converged" not in {row[-1][8:] for row in length_table(early, "x").rows}
+
+
+def test_a_gain_is_of_the_seeds_and_the_lengths_that_a_row_has():
+    lines = [x | {"steps": n} for n in ("400", "1600") for x in grid()]
+    # One seed of one row goes on; the mean of both seeds at 1600 would tell another gain.
+    lines += [
+        x | {"steps": "6400", "dice": x["dice"] + 0.03}
+        for x in grid()
+        if x["row"] == "cmc" and x["seed"] == 0
+    ]
+    gains = {row[1]: row[-1] for row in length_table(lines, "x").rows if row[0] == "mr"}
+    assert gains == {"cmc": "+0.030", "sup": "+0.000, converged (400 → 1600)"}
 
 
 def test_a_condition_that_was_tested_in_one_way_has_no_chart_of_others():

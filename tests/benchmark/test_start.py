@@ -14,7 +14,7 @@ from crossvox.benchmark.runner import CommandError, Launcher, Share, run_cells
 from crossvox.benchmark.suite import load_suite
 from crossvox.cli.main import main
 from crossvox.utils.locks import Lock
-from fixtures.benchmark import InProcess, read, write_suite
+from fixtures.benchmark import COST, InProcess, read, write_suite
 from fixtures.run import refused
 
 START = {"method": "sup_joint", "steps": 2}
@@ -100,7 +100,7 @@ def test_a_start_that_fails_fails_its_cells_and_no_other(paired_files, tmp_path,
 
     def call(self, command, log, lock):
         if "seed-0" in command[-1] and "starts" in command[-1]:
-            raise CommandError(1, "train")
+            raise CommandError(1, "train", COST)
         return launch(command, log, lock)
 
     monkeypatch.setattr(Launcher, "__call__", call)
@@ -174,3 +174,18 @@ def test_a_start_that_cannot_be_meant_is_refused(start, words, paired_files, tmp
     suite = write_suite(tmp_path / "s.yaml", methods=["sup"], start=start)
     line = refused(capsys, *arguments(suite, paired_files.path, tmp_path / "out"))
     assert all(word in line for word in words), line
+
+
+def test_a_row_with_its_own_label_count_is_one_run_in_several_tables(
+    paired_files, tmp_path, monkeypatch
+):
+    launch = InProcess()
+    monkeypatch.setattr(Launcher, "__call__", lambda self, *given: launch(*given))
+    bound = {"label": "bound", "method": "sup", "labelled": "all"}
+    suite = write_suite(tmp_path / "s.yaml", methods=["sup", bound], labels=[1, 2], reference="sup")
+    out = tmp_path / "out"
+    assert main(arguments(suite, paired_files.path, out)) == 0
+    assert len([command for command in launch.ran if command[0] == "train"]) == 3
+    cells = [cell for cell in read(out / "cells.csv") if cell["row"] == "bound"]
+    assert {cell["labels"]: cell["state"] for cell in cells} == {"1": "done", "2": "done"}
+    assert len({cell["log"] for cell in cells}) == 1

@@ -77,7 +77,7 @@ class Training:
     """A run that is trained in a folder of its own.
 
     Attributes:
-        name: unique in the grid; also the folder's name.
+        name: the folder's name; runs of equal names are one run.
         folder: holds all files.
         config: every setting of the run.
         derived: manifest that must be written first, if any.
@@ -107,6 +107,11 @@ class Training:
     def training_cost(self) -> Path:
         """File that exists when the run is trained; holds its cost."""
         return self.folder / "trained.json"
+
+    @property
+    def unfinished_cost(self) -> Path:
+        """File that holds the cost of attempts that were stopped or failed, if there are any."""
+        return self.folder / "unfinished.json"
 
     @property
     def is_trained(self) -> bool:

@@ -30,14 +30,14 @@ AXES = {
     "shift": "imposed shift (mm)",
     "rotate": "imposed rotation (degrees)",
     "given": "modalities given at test",
-    "largest": "components of a class that are kept",
+    "largest": "rule for label maps",
 }
 """Varied quantity → its name and unit on an axis."""
 
 CONDITIONS = ("labels", "steps")
 """Columns of the conditions that a suite may vary."""
 
-STANDS = {"given": "all", "largest": "auto"}
+STANDS = {"given": "all", "largest": "own"}
 """Quantity that is varied by names → that of the plain test."""
 
 

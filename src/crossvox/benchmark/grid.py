@@ -292,16 +292,19 @@ def _with_start(cell: Cell, first: RunConfig | None) -> Cell:
 
 
 def _cell(draft: Cell, labels: str, seed: int, suite: Suite) -> Cell:
-    """Return the draft with a label count and a seed."""
-    network = draft.config.backbone["name"]
-    parts = [draft.dataset, draft.row.label, network, f"labels-{labels}", f"seed-{seed}"]
+    """Return the draft with a label count and a seed.
+
+    A row with a label count of its own stands in the table of each one, but is one run.
+    """
+    network, labelled = draft.config.backbone["name"], draft.row.labelled or labels
+    parts = [draft.dataset, draft.row.label, network, f"labels-{labelled}", f"seed-{seed}"]
     parts += [f"steps-{draft.steps}"] if draft.steps else []
     name = "_".join(slug(part) for part in parts)
     folder = (draft.folder / name).absolute()
     config = dataclasses.replace(
         draft.config,
         out=folder / "run",
-        labelled=draft.row.labelled or labels,
+        labelled=labelled,
         seed=seed,
         label_draw=seed if suite.label_draw == "seed" else None,
     )

@@ -22,6 +22,7 @@ from rich.console import Console
 from crossvox.benchmark.cell import TRAINED, Cell, Training
 from crossvox.benchmark.progress import CellCount
 from crossvox.errors import UsageError, require
+from crossvox.utils.documents import parse_json
 from crossvox.utils.files import atomic_write, naming_errors
 from crossvox.utils.locks import Lock
 from crossvox.workflows.messages import Echo
@@ -34,11 +35,16 @@ Cost = dict[str, float]
 
 
 class CommandError(Exception):
-    """A command of a cell ended with an error."""
+    """A command of a cell ended with an error.
 
-    def __init__(self, code: int, what: str) -> None:
+    Attributes:
+        code: exit code.
+        cost: what the command cost until then.
+    """
+
+    def __init__(self, code: int, what: str, cost: Cost) -> None:
         super().__init__(f"exit code {code} of `crossvox {what}`")
-        self.code = code
+        self.code, self.cost = code, cost
 
 
 @dataclass
@@ -70,13 +76,14 @@ class Launcher:
                 _, status, usage = os.wait4(process.pid, 0)
             finally:
                 self._running.discard(process.pid)
-        if code := os.waitstatus_to_exitcode(status):
-            raise CommandError(code, " ".join(arguments))
-        return {
+        cost = {
             "wall": time.perf_counter() - began,
             "cpu": usage.ru_utime + usage.ru_stime,
             "megabytes": usage.ru_maxrss / 1024,
         }
+        if code := os.waitstatus_to_exitcode(status):
+            raise CommandError(code, " ".join(arguments), cost)
+        return cost
 
     def stop(self) -> None:
         """Ask every running command to save its state and end."""
@@ -141,6 +148,7 @@ def run_cells(
     """
     launcher = Launcher(share.threads)
     console = console or Console(file=sys.stderr, highlight=False)
+    cells = list({cell.folder: cell for cell in cells}.values())  # a bound is in several tables
     todo = [cell for cell in cells if cell.state != "done"]
     pending = _with_starts(todo)
     missing = {one.folder for one in pending if not isinstance(one, Cell)}
@@ -227,9 +235,12 @@ class _Work:
         """Run one command and note its cost, or its failure, which is returned."""
         if isinstance(one, Cell) and what != TRAINED:
             one.forget_test(what)
+        earlier = _cost(one.unfinished_cost) if what == TRAINED and one.is_begun else None
         try:
-            cost = self.launch(arguments, one.log, lock)
+            cost = _sum(self.launch(arguments, one.log, lock), earlier)
         except CommandError as error:
+            if what == TRAINED:
+                atomic_write(one.unfinished_cost, json.dumps(_sum(error.cost, earlier)))
             note = {"what": str(error), "code": error.code, "says": _last_line(one.log)}
             # A stopped run has not failed; it continues next time.
             if error.code not in (130, -signal.SIGTERM, -signal.SIGINT):
@@ -241,6 +252,7 @@ class _Work:
             assert isinstance(one, Cell)
             place, extra["files"] = one.test_cost(what), one.hashes()
         atomic_write(place, json.dumps({**cost, **extra}))
+        one.unfinished_cost.unlink(missing_ok=True)
         return ""
 
     def _without_start(self, cell: Cell, start: Training) -> str:
@@ -250,6 +262,22 @@ class _Work:
             note = {"what": "its start failed", "code": 1, "says": says}
             atomic_write(cell.failure, json.dumps(note, ensure_ascii=False))
         return f"{cell.name}: {says}"
+
+
+def _cost(file: Path) -> Cost | None:
+    """Return the cost in a file; None if there is no such file, or it is damaged."""
+    try:
+        return parse_json(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _sum(last: Cost, earlier: Cost | None) -> Cost:
+    """Return the cost of a command and of its earlier attempts."""
+    if earlier is None:
+        return last
+    spent = {name: last[name] + earlier[name] for name in ("wall", "cpu")}
+    return {**spent, "megabytes": max(last["megabytes"], earlier["megabytes"])}
 
 
 def _last_line(log: Path) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from crossvox.benchmark.cell import OWN_NETWORK
 from crossvox.benchmark.reading import reading
 from crossvox.benchmark.results import Results
-from crossvox.benchmark.scores import AVERAGE, OVERALL, Line, change_lines
+from crossvox.benchmark.scores import AVERAGE, OVERALL, Line, change_lines, score_lines
 from crossvox.evaluation.scores import DECIMALS, TITLES, group_rows, plus_minus
 from crossvox.utils.text_table import Mark, TextCell, TextTable
 
@@ -41,11 +41,11 @@ def table_groups(results: Results) -> Iterator[TableGroup]:
         yield TableGroup("All data sets", list(_overviews(results)))
     for data in results.datasets:
         own = _where(results.scores, data=data)
-        lengths = group_rows(_where(own, variant=""), "table", "labels")
+        plain = _where(results.cases, data=data, variant="")
         tables = [
-            length_table(lines, f"{data}, {labels_text(labels)}, {networks_text(lines, table)}")
-            for (table, labels), lines in lengths.items()
-            if len({line["steps"] for line in lines}) > 1
+            length_table(cases, f"{data}, {labels_text(labels)}, {networks_text(cases, table)}")
+            for (table, labels), cases in group_rows(plain, "table", "labels").items()
+            if len({line["steps"] for line in cases}) > 1
         ]
         if tables:
             yield TableGroup(f"{data}: by training steps", tables)
@@ -236,20 +236,22 @@ def variant_table(
     return TextTable(f"{TITLES[metric]} by test: {caption}", head, rows, 2, frozenset(breaks))
 
 
-def length_table(lines: Sequence[Line], caption: str) -> TextTable:
+def length_table(cases: Sequence[Line], caption: str) -> TextTable:
     """Return every row's mean Dice over classes by training steps, a block of rows per modality.
 
     Args:
-        lines: as of `score_table`, of the plain test and of all numbers of steps.
+        cases: mappings with the keys `CASE_COLUMNS`, of the plain test and of all numbers of steps.
         caption: what the table is of.
 
     Returns:
-        A column per number of steps, and a last one: what the last increase has brought. A row
-        has converged if four times the steps, or more, bring or cost less than a point.
+        A column per number of steps, and a last one: what a row's last increase has brought, over
+        the seeds that have both lengths. A row has converged if four times the steps, or more,
+        bring or cost less than a point.
     """
-    own = _where(lines, metric="dice", **{"class": AVERAGE})
-    lengths = sorted(dict.fromkeys(line["steps"] for line in own), key=int)
+    own = _average_dice(cases)
+    lengths = sorted({line["steps"] for line in own}, key=int)
     found = {(line["modality"], line["row"], line["steps"]): line for line in own}
+    gains = _last_gains(cases)
     modalities = sorted(dict.fromkeys(x["modality"] for x in own), key=lambda m: m == OVERALL)
     rows: list[list[TextCell | str]] = []
     breaks = set()
@@ -258,20 +260,39 @@ def length_table(lines: Sequence[Line], caption: str) -> TextTable:
         for name in dict.fromkeys(x["row"] for x in own if x["modality"] == modality):
             cells = [found.get((modality, name, n)) for n in lengths]
             shown = ["" if x is None else plus_minus(x, DECIMALS["dice"]) for x in cells]
-            rows.append([modality, name, *shown, _gain(cells)])
+            rows.append([modality, name, *shown, gains.get((modality, name), "")])
     head = ["modality", "row", *(f"{n} steps" for n in lengths), "last gain"]
     return TextTable(f"Dice by training steps: {caption}", head, rows, 2, frozenset(breaks))
 
 
-def _gain(cells: Sequence[Line | None]) -> str:
-    """Return the difference of the last two means of a row, if there are."""
-    before, after = [None, None, *cells][-2:]
-    if before is None or after is None or None in (before["mean"], after["mean"]):
-        return ""
-    gain = round(after["mean"] - before["mean"], DECIMALS["dice"]) + 0.0
-    longer = int(after["steps"]) >= CONVERGED_STEPS * int(before["steps"])
-    text = f"{gain:+.3f}".replace("-", "−")
-    return f"{text}, converged" if longer and abs(gain) < CONVERGED_GAIN else text
+def _average_dice(cases: Sequence[Line]) -> list[Line]:
+    return _where(score_lines(cases, reference=""), metric="dice", **{"class": AVERAGE})
+
+
+def _last_gains(cases: Sequence[Line]) -> dict[tuple[str, str], str]:
+    """Return (modality, row) → what the row's last increase of the steps has brought."""
+    gains = {}
+    newest = max((line["steps"] for line in cases), key=int)
+    for (row,), own in group_rows(cases, "row").items():
+        seeds: dict[str, set[int]] = {}
+        for line in own:
+            seeds.setdefault(line["steps"], set()).add(line["seed"])
+        if len(seeds) < 2:
+            continue
+        *_, before, after = sorted(seeds, key=int)
+        both = seeds[before] & seeds[after]
+        lines = [x for x in own if x["steps"] in (before, after) and x["seed"] in both]
+        means = {(x["modality"], x["steps"]): x["mean"] for x in _average_dice(lines)}
+        for modality in dict.fromkeys(modality for modality, _ in means):
+            first, last = means.get((modality, before)), means.get((modality, after))
+            if first is None or last is None:
+                continue
+            gain = round(last - first, DECIMALS["dice"]) + 0.0
+            longer = int(after) >= CONVERGED_STEPS * int(before)
+            text = f"{gain:+.3f}".replace("-", "−")
+            text += ", converged" if longer and abs(gain) < CONVERGED_GAIN else ""
+            gains[modality, row] = text if after == newest else f"{text} ({before} → {after})"
+    return gains
 
 
 def change_table(cases: Sequence[Line], metric: str, caption: str) -> TextTable:
