@@ -48,6 +48,13 @@ def test_no_row_is_convolved_slowly() -> None:
     assert "aten::slow_conv3d_forward" not in operators(layer, x)
 
 
+def test_a_network_is_exported_without_what_only_torch_needs() -> None:
+    layer = Convolution(16, 16, 3, padding=1)
+    exported = torch.export.export(layer, (noise(1, 16, 8, 8, 8),), strict=False)
+    called = [node.target for node in exported.graph.nodes if node.op == "call_function"]
+    assert called == [torch.ops.aten.conv3d.default]
+
+
 def operators(function, *inputs) -> set[str]:
     with profile(activities=[ProfilerActivity.CPU]) as found:
         function(*inputs).sum().backward()

@@ -54,17 +54,13 @@ class Convolution(nn.Conv3d):
     def forward(self, input: Tensor) -> Tensor:
         """(B, inputs, X, Y, Z) → (B, outputs, X, Y, Z), smaller by the stride."""
         small = len(input) == 1 and input.shape[1:4].numel() <= SMALL_ROW
-        # Tensors without values stand for those of a card, whose memory is estimated.
+        # Tensors without values stand for those of a card, whose memory is estimated, or of a
+        # network that is exported.
         real = type(input) is Tensor and input.device.type == "cpu"
-        if not (small and real) or _is_exported():
+        if not (small and real):
             return super().forward(input)
         # torch convolves such a row without oneDNN, which is quicker even with two rows of it.
         return super().forward(torch.cat([input, input]))[:1]
-
-
-def _is_exported() -> bool:
-    """Return whether torch writes the network down; torch before 2.7 cannot tell."""
-    return hasattr(torch.compiler, "is_exporting") and torch.compiler.is_exporting()
 
 
 class Pointwise(nn.Conv3d):
