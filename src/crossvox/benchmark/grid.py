@@ -99,6 +99,7 @@ def grid(suite: Suite, out: Path) -> list[Cell]:
             cells += [
                 _with_start(_cell(draft, labels, seed, suite), first)
                 for labels, seed in itertools.product(suite.labels, suite.seeds)
+                if seed in suite.fewer_seeds.get(config.fit.steps, suite.seeds)
             ]
     # If time runs out, the first seeds are complete.
     cells.sort(key=lambda cell: suite.seeds.index(cell.seed))

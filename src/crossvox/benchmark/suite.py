@@ -115,6 +115,7 @@ class Suite:
         steps: lengths of a training, those of the start not counted; empty takes `fit.steps` of
             the settings.
         seeds: seeds of the runs.
+        fewer_seeds: length of a training → those of `seeds` that it has, where it has not all.
         label_draw: "first" takes the first labelled cases, "seed" draws others with each seed.
         backbones: `{name, options …}` each; empty takes the preset's.
         preset: starting values of every run.
@@ -135,6 +136,7 @@ class Suite:
     labels: tuple[str, ...] = ("all",)
     steps: tuple[int, ...] = ()
     seeds: tuple[int, ...] = (0,)
+    fewer_seeds: dict[int, list[int]] = field(default_factory=dict)
     label_draw: str = "first"
     backbones: tuple[dict[str, Any], ...] = ()
     preset: str = "cpu"
@@ -208,7 +210,7 @@ def load_suite(path: Path, over: Mapping[str, Any] | None = None) -> Suite:
     for key in ("labels", "steps", "seeds", "backbones", "methods"):
         if key in values and not isinstance(values[key], list):
             values[key] = [values[key]]
-    _kinds(where, values, dict, "set", "data", "variants", "pictures")
+    _kinds(where, values, dict, "set", "data", "variants", "pictures", "fewer_seeds")
     _kinds(where, values, str, "name", "title", "preset", "split", "checkpoint", "reference")
     if not values.get("methods"):
         raise UsageError(f"{where}: no 'methods'; list those to compare")
@@ -221,6 +223,8 @@ def load_suite(path: Path, over: Mapping[str, Any] | None = None) -> Suite:
         raise UsageError(
             f"{where}: reference '{values['reference']}' is no row; choose from {', '.join(labels)}"
         )
+    if odd := [n for n, seeds in values.get("fewer_seeds", {}).items() if type(seeds) is not list]:
+        raise UsageError(f"{where}: fewer_seeds of {odd[0]!r} steps is no list; give one of seeds")
     values["labels"] = tuple(_count(where, label) for label in values.get("labels", ["all"]))
     values["seeds"] = tuple(values.get("seeds", [0]))
     values["steps"] = tuple(values.get("steps", []))
