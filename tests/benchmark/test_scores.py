@@ -213,6 +213,25 @@ def test_an_overview_has_a_column_per_data_set_and_modality():
     assert [cell.mark for cell in table.cells[1]] == ["", "", *["best"] * 5]
 
 
+def test_rows_are_told_in_per_cent_of_a_bound():
+    lines = [x | {"data": d, "steps": "", "dice": 0.5 if x["row"] == "sup" else 0.8}
+             for d in ("brain", "heart") for x in grid()]  # fmt: skip
+    lines = [x for x in lines if (x["data"], x["row"], x["modality"]) != ("heart", "sup", "mr")]
+    runs = [{"data": d, "table": "", "labels": "2", "steps": "", "row": row, "parameters": "1"}
+            for d in ("brain", "heart") for row in ("sup", "cmc")]  # fmt: skip
+    about = {"rows": {"cmc": {"labelled": "all"}}, "reference": "sup"}
+    cells = [dict.fromkeys(CELL_COLUMNS, "1") | run | {"state": "done"} for run in runs]
+    group, *_ = table_groups(Results(about, score_lines(lines, "sup"), cells, lines))
+    scores, shares = group.tables
+    assert shares.caption == "Dice in % of that of cmc: labels: 2, unet"
+    assert shares.head == ["row", *scores.head[2:]]
+    (sup,) = [[cell.text for cell in row] for row in shares.cells]
+    assert dict(zip(shares.head[1:], sup[1:], strict=True)) == {
+        "brain: ct": "62", "brain: mr": "62", "brain: mean": "62",
+        "heart: ct": "62", "heart: mr": "–", "heart: mean": "–",
+    }  # fmt: skip
+
+
 def test_data_sets_stand_side_by_side_for_each_number_of_steps_and_rule_for_label_maps():
     rules = ("", "largest=always", "shift=10")
     lines = [

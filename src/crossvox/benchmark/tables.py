@@ -71,6 +71,8 @@ def _overviews(results: Results) -> Iterator[TextTable]:
             if not variant or variant.startswith("largest="):
                 rule = f"; {_title(variant)}" if variant else ""
                 yield overview_table(own, tabled[condition], caption + rule, bounds)
+                for bound in sorted(bounds):
+                    yield share_table(own, bound, caption + rule)
 
 
 def _score_group(results: Results, data: str, table: str, labels: str, steps: str) -> TableGroup:
@@ -134,11 +136,7 @@ def overview_table(
         caption: what the table is of.
         bounds: as of `score_table`.
     """
-    own = _where(lines, metric="dice", **{"class": AVERAGE})
-    columns = sorted(
-        dict.fromkeys((line["data"], line["modality"]) for line in own),
-        key=lambda column: ([x["data"] for x in own].index(column[0]), column[1] == OVERALL),
-    )
+    own, columns = _overview(lines)
     names = list(dict.fromkeys(line["row"] for line in own))
     found = {(line["data"], line["modality"], line["row"]): line for line in own}
     cells = [
@@ -147,10 +145,41 @@ def overview_table(
     ]
     sizes = [_millions([run["parameters"] for run in runs if run["row"] == n]) for n in names]
     rows = [[n, sizes[i], *(column[i] for column in cells)] for i, n in enumerate(names)]
-    titles = [f"{data}: {'mean' if m == OVERALL else m}" for data, m in columns]
-    return TextTable(
-        f"Dice, mean of the classes: {caption}", ["row", "parameters, M", *titles], rows
-    )
+    head = ["row", "parameters, M", *map(_overview_title, columns)]
+    return TextTable(f"Dice, mean of the classes: {caption}", head, rows)
+
+
+def share_table(lines: Sequence[Line], bound: str, caption: str) -> TextTable:
+    """Return every other row's mean Dice over classes in per cent of that of a bound.
+
+    Args:
+        lines: as of `overview_table`.
+        bound: the row.
+        caption: what the table is of.
+    """
+    own, columns = _overview(lines)
+    found = {(line["row"], line["data"], line["modality"]): line["mean"] for line in own}
+    rows = []
+    for name in dict.fromkeys(line["row"] for line in own if line["row"] != bound):
+        pairs = [(found.get((name, *c)), found.get((bound, *c))) for c in columns]
+        rows.append(
+            [name, *(f"{100 * a / b:.0f}" if a is not None and b else "–" for a, b in pairs)]
+        )
+    head = ["row", *map(_overview_title, columns)]
+    return TextTable(f"Dice in % of that of {bound}: {caption}", head, rows)
+
+
+def _overview(lines: Sequence[Line]) -> tuple[list[Line], list[tuple[str, str]]]:
+    """Return the lines of mean Dice over classes, and their data sets and modalities in order."""
+    own = _where(lines, metric="dice", **{"class": AVERAGE})
+    places = dict.fromkeys((line["data"], line["modality"]) for line in own)
+    order = list(dict.fromkeys(data for data, _ in places))
+    return own, sorted(places, key=lambda place: (order.index(place[0]), place[1] == OVERALL))
+
+
+def _overview_title(place: tuple[str, str]) -> str:
+    data, modality = place
+    return f"{data}: {'mean' if modality == OVERALL else modality}"
 
 
 def _closed_up(cell: TextCell) -> TextCell:
