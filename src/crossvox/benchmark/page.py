@@ -25,6 +25,12 @@ LEGEND = (
     "nothing is clear of one seed, whose interval knows the scatter of the patients alone."
 )
 
+WRITTEN = (
+    "`crossvox benchmark --table` wrote all tables, charts and the sentences below tables; no "
+    "number in them is by hand."
+)
+NOTED = " The text after [how to read them](#how-to-read-the-tables) was written by hand."
+
 
 def write_tables(out: Path) -> None:
     """Write `scores.csv`, `tables.md`, `tables.tex` and `figures/` from the CSV files in `out`.
@@ -55,7 +61,7 @@ def write_page(page: Path, folders: Sequence[Path], notes: str = "") -> None:
         UsageError: a folder holds no benchmark.
         DataError: a file is damaged.
     """
-    parts = ["# Results\n\nWritten by `crossvox benchmark --table`; no number by hand.\n"]
+    parts = [f"# Results\n\n{WRITTEN}{NOTED if notes else ''}\n"]
     for folder in folders:
         results = read_results(folder)
         prefix = f"{results.about['name']}-"
