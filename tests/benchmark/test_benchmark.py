@@ -283,7 +283,9 @@ def test_scans_that_changed_are_noticed(paired_files, tmp_path, ran, capsys):
 
 
 def test_shards_are_disjoint_and_together_the_whole(paired_files, tmp_path, ran):
-    suite = write_suite(tmp_path / "s.yaml", methods=["sup", "sup_joint", "cmc"])
+    bound = {"label": "bound", "method": "sup", "labelled": "all"}
+    methods = ["sup", "sup_joint", bound]
+    suite = write_suite(tmp_path / "s.yaml", methods=methods, labels=[1, 2], reference="sup")
     out, argv = tmp_path / "out", lambda k: arguments(
         suite, paired_files.path, tmp_path / "out", "--shard", f"{k}/2"
     )  # fmt: skip
@@ -292,9 +294,9 @@ def test_shards_are_disjoint_and_together_the_whole(paired_files, tmp_path, ran)
         ran.clear()
         assert main(argv(k)) == 0
         trained.append({c[-1] for c in ran if c[0] == "train"})
-    assert not trained[0] & trained[1] and [len(t) for t in trained] == [2, 1]
-    assert [cell["state"] for cell in read(out / "cells.csv")] == ["done"] * 3
-    assert {case["row"] for case in read(out / "cases.csv")} == {"sup", "sup_joint", "cmc"}
+    assert not trained[0] & trained[1] and [len(t) for t in trained] == [3, 2]
+    assert [cell["state"] for cell in read(out / "cells.csv")] == ["done"] * 6
+    assert {case["row"] for case in read(out / "cases.csv")} == {"sup", "sup_joint", "bound"}
 
 
 def test_a_failing_cell_stops_no_other_and_enters_no_table(paired_files, tmp_path, ran, capsys):
@@ -366,6 +368,23 @@ def test_a_killed_cell_goes_on_where_it_was(paired_files, tmp_path, monkeypatch)
     assert float(cell["cpu_seconds"]) == 3 * COST["cpu"]
     assert main(arguments(suite, paired_files.path, whole)) == 0
     assert same(weights(run), weights(whole / run.relative_to(out)))
+
+
+def test_costs_of_a_removed_run_do_not_count_and_damaged_ones_do_no_harm(
+    paired_files, tmp_path, ran
+):
+    suite, out = write_suite(tmp_path / "s.yaml", methods=["sup"]), tmp_path / "out"
+    folder = out / "cells" / "tiny_sup_unet_labels-2_seed-0"
+    folder.mkdir(parents=True)
+    unfinished = folder / "unfinished.json"
+    unfinished.write_text(json.dumps({**COST, "cpu": 1000}))
+    assert main(arguments(suite, paired_files.path, out)) == 0
+    assert float(read(out / "cells.csv")[0]["cpu_seconds"]) == 2 * COST["cpu"]
+    assert not unfinished.exists()
+    (folder / "trained.json").unlink()
+    unfinished.write_text("{}")
+    assert main(arguments(suite, paired_files.path, out)) == 0
+    assert float(read(out / "cells.csv")[0]["cpu_seconds"]) == 2 * COST["cpu"]
 
 
 def test_a_cell_at_work_elsewhere_is_left_alone(paired_files, tmp_path, ran, capsys):

@@ -46,6 +46,7 @@ def test_one_seed_makes_nothing_clear() -> None:
 def test_names_the_test_that_costs_most() -> None:
     lines = [line("cmc", 0.8), line("sup", 0.7)]
     lines += [line("cmc", 0.75, variant="shift=10"), line("cmc", 0.5, variant="shift=30")]
+    lines += [line("cmc", 0.4, variant="largest=never")]  # another rule, no harder test
     said = reading(lines, "cmc")[-1]
     assert said == "Largest change in a test, by row: cmc −0.300 (shift=30, ct)."
 

@@ -343,8 +343,13 @@ def test_a_gain_is_of_the_seeds_and_the_lengths_that_a_row_has():
         for x in grid()
         if x["row"] == "cmc" and x["seed"] == 0
     ]
+    lines += [x | {"steps": n, "row": "gap"} for n in ("400", "6400") for x in grid()]
     gains = {row[1]: row[-1] for row in length_table(lines, "x").rows if row[0] == "mr"}
-    assert gains == {"cmc": "+0.030", "sup": "+0.000, converged (400 → 1600)"}
+    assert gains == {
+        "cmc": "+0.030",
+        "sup": "+0.000, converged (400 → 1600)",
+        "gap": "+0.000, converged (400 → 6400)",
+    }
 
 
 def test_a_condition_that_was_tested_in_one_way_has_no_chart_of_others():
@@ -370,7 +375,7 @@ def test_a_chart_has_one_value_of_each_condition_but_its_own():
 
 def test_costs_are_told_for_each_number_of_steps():
     cell = dict.fromkeys(CELL_COLUMNS, "1") | {"data": "d", "state": "done", "row": "sup"}
-    cells = [cell | {"steps": n, "train_seconds": 60 * int(n)} for n in ("4", "8")]
+    cells = [cell | {"steps": n, "log": n, "train_seconds": 60 * int(n)} for n in ("4", "8")]
     scores = score_lines(grid(), "cmc")
     about = {"rows": {}, "reference": "cmc"}
     groups = list(table_groups(Results(about, scores, cells, grid())))

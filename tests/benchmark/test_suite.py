@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -232,9 +233,18 @@ def test_a_suite_varies_the_steps_of_its_rows(paired_files, tmp_path):
     suite = write_suite(tmp_path / "s.yaml", **keys, seeds=[0, 1], fewer_seeds={8: [0]})
     cells = grid(load_suite(suite).with_data({"t": paired_files.path}), tmp_path)
     assert [(c.steps, c.seed) for c in cells if c.row.label == "sup"] == [(4, 0), (8, 0), (4, 1)]
-    file = write_suite(tmp_path / "s.yaml", **keys, fewer_seeds={8: 0})
-    with pytest.raises(UsageError, match="fewer_seeds of 8 steps is no list"):
-        load_suite(file)
+    with pytest.raises(UsageError, match="none of the seeds asked for is left"):
+        over = {"seeds": [1], "steps": [8]}
+        grid(load_suite(suite, over).with_data({"t": paired_files.path}), tmp_path)
+    for fewer, words in (
+        ({8: 0}, "fewer_seeds of 8 steps is 0; expected a list of its seeds"),
+        ({8: [7]}, "expected a list of its seeds"),
+        ({8: []}, "expected a list of its seeds"),
+        ({"8": [0]}, "fewer_seeds of '8', which is not one of its 'steps'"),
+    ):
+        file = write_suite(tmp_path / "s.yaml", **keys, fewer_seeds=fewer)
+        with pytest.raises(UsageError, match=re.escape(words)):
+            load_suite(file)
     for odd in ([0], ["x"]):
         file = write_suite(tmp_path / "s.yaml", **{**keys, "steps": odd})
         with pytest.raises(UsageError, match=f"steps {odd[0]!r}; expected whole numbers from 1"):

@@ -44,16 +44,18 @@ def benchmark(
     require_folder(out)
     cells = grid(suite, out)
     scans = pictured_scans(suite)
-    own = share.of(cells)
+    # A row with a label count of its own is one run in the tables of all.
+    runs = list({cell.folder: cell for cell in cells}.values())
+    own = share.of(runs)
     try:
         run_cells(own, share, launch, echo, console)
     finally:
         write_results(suite, cells, out)
         write_tables(out)
     draw_pictures(suite, cells, scans, out / "pictures", echo)
-    states = Counter(cell.state for cell in cells)
+    states = Counter(cell.state for cell in runs)
     counts = ", ".join(f"{states[name]} {name}" for name in ("done", "failed", "open"))
-    echo(f"{len(cells)} cells: {counts}")
+    echo(f"{len(runs)} cells: {counts}")
     echo(f"{out / 'tables.md'}, tables.tex, cases.csv, cells.csv, scores.csv, figures/")
     failed = [cell for cell in own if cell.state == "failed"]
     if failed:

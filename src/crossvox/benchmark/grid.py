@@ -101,6 +101,8 @@ def grid(suite: Suite, out: Path) -> list[Cell]:
                 for labels, seed in itertools.product(suite.labels, suite.seeds)
                 if seed in suite.fewer_seeds.get(config.fit.steps, suite.seeds)
             ]
+    if not cells:
+        raise UsageError(f"{suite.name}: none of the seeds asked for is left; see its fewer_seeds")
     # If time runs out, the first seeds are complete.
     cells.sort(key=lambda cell: suite.seeds.index(cell.seed))
     starts = {cell.start.folder: cell.start for cell in cells if cell.start is not None}

@@ -22,7 +22,8 @@ LEGEND = (
     "modalities. ASSD is the mean over the organs found. The missed and the falsely found ones are "
     "counted beside it, and only the rows with fewest of them can be best or second. “Clearly "
     "above” and “clearly below” mean that the 95 % interval of the difference excludes zero; "
-    "nothing is clear of one seed, whose interval knows the scatter of the patients alone."
+    "nothing is clear of one seed, whose interval knows the scatter of the patients alone. A last "
+    "gain is of the seeds that have both lengths."
 )
 
 WRITTEN = (
@@ -103,9 +104,9 @@ def _escaped(name: str) -> str:
 def _warnings(results: Results) -> str:
     """Say what is missing from the tables."""
     parts = []
-    done = sum(cell["state"] == "done" for cell in results.cells)
-    if done < len(results.cells):
-        parts.append(f"{done} of {len(results.cells)} runs are done.")
+    done = sum(cell["state"] == "done" for cell in results.runs)
+    if done < len(results.runs):
+        parts.append(f"{done} of {len(results.runs)} runs are done.")
     if len(results.about["seeds"]) == 1:
         parts.append("With one seed this is an observation, not a comparison.")
     text = " ".join(parts)
@@ -127,7 +128,9 @@ def command_line(results: Results) -> str:
 def run_settings(results: Results) -> list[str]:
     """Return preset, seeds, settings, cost and versions, a line of Markdown each."""
     about = results.about
-    seeds = ", ".join(str(seed) for seed in about["seeds"])
+    seeds = _listed(about["seeds"])
+    for steps, fewer in about.get("fewer_seeds", {}).items():
+        seeds += f" ({steps} steps: {_listed(fewer)})"
     drawn = " (which also draw the labelled cases)" if about["label_draw"] == "seed" else ""
     lines = [
         f"Preset `{about['preset']}`, seeds {seeds}{drawn}, the {about['checkpoint']} checkpoint, "
@@ -146,7 +149,7 @@ def run_settings(results: Results) -> list[str]:
         )
     rows = ((label, own) for label, own in about["rows"].items() if len(own) > 1)
     lines += [f"{_escaped(label)}: {_nested(own)}." for label, own in rows]
-    done = [cell for cell in results.cells if cell["state"] == "done"]
+    done = [cell for cell in results.runs if cell["state"] == "done"]
     versions = dict.fromkeys(
         f"crossvox {cell['crossvox']}{_commit(cell['commit'])}, torch {cell['torch']}"
         for cell in done
@@ -156,6 +159,10 @@ def run_settings(results: Results) -> list[str]:
         mixed = "different versions: " if len(versions) > 1 else ""
         lines.append(f"{hours:.1f} core-hours in all; {mixed}{'; '.join(versions)}.")
     return lines
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(str(seed) for seed in seeds)
 
 
 def _nested(values: Mapping[str, Any], prefix: str = "") -> str:

@@ -17,8 +17,8 @@ def reading(lines: Sequence[Line], reference: str, baseline: str = "sup") -> lis
         baseline: the row that no other should fall below.
 
     Returns:
-        A text per modality, one for the mean of the modalities, and one for the tests other than
-        the plain one; empty if there are fewer than two rows to compare.
+        A text per modality, one for the mean of the modalities, and one for the tests that give
+        the method less or something else; empty if there are fewer than two rows to compare.
     """
     averages = [
         x
@@ -78,7 +78,7 @@ def _below(own: Sequence[Line], baseline: str) -> Iterator[str]:
 
 
 def _largest_changes(averages: Sequence[Line]) -> Iterator[str]:
-    """Name the test in which each row loses most, or gains least."""
+    """Name the test in which each row loses most, or gains least; rules for label maps are none."""
     for row in dict.fromkeys(line["row"] for line in averages):
         own = [line for line in averages if line["row"] == row]
         plain = {line["modality"]: line["mean"] for line in own if not line["variant"]}
@@ -87,7 +87,7 @@ def _largest_changes(averages: Sequence[Line]) -> Iterator[str]:
             for line in own
             if line["variant"]
             and line["modality"] in plain
-            and not line["variant"].startswith("largest=")  # another rule, no harder test
+            and not line["variant"].startswith("largest=")
         ]
         if changes:
             change, line = min(changes, key=lambda pair: pair[0])

@@ -25,8 +25,8 @@ CELL_COLUMNS = (
     "uses_unlabelled", "pretrained_on", "adaptation", "parameters", "train_seconds",
     "cpu_seconds", "peak_mb", "attempts", "jobs", "threads", "crossvox", "torch", "commit", "log",
 )  # fmt: skip
-"""Columns of `cells.csv`, a line per run. `cpu_seconds` are the last attempt's, with scoring. Both
-times count the run that a cell begins from."""
+"""Columns of `cells.csv`, a line per run and label count. `cpu_seconds` are those of all attempts
+whose end the benchmark saw, with scoring. Both times count the run that a cell begins from."""
 
 TEXTS = ("suite", "data", "labels", "steps", "backbone", "variant", "row", "method", "case",
          "modality", "class")  # fmt: skip
@@ -56,6 +56,11 @@ class Results:
     def failed(self) -> list[Line]:
         """The cells that ended with an error."""
         return [cell for cell in self.cells if cell["state"] == "failed"]
+
+    @property
+    def runs(self) -> list[Line]:
+        """`cells` without the repetitions of runs that stand in several tables."""
+        return list({cell["log"] or i: cell for i, cell in enumerate(self.cells)}.values())
 
     @property
     def datasets(self) -> list[str]:
@@ -92,6 +97,7 @@ def write_results(suite: Suite, cells: Sequence[Cell], out: Path) -> None:
     about = {
         **{key: getattr(suite, key) for key in keys},
         "seeds": list(suite.seeds),
+        "fewer_seeds": suite.fewer_seeds,
         "backbones": [backbone["name"] for backbone in suite.backbones],
         "settings": suite.set,
         "start": suite.start and dataclasses.asdict(suite.start),

@@ -148,7 +148,6 @@ def run_cells(
     """
     launcher = Launcher(share.threads)
     console = console or Console(file=sys.stderr, highlight=False)
-    cells = list({cell.folder: cell for cell in cells}.values())  # a bound is in several tables
     todo = [cell for cell in cells if cell.state != "done"]
     pending = _with_starts(todo)
     missing = {one.folder for one in pending if not isinstance(one, Cell)}
@@ -235,7 +234,11 @@ class _Work:
         """Run one command and note its cost, or its failure, which is returned."""
         if isinstance(one, Cell) and what != TRAINED:
             one.forget_test(what)
-        earlier = _cost(one.unfinished_cost) if what == TRAINED and one.is_begun else None
+        earlier = None
+        if what == TRAINED and one.is_begun:
+            earlier = _cost(one.unfinished_cost)
+        elif what == TRAINED:
+            one.unfinished_cost.unlink(missing_ok=True)
         try:
             cost = _sum(self.launch(arguments, one.log, lock), earlier)
         except CommandError as error:
@@ -246,13 +249,14 @@ class _Work:
             if error.code not in (130, -signal.SIGTERM, -signal.SIGINT):
                 atomic_write(one.failure, json.dumps(note, ensure_ascii=False))
             return f"{one.name}: {note['says']} ({note['what']}); see {one.log}"
+        if what == TRAINED:
+            one.unfinished_cost.unlink(missing_ok=True)
         place = one.training_cost
         extra: dict[str, Any] = {"jobs": self.share.jobs, "threads": self.share.threads}
         if what != TRAINED:
             assert isinstance(one, Cell)
             place, extra["files"] = one.test_cost(what), one.hashes()
         atomic_write(place, json.dumps({**cost, **extra}))
-        one.unfinished_cost.unlink(missing_ok=True)
         return ""
 
     def _without_start(self, cell: Cell, start: Training) -> str:
@@ -267,8 +271,9 @@ class _Work:
 def _cost(file: Path) -> Cost | None:
     """Return the cost in a file; None if there is no such file, or it is damaged."""
     try:
-        return parse_json(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        found = parse_json(file.read_text(encoding="utf-8"))
+        return {name: float(found[name]) for name in ("wall", "cpu", "megabytes")}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 

@@ -204,13 +204,14 @@ def load_suite(path: Path, over: Mapping[str, Any] | None = None) -> Suite:
     Example:
         suite = load_suite(Path("benchmarks/quick.yaml")).with_data({"heart": Path("dataset.json")})
     """
-    values = {"name": path.stem, **read_yaml(path), **(over or {})}
-    where = str(path)
+    own, where = read_yaml(path), str(path)
+    values = {"name": path.stem, **own, **(over or {})}
     _keys(where, values, Suite)
+    _fewer_seeds(where, own)
     for key in ("labels", "steps", "seeds", "backbones", "methods"):
         if key in values and not isinstance(values[key], list):
             values[key] = [values[key]]
-    _kinds(where, values, dict, "set", "data", "variants", "pictures", "fewer_seeds")
+    _kinds(where, values, dict, "set", "data", "variants", "pictures")
     _kinds(where, values, str, "name", "title", "preset", "split", "checkpoint", "reference")
     if not values.get("methods"):
         raise UsageError(f"{where}: no 'methods'; list those to compare")
@@ -223,8 +224,6 @@ def load_suite(path: Path, over: Mapping[str, Any] | None = None) -> Suite:
         raise UsageError(
             f"{where}: reference '{values['reference']}' is no row; choose from {', '.join(labels)}"
         )
-    if odd := [n for n, seeds in values.get("fewer_seeds", {}).items() if type(seeds) is not list]:
-        raise UsageError(f"{where}: fewer_seeds of {odd[0]!r} steps is no list; give one of seeds")
     values["labels"] = tuple(_count(where, label) for label in values.get("labels", ["all"]))
     values["seeds"] = tuple(values.get("seeds", [0]))
     values["steps"] = tuple(values.get("steps", []))
@@ -399,6 +398,18 @@ def _grid_free(where: str, values: Mapping[str, Any]) -> None:
 def _whole(where: str, what: str, values: Sequence[Any], least: int) -> None:
     if odd := [value for value in values if type(value) is not int or value < least]:
         raise UsageError(f"{where}: {what} {odd[0]!r}; expected whole numbers from {least}")
+
+
+def _fewer_seeds(where: str, own: Mapping[str, Any]) -> None:
+    """Refuse `fewer_seeds` of lengths or with seeds that the suite itself does not have."""
+    _kinds(where, own, dict, "fewer_seeds")
+    for steps, seeds in own.get("fewer_seeds", {}).items():
+        if steps not in own.get("steps", []):
+            raise UsageError(f"{where}: fewer_seeds of {steps!r}, which is not one of its 'steps'")
+        if not isinstance(seeds, list) or not seeds or set(seeds) - set(own.get("seeds", [0])):
+            raise UsageError(
+                f"{where}: fewer_seeds of {steps} steps is {seeds!r}; expected a list of its seeds"
+            )
 
 
 def _kinds(where: str, values: Mapping[str, Any], kind: type, *keys: str) -> None:

@@ -55,7 +55,7 @@ def table_groups(results: Results) -> Iterator[TableGroup]:
             cost_table(
                 cells, f"Costs: {data}{f', {n} steps' if n else ''}; means over finished runs"
             )
-            for (n,), cells in group_rows(_where(results.cells, data=data), "steps").items()
+            for (n,), cells in group_rows(_where(results.runs, data=data), "steps").items()
         ]
         yield TableGroup(f"{data}: costs", costs)
 
@@ -71,7 +71,7 @@ def _overviews(results: Results) -> Iterator[TextTable]:
             if not variant or variant.startswith("largest="):
                 rule = f"; {_title(variant)}" if variant else ""
                 yield overview_table(own, tabled[condition], caption + rule, bounds)
-                for bound in sorted(bounds):
+                for bound in sorted(bounds & {line["row"] for line in own}):
                     yield share_table(own, bound, caption + rule)
 
 
@@ -269,7 +269,8 @@ def length_table(cases: Sequence[Line], caption: str) -> TextTable:
     """Return every row's mean Dice over classes by training steps, a block of rows per modality.
 
     Args:
-        cases: mappings with the keys `CASE_COLUMNS`, of the plain test and of all numbers of steps.
+        cases: mappings with the keys `CASE_COLUMNS` and `table`, of the plain test, one data set
+            and label count, and all numbers of steps.
         caption: what the table is of.
 
     Returns:
@@ -301,27 +302,29 @@ def _average_dice(cases: Sequence[Line]) -> list[Line]:
 def _last_gains(cases: Sequence[Line]) -> dict[tuple[str, str], str]:
     """Return (modality, row) → what the row's last increase of the steps has brought."""
     gains = {}
-    newest = max((line["steps"] for line in cases), key=int)
+    newest = sorted({line["steps"] for line in cases}, key=int)[-2:]
     for (row,), own in group_rows(cases, "row").items():
-        seeds: dict[str, set[int]] = {}
-        for line in own:
-            seeds.setdefault(line["steps"], set()).add(line["seed"])
+        seeds = {n: {x["seed"] for x in lines} for (n,), lines in group_rows(own, "steps").items()}
         if len(seeds) < 2:
             continue
-        *_, before, after = sorted(seeds, key=int)
-        both = seeds[before] & seeds[after]
-        lines = [x for x in own if x["steps"] in (before, after) and x["seed"] in both]
-        means = {(x["modality"], x["steps"]): x["mean"] for x in _average_dice(lines)}
-        for modality in dict.fromkeys(modality for modality, _ in means):
-            first, last = means.get((modality, before)), means.get((modality, after))
-            if first is None or last is None:
-                continue
-            gain = round(last - first, DECIMALS["dice"]) + 0.0
-            longer = int(after) >= CONVERGED_STEPS * int(before)
-            text = f"{gain:+.3f}".replace("-", "−")
-            text += ", converged" if longer and abs(gain) < CONVERGED_GAIN else ""
-            gains[modality, row] = text if after == newest else f"{text} ({before} → {after})"
+        last = sorted(seeds, key=int)[-2:]
+        both = set.intersection(*(seeds[n] for n in last))
+        lines = _average_dice([x for x in own if x["steps"] in last and x["seed"] in both])
+        where = "" if last == newest else f" ({' → '.join(last)})"
+        for (modality,), pair in group_rows(lines, "modality").items():
+            means = {line["steps"]: line["mean"] for line in pair}
+            before, after = (means.get(n) for n in last)
+            if before is not None and after is not None:
+                longer = int(last[1]) >= CONVERGED_STEPS * int(last[0])
+                gains[modality, row] = _gain(after - before, longer) + where
     return gains
+
+
+def _gain(change: float, longer: bool) -> str:
+    """Return a change of Dice, and whether it is small for so many steps more."""
+    change = round(change, DECIMALS["dice"]) + 0.0
+    text = f"{change:+.3f}".replace("-", "−")
+    return f"{text}, converged" if longer and abs(change) < CONVERGED_GAIN else text
 
 
 def change_table(cases: Sequence[Line], metric: str, caption: str) -> TextTable:
