@@ -97,7 +97,7 @@ def write_results(suite: Suite, cells: Sequence[Cell], out: Path) -> None:
     about = {
         **{key: getattr(suite, key) for key in keys},
         "seeds": list(suite.seeds),
-        "fewer_seeds": suite.fewer_seeds,
+        "fewer_seeds": {n: own for n, own in suite.fewer_seeds.items() if n in suite.steps},
         "backbones": [backbone["name"] for backbone in suite.backbones],
         "settings": suite.set,
         "start": suite.start and dataclasses.asdict(suite.start),
