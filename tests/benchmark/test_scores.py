@@ -335,6 +335,15 @@ def test_steps_are_an_axis_and_a_table_says_what_the_last_increase_brought():
     assert "converged" not in {row[-1][8:] for row in length_table(early, "x").rows}
 
 
+def test_rows_keep_the_suites_order_when_some_lack_a_length():
+    lines = [x | {"steps": n} for n in ("400", "1600") for x in grid()]
+    lines = [x for x in lines if (x["row"], x["steps"]) != ("sup", "400")]
+    about = {"rows": {"sup": {}, "cmc": {}}, "reference": "cmc"}
+    groups = table_groups(Results(about, score_lines(lines, "cmc"), [{"data": "d"}], lines))
+    (lengths,) = next(group.tables for group in groups if "training steps" in group.heading)
+    assert [row[1] for row in lengths.rows] == ["sup", "cmc"] * 3
+
+
 def test_a_gain_is_of_the_seeds_and_the_lengths_that_a_row_has():
     lines = [x | {"steps": n} for n in ("400", "1600") for x in grid()]
     # One seed of one row goes on; the mean of both seeds at 1600 would tell another gain.

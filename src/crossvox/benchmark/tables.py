@@ -41,7 +41,9 @@ def table_groups(results: Results) -> Iterator[TableGroup]:
         yield TableGroup("All data sets", list(_overviews(results)))
     for data in results.datasets:
         own = _where(results.scores, data=data)
+        place = {row: number for number, row in enumerate(results.about["rows"])}
         plain = _where(results.cases, data=data, variant="")
+        plain.sort(key=lambda line: place.get(line["row"], len(place)))
         tables = [
             length_table(cases, f"{data}, {labels_text(labels)}, {networks_text(cases, table)}")
             for (table, labels), cases in group_rows(plain, "table", "labels").items()
