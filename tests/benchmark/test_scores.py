@@ -338,10 +338,11 @@ def test_steps_are_an_axis_and_a_table_says_what_the_last_increase_brought():
 def test_rows_keep_the_suites_order_when_some_lack_a_length():
     lines = [x | {"steps": n} for n in ("400", "1600") for x in grid()]
     lines = [x for x in lines if (x["row"], x["steps"]) != ("sup", "400")]
-    about = {"rows": {"sup": {}, "cmc": {}}, "reference": "cmc"}
+    lines += [x | {"row": "first", "steps": "400"} for x in grid() if x["row"] == "sup"]
+    about = {"rows": {"first": {}, "sup": {}, "cmc": {}}, "reference": "cmc"}
     groups = table_groups(Results(about, score_lines(lines, "cmc"), [{"data": "d"}], lines))
     (lengths,) = next(group.tables for group in groups if "training steps" in group.heading)
-    assert [row[1] for row in lengths.rows] == ["sup", "cmc"] * 3
+    assert [row[1] for row in lengths.rows] == ["first", "sup", "cmc"] * 3
 
 
 def test_a_gain_is_of_the_seeds_and_the_lengths_that_a_row_has():

@@ -284,12 +284,14 @@ def length_table(cases: Sequence[Line], caption: str) -> TextTable:
     lengths = sorted({line["steps"] for line in own}, key=int)
     found = {(line["modality"], line["row"], line["steps"]): line for line in own}
     gains = _last_gains(cases)
+    names = list(dict.fromkeys(case["row"] for case in cases))
     modalities = sorted(dict.fromkeys(x["modality"] for x in own), key=lambda m: m == OVERALL)
     rows: list[list[TextCell | str]] = []
     breaks = set()
     for modality in modalities:
         breaks.add(len(rows))
-        for name in dict.fromkeys(x["row"] for x in own if x["modality"] == modality):
+        shown_rows = {x["row"] for x in own if x["modality"] == modality}
+        for name in (name for name in names if name in shown_rows):
             cells = [found.get((modality, name, n)) for n in lengths]
             shown = ["" if x is None else plus_minus(x, DECIMALS["dice"]) for x in cells]
             rows.append([modality, name, *shown, gains.get((modality, name), "")])
