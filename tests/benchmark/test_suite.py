@@ -239,12 +239,16 @@ def test_a_suite_varies_the_steps_of_its_rows(paired_files, tmp_path):
     for fewer, words in (
         ({8: 0}, "fewer_seeds of 8 steps is 0; expected a list of its seeds"),
         ({8: [7]}, "expected a list of its seeds"),
+        ({8: [[0]]}, "expected a list of its seeds"),
         ({8: []}, "expected a list of its seeds"),
         ({"8": [0]}, "fewer_seeds of '8', which is not one of its 'steps'"),
     ):
         file = write_suite(tmp_path / "s.yaml", **keys, fewer_seeds=fewer)
         with pytest.raises(UsageError, match=re.escape(words)):
             load_suite(file)
+    single = {**keys, "steps": 4, "seeds": 0, "fewer_seeds": {8: [0]}}
+    with pytest.raises(UsageError, match="fewer_seeds of 8, which is not one of its 'steps'"):
+        load_suite(write_suite(tmp_path / "s.yaml", **single))
     for odd in ([0], ["x"]):
         file = write_suite(tmp_path / "s.yaml", **{**keys, "steps": odd})
         with pytest.raises(UsageError, match=f"steps {odd[0]!r}; expected whole numbers from 1"):

@@ -403,10 +403,14 @@ def _whole(where: str, what: str, values: Sequence[Any], least: int) -> None:
 def _fewer_seeds(where: str, own: Mapping[str, Any]) -> None:
     """Refuse `fewer_seeds` of lengths or with seeds that the suite itself does not have."""
     _kinds(where, own, dict, "fewer_seeds")
+    lengths, all_seeds = (
+        given if isinstance(given, list) else [given]
+        for given in (own.get("steps", []), own.get("seeds", [0]))
+    )
     for steps, seeds in own.get("fewer_seeds", {}).items():
-        if steps not in own.get("steps", []):
+        if steps not in lengths:
             raise UsageError(f"{where}: fewer_seeds of {steps!r}, which is not one of its 'steps'")
-        if not isinstance(seeds, list) or not seeds or set(seeds) - set(own.get("seeds", [0])):
+        if not isinstance(seeds, list) or not seeds or any(s not in all_seeds for s in seeds):
             raise UsageError(
                 f"{where}: fewer_seeds of {steps} steps is {seeds!r}; expected a list of its seeds"
             )

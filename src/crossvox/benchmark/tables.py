@@ -290,9 +290,10 @@ def length_table(cases: Sequence[Line], caption: str) -> TextTable:
     breaks = set()
     for modality in modalities:
         breaks.add(len(rows))
-        shown_rows = {x["row"] for x in own if x["modality"] == modality}
-        for name in (name for name in names if name in shown_rows):
+        for name in names:
             cells = [found.get((modality, name, n)) for n in lengths]
+            if not any(cells):
+                continue
             shown = ["" if x is None else plus_minus(x, DECIMALS["dice"]) for x in cells]
             rows.append([modality, name, *shown, gains.get((modality, name), "")])
     head = ["modality", "row", *(f"{n} steps" for n in lengths), "last gain"]
