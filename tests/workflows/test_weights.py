@@ -214,7 +214,7 @@ def test_a_preset_of_published_weights_starts_without_them_only_if_told_to(
 def test_the_papers_presets_train_from_stand_ins_of_full_size(
     kind, name, unpaired_files, tmp_path, monkeypatch
 ):
-    """Published values move by the rate of 1e-5, new ones by 1e-4; the rate is Adam's first step."""
+    """Published values move by 1e-5, new ones by 1e-4: Adam's first step is its rate."""
     monkeypatch.syspath_prepend(PROGRAM.parent)
     program = importlib.import_module(PROGRAM.stem)
     file, out = tmp_path / "weights.pth", tmp_path / "run"
