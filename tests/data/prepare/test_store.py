@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 
 import blosc2
 import numpy as np
@@ -14,6 +15,7 @@ from crossvox.data.manifest import load_manifest
 from crossvox.data.prepare.fingerprint import fingerprint
 from crossvox.data.prepare.plan import Budget, make_plan
 from crossvox.data.prepare.store import Store
+from crossvox.workflows.validation.learnt import LearntScan, in_store, seen_cases
 
 
 @pytest.fixture
@@ -108,6 +110,33 @@ def test_changed_label_ids_are_prepared_again(manifest, preprocessing, tmp_path)
     assert set(np.unique(both.array[:])) == {0, 1, 2}
     one = Store(tmp_path / "s", preprocessing).label(case, "ct", {"right ball": 9}, None)
     assert set(np.unique(one.array[:])) == {0, 1}
+
+
+def test_other_label_ids_do_not_disturb_a_label_in_use(manifest, preprocessing, tmp_path):
+    case = manifest.case("ct0")
+    used = Store(tmp_path / "s", preprocessing).label(case, "ct", manifest.labels, None)
+    before = used.array[:]
+    Store(tmp_path / "s", preprocessing).label(case, "ct", {"right ball": 9}, None)
+    np.testing.assert_array_equal(used.array[:], before)
+
+
+def test_a_set_with_the_same_names_does_not_disturb_a_scan_in_use(
+    manifest, preprocessing, tmp_path
+):
+    case = manifest.case("mr1")
+    used = Store(tmp_path / "s", preprocessing).image(case, "mr")
+    before = used.array[:]
+    elsewhere = replace(case, images={"mr": manifest.case("mr2").images["mr"]})
+    other = Store(tmp_path / "s", preprocessing).image(elsewhere, "mr")
+    assert not np.array_equal(other.array[:], before)
+    np.testing.assert_array_equal(used.array[:], before)
+
+
+def test_a_scan_whose_header_was_chosen_is_told_from_others(manifest, preprocessing, tmp_path):
+    store = Store(tmp_path / "s", preprocessing)
+    one, two = (replace(manifest.case(c), header={"ct": "sform"}) for c in ("ct0", "ct1"))
+    learnt = [LearntScan("ct0", "ct", "", store.image(one, "ct").meta["voxels"])]
+    assert seen_cases([one, two], learnt, in_store(learnt, store)) == ["ct0"]
 
 
 def test_arrays_prepared_in_two_ways_do_not_disturb_each_other(manifest, preprocessing, tmp_path):

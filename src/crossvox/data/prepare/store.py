@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +17,6 @@ from crossvox.data.checks.duplicates import fingerprint
 from crossvox.data.checks.intensities import describe
 from crossvox.data.content import Content
 from crossvox.data.formats.nifti import (
-    Form,
     NiftiFile,
     as_image,
     label_indices,
@@ -96,10 +96,12 @@ class StoredArray:
 
 
 class Store:
-    """A folder of prepared arrays: `<way>/images/<case>/<modality>.b2nd`, `<way>/labels/…`.
+    """A folder of prepared arrays: `<way>/images/<case>/<modality>-<key>.b2nd`, `<way>/labels/…`.
 
     Arrays that were prepared in different ways lie side by side, so that another spacing or window
-    does not disturb earlier runs. `preprocessing.json` in `<way>` tells which way it is.
+    does not disturb earlier runs. `preprocessing.json` in `<way>` tells which way it is. The key
+    stands for the source's path and for what else the array depends on, such as class ids: a run
+    reads its arrays chunk by chunk, and must not find there those of another data set or class.
 
     An array is used only if it was prepared in the same way from the same bytes. Files are written
     as a whole or not at all, so several runs may fill one store at the same time.
@@ -118,9 +120,8 @@ class Store:
     def image(self, case: Case, modality: str) -> StoredArray:
         """Return the prepared image; prepare it first if it is missing or out of date."""
         source, form = case.images[modality], case.form(modality)
-        return self._entry(
-            "images", case.id, modality, source, _coding(form), partial(read_nifti, form=form)
-        )
+        read = partial(read_nifti, form=form)
+        return self._entry("images", case.id, modality, source, {"header": form}, read)
 
     def label(
         self,
@@ -147,7 +148,7 @@ class Store:
 
     def has(self, case: Case, modality: str) -> bool:
         """Return whether an image is already prepared, and was thus found sound before."""
-        source, coding = case.images[modality], _coding(case.form(modality))
+        source, coding = case.images[modality], {"header": case.form(modality)}
         return any(
             _is_of(entry, source, self.preprocessing.digest, coding)
             for entry in self._index.get(source.name, [])
@@ -167,10 +168,11 @@ class Store:
         case: str,
         modality: str,
         source: Path,
-        coding: dict[str, Any] | None = None,
-        read: Callable[[Path], NiftiFile] = read_nifti,
+        coding: dict[str, Any],
+        read: Callable[[Path], NiftiFile],
     ) -> StoredArray:
-        file = self.path / folder / case / f"{modality}.b2nd"
+        key = hashlib.sha256(json.dumps([str(source.absolute()), coding]).encode()).hexdigest()[:8]
+        file = self.path / folder / case / f"{modality}-{key}.b2nd"
         if file in self._open:
             return self._open[file]
         entry = _read(file)
@@ -190,18 +192,23 @@ class Store:
         modality: str,
         source: NiftiFile,
         identity: dict[str, Any],
-        coding: dict[str, Any] | None,
+        coding: dict[str, Any],
     ) -> None:
         """Prepare a scan, or with a `coding` that holds class ids a label map, and write it."""
+        is_label = "ids" in coding
         header = source.require_sound()
         meta: dict[str, Any] = {
             "source": identity,
             "sha256": source.sha256,
-            "voxels": fingerprint(source).digest.hex() if coding is None else None,
+            "voxels": None if is_label else fingerprint(source).digest.hex(),
             "digest": self.preprocessing.digest,
             "coding": coding,
         }
-        if coding is None or "header" in coding:
+        if is_label:
+            grid = Grid.from_dict(coding["grid"]) if "grid" in coding else header.grid
+            indices = label_indices(source, coding["ids"], coding["ignore"], grid)
+            array = self.preprocessing.prepare_label(indices, grid)
+        else:
             volume = as_image(source)
             prepared = self.preprocessing.prepare_image(volume.data, volume.grid, modality)
             array = prepared.array.astype(np.float16)
@@ -212,19 +219,10 @@ class Store:
             meta.update(content=content.to_dict(), filled=content.is_boxed)
             values = measure_values(volume.data)
             meta["described"] = describe(values, self.preprocessing.floor(modality))
-        else:
-            grid = Grid.from_dict(coding["grid"]) if "grid" in coding else header.grid
-            indices = label_indices(source, coding["ids"], coding["ignore"], grid)
-            array = self.preprocessing.prepare_label(indices, grid)
         description = self.path / "preprocessing.json"
         if not description.exists():
             atomic_write(description, json.dumps(self.preprocessing.to_dict(), indent=1))
         _write(file, array, meta)
-
-
-def _coding(form: Form) -> dict[str, Any] | None:
-    """Return what an image's array depends on beside its file and the preprocessing."""
-    return None if form == "auto" else {"header": form}
 
 
 def _identity(source: Path) -> dict[str, Any]:
@@ -237,9 +235,7 @@ def _identity(source: Path) -> dict[str, Any]:
     return identity | {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
-def _is_of(
-    entry: StoredArray, source: Path, digest: str, coding: dict[str, Any] | None = None
-) -> bool:
+def _is_of(entry: StoredArray, source: Path, digest: str, coding: dict[str, Any]) -> bool:
     """Return whether `entry` was made from `source` as it is; touched files are hashed."""
     meta = entry.meta
     if meta["digest"] != digest or meta["coding"] != coding:
