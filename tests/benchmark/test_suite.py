@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -14,6 +17,7 @@ from crossvox.benchmark.grid import grid
 from crossvox.benchmark.suite import load_suite, row_settings, slug, tables_of
 from crossvox.cli.main import main
 from crossvox.config.presets import load_preset
+from crossvox.data.manifest import load_manifest
 from crossvox.errors import DataError, UsageError
 from crossvox.methods import METHODS
 from crossvox.networks import BACKBONES
@@ -51,6 +55,9 @@ def command(suite, data, out, *more):
         ({"preset": "tpu"}, ["'tpu'", "cpu", "gpu"]),
         ({"set": {"fit": {"stepz": 3}}}, ["stepz", "fit.steps"]),
         ({"set": {"fit": {"steps": 0}}}, ["fit.steps", "at least 1"]),
+        ({"set": {"fit": 5}}, ["'fit' is 5"]),
+        ({"methods": [{"method": "sup", "set": {"backbone": 5}}]}, ["'backbone' is 5"]),
+        ({"variants": {"largest": [["always"]]}}, ["variants.largest", "always"]),
         ({"set": 3}, ["'set' is 3"]),
         ({"labels": [2, 99]}, ["99 labelled"]),
         ({"labels": ["many"]}, ["'many'"]),
@@ -203,6 +210,61 @@ def test_a_row_that_is_not_on_every_backbone_stands_in_every_table():
     for backbone, fixed in (("vnet_ssl", True), ("unet", True), ("own", False)):
         assert tables_of(backbone, fixed, both) == both
         assert tables_of(backbone, fixed, ["unet"]) == tables_of(backbone, fixed, []) == [""]
+
+
+def test_later_settings_override_a_suites_dotted_keys(paired_files, tmp_path):
+    rows = [
+        "sup",
+        {"label": "vnet", "method": "sup", "set": {"fit": {"lr": 0.5}, "backbone.name": "vnet"}},
+    ]
+    keys = {
+        "methods": rows,
+        "backbones": ["unet", "vnet_ssl"],
+        "set": {"fit.steps": 3, "fit.lr": 0.1},
+    }
+    suite = load_suite(write_suite(tmp_path / "s.yaml", **keys), {"set": {"fit": {"steps": 100}}})
+    cells = grid(suite.with_data({"t": paired_files.path}), tmp_path)
+    found = [(c.config.backbone["name"], c.config.fit.steps, c.config.fit.lr) for c in cells]
+    assert found == [("unet", 100, 0.1), ("vnet_ssl", 100, 0.1), ("vnet", 100, 0.5)]
+
+
+def test_a_row_with_one_modality_has_the_scans_of_its_own_data_set(paired_files, tmp_path):
+    manifest, paths = load_manifest(paired_files.path), {}
+    swapped = {"train": "val", "val": "train"}
+    for name, swap in (("one", {}), ("two", swapped)):
+        cases = tuple(replace(c, split=swap.get(c.split, c.split)) for c in manifest.cases)
+        paths[name] = tmp_path / f"{name}.json"
+        replace(manifest, cases=cases).save(paths[name])
+    row = {"method": "sup", "only": "first"}
+    keys = {"methods": [row], "labels": [1], "split": "val", "root": str(paired_files.path.parent)}
+    suite = write_suite(tmp_path / "s.yaml", **keys)
+    one, two = grid(load_suite(suite).with_data(paths), tmp_path / "out")
+    assert one.config.data != two.config.data
+    assert [c.id for c in one.derived.split("val")] != [c.id for c in two.derived.split("val")]
+
+
+def test_a_scan_is_placed_by_the_part_of_its_header_that_the_manifest_names(paired_files, tmp_path):
+    folder = shutil.copytree(paired_files.path.parent, tmp_path / "data")
+    manifest = load_manifest(folder / "dataset.json")
+    case = manifest.split("train")[0]
+    scan = nib.load(case.images["ct"])
+    sheared = scan.affine @ (np.eye(4) + 0.3 * np.eye(4, k=1) * (np.arange(4) < 2)[:, None])
+    scan.set_qform(scan.affine, 0)
+    scan.set_sform(sheared, 1)
+    nib.save(scan, case.images["ct"])
+    suite = load_suite(write_suite(tmp_path / "s.yaml", methods=["sup"], split="val"))
+    with pytest.raises(DataError, match="orthogonal"):
+        grid(suite.with_data({"t": manifest.path}), tmp_path / "out")
+    chosen = replace(case, header={"ct": "qform"})
+    cases = tuple(chosen if c.id == case.id else c for c in manifest.cases)
+    replace(manifest, cases=cases).save(manifest.path)
+    assert grid(suite.with_data({"t": manifest.path}), tmp_path / "out")
+
+
+def test_data_sets_that_would_share_folders_are_refused(paired_files, tmp_path):
+    suite = load_suite(write_suite(tmp_path / "s.yaml"))
+    with pytest.raises(UsageError, match="data set 'a-1' is named twice"):
+        suite.with_data({"a 1": paired_files.path, "a-1": paired_files.path})
 
 
 def test_a_rows_own_label_count_stands_in_every_table(paired_files, tmp_path):

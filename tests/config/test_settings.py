@@ -57,6 +57,25 @@ def test_a_dotted_key_is_one_of_its_section():
     assert (fit["steps"], fit["lr"]) == (4, 0.5)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"method": "sup", "method.balance": 0},
+        {"method.balance": 0, "method": "sup"},
+        {"method.balance": 0, "method.name": "sup"},
+        {"method.balance": 0, "method": {"name": "sup", "balance": 1}},
+    ],
+)
+def test_a_dotted_key_leaves_its_method(values):
+    method = parse_settings(file(values))["method"]
+    assert (method["name"], method["balance"]) == ("sup", 0)
+
+
+def test_a_dotted_key_beside_a_section_that_is_none_is_refused():
+    with pytest.raises(UsageError, match=r"^c\.yaml: 'fit' is 3; expected `key: value` lines"):
+        file({"fit": 3, "fit.steps": 5})
+
+
 def test_text_and_yaml_values_take_their_types():
     values = parse_settings(
         file({"labelled": 2, "label_draw": 4}),

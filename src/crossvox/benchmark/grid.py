@@ -74,7 +74,7 @@ def grid(suite: Suite, out: Path) -> list[Cell]:
             if "weights" not in row.set and not takes_weights(base):
                 # The suite's weights are for the rows that can take them.
                 base = dataclasses.replace(base, weights=None)
-            own = _only(manifest, row.only, out / "data", where)
+            own = _only(manifest, row.only, out / "data" / slug(name), where)
             # A row's own manifest lies in `out`; its files lie where the full manifest's do.
             root = suite.root or (path.parent if row.only else None)
             config, info, first = _planned(
@@ -132,7 +132,9 @@ def _check_data(manifest: Manifest, suite: Suite) -> None:
     for labels, draw in itertools.product((*suite.labels, *own), _draws(suite)):
         select(manifest, labels, draw)
     for case in [*manifest.split("train"), *cases]:
-        for file in case.files:
+        for modality in case.images:
+            case.read_grid(modality)
+        for file in case.labels.values():
             read_header(file)
 
 
@@ -201,7 +203,7 @@ def _only(manifest: Manifest, which: str, folder: Path, where: str) -> Manifest:
         windows={m: window for m, window in manifest.windows.items() if m == modality},
         cases=tuple(case for case in cases if case.images),
         registered=False,
-        path=folder / f"{slug(manifest.name)}-{slug(modality)}.json",
+        path=folder / f"{slug(modality)}.json",
     )
 
 

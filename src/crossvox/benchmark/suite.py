@@ -150,7 +150,7 @@ class Suite:
 
     def __post_init__(self) -> None:
         named: tuple[tuple[str, list[Any]], ...] = (
-            ("data set", list(self.data)),
+            ("data set", [slug(name) for name in self.data]),
             ("label of a method", [slug(row.label) for row in self.methods]),
             ("label count", list(self.labels)),
             ("number of steps", list(self.steps)),
@@ -163,8 +163,7 @@ class Suite:
         if not (self.methods and self.labels and self.seeds):
             raise UsageError(f"{self.name}: needs a method, a label count and a seed at least")
         own = (self.set, *(row.set for row in self.methods))
-        given = (Settings(values, self.name).values for values in own)
-        if self.steps and any("steps" in values.get("fit", {}) for values in given):
+        if self.steps and any("steps" in values.get("fit", {}) for values in own):
             raise UsageError(
                 f"{self.name}: 'set' holds fit.steps beside the suite's 'steps'; give one of them"
             )
@@ -196,7 +195,8 @@ def load_suite(path: Path, over: Mapping[str, Any] | None = None) -> Suite:
 
     Args:
         path: the file; paths of data sets in it are relative to its folder.
-        over: values that replace those of the file, as from the command line.
+        over: values that replace those of the file, as from the command line; `set`, `variants` and
+            `pictures` change what they name.
 
     Raises:
         UsageError: a key, method, backbone or preset is unknown, or a value has the wrong type.
@@ -204,8 +204,9 @@ def load_suite(path: Path, over: Mapping[str, Any] | None = None) -> Suite:
     Example:
         suite = load_suite(Path("benchmarks/quick.yaml")).with_data({"heart": Path("dataset.json")})
     """
-    own, where = read_yaml(path), str(path)
-    values = {"name": path.stem, **own, **(over or {})}
+    own, over, where = read_yaml(path), dict(over or {}), str(path)
+    changed = over.pop("set", {})
+    values = merge({"name": path.stem, **own}, over)
     _keys(where, values, Suite)
     _fewer_seeds(where, own)
     for key in ("labels", "steps", "seeds", "backbones", "methods"):
@@ -217,7 +218,7 @@ def load_suite(path: Path, over: Mapping[str, Any] | None = None) -> Suite:
         raise UsageError(f"{where}: no 'methods'; list those to compare")
     _whole(where, "seed", values.get("seeds", [0]), 0)
     _whole(where, "steps", values.get("steps", []), 1)
-    _grid_free(where, values.get("set", {}))
+    values["set"] = merge(_settings(where, values.get("set", {})), changed)
     values["methods"] = tuple(_row(where, entry) for entry in values["methods"])
     labels = [row.label for row in values["methods"]]
     if values.get("reference", labels[0]) not in labels:
@@ -272,8 +273,7 @@ def takes_backbone(row: MethodRow) -> bool:
 
 def names_backbone(values: Mapping[str, Any]) -> bool:
     """Return whether the settings of a row name a backbone of its own."""
-    own = values.get("backbone", {})
-    return isinstance(own, str) or "name" in own
+    return "name" in values.get("backbone", {})
 
 
 def tables_of(backbone: str, fixed: bool, backbones: Sequence[str]) -> list[str]:
@@ -311,7 +311,7 @@ def _row(where: str, entry: Any) -> MethodRow:
         declared("method", entry["method"])
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None
-    _grid_free(f"{where}, row '{label}'", entry.get("set", {}))
+    entry["set"] = _settings(f"{where}, row '{label}'", entry.get("set", {}))
     if "labelled" in entry:
         entry["labelled"] = _count(f"{where}, row '{label}'", entry["labelled"])
     return MethodRow(**entry)
@@ -346,7 +346,7 @@ def _variants(where: str, values: dict[str, Any]) -> Variants:
             raise UsageError(f"{where}: variants.{key} is {numbers!r}; expected numbers from 0")
         values = {**values, key: tuple(float(n) for n in numbers if n)}
     rules = values.get("largest", [])
-    if not isinstance(rules, list) or not set(rules) <= set(RULES):
+    if not isinstance(rules, list) or any(rule not in RULES for rule in rules):
         raise UsageError(
             f"{where}: variants.largest is {rules!r}; expected a list of {', '.join(RULES)}"
         )
@@ -386,13 +386,16 @@ def _keys(where: str, values: Mapping[str, Any], kind: type) -> None:
             raise UsageError(f"{where}: unknown key '{key}'; choose from {', '.join(known)}")
 
 
-def _grid_free(where: str, values: Mapping[str, Any]) -> None:
+def _settings(where: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a suite or a row, nested by section."""
+    values = dict(Settings(given, f"{where}, 'set'").values)
     for key in values:
         if key in GRID:
             raise UsageError(
                 f"{where}: 'set' holds '{key}', which the suite's own keys decide on; "
                 "give it there, or as `options` of a method"
             )
+    return values
 
 
 def _whole(where: str, what: str, values: Sequence[Any], least: int) -> None:

@@ -41,10 +41,8 @@ class Settings:
     source: str = ""
 
     def __post_init__(self) -> None:
-        values = dict(self.values)
-        for key in [key for key in values if "." in str(key)]:  # `fit.steps: 3`
-            section, _, name = key.partition(".")
-            values = merge(values, {section: {name: values.pop(key)}})
+        dotted = {key: value for key, value in self.values.items() if "." in str(key)}
+        values = {key: value for key, value in self.values.items() if key not in dotted}
         for key in (*COMPONENTS, *SECTIONS):
             section = values.get(key, {})
             if key in COMPONENTS and isinstance(section, str):
@@ -53,6 +51,12 @@ class Settings:
                 raise UsageError(
                     f"{self.place(key)} is {section!r}; expected `key: value` lines below it"
                 )
+        for key, value in dotted.items():  # `fit.steps: 3`
+            section, _, name = str(key).partition(".")
+            inside = values.get(section, {})
+            if not isinstance(inside, Mapping):
+                raise UsageError(f"{self.place(section)} is {inside!r} beside {self.place(key)}")
+            values[section] = {**inside, name: value}
         if isinstance(values.get("labelled"), int | float):  # as YAML reads 2 and 0.1
             values["labelled"] = str(values["labelled"])
         object.__setattr__(self, "values", values)

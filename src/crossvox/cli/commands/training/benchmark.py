@@ -13,7 +13,7 @@ from crossvox.cli.parser import add_root, new_parser, parse, parse_names, requir
 from crossvox.config.presets import merge
 from crossvox.config.settings import Settings
 from crossvox.errors import UsageError
-from crossvox.utils.documents import parse_yaml, read_yaml
+from crossvox.utils.documents import parse_yaml
 from crossvox.utils.files import require_there
 
 
@@ -105,13 +105,10 @@ def _over(values: dict[str, Any]) -> dict[str, Any]:
         if (numbers := parse_names(f"--{key}", values[key])) is not None:
             over[key] = [int(n) if n.isdecimal() else n for n in numbers]
     if (cases := parse_names("--cases", values["cases"])) is not None:
-        shown = read_yaml(values["suite"]).get("pictures") or {}
-        over["pictures"] = merge(shown if isinstance(shown, dict) else {}, {"cases": list(cases)})
-    if values["set"]:
-        over["set"] = read_yaml(values["suite"]).get("set") or {}
-        for key, text in _pairs("--set", values["set"], "fit.steps=100"):
-            change = Settings({key: parse_yaml(text, f"--set {key}")}, f"--set {key}")
-            over["set"] = merge(over["set"], change.values)
+        over["pictures"] = {"cases": list(cases)}
+    for key, text in _pairs("--set", values["set"], "fit.steps=100"):
+        change = Settings({key: parse_yaml(text, f"--set {key}")}, f"--set {key}")
+        over["set"] = merge(over.get("set", {}), change.values)
     return over
 
 
