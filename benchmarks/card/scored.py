@@ -41,7 +41,11 @@ def train_and_score(
     method = build_method(task, preset.settings(name)).to(device).train()
     settings = preset.config["fit"]
     optimizer = build_optimizer(
-        method.parameter_groups(), settings["optimizer"], settings["lr"], settings["weight_decay"]
+        method.parameter_groups(),
+        settings["optimizer"],
+        settings["lr"],
+        settings["weight_decay"],
+        device,
     )
     crops = Crops(preset, method.needs, device)
     began, steps, losses = time.perf_counter(), 0, {}

@@ -60,7 +60,11 @@ def measure(preset: Preset, name: str, steps: int, device: torch.device) -> dict
     method.to(device).train()
     settings = preset.config["fit"]
     optimizer = build_optimizer(
-        method.parameter_groups(), settings["optimizer"], settings["lr"], settings["weight_decay"]
+        method.parameter_groups(),
+        settings["optimizer"],
+        settings["lr"],
+        settings["weight_decay"],
+        device,
     )
     data = RandomCrops(preset.task, needs, rows.labelled, rows.unlabelled)
     workers = preset.config["compute"]["workers"] if device.type == "cuda" else 0

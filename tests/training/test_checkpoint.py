@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 def trained(name="adamw", steps=3):
     method = ToyMethod()
-    optimizer = build_optimizer(method.parameter_groups(), name, 0.01, 0.1)
+    optimizer = build_optimizer(method.parameter_groups(), name, 0.01, 0.1, CPU)
     advance(method, optimizer, range(steps))
     return method, optimizer
 
@@ -46,7 +46,7 @@ def test_training_round_trip_is_exact(tmp_path, name):
     state = {"step": 3, "best": 0.1 + 0.2, "unicode": "é"}
     checkpoint.save_training(path, method, optimizer, state, rows(rng_state(CPU)))
     copy = ToyMethod(seed=5)
-    copied = build_optimizer(copy.parameter_groups(), name, 0.5, 0.0)
+    copied = build_optimizer(copy.parameter_groups(), name, 0.5, 0.0, CPU)
     loaded, rng = checkpoint.load_training(path, copy, copied)
     assert {key: loaded[key] for key in state} == state
     assert copied.state_dict()["param_groups"] == optimizer.state_dict()["param_groups"]
@@ -62,12 +62,27 @@ def test_training_round_trip_is_exact(tmp_path, name):
         assert all(torch.equal(others[index][key], value) for key, value in entry.items())
 
 
+def test_the_optimiser_of_another_device_goes_on_in_its_own_way(tmp_path):
+    method, optimizer = trained()
+    path = tmp_path / "last.safetensors"
+    checkpoint.save_training(path, method, optimizer, {"step": 3}, {})
+    copy = ToyMethod()
+    copied = build_optimizer(copy.parameter_groups(), "adamw", 0.01, 0.1, torch.device("cuda"))
+    checkpoint.load_training(path, copy, copied)
+    assert optimizer.param_groups[0]["fused"] and not copied.param_groups[0]["fused"]
+    for trains, steps in ((method, optimizer), (copy, copied)):
+        torch.manual_seed(0)  # of the dropout
+        advance(trains, steps, [3])
+    for key, value in method.state_dict().items():
+        torch.testing.assert_close(copy.state_dict()[key], value)
+
+
 def test_saving_twice_does_not_disturb_the_optimiser(tmp_path):
     method, optimizer = trained()
     path = tmp_path / "last.safetensors"
     checkpoint.save_training(path, method, optimizer, {"step": 3}, {})
     copy = ToyMethod()
-    copied = build_optimizer(copy.parameter_groups(), "adamw", 0.01, 0.1)
+    copied = build_optimizer(copy.parameter_groups(), "adamw", 0.01, 0.1, CPU)
     checkpoint.load_training(path, copy, copied)
     before = checkpoint.load(path)[0]["optim/0/exp_avg"].clone()
     advance(copy, copied, range(3, 5))
@@ -193,7 +208,7 @@ class Twins(nn.Module):
 
 def adam(model: nn.Module):
     trained = [p for p in model.parameters() if p.requires_grad]
-    return build_optimizer([{"params": trained}], "adam", 0.1, 0.0)
+    return build_optimizer([{"params": trained}], "adam", 0.1, 0.0, CPU)
 
 
 def test_what_is_frozen_and_shared_is_stored_once_and_shared_again(tmp_path):

@@ -8,6 +8,8 @@ from torch import nn
 
 from crossvox.training.optimizer import build_optimizer, lr_factor, set_lr, split_new
 
+CPU = torch.device("cpu")
+
 
 def test_poly_schedule_by_hand():
     assert lr_factor("poly", 0, 10) == 1.0
@@ -29,7 +31,7 @@ def test_rise_shorter_than_a_step_is_none():
 def test_groups_keep_the_ratio_of_their_rates():
     one, two = nn.Linear(2, 2), nn.Linear(2, 2)
     groups = [{"params": one.parameters()}, {"params": two.parameters(), "lr": 0.3}]
-    optimizer = build_optimizer(groups, "adamw", 0.1, 0.0)
+    optimizer = build_optimizer(groups, "adamw", 0.1, 0.0, CPU)
     for multiplier in (1.0, 0.5, 0.25):
         assert set_lr(optimizer, multiplier) == pytest.approx(0.1 * multiplier)
         assert optimizer.param_groups[1]["lr"] == pytest.approx(0.3 * multiplier)
@@ -39,7 +41,7 @@ def test_weight_decay_is_decoupled_in_adamw_only():
     weights = {}
     for name in ("adam", "adamw"):
         weight = nn.Parameter(torch.tensor([2.0]))
-        optimizer = build_optimizer([{"params": [weight]}], name, 0.1, 0.5)
+        optimizer = build_optimizer([{"params": [weight]}], name, 0.1, 0.5, CPU)
         weight.grad = torch.zeros(1)
         optimizer.step()
         weights[name] = weight.item()
@@ -51,7 +53,7 @@ def test_new_parameters_get_their_rate_unless_their_group_has_one() -> None:
     old, new, own = (torch.nn.Parameter(torch.ones(1)) for _ in range(3))
     groups = [{"params": [old, new], "weight_decay": 0.5}, {"params": [own], "lr": 3.0}]
     split = split_new(groups, {old}, 0.25)
-    optimizer = build_optimizer(split, "adam", 0.125, 0.0)
+    optimizer = build_optimizer(split, "adam", 0.125, 0.0, CPU)
     rates = {id(g["params"][0]): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups}
     assert rates == {id(old): (0.125, 0.5), id(new): (0.25, 0.5), id(own): (3.0, 0.0)}
     assert [len(group["params"]) for group in split_new(groups, {old, new}, 1.0)] == [2, 1]

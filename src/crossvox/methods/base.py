@@ -200,10 +200,9 @@ class Method(nn.Module):
         some modality.
         """
         total = torch.stack(list(terms)).sum()
-        nothing = [p.flatten()[:0].sum() for p in self.parameters() if p.requires_grad]
-        if world_size() > 1 and nothing:
-            total = total + torch.stack(nothing).sum()
-        return total
+        if world_size() == 1:
+            return total
+        return sum((p.flatten()[:0].sum() for p in self.parameters() if p.requires_grad), total)
 
 
 def _count(module: nn.Module) -> int:

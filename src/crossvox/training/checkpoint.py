@@ -146,6 +146,8 @@ def load_training(
         raise damaged(path, error) from None
     if stored != [len(group["params"]) for group in optimizer.param_groups]:
         raise DataError(f"{path}: its parameter groups are those of another method; use its own")
+    for group, own in zip(groups, optimizer.param_groups, strict=True):
+        group["fused"] = own["fused"]  # suits this machine's device
     _load_model(path, model, _stripped("model/", tensors))
     optimizer.load_state_dict({"state": moments, "param_groups": groups})
     return state, _stripped("rng/", tensors)

@@ -83,7 +83,9 @@ def fit(
     groups = method.parameter_groups()
     if settings.new_lr is not None:
         groups = split_new(groups, method.loaded, settings.new_lr)
-    optimizer = build_optimizer(groups, settings.optimizer, settings.lr, settings.weight_decay)
+    optimizer = build_optimizer(
+        groups, settings.optimizer, settings.lr, settings.weight_decay, fabric.device
+    )
     model, wrapped = fabric.setup(method, optimizer)
     state = _TrainingState(fabric, model, wrapped, settings, record)
     if resume and record.last.exists():

@@ -73,7 +73,11 @@ def diagnose() -> Iterator[str]:
 def _devices(missing: list[str]) -> Iterator[str]:
     for index in range(torch.cuda.device_count()):
         card = torch.cuda.get_device_properties(index)
-        half = "bf16" if torch.cuda.is_bf16_supported() else "no bf16: trains in fp32"
+        half = (
+            "bf16"
+            if torch.cuda.is_bf16_supported(including_emulation=False)
+            else "no bf16: trains in fp32"
+        )
         yield f"GPU {index}            {card.name}, {card.total_memory / 2**30:.0f} GiB, {half}"
     if torch.backends.mps.is_available():
         yield "GPU              Apple MPS"

@@ -299,7 +299,7 @@ def _optimizer_seconds(method: Method, config: RunConfig) -> float:
     """Return the time of the optimiser's step, after one that makes its moments."""
     fit, device = config.fit, next(method.parameters()).device
     groups = method.parameter_groups()
-    optimizer = build_optimizer(groups, fit.optimizer, fit.lr, fit.weight_decay)
+    optimizer = build_optimizer(groups, fit.optimizer, fit.lr, fit.weight_decay, device)
     for p in (p for group in optimizer.param_groups for p in group["params"]):
         p.grad = torch.zeros_like(p)
     optimizer.step()

@@ -67,3 +67,20 @@ def test_fusion_decides_row_by_row() -> None:
     own = fusion({"ct": ct}, {"ct": (True, True)})
     assert same(mixed, [torch.cat([a[:1], b[1:]]) for a, b in zip(both, own, strict=True)])
     assert not same(both, own)
+
+
+def test_a_modality_in_all_places_is_convolved_once() -> None:
+    """The same values in tensors of their own go the long way."""
+    fusion = awake_fusion()
+    one = [level.requires_grad_() for level in levels(rows=2)]
+    apart = {m: [level.clone() for level in one] for m in NAMES}
+    everywhere = (True, True)
+    long = fusion(apart, dict.fromkeys(NAMES, everywhere))
+    expected = torch.autograd.grad(
+        sum(z.square().sum() for z in long), [*fusion.parameters(), *one]
+    )
+    short = fusion({"t1": one}, {"t1": everywhere})
+    assert same(short, long)
+    found = torch.autograd.grad(sum(z.square().sum() for z in short), [*fusion.parameters(), *one])
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-4)

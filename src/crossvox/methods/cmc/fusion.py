@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from crossvox.batch import Rows, Triple
 from crossvox.networks.blocks import conv_norm_act, zero_pointwise
@@ -35,7 +36,14 @@ class FusionLayer(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Return Z, (B, C, x, y, z), of M features of this shape."""
-        mean = sum(features[1:], features[0]) / len(features)
+        first, n = features[0], len(features)
+        if all(feature is first for feature in features):
+            # A convolution of copies is one of the sum of its weights.
+            convolution, after = self.mix[0], self.mix[1:]
+            weight = convolution.weight.unflatten(1, (n, -1)).sum(dim=1)
+            once = functional_call(convolution, {"weight": weight}, (first,))
+            return first + self.close(after(once))
+        mean = sum(features[1:], first) / n
         return mean + self.close(self.mix(torch.cat(list(features), dim=1)))
 
 
