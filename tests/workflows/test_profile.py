@@ -6,8 +6,10 @@ import os
 
 import pytest
 
+from crossvox.config.registry import build_method
+from crossvox.config.run_config import RunConfig
 from crossvox.config.settings import Settings, parse_settings
-from crossvox.workflows.profile import profile_load, temporary_run
+from crossvox.workflows.profile import planned_run, profile_load, temporary_run
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +25,22 @@ def figures(unpaired_files):
         patch.setattr(os, "sched_getaffinity", lambda process: {0})
         with temporary_run(parse_settings(Settings(given))) as config:
             return profile_load(config, steps=2)
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+def test_memory_is_estimated_for_the_task_that_is_trained(paired_files, tmp_path, aligned):
+    """`efcd` fuses scans that lie over each other after alignment, which doubles its memory."""
+    given = {
+        "data": paired_files.path,
+        "out": tmp_path / "run",
+        "method": "efcd",
+        "preset": "quick",
+        "sampling": {"align": aligned},
+        "budget": {"patch_voxels": 1500, "levels": 3},
+    }
+    run = planned_run(RunConfig.from_dict(parse_settings(Settings(given))))
+    assert run.task.aligned == aligned
+    assert build_method(run.task, run.config).fuses == aligned
 
 
 def test_the_shares_of_a_crop_are_those_of_its_making(figures):

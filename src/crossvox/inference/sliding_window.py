@@ -108,8 +108,7 @@ class SlidingWindow:
             inside.append(slice(max(start, 0), min(stop, n)))
             around.append((max(-start, 0), max(stop - n, 0)))
         values = torch.from_numpy(np.ascontiguousarray(array[tuple(inside)]))
-        # (v − fill) + fill may round v: so do all predictions that trained runs have made.
-        return F.pad(values - fill, [n for pair in reversed(around) for n in pair]) + fill
+        return F.pad(values, [n for pair in reversed(around) for n in pair], value=fill)
 
     def centre(self, window: Window) -> tuple[int, ...]:
         """Return the middle voxel of a window, on the scan's grid."""

@@ -23,7 +23,7 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from crossvox.batch import Batch
-from crossvox.config.registry import build_method, crop_rule
+from crossvox.config.registry import build_method
 from crossvox.config.run_config import RunConfig
 from crossvox.data.crops.dataset import CropDataset
 from crossvox.data.crops.intensities import IntensityAugmentation
@@ -32,10 +32,7 @@ from crossvox.data.geometry.resampling import sample
 from crossvox.data.manifest import load_manifest
 from crossvox.data.manifest.selection import select
 from crossvox.data.phantom import write_phantom
-from crossvox.data.prepare.fingerprint import fingerprint
-from crossvox.data.prepare.plan import continue_plan, make_plan
 from crossvox.data.prepare.store import Store, StoredArray
-from crossvox.data.prepare.window import choose_windows
 from crossvox.errors import CrossvoxError
 from crossvox.methods import METHODS
 from crossvox.methods.base import Method
@@ -49,7 +46,7 @@ from crossvox.workflows.prediction.options import Options
 from crossvox.workflows.prediction.predictor import Predictor
 from crossvox.workflows.run import Run
 from crossvox.workflows.step_memory import savings, step_memory
-from crossvox.workflows.train import crop_dataset, store_path, train
+from crossvox.workflows.train import crop_dataset, plan_run, store_path, train
 
 WARM_UP = 3
 """Steps that are not counted, since the first ones also allocate memory and tune kernels."""
@@ -264,11 +261,10 @@ def planned_run(config: RunConfig) -> Run:
     """Return the run that a configuration would begin."""
     manifest = load_manifest(config.data, config.root)
     selection = select(manifest, config.labelled, config.label_draw)
-    windows = choose_windows(manifest, config.budget, selection.labelled)
-    rule = crop_rule(config.backbone)
-    plan = make_plan(fingerprint(manifest), manifest, config.budget, rule, windows)
+    earlier = None
     if config.start_from is not None and not config.replan:
-        plan = continue_plan(plan, Run.load(config.start_from).plan, manifest)
+        earlier = Run.load(config.start_from).plan
+    _, plan = plan_run(config, manifest, selection, earlier=earlier)
     return Run(config.out, config, plan, selection, manifest.labels)
 
 

@@ -16,6 +16,7 @@ from crossvox.data.checks import check
 from crossvox.data.checks.intensities import Intensities
 from crossvox.data.checks.seen import Seen
 from crossvox.data.crops.dataset import CropDataset, CropSettings
+from crossvox.data.formats.nifti import NiftiFile, read_nifti
 from crossvox.data.manifest import Case, Manifest, load_manifest
 from crossvox.data.manifest.selection import Selection, select
 from crossvox.data.prepare.fingerprint import Fingerprint, fingerprint
@@ -138,7 +139,7 @@ def train(config: RunConfig, echo: Echo = print) -> TrainingResult:
     with timed(timings, "check"):
         earlier = start.run.plan if start is not None and not config.replan else None
         found, plan = _plan_and_check(fabric, config, manifest, selection, labels, earlier, echo)
-        plan = _with_label_layout(fabric, config, plan, manifest, selection, labels)
+        plan = _with_label_layout(fabric, plan, manifest, selection, labels)
     run = Run(config.out, config, plan, selection, manifest.labels)
     for line in _describe(found, run):
         echo(line)
@@ -256,6 +257,29 @@ def _continue(fabric: Fabric, run: Run, root: Path | None, echo: Echo) -> Traini
         return _fit(fabric, run, method, dataset, validation, record, echo, resume=True)
 
 
+def plan_run(
+    config: RunConfig,
+    manifest: Manifest,
+    selection: Selection,
+    read: Callable[[Path], NiftiFile] = read_nifti,
+    earlier: Plan | None = None,
+) -> tuple[Fingerprint, Plan]:
+    """Return what the images' headers tell, and the plan of a run.
+
+    Args:
+        config: of the run.
+        manifest: its data set.
+        selection: its labelled cases, from which windows are chosen.
+        read: reads a label map, such as a `LabelCache`.
+        earlier: plan of a run to begin from; the new one has its grid and its crop.
+    """
+    found = fingerprint(manifest)
+    windows = choose_windows(manifest, config.budget, selection.labelled, read)
+    plan = make_plan(found, manifest, config.budget, crop_rule(config.backbone), windows)
+    plan = plan if earlier is None else continue_plan(plan, earlier, manifest)
+    return found, replace(plan, task=replace(plan.task, aligned=is_aligned(plan.task, config)))
+
+
 def _plan_and_check(
     fabric: Fabric,
     config: RunConfig,
@@ -267,17 +291,13 @@ def _plan_and_check(
 ) -> tuple[Fingerprint, Plan]:
     """Plan, and refuse data with errors; labels that the run does not use are not opened.
 
-    With an `earlier` plan, the new one has its grid and its crop. Images that the store holds
-    are not read again. If the plan fails, the check comes first all the same, because it names
-    every problem.
+    Images that the store holds are not read again. If the plan fails, the check comes first all the
+    same, because it names every problem.
     """
     failure: CrossvoxError | None = None
     is_prepared: Callable[[Case, str], bool] = _is_never_prepared
     try:
-        found = fingerprint(manifest)
-        windows = choose_windows(manifest, config.budget, selection.labelled, labels)
-        plan = make_plan(found, manifest, config.budget, crop_rule(config.backbone), windows)
-        plan = plan if earlier is None else continue_plan(plan, earlier, manifest)
+        found, plan = plan_run(config, manifest, selection, labels, earlier)
         is_prepared = Store(store_path(config, manifest), plan.preprocessing).has
     except CrossvoxError as error:
         failure = error
@@ -292,14 +312,9 @@ def _plan_and_check(
 
 
 def _with_label_layout(
-    fabric: Fabric,
-    config: RunConfig,
-    plan: Plan,
-    manifest: Manifest,
-    selection: Selection,
-    labels: LabelCache,
+    fabric: Fabric, plan: Plan, manifest: Manifest, selection: Selection, labels: LabelCache
 ) -> Plan:
-    """Add to the plan what the labelled scans tell, and whether scans are to be aligned.
+    """Add to the plan what the labelled scans tell.
 
     Of the layout, the task takes what networks or label maps depend on.
     """
@@ -309,12 +324,7 @@ def _with_label_layout(
             layout = find_label_layout(manifest, selection, labels)
             told = layout, measure_ceiling(manifest, selection, plan.preprocessing, labels)
     layout, ceiling = cast(tuple[LabelLayout, dict[str, Ceiling]], fabric.broadcast(told))
-    task = replace(
-        plan.task,
-        one_piece=layout.one_piece,
-        offsets=layout.offsets,
-        aligned=is_aligned(plan.task, config),
-    )
+    task = replace(plan.task, one_piece=layout.one_piece, offsets=layout.offsets)
     seen = {m: replace(own, volumes=layout.volumes[m]) for m, own in plan.seen.items()}
     return replace(plan, task=task, seen=seen, ceiling=ceiling)
 

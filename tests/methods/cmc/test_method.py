@@ -14,6 +14,7 @@ from torch import distributed as dist
 from torch import multiprocessing as mp
 
 from crossvox.batch import Batch, LabelledView, View
+from crossvox.errors import UsageError
 from crossvox.losses.supervised import supervised_loss
 from crossvox.methods.base import Method
 from crossvox.methods.cmc import CMC
@@ -269,6 +270,13 @@ def test_a_shared_encoder_takes_no_file_for_each_modality() -> None:
 def test_unknown_options_are_refused_with_the_choices(options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="choose one of"):
         make_method("cmc", PAIRED, **options)
+
+
+@pytest.mark.parametrize("option", ["alpha", "beta", "tau_csc", "tau_cac"])
+def test_negative_weights_and_temperatures_of_zero_are_refused(option: str) -> None:
+    value = 0 if option.startswith("tau") else -0.1
+    with pytest.raises(UsageError, match=rf"method\.{option} is {value}; must be at least"):
+        make_method("cmc", PAIRED, **{option: value})
 
 
 def test_command_line_reads_the_options_from_the_signature() -> None:

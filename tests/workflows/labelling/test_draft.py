@@ -80,6 +80,9 @@ def test_a_ranking_that_is_there_is_taken(study, run, drafts, tmp_path, capsys) 
     assert [row["case"] for row in table(tmp_path / "out")] == ["mr4"]  # ct0 has a label
     ranking.write_text("rank\n", encoding="utf-8")
     assert "no ranking" in refused(capsys, *words, tmp_path / "none")
+    for row in ("1,mr4,mr,high,1", "1,mr4,mr,0.5", "1,mr4,mr,0.5,1,note"):
+        ranking.write_text(f"rank,case,modality,uncertainty,distance\n{row}\n", encoding="utf-8")
+        assert "damaged ranking" in refused(capsys, *words, tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 

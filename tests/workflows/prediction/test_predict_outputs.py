@@ -127,6 +127,15 @@ def test_evaluate_averages_runs_and_records_it(runs, unpaired_files, tmp_path):
     assert facts["ensemble"] == 2 and facts["tta"] is True
 
 
+def test_scores_with_another_overlap_are_not_replaced(runs, unpaired_files, tmp_path, capsys):
+    argv = ["evaluate", str(runs[0]), "--data", str(unpaired_files.path), "--split", "val"]
+    argv += ["--out", str(tmp_path), "--overlap"]
+    assert main([*argv, "0.25"]) == 0
+    before = (tmp_path / "cases.csv").read_bytes()
+    assert "overlap" in refused(capsys, *argv, "0")
+    assert (tmp_path / "cases.csv").read_bytes() == before
+
+
 def test_mirror_images_change_probabilities_a_little(runs, scan, tmp_path):
     predict(tmp_path / "plain", scan, runs[0], "--save-probabilities")
     predict(tmp_path / "tta", scan, "--save-probabilities", "--tta", runs[0])

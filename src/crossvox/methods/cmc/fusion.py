@@ -7,6 +7,7 @@ formula. The form, its places and what stands in for a missing modality are ours
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -39,10 +40,10 @@ class FusionLayer(nn.Module):
         first, n = features[0], len(features)
         if all(feature is first for feature in features):
             # A convolution of copies is one of the sum of its weights.
-            convolution, after = self.mix[0], self.mix[1:]
+            convolution = cast(nn.Conv3d, self.mix[0])
             weight = convolution.weight.unflatten(1, (n, -1)).sum(dim=1)
             once = functional_call(convolution, {"weight": weight}, (first,))
-            return first + self.close(after(once))
+            return first + self.close(self.mix[1:](once))
         mean = sum(features[1:], first) / n
         return mean + self.close(self.mix(torch.cat(list(features), dim=1)))
 

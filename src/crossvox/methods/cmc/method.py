@@ -124,6 +124,10 @@ class CMC(Method):
         """
         super().__init__(task, backbone)
         require("method.balance", balance, 0, 1)
+        for name, weight in (("alpha", alpha), ("beta", beta)):
+            require(f"method.{name}", weight, 0)
+        for name, tau in (("tau_csc", tau_csc), ("tau_cac", tau_cac)):
+            require(f"method.{name}", tau, 1e-3)
         check_choice("sup", sup, SupForm)
         check_choice("cac_predictions", cac_predictions, CACPredictions)
         check_choice("schedule", schedule, ScheduleForm)

@@ -81,6 +81,8 @@ class MMFormer(Method):
             ("width", width), ("embed", embed), ("heads", heads), ("mlp_ratio", mlp_ratio),
         ):  # fmt: skip
             require(f"method.{option}", value, 1)
+        for option, weight in (("separate", separate), ("deep", deep)):
+            require(f"method.{option}", weight, 0)
         require("method.dropout", dropout, 0, 1)
         require("method.balance", balance, 0, 1)
         if embed % heads:

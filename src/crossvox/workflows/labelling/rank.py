@@ -127,10 +127,15 @@ def read_ranking(path: Path, manifest: Manifest) -> list[RankedCandidate]:
     def number(text: str) -> float:
         return float(text) if text else math.nan
 
-    return [
-        RankedCandidate(Candidate(case, modality, number(certain)), number(distance))
-        for _, case, modality, certain, distance in rows
-    ]
+    try:
+        return [
+            RankedCandidate(Candidate(case, modality, number(certain)), number(distance))
+            for _, case, modality, certain, distance in rows
+        ]
+    except ValueError as error:
+        raise UsageError(
+            f"{path}: a damaged ranking ({error}); make it anew with rank-cases"
+        ) from None
 
 
 def _is_labelled(run: Run, case: Case, modality: str, in_any_way: bool) -> bool:

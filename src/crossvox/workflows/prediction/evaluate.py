@@ -223,7 +223,8 @@ def evaluation_facts(
         facts["start"] = _joined(starts)
     if len(runs) > 1:
         facts["ensemble"] = len(runs)
-    facts |= {k: v for k in ("largest", "weigh") if (v := getattr(options, k)) is not None}
+    asked = {name: getattr(options, name) for name in ("overlap", "largest", "weigh")}
+    facts |= {name: value for name, value in asked.items() if value is not None}
     if options.tta:
         facts["tta"] = True
     return {**facts, "mark": _joined([run.mark for run in runs])}
