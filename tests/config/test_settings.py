@@ -71,6 +71,12 @@ def test_a_dotted_key_leaves_its_method(values):
     assert (method["name"], method["balance"]) == ("sup", 0)
 
 
+@pytest.mark.parametrize("values", [{"method": {"name": {"a": 1}}}, {"backbone": {"name": 3}}])
+def test_a_name_that_is_no_text_is_refused(values):
+    with pytest.raises(UsageError, match=r"^c\.yaml: '(method|backbone)' is {'name': "):
+        file(values)
+
+
 def test_a_dotted_key_beside_a_section_that_is_none_is_refused():
     with pytest.raises(UsageError, match=r"^c\.yaml: 'fit' is 3; expected `key: value` lines"):
         file({"fit": 3, "fit.steps": 5})
@@ -92,6 +98,7 @@ def test_text_and_yaml_values_take_their_types():
     ("values", "words"),
     [
         ({"fit": {"stpes": 1}}, "'fit.stpes' is no option; choose from fit.steps, "),
+        ({"methods": 5}, "'methods' is no option; choose from "),
         ({"sead": 1}, "'sead' is no option; choose from seed"),
         ({"fit": {"steps": "many"}}, "'fit.steps' is 'many'; expected int"),
         ({"fit": {"optimizer": "sgd"}}, "'fit.optimizer' is 'sgd'; expected one of 'adam', "),

@@ -341,6 +341,11 @@ def test_a_run_without_a_best_checkpoint_can_be_started_from(first, tmp_path) ->
     assert facts["checkpoint"] == "last.safetensors"
 
 
+def test_a_run_to_start_from_that_is_no_path_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"start_from is \[1\]; expected the path of a run"):
+        with_start_settings([Settings({"start_from": [1]})])
+
+
 def test_profiles_plan_as_the_earlier_run(first) -> None:
     sources = with_start_settings([Settings({"start_from": str(first), "budget.patch": [8, 8, 8]})])
     with temporary_run(parse_settings(*sources)) as config:

@@ -47,7 +47,7 @@ class Settings:
             section = values.get(key, {})
             if key in COMPONENTS and isinstance(section, str):
                 values[key] = {"name": section}
-            elif not isinstance(section, Mapping):
+            elif not isinstance(section, Mapping) or not isinstance(section.get("name", ""), str):
                 raise UsageError(
                     f"{self.place(key)} is {section!r}; expected `key: value` lines below it"
                 )
@@ -96,7 +96,8 @@ def parse_settings(*sources: Settings) -> dict[str, Any]:
 
 def combine(sources: Iterable[Settings]) -> dict[str, Any]:
     """Merge settings over the preset that they name, "cpu" by default, without checking them."""
-    given = [source.values for source in sources]
+    # Only a preset may hold options by method; `_check_source` refuses the key elsewhere.
+    given = [{k: v for k, v in source.values.items() if k != "methods"} for source in sources]
     named = [values["preset"] for values in given if values.get("preset")]
     merged = load_preset(named[-1] if named else "cpu")
     for values in given:

@@ -77,7 +77,7 @@ def atomic_write(path: Path | str, data: bytes | str) -> None:
 
 def nifti_stem(name: str) -> str:
     """Return the name or the path of a NIfTI file without .nii or .nii.gz."""
-    return name.removesuffix(".gz").removesuffix(".nii")
+    return re.sub(r"(?i)(\.nii)?(\.gz)?$", "", name)
 
 
 def require_there(path: Path, remedy: str = "check the path") -> None:

@@ -112,6 +112,8 @@ def with_start_settings(sources: Sequence[Settings]) -> list[Settings]:
         given |= source.values
     if given.get("start_from") is None:
         return list(sources)
+    if not isinstance(given["start_from"], str | Path):
+        raise UsageError(f"start_from is {given['start_from']!r}; expected the path of a run")
     path = Path(given["start_from"])
     carried = Run.load(path).config.to_dict()
     for name in NOT_CARRIED:

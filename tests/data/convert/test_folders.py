@@ -94,8 +94,8 @@ def test_list_file_gives_order_and_splits(tmp_path: Path, capsys) -> None:
         ({"--pattern": "{modality}.nii.gz"}, ["--pattern", "{case}"]),
         ({"--pattern": "{patient}_{case}.nii.gz"}, ["{patient}", "{case}"]),
         ({"--pattern": "{case}.nii.gz"}, ["no {modality}", "ct, mr"]),
-        ({"--pattern": "{case}-{modality}.nii.gz"}, ["no file matches", "s1_ct.nii.gz"]),
-        ({"--labels-pattern": "{case}_nope.nii.gz"}, ["--labels-pattern", "no file"]),
+        ({"--pattern": "{case}-{modality}.nii.gz"}, ["file matches --pattern", "s1_ct.nii.gz"]),
+        ({"--labels-pattern": "{case}_nope.nii.gz"}, ["--labels-pattern", "no .nii or .nii.gz"]),
         ({"--kind": "ct"}, ["--kind", "name=value"]),
         ({"--ids": "liver=one"}, ["--ids", "one"]),
         ({"--ids": "liver=1,liver=2"}, ["'liver'", "twice"]),
@@ -117,6 +117,14 @@ def test_requests_that_cannot_be_meant(tmp_path: Path, capsys, monkeypatch, chan
     line = refused(capsys, "convert", "folders", "in", "--out", "o", *words_given)
     assert all(word in line for word in words), line
     assert not Path("o").exists()
+
+
+def test_capitals_are_no_other_format_and_other_formats_are_left_out(tmp_path: Path) -> None:
+    image(tmp_path / "in" / "a_ct.nii.gz").rename(tmp_path / "in" / "A_ct.NII.GZ")
+    (tmp_path / "in" / "A_ct.nrrd").write_bytes(b"NRRD0004")
+    data = converted("folders", tmp_path / "in", tmp_path / "o", "--pattern", "{case}_{modality}.*",
+                     "--kind", "ct=ct", "--ids", "a=1", "--copy")  # fmt: skip
+    assert data.case("A").images["ct"].name == "A_ct.nii.gz"
 
 
 def test_two_files_for_one_scan_are_refused(tmp_path: Path, capsys) -> None:

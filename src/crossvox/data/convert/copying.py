@@ -29,7 +29,7 @@ def copy_files(manifest: Manifest, folder: Path, progress: ShowProgress) -> Mani
         for kind, files in (("images", case.images), ("labels", case.labels)):
             for modality, file in files.items():
                 if file not in copies:
-                    suffix = next(s for s in SUFFIXES if file.name.endswith(s))
+                    suffix = next(s for s in SUFFIXES if file.name.lower().endswith(s))
                     copies[file] = folder / kind / f"{case.id}_{modality}{suffix}"
                     _copy(file, copies[file], originals)
         cases.append(

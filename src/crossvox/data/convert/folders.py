@@ -7,7 +7,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from crossvox.data.convert.raw import RawDataset, natural, require_source
+from crossvox.data.convert.raw import RawDataset, is_volume, natural, require_source
 from crossvox.data.manifest import Case
 from crossvox.errors import UsageError
 from crossvox.utils.files import files_below
@@ -51,8 +51,8 @@ def find_folders(source: Path, patterns: Patterns) -> RawDataset:
         labels = _matches(source, patterns.labels, patterns, "--labels-pattern")
         if not labels:
             raise UsageError(
-                f"{source}: no file matches --labels-pattern {patterns.labels!r}; correct it, or "
-                "leave it out where nothing is labelled"
+                f"{source}: no .nii or .nii.gz file matches --labels-pattern "
+                f"{patterns.labels!r}; correct it, or leave it out where nothing is labelled"
             )
     # {case}.nii.gz fits a_seg.nii.gz, too, so label maps are left out.
     images = _matches(source, patterns.images, patterns, "--pattern", set(labels.values()))
@@ -103,7 +103,7 @@ def _matches(
     found: dict[tuple[str, str], Path] = {}
     for file in natural(files_below(source)):
         match = expression.fullmatch(file.relative_to(source).as_posix())
-        if match is None or file in without:
+        if match is None or file in without or not is_volume(file):
             continue
         key = (match["case"], match.groupdict().get("modality") or only)
         if key in found:
@@ -158,6 +158,6 @@ def _nothing(source: Path, patterns: Patterns) -> UsageError:
     examples = [file.relative_to(source).as_posix() for file in natural(files_below(source))[:3]]
     held = f"the first files are {', '.join(examples)}" if examples else "the folder is empty"
     return UsageError(
-        f"{source}: no file matches --pattern {patterns.images!r} with the modalities "
-        f"{', '.join(patterns.kinds)}; {held}"
+        f"{source}: no .nii or .nii.gz file matches --pattern {patterns.images!r} with the "
+        f"modalities {', '.join(patterns.kinds)}; {held}"
     )

@@ -59,7 +59,7 @@ def nifti_files(folder: Path) -> dict[str, Path]:
         return {}
     found: dict[str, Path] = {}
     for file in natural(folder.iterdir()):
-        if _is_volume(file):
+        if is_volume(file):
             name = nifti_stem(file.name)
             if name in found:
                 raise DataError(
@@ -71,7 +71,7 @@ def nifti_files(folder: Path) -> dict[str, Path]:
 
 def all_volumes(folder: Path) -> Iterator[Path]:
     """Yield every NIfTI file below a folder, in natural order."""
-    return filter(_is_volume, natural(files_below(folder)))
+    return filter(is_volume, natural(files_below(folder)))
 
 
 def natural(paths: Iterable[Path]) -> list[Path]:
@@ -96,6 +96,7 @@ def nothing_found(folder: Path, expected: str) -> UsageError:
     return UsageError(f"{folder}: no scan found; expected {expected}")
 
 
-def _is_volume(file: Path) -> bool:
+def is_volume(file: Path) -> bool:
+    """Return whether a file is named like a NIfTI file."""
     # macOS leaves files such as ._a.nii.gz beside those it copies.
-    return file.name.endswith(SUFFIXES) and not file.name.startswith(".")
+    return file.name.lower().endswith(SUFFIXES) and not file.name.startswith(".")

@@ -52,8 +52,8 @@ def _meant(file: Path, slice_: Any, stored: np.ndarray) -> np.ndarray:
     if slice_.get("ModalityLUTSequence"):
         return _looked_up(file, slice_, stored)
     # Per slice, because PET scales each slice by its own maximum.
-    slope = _number(file, slice_, "RescaleSlope", 1.0) or 1.0
-    return stored * slope + _number(file, slice_, "RescaleIntercept", 0.0)
+    slope = read_number(file, slice_, "RescaleSlope", 1.0) or 1.0
+    return stored * slope + read_number(file, slice_, "RescaleIntercept", 0.0)
 
 
 def _looked_up(file: Path, slice_: Any, stored: np.ndarray) -> np.ndarray:
@@ -87,13 +87,13 @@ def _whole(file: Path, slice_: Any, tag: str, dtype: np.dtype) -> int | None:
     """Return an attribute as a stored value, whichever sign it was written with."""
     if slice_.get(tag) in (None, ""):
         return None
-    number = int(_number(file, slice_, tag, 0.0))
+    number = int(read_number(file, slice_, tag, 0.0))
     bits = 8 * dtype.itemsize
     number &= 2**bits - 1
     return number - 2**bits if dtype.kind == "i" and number >> (bits - 1) else number
 
 
-def _number(file: Path, slice_: Any, tag: str, default: float) -> float:
+def read_number(file: Path, slice_: Any, tag: str, default: float) -> float:
     """Return the one finite number of an attribute; raises `DataError`."""
     try:
         value = slice_.get(tag)

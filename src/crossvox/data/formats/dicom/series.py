@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from crossvox.data.formats.dicom.folder import Contents, look_into, named, read_dicom
-from crossvox.data.formats.dicom.pixels import MAX_NUMBER, read_pixels
+from crossvox.data.formats.dicom.pixels import MAX_NUMBER, read_number, read_pixels
 from crossvox.data.formats.dicom.slices import Slice, stack_grid
 from crossvox.data.formats.dicom.whole import (
     WHOLE_TAGS,
@@ -343,13 +343,13 @@ def _header(file: Path) -> Any:
 
 def _slices(headers: Sequence[Any], series: Series) -> Iterator[Slice]:
     for file, header in zip(series.files, headers, strict=True):
-        frames = int(header.get("NumberOfFrames", 1) or 1)
+        frames = read_number(file, header, "NumberOfFrames", 1)
         if frames > 1:
             raise DataError(
-                f"{file}: {frames} frames in one file (enhanced DICOM), which is not supported; "
+                f"{file}: {frames:g} frames in one file (enhanced DICOM), which is not supported; "
                 "convert it with dcm2niix"
             )
-        if int(header.get("SamplesPerPixel", 1)) != 1 or (
+        if read_number(file, header, "SamplesPerPixel", 1) != 1 or (
             header.get("PhotometricInterpretation", "MONOCHROME2") != "MONOCHROME2"
         ):
             kind = header.get("PhotometricInterpretation", "colour")
@@ -362,7 +362,8 @@ def _slices(headers: Sequence[Any], series: Series) -> Iterator[Slice]:
                 )
         directions = _numbers(file, header, "ImageOrientationPatient", 6)
         rows, columns = _numbers(file, header, "PixelSpacing", 2)
-        shape = (int(header.get("Columns") or 0), int(header.get("Rows") or 0))
+        width, height = (read_number(file, header, tag, 0) for tag in ("Columns", "Rows"))
+        shape = int(width), int(height)
         if min(rows, columns) <= 0 or min(shape) < 1:
             raise DataError(
                 f"{file}: {shape[0]}×{shape[1]} pixels of {columns:g}×{rows:g} mm; export the "
