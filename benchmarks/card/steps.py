@@ -20,7 +20,6 @@ from torch.utils.data import Dataset
 
 from crossvox.batch import Batch, LabelledView, Task, View
 from crossvox.config.registry import build_method
-from crossvox.methods import METHODS
 from crossvox.methods.base import Method
 from crossvox.networks.universal.unet import UniversalUNetBackbone
 from crossvox.training.late import LateValues
@@ -55,8 +54,7 @@ def measure(preset: Preset, name: str, steps: int, device: torch.device) -> dict
     peak(device)  # of what was measured before
     method, sampling = build_method(preset.task, preset.settings(name)), preset.config["sampling"]
     rows = Rows(sampling["labelled"], sampling["unlabelled"])
-    needs = needs_of(preset, name)
-    estimate = estimate_step(method, rows, needs=needs, half=device.type == "cuda")
+    estimate = estimate_step(method, rows, half=device.type == "cuda")
     method.to(device).train()
     settings = preset.config["fit"]
     optimizer = build_optimizer(
@@ -66,7 +64,7 @@ def measure(preset: Preset, name: str, steps: int, device: torch.device) -> dict
         settings["weight_decay"],
         device,
     )
-    data = RandomCrops(preset.task, needs, rows.labelled, rows.unlabelled)
+    data = RandomCrops(preset.task, method.needs, rows.labelled, rows.unlabelled)
     workers = preset.config["compute"]["workers"] if device.type == "cuda" else 0
     total = WARM_UP + steps + PROFILED
     made = batches(data, range(total), workers, pinned=device.type == "cuda")
@@ -130,11 +128,6 @@ def time_network(preset: Preset, name: str, device: torch.device) -> dict[str, A
     if name == AUTHORS:
         return {"seconds": _passes(lambda: list(network(*images)), device)}
     return {"seconds": _passes(lambda: [network(x) for x in images], device)}
-
-
-def needs_of(preset: Preset, name: str) -> frozenset[str]:
-    """Return what a method needs in a batch, with the preset's options."""
-    return METHODS[name].needs_with(preset.settings(name).method)
 
 
 def half(device: torch.device) -> AbstractContextManager[Any]:

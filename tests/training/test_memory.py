@@ -80,8 +80,7 @@ def test_a_teacher_has_weights_but_neither_gradients_nor_moments():
 def test_strangers_meet_in_the_fusion_of_an_estimate(paired):
     task = make_task(paired=paired, patch=PATCH)
     made = METHODS["cmc"](task, BACKBONES["unet"](task, width=4), fuse_strangers=True)
-    needs = made.needs_with({"fuse_strangers": True})
-    found = estimate_step(made, Rows(2, 2), needs=needs)
+    found = estimate_step(made, Rows(2, 2))
     alone = estimate_step(METHODS["cmc"](task, BACKBONES["unet"](task, width=4)), Rows(2, 2))
     if paired:
         assert found.activations == alone.activations

@@ -27,7 +27,7 @@ def deviations(method: Method, config: RunConfig) -> list[str]:
             found.append(f"{name} {_text(now)} (published: {_text(value)})")
     if is_aligned(method.task, config):
         found.append("scans of a subject aligned by a shift")
-    needs = type(method).needs_with(config.method)
+    needs = method.needs
     drops = "companion" in needs and "every companion" not in needs
     partner = "the partner" if method.task.paired else "a stranger" if "stranger" in needs else ""
     if drops and partner and config.sampling.partner_drop:

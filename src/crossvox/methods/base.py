@@ -24,8 +24,9 @@ class Method(nn.Module):
         name: name on the command line.
         summary: one line for `crossvox list methods`.
         needs: what a batch must hold in addition to labelled crops: "unlabelled" crops, and the
-            "companion" crops of the subject's other modalities. `sampling.partner_drop` leaves
-            some of these out, unless "every companion" is needed.
+            "companion" crops of the subject's other modalities, or "stranger" crops of another
+            subject in their places. `sampling.partner_drop` leaves some of these out, unless
+            "every companion" is needed.
         adaptation: how a published method was changed to work here (unpaired scans, 3-D, few
             labels), for the tables; empty if it was not.
         published: option → its published value.
@@ -48,12 +49,12 @@ class Method(nn.Module):
 
     name: ClassVar[str]
     summary: ClassVar[str]
-    needs: ClassVar[frozenset[str]] = frozenset()
     adaptation: ClassVar[str] = ""
     published: ClassVar[Mapping[str, Any]] = {}
     trained: ClassVar[str] = ""
     uses_backbone: ClassVar[bool] = True
     own_start: ClassVar[bool] = False
+    needs: frozenset[str] = frozenset()
     loaded: Collection[nn.Parameter] = frozenset()
     keeps_largest: bool = False
 
@@ -94,14 +95,6 @@ class Method(nn.Module):
             ValueError: no image is given, or a modality is unknown or not given.
         """
         raise NotImplementedError
-
-    @classmethod
-    def needs_with(cls, options: Mapping[str, Any]) -> frozenset[str]:
-        """Return `needs` and, with these options, also "stranger" crops of other subjects.
-
-        They take the places of companions in labelled crops.
-        """
-        return cls.needs
 
     def adapted(self) -> list[str]:
         """Return how the method was changed to work on its task: `adaptation` and more."""

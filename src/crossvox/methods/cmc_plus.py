@@ -155,6 +155,7 @@ class CMCPlus(Method):
             fuse_strangers=fuse_strangers,
             balance=balance,
         )
+        self.needs = self.student.needs
         self.teacher = Teacher(self.student, decay)
         self.together, self.relearn, self.weight = together, relearn, weight
         self.box, self.gamma, self.drop = box, gamma, drop
@@ -163,11 +164,6 @@ class CMCPlus(Method):
         self.register_buffer("parted", torch.tensor(False))
         self.register_load_state_dict_post_hook(_read_parted)
         self.register_buffer("voxels", torch.zeros((2, task.n_classes), dtype=torch.int64))
-
-    @classmethod
-    def needs_with(cls, options: Mapping[str, Any]) -> frozenset[str]:
-        """Return what a batch must hold; see `CMC.needs_with`."""
-        return CMC.needs_with(options)
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Compute the losses of `cmc` and "relearn", which is 0 before the soft labels begin."""

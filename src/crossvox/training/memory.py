@@ -77,7 +77,6 @@ def estimate_step(
     method: Method,
     rows: Rows,
     *,
-    needs: frozenset[str] | None = None,
     world: int = 1,
     half: bool = False,
     checkpoint: bool = False,
@@ -91,7 +90,6 @@ def estimate_step(
     Args:
         method: networks and losses, as they will be trained.
         rows: that pass at once.
-        needs: what batches hold, as from `Method.needs_with`; None = `Method.needs`.
         world: number of processes.
         half: whether the networks compute in bf16.
         checkpoint: estimate as if `backbone.checkpoint` were on.
@@ -106,7 +104,7 @@ def estimate_step(
         for module in own.modules():
             if checkpoint and hasattr(module, "checkpoint"):
                 module.checkpoint = True  # type: ignore[assignment]
-        batch = _batch(own.task, own.needs if needs is None else needs, rows)
+        batch = _batch(own.task, own.needs, rows)
         with ledger:
             try:
                 activations = _pass(own, batch, half, ledger, again=rows.parts > 1)

@@ -125,7 +125,9 @@ def profile_load(config: RunConfig, steps: int) -> Figures:
     manifest = load_manifest(config.data, config.root)
     run = planned_run(config)
     store = Store(store_path(config, manifest), run.preprocessing)
-    dataset = crop_dataset(run, manifest, store)
+    with torch.device("meta"):
+        needs = build_method(run.task, config).needs
+    dataset = crop_dataset(run, manifest, store, needs)
     for step in range(steps):  # prepares the volumes that these steps need
         dataset[step]
     with one_thread():
@@ -280,7 +282,7 @@ def _parts(config: RunConfig, run: Run, step: float) -> Figures:
     manifest = load_manifest(config.data, config.root)
     store = Store(store_path(config, manifest), run.preprocessing)
     method = build_method(run.task, config).to(device)
-    batch = move_data_to_device(crop_dataset(run, manifest, store)[0], device)
+    batch = move_data_to_device(crop_dataset(run, manifest, store, method.needs)[0], device)
     # On a card a step is in another precision, and may fit in parts only.
     done = arithmetic(method, batch, step) if device.type == "cpu" else {}
     share = _optimizer_seconds(method, config) / step

@@ -29,8 +29,7 @@ def step_memory(
     shares = world * parts
     sampling = config.sampling
     rows = Rows(max(1, sampling.labelled // shares), max(1, sampling.unlabelled // shares), parts)
-    needs = method.needs_with(config.method)
-    return estimate_step(method, rows, needs=needs, world=world, half=half, checkpoint=checkpoint)
+    return estimate_step(method, rows, world=world, half=half, checkpoint=checkpoint)
 
 
 def savings(

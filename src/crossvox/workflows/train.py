@@ -28,7 +28,6 @@ from crossvox.data.prepare.store import Store, StoredArray
 from crossvox.data.prepare.window import choose_windows
 from crossvox.errors import CrossvoxError, UsageError
 from crossvox.inference.ceiling import measure_ceiling
-from crossvox.methods import METHODS
 from crossvox.methods.base import Method
 from crossvox.networks.pretrained.loading import published_networks, share_frozen
 from crossvox.training.compilation import compile_networks
@@ -147,7 +146,7 @@ def train(config: RunConfig, echo: Echo = print) -> TrainingResult:
     # 3. The method with its first weights, and prepared volumes.
     with timed(timings, "prepare"):
         method, report = _new_method(fabric, run, weights, start, echo)
-        store, dataset = _prepare(fabric, run, manifest, labels, echo)
+        store, dataset = _prepare(fabric, run, manifest, method.needs, labels, echo)
         run = _with_seen(run, manifest, store)
     files = {PLAN: run.document()}
     if start is not None and report is not None:
@@ -198,14 +197,27 @@ def resume(path: Path, root: Path | None = None, echo: Echo = print) -> Training
 
 
 def crop_dataset(
-    run: Run, manifest: Manifest, store: Store, rank: int = 0, world: int = 1
+    run: Run,
+    manifest: Manifest,
+    store: Store,
+    needs: frozenset[str],
+    rank: int = 0,
+    world: int = 1,
 ) -> CropDataset:
-    """Return the batches that a run trains on, or one process's share of them."""
+    """Return the batches that a run trains on, or one process's share of them.
+
+    Args:
+        run: new or begun.
+        manifest: its data set.
+        store: its prepared scans.
+        needs: `Method.needs` of its method.
+        rank: of the process.
+        world: number of processes.
+    """
     config = run.config
     settings = CropSettings(
         config.sampling, config.augment, config.misalign, config.seed, config.fit.accumulate
     )
-    needs = METHODS[config.method["name"]].needs_with(config.method)
     return CropDataset(manifest, store, run.task, run.selection, settings, needs, rank, world)
 
 
@@ -250,7 +262,7 @@ def _continue(fabric: Fabric, run: Run, root: Path | None, echo: Echo) -> Traini
         files = read_facts(run.path).get("weights", {})
         missing = {modality: facts.get("missing", ()) for modality, facts in files.items()}
         method.loaded = loaded_parameters(method, missing)
-    store, dataset = _prepare(fabric, run, manifest, LabelCache(), echo)
+    store, dataset = _prepare(fabric, run, manifest, method.needs, LabelCache(), echo)
     refuse_changed_inputs(run, hash_inputs(run, manifest, store))
     validation = _validation(run, manifest, store, read_learnt(run.path), echo)
     with RunRecord(run.path, resume=True, active=fabric.is_global_zero) as record:
@@ -364,7 +376,12 @@ def _check_memory(fabric: Fabric, run: Run, method: Method, echo: Echo) -> None:
 
 
 def _prepare(
-    fabric: Fabric, run: Run, manifest: Manifest, labels: LabelCache, echo: Echo
+    fabric: Fabric,
+    run: Run,
+    manifest: Manifest,
+    needs: frozenset[str],
+    labels: LabelCache,
+    echo: Echo,
 ) -> tuple[Store, CropDataset]:
     """Prepare the missing volumes in the first process, and open them in all."""
     store = Store(store_path(run.config, manifest), run.preprocessing)
@@ -373,7 +390,7 @@ def _prepare(
             images = images_in_use(manifest)
             labelled = [(case, m) for case, m in images if (case.id, m) in run.selection.labels]
             fill_store(store, manifest, images, labelled, labels)
-    dataset = crop_dataset(run, manifest, store, fabric.global_rank, fabric.world_size)
+    dataset = crop_dataset(run, manifest, store, needs, fabric.global_rank, fabric.world_size)
     for line in describe_shifts(dataset.shifts):
         echo(line)
     return store, dataset

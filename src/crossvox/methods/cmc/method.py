@@ -141,6 +141,8 @@ class CMC(Method):
             reduction=reduction,
         )
         self.fuse_strangers = fuse_strangers
+        if fuse_strangers and fusion != "none":
+            self.needs = self.needs | {"stranger"}
         single = len(task.modalities) == 1  # nothing to be consistent with
         self.csc = None if csc == "none" or single else CSCLoss(tau_csc, csc)
         self.cac = None if cac == "none" or single else CACLoss(tau_cac, cac)
@@ -150,12 +152,6 @@ class CMC(Method):
         self.balance = 0.0 if self.literal_sup else balance
         self.fused_cac = cac_predictions == "fused"
         self.alpha, self.beta, self.schedule = alpha, beta, schedule
-
-    @classmethod
-    def needs_with(cls, options: Mapping[str, Any]) -> frozenset[str]:
-        """Return what a batch must hold; see `Method.needs_with`."""
-        strangers = options.get("fuse_strangers") and options.get("fusion") != "none"
-        return cls.needs | ({"stranger"} if strangers else set())
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Compute L_total and its terms "sup", "csc" and "cac"; see `Method.forward`.
