@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from crossvox.benchmark.grid import grid
 from crossvox.benchmark.runner import CommandError, Launcher, Share, run_cells
 from crossvox.benchmark.suite import load_suite
 from crossvox.cli.main import main
+from crossvox.data.manifest import load_manifest
 from crossvox.utils.locks import Lock
 from fixtures.benchmark import COST, InProcess, read, write_suite
 from fixtures.run import refused
@@ -64,6 +66,25 @@ def test_every_row_begins_from_one_short_training(paired_files, tmp_path, ran, c
     for start in ({**START, "steps": 3}, None):
         write_suite(tmp_path / "s.yaml", methods=["sup"], start=start)
         assert "another start than" in refused(capsys, *arguments(suite, paired_files.path, out))
+
+
+def test_fused_rows_of_registered_sets_begin_from_a_fused_start(paired_files, tmp_path):
+    manifest = load_manifest(paired_files.path)
+    registered = tmp_path / "registered.json"
+    replace(manifest, registered=True).save(registered)
+    fused = {"label": "no MIA", "method": "cmc", "options": {"mia": "none"}}
+    methods = ["sup", "umml", "cmc", "cmc+", fused, "mmformer"]
+    keys = {"methods": methods, "start": START, "root": str(paired_files.path.parent)}
+    suite = write_suite(tmp_path / "s.yaml", **keys)
+    for data, expected in ((registered, ["cmc"] * 3), (paired_files.path, ["sup_joint"] * 3)):
+        cells = cells_of(suite, data, tmp_path / data.stem)
+        names = [cell.start.config.method["name"] for cell in cells]
+        assert names == ["sup_joint", "sup_joint", *expected, "mmformer"]
+        own = "own start: 2 steps of cmc" in cells[3].info.adaptation
+        assert own is (data == registered)
+        assert (cells[2].start.name == cells[3].start.name) and (
+            (cells[4].start.config.method.get("mia") == "none") is own
+        )
 
 
 def test_evidence_begins_from_a_start_of_its_own(paired_files, tmp_path):

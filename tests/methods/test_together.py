@@ -107,3 +107,11 @@ def test_frozen_parameters_are_left_to_their_networks() -> None:
         method.roles(m)["encoder"].requires_grad_(False)
     names = common_parameters(method)
     assert names and all(name.startswith(("nets.0.1.", "nets.1.1.")) for name in names)
+
+
+@pytest.mark.parametrize("registered", [True, False])
+def test_registered_scans_have_networks_of_their_own_from_the_first_step(registered: bool) -> None:
+    task = make_task(paired=True, registered=registered)
+    method = make_method("cmc+", task, together=0.5, relearn=1.0)
+    train(method, [0.0, 0.1], torch.optim.SGD(method.parameters(), lr=0.1))
+    assert are_equal(method) is not registered

@@ -236,9 +236,9 @@ def _planned(
     changed, first = deviations(method, config), None
     if start is not None:
         first = _start_config(config, start, task, method)
-        own = first.method["name"] != start.method
-        whose = f"own start: {start.steps} steps of {method.name} itself"
-        changed.append(whose if own else f"start: {start.steps} steps of {start.method}")
+        name = first.method["name"]
+        own = "own " if name != start.method else ""
+        changed.append(f"{own}start: {start.steps} steps of {name}")
     return (
         config,
         MethodInfo(method.n_parameters, method.uses_unlabelled, "; ".join(changed)),
@@ -249,7 +249,8 @@ def _planned(
 def _start_config(config: RunConfig, start: Start, task: Task, method: Method) -> RunConfig:
     """Return the settings of the run that a row begins from, those of the row but for the method.
 
-    It is the row's own method if that asks for it, or could take no network of the start's.
+    It is the one that the row's method asks for, or that method itself if it could take no network
+    of the start's.
     """
     fit = dataclasses.replace(config.fit, steps=start.steps, validations=0)
     first = dataclasses.replace(config, method={"name": start.method, **start.options}, fit=fit)
@@ -261,7 +262,9 @@ def _start_config(config: RunConfig, start: Start, task: Task, method: Method) -
     fits = any(method.roles(m).keys() & made.roles(m).keys() for m in task.modalities)
     if fits and not method.own_start:
         return first
-    return dataclasses.replace(first, method=config.method)
+    itself = method.own_start in ("", method.name)
+    own = config.method if itself else {"name": method.own_start}
+    return dataclasses.replace(first, method=own)
 
 
 def _with_start(cell: Cell, first: RunConfig | None) -> Cell:

@@ -87,7 +87,8 @@ class Pictures:
 class Start:
     """A short training from whose weights the rows begin.
 
-    A row whose method has other networks begins from as many steps of its own method.
+    A row that cannot take its networks, or that they would mislead (`Method.own_start`), begins
+    from as many steps of its own method.
 
     Attributes:
         method: name of the method.

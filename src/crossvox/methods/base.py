@@ -33,8 +33,8 @@ class Method(nn.Module):
         trained: how the publication trains, for the tables; empty if that is not known.
         uses_backbone: whether the configured backbone makes its networks; False for a method that
             is an architecture of its own.
-        own_start: whether a benchmark's common start is of the method itself, since weights of
-            others would mislead it.
+        own_start: name of the method from whose weights a benchmark's row begins, since those of
+            another would mislead it; empty if any will do.
         loaded: the parameters that come from published weights; the others may be trained at a
             rate of their own.
         keeps_largest: whether label maps keep a single component of each class in
@@ -53,8 +53,8 @@ class Method(nn.Module):
     published: ClassVar[Mapping[str, Any]] = {}
     trained: ClassVar[str] = ""
     uses_backbone: ClassVar[bool] = True
-    own_start: ClassVar[bool] = False
     needs: frozenset[str] = frozenset()
+    own_start: str = ""
     loaded: Collection[nn.Parameter] = frozenset()
     keeps_largest: bool = False
 

@@ -63,8 +63,9 @@ class CMCPlus(Method):
     """CMC that starts with one network for all modalities and ends with self-training.
 
     In the first part of a training from random numbers all modalities learn in one encoder and one
-    decoder, which then part (`methods.together`); awareness modules are always separate. CAC keeps
-    its weight where it compares scans of one subject (`Student`).
+    decoder, which then part (`methods.together`); awareness modules are always separate. Registered
+    scans have networks of their own from the first step: they show different things in one place.
+    CAC keeps its weight where it compares scans of one subject (`Student`).
 
     In the last part of the training a teacher, the moving average of the networks, segments the
     unlabelled crops, using every modality that a subject has. The networks learn these soft
@@ -84,9 +85,9 @@ class CMCPlus(Method):
     needs = frozenset({"unlabelled", "companion"})
     adaptation = (
         "not published: cmc, whose CAC lasts between scans that lie over each other; without a "
-        "start one network for the first half; in the last quarter soft labels of a moving "
-        "average, learnt from copies with boxes pasted in, other intensities and partners left "
-        "out; label maps weigh classes and keep one part of each organ"
+        "start, and unless registered, one network for the first half; in the last quarter soft "
+        "labels of a moving average, learnt from copies with boxes pasted in, other intensities "
+        "and partners left out; label maps weigh classes and keep one part of each organ"
     )
 
     voxels: Tensor
@@ -120,7 +121,7 @@ class CMCPlus(Method):
             backbone: makes the encoders and decoders.
             together: fraction of the training in which all modalities learn in one encoder and one
                 decoder; then each goes on with a copy. Without effect after a start from other
-                weights.
+                weights, and where scans are registered.
             mia, fusion, fuse_strangers, balance: as in `CMC`.
             relearn: fraction of the training after which the soft labels are learnt as well.
             weight: weight of the soft labels.
@@ -155,9 +156,10 @@ class CMCPlus(Method):
             fuse_strangers=fuse_strangers,
             balance=balance,
         )
-        self.needs = self.student.needs
+        self.needs, self.own_start = self.student.needs, self.student.own_start
         self.teacher = Teacher(self.student, decay)
-        self.together, self.relearn, self.weight = together, relearn, weight
+        self.together = 0.0 if task.registered else together
+        self.relearn, self.weight = relearn, weight
         self.box, self.gamma, self.drop = box, gamma, drop
         self.keeps_largest, self.prior = clean, prior
         self._began_parted = False  # as `parted`, for which a device would have to be waited for
