@@ -9,20 +9,16 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-import weakref
 from collections.abc import Mapping
-from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from crossvox.data.geometry import Grid, orient_grid, respace
 from crossvox.data.prepare.preprocess import Preprocessing
 from crossvox.inference.ensemble import Ensemble, anchor_of
 from crossvox.inference.model import TrainedModel
 from crossvox.inference.slabs import SLAB_VOXELS
+from crossvox.utils.allocations import Ledger
 
 FLOAT, LABEL = 4, 2
 """Bytes per voxel of a scan (float32) and of a label map (int16)."""
@@ -108,11 +104,11 @@ def window_bytes(model: TrainedModel, modalities: tuple[str, ...], outputs: int 
         return 0
     bare = copy.deepcopy(model.method).to("meta").eval()
     shadow = TrainedModel(bare, model.preprocessing, model.inference, "meta")
-    with torch.no_grad(), _AllocationCounter() as counter:
+    with torch.no_grad(), Ledger() as ledger:
         size = (model.inference.batch, 1, *model.task.patch)
         images = {m: torch.empty(size, device="meta") for m in modalities}
         shadow.window_values(images, modalities[:outputs])
-    return counter.peak
+    return ledger.peak
 
 
 def _blending(model: TrainedModel, native: Grid, maps: int) -> int:
@@ -140,27 +136,3 @@ def _prepared(grid: Grid, preprocessing: Preprocessing) -> Grid:
 
 def _voxels(grid: Grid) -> int:
     return math.prod(grid.shape)
-
-
-class _AllocationCounter(TorchDispatchMode):
-    """Counts the bytes of all tensors that are alive; `peak` is the most at any time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self.known: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(made):
-            if isinstance(leaf, Tensor) and leaf.untyped_storage()._cdata not in self.known:
-                storage = leaf.untyped_storage()
-                self.known.add(storage._cdata)
-                self.now += storage.nbytes()
-                self.peak = max(self.peak, self.now)
-                weakref.finalize(storage, self._freed, storage._cdata, storage.nbytes())
-        return made
-
-    def _freed(self, key: int, size: int) -> None:
-        self.known.discard(key)
-        self.now -= size

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from crossvox.batch import Batch, LabelledView, Task, View
 from crossvox.methods.base import Method
 from crossvox.training.random_state import rng_state, set_rng_state
+from crossvox.utils.allocations import Ledger
 
 LIBRARIES = 0.7e9
 """Bytes that CUDA, cuBLAS and cuDNN take on a card besides tensors."""
@@ -97,7 +96,7 @@ def estimate_step(
     Returns:
         None if a pass needs the values of a tensor, which there are not.
     """
-    ledger = _Ledger()
+    ledger = Ledger()
     with _same_random_numbers(), FakeTensorMode(allow_non_fake_inputs=True) as fake:
         with FakeCopyMode(fake):
             own = copy.deepcopy(method).train()
@@ -126,7 +125,7 @@ def estimate_step(
     )
 
 
-def _pass(method: Method, batch: Batch, half: bool, ledger: _Ledger, *, again: bool) -> int:
+def _pass(method: Method, batch: Batch, half: bool, ledger: Ledger, *, again: bool) -> int:
     """Do the passes of a step, the second one if it is done `again`; return the activations."""
     activations = 0
     for _ in range(1 + again):
@@ -183,42 +182,3 @@ def _bytes(values: Iterable[Any]) -> int:
             storage = value.untyped_storage()
             storages[storage._cdata] = storage.nbytes()
     return sum(storages.values())
-
-
-class _Ledger(TorchDispatchMode):
-    """Count the bytes of the storages that are made while it is on, and are still there.
-
-    Attributes:
-        now: bytes that are held.
-        peak: largest `now` so far.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._held: dict[int, weakref.ref[torch.UntypedStorage]] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {id(s) for s in _storages((args, kwargs))}
-        result = func(*args, **(kwargs or {}))
-        for storage in _storages(result):
-            if id(storage) not in given:
-                self._enter(storage)
-        return result
-
-    def _enter(self, storage: torch.UntypedStorage) -> None:
-        key, size = id(storage), storage.nbytes()
-        if key in self._held:
-            return
-
-        def leave(_: object) -> None:
-            del self._held[key]
-            self.now -= size
-
-        self._held[key] = weakref.ref(storage, leave)
-        self.now += size
-        self.peak = max(self.peak, self.now)
-
-
-def _storages(values: Any) -> list[torch.UntypedStorage]:
-    return [t.untyped_storage() for t in tree_leaves(values) if isinstance(t, Tensor)]
