@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.progress import track
@@ -14,7 +13,7 @@ from crossvox.data.checks import check
 from crossvox.data.formats.nifti import NiftiFile, read_nifti
 from crossvox.data.manifest import Case, Manifest, as_manifest
 from crossvox.data.prepare.fingerprint import fingerprint
-from crossvox.data.prepare.plan import Budget, Plan, make_plan
+from crossvox.data.prepare.plan import Budget, make_plan
 from crossvox.data.prepare.store import Store
 from crossvox.data.prepare.window import choose_windows
 from crossvox.utils.files import require_folder
@@ -24,21 +23,13 @@ CaseModality = tuple[Case, str]
 """A case and one of its modalities."""
 
 
-@dataclass(frozen=True)
-class PreparedData:
-    """The plan for a data set, and the store with all of its scans."""
-
-    plan: Plan
-    store: Store
-
-
 def prepare(
     data: Manifest | Path,
     out: Path,
     budget: Budget,
     rule: CropRule | None = None,
     echo: Echo = print,
-) -> PreparedData:
+) -> None:
     """Check a data set, plan for it, and prepare all of its images and labels.
 
     Args:
@@ -66,7 +57,6 @@ def prepare(
     labels = [(case, m) for case in manifest.cases for m in case.labels]
     fill_store(store, manifest, images, labels)
     echo(f"prepared {len(images)} images and {len(labels)} labels in {out}")
-    return PreparedData(plan, store)
 
 
 def fill_store(
