@@ -107,7 +107,7 @@ def test_fill_gets_no_label_and_does_not_count_for_the_largest_part(weights, sin
     planes = [np.ones(n, dtype=bool) for n in SHAPE]
     planes[0][:7] = False
     content = Content(tuple(planes))
-    label = Postprocessing(weights, single).label_map([slab], np.eye(4), content=content)
+    label = Postprocessing(weights, single).label_map([slab], np.eye(4), content)
     assert not label[:7].any() and label.sum() == 27
 
 

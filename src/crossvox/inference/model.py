@@ -107,7 +107,7 @@ class TrainedModel:
         """Return the (X, Y, Z) int16 class indices of `output` on its file's grid `native`."""
         slabs = self.slabs(prepared, [(output,)], native)
         content = shown_part([self], prepared[output], output)
-        return self.postprocessing.label_map(slabs, native.affine, content=content)
+        return self.postprocessing.label_map(slabs, native.affine, content)
 
     def slabs(
         self,

@@ -9,7 +9,7 @@ import numpy as np
 
 from crossvox.batch import Offset, Offsets
 from crossvox.data.content import Content
-from crossvox.inference.slabs import Slab, SlabCallback
+from crossvox.inference.slabs import Slab
 from crossvox.utils.connected_components import (
     Components,
     class_boxes,
@@ -57,24 +57,17 @@ class Postprocessing:
         return cls(tuple(weights.tolist()), single, offsets)
 
     def label_map(
-        self,
-        slabs: Iterable[Slab],
-        affine: np.ndarray,
-        callbacks: Sequence[SlabCallback] = (),
-        content: Content | None = None,
+        self, slabs: Iterable[Slab], affine: np.ndarray, content: Content | None = None
     ) -> np.ndarray:
         """Return (X, Y, Z) int16 class indices; of equally probable classes the first wins.
 
         Args:
             slabs: of a whole scan.
             affine: (4, 4) of the scan, voxel index → world position in mm (RAS+).
-            callbacks: functions that are also called with each slab.
             content: see `LabelMap.finish`.
         """
         labels = LabelMap(self)
         for slab in slabs:
-            for callback in callbacks:
-                callback(slab)
             labels.add(slab)
         return labels.finish(affine, content)
 

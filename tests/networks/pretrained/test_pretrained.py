@@ -290,19 +290,17 @@ def test_equal_frozen_tensors_become_one_and_others_do_not():
     with torch.no_grad():
         other.down_tr64.ops[0].conv1.bias.fill_(1.0)  # differs: stays its own
     before = {name: t.clone() for name, t in other.state_dict().items()}
-    saved = share_frozen([encoder, other])
+    share_frozen([encoder, other])
     assert all(torch.equal(before[name], t) for name, t in other.state_dict().items())
     pairs = zip(encoder.named_parameters(), other.named_parameters(), strict=True)
     for (name, p), (_, q) in pairs:
         shared = not p.requires_grad and name != "down_tr64.ops.0.conv1.bias"
         assert (p is q) is shared, name
-    assert saved == sum(p.nbytes for p in encoder.parameters() if not p.requires_grad) - 2 * 4
-    assert share_frozen([encoder, other]) == 0
 
 
 def test_networks_of_which_nothing_is_trained_share_nothing():
     """A teacher's networks start equal, and each follows its own student."""
     teacher = networks()[0].requires_grad_(False)
     other = copy.deepcopy(teacher)
-    assert share_frozen([teacher, other]) == 0
+    share_frozen([teacher, other])
     assert not {id(p) for p in teacher.parameters()} & {id(p) for p in other.parameters()}

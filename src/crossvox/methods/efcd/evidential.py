@@ -27,8 +27,8 @@ class EvidentialLayer(nn.Module):
 
         q_k = Π_i (1 − s_i (1 − u_ik)),   q_Ω = Π_i (1 − s_i),   N = Σ_k q_k − (K − 1) q_Ω,
 
-    with the contour function pl(k) = m_k + m_Ω = q_k / N, and m_Ω = q_Ω / N. All is computed in
-    logarithms. Source: Denœux, IEEE Trans. SMC A 30, 2000.
+    with the contour function pl(k) = m_k + m_Ω = q_k / N. All is computed in logarithms. Source:
+    Denœux, IEEE Trans. SMC A 30, 2000.
 
     Prototypes start near the axes of the feature space, each in favour of its axis's class. Then
     the features act like logits from the first step. Prototypes drawn at random would all be
@@ -48,14 +48,14 @@ class EvidentialLayer(nn.Module):
         self.alpha = nn.Parameter(torch.full((prototypes,), math.log(ALPHA / (CAP - ALPHA))))
         self.gamma = nn.Parameter(torch.full((prototypes,), GAMMA))
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor) -> Tensor:
         """Combine the evidence of all prototypes by Dempster's rule.
 
         Args:
             features: (B, K, X, Y, Z).
 
         Returns:
-            log pl, (B, K, X, Y, Z), and log m_Ω, (B, X, Y, Z).
+            log pl, (B, K, X, Y, Z).
         """
         x = features.to(self.prototypes.dtype).movedim(1, -1)
         far = x.square().sum(-1, keepdim=True) + self.prototypes.square().sum(1)
@@ -70,7 +70,7 @@ class EvidentialLayer(nn.Module):
         # Every q_k ≥ q_Ω and the largest is 1, so this sum of what exceeds q_Ω is at least 1.
         omega = (log_omega - top).exp()
         log_n = top + (q.sum(1) - (q.shape[1] - 1) * omega).log()
-        return log_q - log_n.unsqueeze(1), log_omega - log_n
+        return log_q - log_n.unsqueeze(1)
 
 
 class ContextualDiscounting(nn.Module):

@@ -148,9 +148,7 @@ class EFCD(Method):
     def _contour(self, modality: str, images: Tensor) -> Tensor:
         """Return the log contour function of one modality, (B, K + 1, X, Y, Z)."""
         index = self.modality_index(modality)
-        features = self.decoders[index](self.encoders[index](images))
-        log_contour, _ = self.evidence[index](features)
-        return log_contour
+        return self.evidence[index](self.decoders[index](self.encoders[index](images)))
 
     def _discounted(self, modality: str, images: Tensor) -> Tensor:
         """Return the log discounted contour function of one modality, (B, K + 1, X, Y, Z)."""

@@ -177,17 +177,13 @@ def fill(networks: Iterable[nn.Module], weights: Weights) -> LoadReport:
     return report
 
 
-def share_frozen(networks: Iterable[nn.Module]) -> int:
+def share_frozen(networks: Iterable[nn.Module]) -> None:
     """Share equal frozen parameters between networks of one class.
 
     Frozen tensors never change, so that one can serve all modalities; a checkpoint stores it once.
     Networks without trained parameters are left alone, since they are moving averages.
-
-    Returns:
-        Number of bytes saved.
     """
     kept: dict[tuple[type, str], nn.Parameter] = {}
-    saved = 0
     for network in networks:
         parameters = list(network.named_parameters())
         if not any(parameter.requires_grad for _, parameter in parameters):
@@ -199,8 +195,6 @@ def share_frozen(networks: Iterable[nn.Module]) -> int:
             if first is not parameter and torch.equal(first, parameter):
                 owner, _, last = name.rpartition(".")
                 setattr(network.get_submodule(owner), last, first)
-                saved += parameter.nbytes
-    return saved
 
 
 def published_networks(model: nn.Module) -> Iterator[nn.Module]:
