@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from crossvox.batch import IGNORE, Batch, Task
-from crossvox.losses import largest_components
+from crossvox.losses.components import largest_components
 from crossvox.losses.supervised import supervised_loss
 from crossvox.methods.base import Method
 from crossvox.methods.bcp import random_box

@@ -1,5 +1,1 @@
 """EFCD (Huang et al., MICCAI 2022): its layers in `evidential.py`, its losses in `method.py`."""
-
-from crossvox.methods.efcd.method import EFCD
-
-__all__ = ["EFCD"]
