@@ -39,13 +39,9 @@ class InstanceNorm(nn.Module):
         if x.device.type != "cpu":
             return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
         # CPU convolutions run up to twice as fast in the channels-last layout. Some of them leave
-        # it for a single small row, and F.instance_norm always does. Batch norm of a single row
-        # is the same function and keeps the layout.
-        rows = [
-            F.batch_norm(row, None, None, self.weight, self.bias, training=True, eps=self.eps)
-            for row in x.contiguous(memory_format=torch.channels_last_3d).split(1)
-        ]
-        return torch.cat(rows) if len(rows) > 1 else rows[0]
+        # it for a single small row, and F.instance_norm always does.
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+        return norm_rows(x, self.weight, self.bias, self.eps)
 
 
 class Convolution(nn.Conv3d):
@@ -76,6 +72,14 @@ class Pointwise(nn.Conv3d):
         # The CPU's convolution of this size goes through the channels-first layout and back.
         mixed = F.linear(input.movedim(1, -1), self.weight.flatten(1), self.bias)
         return mixed.movedim(-1, 1)
+
+
+def norm_rows(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Return the instance norm of x, in the layout of x, as the batch norm of every single row."""
+    rows = [
+        F.batch_norm(row, None, None, weight, bias, training=True, eps=eps) for row in x.split(1)
+    ]
+    return torch.cat(rows) if len(rows) > 1 else rows[0]
 
 
 def zero_pointwise(inputs: int, outputs: int) -> Pointwise:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from crossvox.errors import UsageError
 from crossvox.networks.universal.unet import UniversalUNetBackbone
 from fixtures.golden import Golden, golden, rule_input, rule_state
 from fixtures.methods import make_task
@@ -168,5 +169,5 @@ def test_a_norm_depends_on_whether_weights_are_loaded():
     assert UniversalUNetBackbone(task(), pretrained=True, norm="running").norm == "running"
     with pytest.raises(ValueError, match="auto, batch, instance, running"):
         UniversalUNetBackbone(task(), norm="layer")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="width 0"):
+    with pytest.raises(UsageError, match="width is 0"):
         UniversalUNetBackbone(task(), width=0)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crossvox.batch import CropRule, Task
-from crossvox.networks.blocks import Pointwise, fast_layout
+from crossvox.errors import check_choice, require
+from crossvox.networks.blocks import Pointwise, fast_layout, norm_rows
 from crossvox.networks.checkpointing import run
 
 NormKind = Literal["batch", "instance", "running"]
+NormOption = Literal["auto", NormKind]
 
 
 class UniversalUNetBackbone:
@@ -42,17 +44,14 @@ class UniversalUNetBackbone:
         task: Task,
         *,
         width: int = 32,
-        norm: NormKind | Literal["auto"] = "auto",
+        norm: NormOption = "auto",
         checkpoint: bool = False,
         pretrained: bool = False,
     ) -> None:
-        if width < 1:
-            raise ValueError(f"width {width}: must be > 0")
+        require("backbone.width", width, 1)
+        check_choice("norm", norm, NormOption)
         if norm == "auto":
             norm = "batch" if pretrained else "instance"
-        if norm not in get_args(NormKind):
-            choices = ", ".join(get_args(NormKind))
-            raise ValueError(f"norm is {norm!r}; choose one of auto, {choices}")
         self.crop().check(task.patch, "universal_unet")
         self.width, self.norm, self.checkpoint = width, norm, checkpoint
 
@@ -211,8 +210,4 @@ class _Norm(nn.BatchNorm3d):
                 training=True,
                 momentum=self.momentum or 0.0,
             )  # as published, the number of batches is not counted
-        rows = [
-            F.batch_norm(row, None, None, self.weight, self.bias, training=True)
-            for row in input.split(1)
-        ]
-        return torch.cat(rows) if len(rows) > 1 else rows[0]
+        return norm_rows(input, self.weight, self.bias, self.eps)
