@@ -19,7 +19,7 @@ from fixtures.run import refused, trained
 
 def probabilities(*rows: list[float]) -> torch.Tensor:
     """Return (C, N, 1, 1) from a row of C probabilities per voxel."""
-    return torch.tensor(rows).T[:, :, None, None]
+    return torch.tensor(rows, dtype=torch.float32).T[:, :, None, None]
 
 
 def test_uncertainty_is_the_entropy_of_the_predicted_foreground() -> None:

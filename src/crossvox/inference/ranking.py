@@ -15,6 +15,7 @@ from torch import Tensor
 
 from crossvox.data.prepare.preprocess import PreparedScan
 from crossvox.inference.settings import Strategy
+from crossvox.inference.slabs import entropy
 
 DECILES = np.linspace(0.05, 0.95, 10)
 
@@ -60,12 +61,12 @@ def uncertainty(probabilities: Tensor) -> float:
         probabilities: (C, X, Y, Z), C > 1, with sum 1 over C.
     """
     p = probabilities.flatten(1)
-    entropy = -(p * p.clamp_min(1e-12).log()).sum(0) / np.log(len(p))
+    unsure = entropy(p.numpy())
     region = p.argmax(0) > 0
     if region.any():
-        return float(entropy[region].mean())
+        return float(unsure[region].mean())
     likely = (1 - p[0]).topk(max(1, p.shape[1] // 100)).indices
-    return float(entropy[likely].mean())
+    return float(unsure[likely].mean())
 
 
 def describe(prepared: PreparedScan, probabilities: Tensor) -> np.ndarray:
