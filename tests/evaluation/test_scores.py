@@ -21,6 +21,7 @@ from crossvox.evaluation.scores import (
     read_cases,
     runs_table,
     seen_note,
+    signed,
     summarise,
     terminal_table,
     write_scores,
@@ -271,6 +272,11 @@ def test_markdown_has_methods_as_rows() -> None:
 def test_markdown_escapes_the_column_mark() -> None:
     text = to_markdown(runs_table(aggregate_runs([run("a|b", 0)])))
     assert "| ct | a\\|b | 1 |" in text
+
+
+def test_a_difference_that_rounds_to_nothing_is_not_negative() -> None:
+    assert [signed(x, 3) for x in (0.05, -0.05, -0.0001)] == ["+0.050", "−0.050", "+0.000"]
+    assert signed(-0.004, 2) == "+0.00" and signed(-0.006, 2) == "−0.01"
 
 
 def test_cases_that_were_learnt_from_are_counted_and_enter_no_mean_unless_asked() -> None:

@@ -55,13 +55,14 @@ def test_differences_are_drawn_with_their_intervals() -> None:
     own = [
         Difference("cmc", "dice", 0.05, 0.01, 0.09),
         Difference("cml", "dice", -0.01, -0.05, 0.03),
+        Difference("bcp", "dice", -0.0001, -0.02, 0.02),
         Difference("cmc", "assd_mm", -2.0, -3.0, -1.0),
     ]
     figure = forest_figure({"ct, 6 patients": own}, "to sup")
     dice, assd = figure.axes
-    assert [t.get_text() for t in dice.get_yticklabels()] == ["cmc", "cml"]
+    assert [t.get_text() for t in dice.get_yticklabels()] == ["cmc", "cml", "bcp"]
     assert [t.get_text() for t in dice.texts] == [
-        "+0.050 [+0.010, +0.090]", "−0.010 [−0.050, +0.030]"
+        "+0.050 [+0.010, +0.090]", "−0.010 [−0.050, +0.030]", "+0.000 [−0.020, +0.020]"
     ]  # fmt: skip
     assert [t.get_text() for t in assd.texts] == ["−2.00 [−3.00, −1.00]"]
     assert "6 patients" in dice.get_title("left") and "← better" in assd.get_xlabel()

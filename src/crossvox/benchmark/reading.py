@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from crossvox.benchmark.scores import AVERAGE, OVERALL, Line
+from crossvox.evaluation.scores import signed
 
 
 def reading(lines: Sequence[Line], reference: str, baseline: str = "sup") -> list[str]:
@@ -91,13 +92,8 @@ def _largest_changes(averages: Sequence[Line]) -> Iterator[str]:
         ]
         if changes:
             change, line = min(changes, key=lambda pair: pair[0])
-            yield f"{row} {_signed(change)} ({line['variant']}, {line['modality']})"
+            yield f"{row} {signed(change, 3)} ({line['variant']}, {line['modality']})"
 
 
 def _differences(lines: Sequence[Line]) -> str:
-    return ", ".join(f"{x['row']} ({_signed(x['difference'])})" for x in lines)
-
-
-def _signed(value: float) -> str:
-    """Return a difference with its sign; no −0."""
-    return f"{round(value, 3) + 0.0:+.3f}".replace("-", "−")
+    return ", ".join(f"{x['row']} ({signed(x['difference'], 3)})" for x in lines)

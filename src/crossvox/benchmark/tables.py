@@ -12,7 +12,7 @@ from crossvox.benchmark.cell import OWN_NETWORK
 from crossvox.benchmark.reading import reading
 from crossvox.benchmark.results import Results
 from crossvox.benchmark.scores import AVERAGE, OVERALL, Line, change_lines, score_lines
-from crossvox.evaluation.scores import DECIMALS, TITLES, group_rows, plus_minus
+from crossvox.evaluation.scores import DECIMALS, TITLES, group_rows, plus_minus, signed
 from crossvox.utils.text_table import Mark, TextCell, TextTable
 
 CONVERGED_STEPS, CONVERGED_GAIN = 4, 0.01
@@ -327,9 +327,9 @@ def _last_gains(cases: Sequence[Line]) -> dict[tuple[str, str], str]:
 
 def _gain(change: float, longer: bool) -> str:
     """Return a change of Dice, and whether it is small for so many steps more."""
-    change = round(change, DECIMALS["dice"]) + 0.0
-    text = f"{change:+.3f}".replace("-", "−")
-    return f"{text}, converged" if longer and abs(change) < CONVERGED_GAIN else text
+    text = signed(change, DECIMALS["dice"])
+    small = abs(round(change, DECIMALS["dice"])) < CONVERGED_GAIN
+    return f"{text}, converged" if longer and small else text
 
 
 def change_table(cases: Sequence[Line], metric: str, caption: str) -> TextTable:
@@ -474,10 +474,9 @@ def _difference(line: Line, metric: str) -> list[str]:
     """Return the difference with its interval, and p."""
     if line["difference"] is None:
         return ["", ""]
-    decimals = DECIMALS[metric]
-    # + 0.0 turns −0 into 0, which reads as no change.
-    rounded = (round(line[key], decimals) + 0.0 for key in ("difference", "low", "high"))
-    difference, low, high = (f"{x:+.{decimals}f}".replace("-", "−") for x in rounded)
+    difference, low, high = (
+        signed(line[key], DECIMALS[metric]) for key in ("difference", "low", "high")
+    )
     return [f"{difference} [{low}, {high}]", f"{line['p']:.3f}"]
 
 

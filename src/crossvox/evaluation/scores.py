@@ -379,6 +379,16 @@ def plus_minus(value: Row, decimals: int) -> str:
     return f"{value['mean']:.{decimals}f}{spread}"
 
 
+def signed(value: float, decimals: int) -> str:
+    """Return a difference with its sign; one that rounds to nothing has a plus.
+
+    >>> signed(-0.0001, 3)
+    '+0.000'
+    """
+    # + 0.0 turns −0 into 0.
+    return f"{round(value, decimals) + 0.0:+.{decimals}f}".replace("-", "−")
+
+
 def _parsed(row: dict[str, str], where: str) -> dict[str, Any]:
     parsed: dict[str, Any] = {name: row[name] for name in NAMES}
     for key in COLUMNS[len(NAMES) :]:

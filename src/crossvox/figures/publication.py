@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from crossvox.evaluation.metrics import averaged
-from crossvox.evaluation.scores import DECIMALS, TITLES, group_rows
+from crossvox.evaluation.scores import DECIMALS, TITLES, group_rows, signed
 from crossvox.figures.style import literal, modality_style, new_figure, tidy
 
 Rows = Sequence[Mapping[str, Any]]
@@ -159,9 +159,7 @@ def _draw_differences(ax: Axes, own: Sequence[Difference], labels: Sequence[str]
             d.value, labels.index(d.label), xerr=np.array([[d.value - d.low], [d.high - d.value]]),
             color=modality_style(0)[0] if clear else "#888888", marker="o", markersize=5, capsize=3,
         )  # fmt: skip
-        digits = DECIMALS[d.metric]
-        texts = (f"{x:+.{digits}f}".replace("-", "−") for x in (d.value, d.low, d.high))
-        value, low, high = texts
+        value, low, high = (signed(x, DECIMALS[d.metric]) for x in (d.value, d.low, d.high))
         ax.annotate(
             f"{value} [{low}, {high}]", (1.01, labels.index(d.label)), fontsize=7,
             xycoords=("axes fraction", "data"), va="center",
