@@ -13,7 +13,7 @@ TABLE = TextTable(
         [TextCell("my_row & co"), TextCell("0.80 ± 0.01", "best"), TextCell("0.5")],
         [TextCell("other"), TextCell("0.70", "second"), TextCell("")],
     ],
-    breaks=frozenset({0, 1}),
+    block=1,
 )
 
 

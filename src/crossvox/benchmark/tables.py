@@ -219,9 +219,7 @@ def score_table(
     head = ["modality", "row", "seeds", *classes, f"mean of the {len(classes)}", "missed", "false"]
     head += [f"Δ to {reference} [95 %]", "p"] if compared else []
     rows: list[list[TextCell | str]] = []
-    breaks = set()
     for modality in modalities:
-        breaks.add(len(rows))
         columns = [
             _marked([found.get((modality, name, column)) for name in names], metric, bounds)
             for column in (*classes, AVERAGE)
@@ -234,7 +232,7 @@ def score_table(
             counts = [str(total["missed"]), str(total["false"])]
             difference = _difference(total, metric) if compared else []
             rows.append([modality, name, str(total["seeds"]), *scores, *counts, *difference])
-    return TextTable(f"{TITLES[metric]}: {caption}", head, rows, 2, frozenset(breaks))
+    return TextTable(f"{TITLES[metric]}: {caption}", head, rows, left=2, block=1)
 
 
 def variant_table(
@@ -255,16 +253,14 @@ def variant_table(
     names = list(dict.fromkeys(line["row"] for line in own))
     found = {(line["modality"], line["row"], line["variant"]): line for line in own}
     rows: list[list[TextCell | str]] = []
-    breaks = set()
     for modality in modalities:
-        breaks.add(len(rows))
         columns = [
             _marked([found.get((modality, n, v)) for n in names], metric, bounds) for v in variants
         ]
         for number, name in enumerate(names):
             rows.append([modality, name, *(column[number] for column in columns)])
     head = ["modality", "row", *(_title(variant) for variant in variants)]
-    return TextTable(f"{TITLES[metric]} by test: {caption}", head, rows, 2, frozenset(breaks))
+    return TextTable(f"{TITLES[metric]} by test: {caption}", head, rows, left=2, block=1)
 
 
 def length_table(cases: Sequence[Line], caption: str) -> TextTable:
@@ -287,9 +283,7 @@ def length_table(cases: Sequence[Line], caption: str) -> TextTable:
     names = list(dict.fromkeys(case["row"] for case in cases))
     modalities = sorted(dict.fromkeys(x["modality"] for x in own), key=lambda m: m == OVERALL)
     rows: list[list[TextCell | str]] = []
-    breaks = set()
     for modality in modalities:
-        breaks.add(len(rows))
         for name in names:
             cells = [found.get((modality, name, n)) for n in lengths]
             if not any(cells):
@@ -297,7 +291,7 @@ def length_table(cases: Sequence[Line], caption: str) -> TextTable:
             shown = ["" if x is None else plus_minus(x, DECIMALS["dice"]) for x in cells]
             rows.append([modality, name, *shown, gains.get((modality, name), "")])
     head = ["modality", "row", *(f"{n} steps" for n in lengths), "last gain"]
-    return TextTable(f"Dice by training steps: {caption}", head, rows, 2, frozenset(breaks))
+    return TextTable(f"Dice by training steps: {caption}", head, rows, left=2, block=1)
 
 
 def _average_dice(cases: Sequence[Line]) -> list[Line]:
@@ -343,15 +337,13 @@ def change_table(cases: Sequence[Line], metric: str, caption: str) -> TextTable:
     lines = change_lines(cases, metric)
     tests = list(dict.fromkeys((line["variant"], line["modality"]) for line in lines))
     rows: list[list[TextCell | str]] = []
-    breaks = set()
     for variant, modality in tests:
-        breaks.add(len(rows))
         own = [x for x in lines if (x["variant"], x["modality"]) == (variant, modality)]
         for line in own:
             names = (_title(variant), modality, line["row"])
             rows.append([*names, *_difference(line, metric)])
     head = ["test", "modality", "row", "Δ to the same runs' plain test [95 %]", "p"]
-    return TextTable(f"{TITLES[metric]}, change: {caption}", head, rows, 3, frozenset(breaks))
+    return TextTable(f"{TITLES[metric]}, change: {caption}", head, rows, left=3, block=2)
 
 
 def volume_ratio_table(cases: Sequence[Line], caption: str) -> TextTable:
@@ -378,10 +370,9 @@ def volume_ratio_table(cases: Sequence[Line], caption: str) -> TextTable:
             if any(own):
                 medians = ("" if x is None else f"{statistics.median(x):.2f}" for x in own)
                 rows.append([modality, name, *medians])
-    breaks = [i for i, row in enumerate(rows) if not i or row[0] != rows[i - 1][0]]
     head = ["modality", "row", *classes]
     title = f"Predicted ÷ true volume: {caption}; medians"
-    return TextTable(title, head, rows, 2, frozenset(breaks))
+    return TextTable(title, head, rows, left=2, block=1)
 
 
 def cost_table(cells: Sequence[Line], caption: str) -> TextTable:

@@ -48,7 +48,7 @@ class TextTable:
         head: one heading per column.
         rows: a cell, or a plain text, per column.
         left: number of columns at the left that hold names; the others hold numbers.
-        breaks: indices of the rows that begin a new block.
+        block: number of cells at the left that all rows of a block share; 0 = no blocks.
         note: what a reader has to know of the columns.
 
     Example:
@@ -59,13 +59,19 @@ class TextTable:
     head: Sequence[str]
     rows: Sequence[Sequence[TextCell | str]]
     left: int = 1
-    breaks: frozenset[int] = frozenset()
+    block: int = 0
     note: str = ""
 
     @property
     def cells(self) -> list[list[TextCell]]:
         """The rows with every cell as a `TextCell`."""
         return [[c if isinstance(c, TextCell) else TextCell(c) for c in r] for r in self.rows]
+
+    @property
+    def breaks(self) -> set[int]:
+        """The indices of the rows that begin a new block."""
+        heads = [row[: self.block] for row in self.rows] if self.block else []
+        return {i for i, head in enumerate(heads) if not i or head != heads[i - 1]}
 
 
 def to_markdown(table: TextTable) -> str:
@@ -96,8 +102,9 @@ def to_latex(table: TextTable) -> str:
         " & ".join(escape_latex(name) for name in table.head) + r" \\",
         r"\midrule",
     ]
+    breaks = table.breaks - {0}
     for number, row in enumerate(table.cells):
-        if number and number in table.breaks:
+        if number in breaks:
             lines.append(r"\midrule")
         cells = (_marked(cell, escape_latex(cell.text), wrap) for cell in row)
         lines.append(" & ".join(cells) + r" \\")
