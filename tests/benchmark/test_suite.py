@@ -92,6 +92,7 @@ def test_options_of_the_command_are_checked_too(paired_files, tmp_path, capsys):
         (["--set", "fit.steps"], "NAME=VALUE"),
         (["--set", "fit.stepz=1"], "stepz"),
         (["--data", "d.json"], "NAME=VALUE, such as heart=A.json"),
+        (["--data", "heart=a.json", "--data", "heart=b.json"], "'heart' stands twice"),
         (["--table", "d"], "no suite"),
     ):
         assert word in refused(capsys, *command(suite, paired_files.path, out, *more))

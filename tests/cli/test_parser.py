@@ -84,7 +84,7 @@ def test_integers_may_stand_in_a_json_file(tmp_path):
     ("call", "words"),
     [
         (lambda: parse_names("--x", ","), "--x names nothing"),
-        (lambda: parse_pairs("--x", "a"), "'a' is not of the form name=value"),
+        (lambda: parse_pairs("--x", "a"), "--x a: expected NAME=VALUE"),
         (lambda: parse_pairs("--x", "a=1,a=2"), "'a' stands twice"),
         (lambda: parse_integers("--x", "a=b"), "no whole number"),
     ],

@@ -115,17 +115,28 @@ def parse_names(option: str, text: str | None) -> tuple[str, ...] | None:
     return found
 
 
-def parse_pairs(option: str, text: str) -> dict[str, str]:
-    """Return name → value of `a=x,b=y`; raise `UsageError` for anything else."""
+def parse_pair(option: str, parts: Iterable[str], expected: str) -> tuple[str, str]:
+    """Return name and value of a word split at its `=`; raise `UsageError` if a part is empty."""
+    name, equals, value = parts
+    if not (name and equals and value):
+        raise UsageError(f"{option} {name}{equals}{value}: expected {expected}")
+    return name, value
+
+
+def named_once(option: str, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return name → value; raise `UsageError` where a name stands twice."""
     found: dict[str, str] = {}
-    for part in text.split(","):
-        name, equals, value = (piece.strip() for piece in part.rpartition("="))
-        if not (name and equals and value):
-            raise UsageError(f"{option} {text!r}: {part!r} is not of the form name=value")
+    for name, value in pairs:
         if name in found:
-            raise UsageError(f"{option} {text!r}: {name!r} stands twice; name it once")
+            raise UsageError(f"{option}: {name!r} stands twice; name it once")
         found[name] = value
     return found
+
+
+def parse_pairs(option: str, text: str) -> dict[str, str]:
+    """Return name → value of `a=x,b=y`; raise `UsageError` for anything else."""
+    words = (map(str.strip, part.rpartition("=")) for part in text.split(","))
+    return named_once(option, (parse_pair(option, w, "NAME=VALUE[,NAME=VALUE …]") for w in words))
 
 
 def parse_integers(option: str, text: str) -> dict[str, int]:

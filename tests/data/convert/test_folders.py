@@ -96,7 +96,7 @@ def test_list_file_gives_order_and_splits(tmp_path: Path, capsys) -> None:
         ({"--pattern": "{case}.nii.gz"}, ["no {modality}", "ct, mr"]),
         ({"--pattern": "{case}-{modality}.nii.gz"}, ["file matches --pattern", "s1_ct.nii.gz"]),
         ({"--labels-pattern": "{case}_nope.nii.gz"}, ["--labels-pattern", "no .nii or .nii.gz"]),
-        ({"--kind": "ct"}, ["--kind", "name=value"]),
+        ({"--kind": "ct"}, ["--kind ct", "NAME=VALUE"]),
         ({"--ids": "liver=one"}, ["--ids", "one"]),
         ({"--ids": "liver=1,liver=2"}, ["'liver'", "twice"]),
         ({"--ids": "nowhere.json"}, ["nowhere.json"]),

@@ -12,7 +12,16 @@ from jsonargparse import ArgumentParser
 
 from crossvox.cli.log import Form as LogForm
 from crossvox.cli.log import Log
-from crossvox.cli.parser import add_flag, add_root, new_parser, parse, require_runs, required
+from crossvox.cli.parser import (
+    add_flag,
+    add_root,
+    named_once,
+    new_parser,
+    parse,
+    parse_pair,
+    require_runs,
+    required,
+)
 from crossvox.data.form import Form
 from crossvox.data.formats.dicom.rules import Rule
 from crossvox.data.manifest import SPLITS, load_manifest
@@ -204,15 +213,9 @@ def read_options(values: dict[str, Any]) -> Options:
 
 def parse_images(words: list[str]) -> dict[str, Path]:
     """Return modality → file of `MODALITY=FILE` words; raise `UsageError` for other words."""
-    images: dict[str, Path] = {}
-    for word in words:
-        modality, equals, file = word.partition("=")
-        if not (modality and equals and file):
-            raise UsageError(f"--image {word}: expected MODALITY=FILE, such as ct=scan.nii.gz")
-        if modality in images:
-            raise UsageError(f"--image: two images of modality '{modality}'; give one subject")
-        images[modality] = Path(file)
-    return images
+    form = "MODALITY=FILE, such as ct=scan.nii.gz"
+    pairs = (parse_pair("--image", word.partition("="), form) for word in words)
+    return {modality: Path(file) for modality, file in named_once("--image", pairs).items()}
 
 
 def parse_places(words: list[str]) -> dict[str, list[Path]]:
@@ -224,8 +227,7 @@ def parse_places(words: list[str]) -> dict[str, list[Path]]:
     places: dict[str, list[Path]] = {}
     # A comma may also be part of a folder's name.
     for word in (part for text in words for part in re.split(r",(?=[^,=/]+=)", text)):
-        modality, equals, place = word.partition("=")
-        if not (modality and equals and place):
-            raise UsageError(f"--images {word}: expected MODALITY=FOLDER, such as ct=scans")
+        form = "MODALITY=FOLDER, such as ct=scans"
+        modality, place = parse_pair("--images", word.partition("="), form)
         places.setdefault(modality, []).append(Path(place))
     return places

@@ -9,7 +9,15 @@ from jsonargparse import ArgumentParser
 
 from crossvox.benchmark.suite import load_suite
 from crossvox.cli.next_step import next_step
-from crossvox.cli.parser import add_root, new_parser, parse, parse_names, required
+from crossvox.cli.parser import (
+    add_root,
+    named_once,
+    new_parser,
+    parse,
+    parse_names,
+    parse_pair,
+    required,
+)
 from crossvox.config.presets import merge
 from crossvox.config.settings import Settings
 from crossvox.errors import UsageError
@@ -29,9 +37,9 @@ def benchmark_command(argv: list[str]) -> int:
         return 0
     required(values, "suite", "out")
     suite = load_suite(values["suite"], _over(values))
-    suite = suite.with_data(
-        {n: Path(p).absolute() for n, p in _pairs("--data", values["data"], "heart=A.json")}
-    )
+    form = "NAME=VALUE, such as heart=A.json"
+    data = [parse_pair("--data", word.partition("="), form) for word in values["data"] or []]
+    suite = suite.with_data({n: Path(p).absolute() for n, p in named_once("--data", data).items()})
     shard = _shard(values["shard"])
     from crossvox.benchmark.benchmark import benchmark
     from crossvox.benchmark.page import write_page
@@ -106,20 +114,11 @@ def _over(values: dict[str, Any]) -> dict[str, Any]:
             over[key] = [int(n) if n.isdecimal() else n for n in numbers]
     if (cases := parse_names("--cases", values["cases"])) is not None:
         over["pictures"] = {"cases": list(cases)}
-    for key, text in _pairs("--set", values["set"], "fit.steps=100"):
+    for word in values["set"] or []:
+        key, text = parse_pair("--set", word.partition("="), "NAME=VALUE, such as fit.steps=100")
         change = Settings({key: parse_yaml(text, f"--set {key}")}, f"--set {key}")
         over["set"] = merge(over.get("set", {}), change.values)
     return over
-
-
-def _pairs(option: str, words: list[str] | None, example: str) -> list[tuple[str, str]]:
-    found = []
-    for word in words or []:
-        name, equals, value = word.partition("=")
-        if not (name and equals and value):
-            raise UsageError(f"{option} {word}: expected NAME=VALUE, such as {example}")
-        found.append((name, value))
-    return found
 
 
 def _shard(text: str) -> tuple[int, int]:
