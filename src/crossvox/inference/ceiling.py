@@ -114,7 +114,4 @@ def _labelled_part(
         places = np.flatnonzero(shown.any(axis=tuple(k for k in range(3) if k != axis)))
         start, stop = places[0] - margin[axis], places[-1] + 1 + margin[axis]
         box.append(slice(max(0, int(start)), min(label.shape[axis], int(stop))))
-    affine = native.affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ [part.start for part in box]
-    part = label[tuple(box)]
-    return part, Grid(part.shape, affine)
+    return label[tuple(box)], native.part(box)

@@ -71,7 +71,7 @@ def to_shown_scan(
     foreground = (turned[1] > 0) | (turned[2] > 0)
     turned[3] = np.where(body_mask(turned[0]) | foreground, turned[3], 0)
     box = foreground_crop(foreground, grid.spacing.tolist())
-    source = _cropped(grid, box)
+    source = grid.part(box)
     image, truth, labels, entropy = (np.ascontiguousarray(array[box]) for array in turned)
     target = respace(source, shown_spacing(source.shape, source.spacing.tolist(), voxels))
     factors = target.spacing / source.spacing
@@ -144,13 +144,6 @@ def shown_spacing(shape: Sequence[int], spacing: Sequence[float], voxels: int) -
         middle = math.sqrt(low * high)
         low, high = (middle, high) if size(middle) > voxels else (low, middle)
     return tuple(max(s, high) for s in spacing)
-
-
-def _cropped(grid: Grid, box: tuple[slice, ...]) -> Grid:
-    affine = grid.affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ [part.start for part in box]
-    x, y, z = (part.stop - part.start for part in box)
-    return Grid((x, y, z), affine)
 
 
 def _note(grid: Grid, target: Grid, cropped: bool) -> str:

@@ -28,6 +28,13 @@ def test_respacing_keeps_the_field_of_views_corner_and_extent():
     assert finer.shape == (18, 7, 10)
 
 
+def test_the_voxels_of_a_part_stay_where_they_are():
+    grid = grid_of(rotation(1, 30))
+    part = grid.part((slice(2, 5), slice(0, 3), slice(1, 2)))
+    assert part.shape == (3, 3, 1)
+    np.testing.assert_allclose(part.affine @ [1, 2, 0, 1], grid.affine @ [3, 2, 1, 1])
+
+
 def test_a_grid_survives_being_written_as_plain_values():
     grid = grid_of(rotation(1, 30))
     again = Grid.from_dict(grid.to_dict())

@@ -53,6 +53,13 @@ class Grid:
         index = (np.linalg.inv(self.affine) @ position)[:3]
         return bool(((index >= -0.5) & (index <= np.array(self.shape) - 0.5)).all())
 
+    def part(self, box: Sequence[slice]) -> Grid:
+        """Return the grid of `array[box]`, which lies inside the array."""
+        affine = self.affine.copy()
+        affine[:3, 3] += affine[:3, :3] @ [side.start for side in box]
+        x, y, z = (side.stop - side.start for side in box)
+        return Grid((x, y, z), affine)
+
     def to_dict(self) -> dict[str, list]:
         """Return the grid as plain values, ready for JSON."""
         return {"shape": list(self.shape), "affine": self.affine.tolist()}

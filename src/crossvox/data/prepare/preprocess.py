@@ -84,7 +84,8 @@ class Preprocessing:
         """
         content = find_content(data)
         if crop and content.is_padded:
-            data, grid = _cut(data, grid, content.box)
+            part = tuple(slice(*ends) for ends in content.box.T.tolist())
+            data, grid = data[part], grid.part(part)
         kind = self.kinds[modality]
         array, oriented = orient(data if kind == "ct" else _rescale(data), grid, self.frame)
         target = respace(oriented, self.spacing)
@@ -138,14 +139,6 @@ class Preprocessing:
         """Short hash; equal digests prepare equal arrays."""
         text = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _cut(data: np.ndarray, grid: Grid, box: np.ndarray) -> tuple[np.ndarray, Grid]:
-    """Return a part of a scan, first voxel and one past the last, and its grid."""
-    part = data[tuple(slice(first, stop) for first, stop in box.T)]
-    affine = grid.affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ box[0]
-    return part, Grid(part.shape, affine)
 
 
 def above_air(array: np.ndarray) -> np.ndarray:
