@@ -11,14 +11,14 @@ from crossvox.utils.going_on import shown
 
 
 def next_step(what: str, *words: object) -> str:
-    """Return what to do next, and below it the command, ready to be pasted.
+    """Return what to do next, in words and as the command of `command_line`."""
+    return f"next: {what}\n  {command_line(*words)}"
 
-    Args:
-        what: to do next, in words.
-        words: of the command after `crossvox`; paths below the working folder become relative.
-    """
+
+def command_line(*words: object) -> str:
+    """Return a command to paste: `crossvox` and words, paths relative below the working folder."""
     texts = (shown(word) if isinstance(word, Path) else shlex.quote(str(word)) for word in words)
-    return f"next: {what}\n  crossvox {' '.join(texts)}"
+    return f"crossvox {' '.join(texts)}"
 
 
 def after_training(run: Path, data_file: Path, manifest: Manifest, root: Path | None) -> str:

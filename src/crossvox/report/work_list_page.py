@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,24 +28,16 @@ HOW = (
 
 
 def write_work_list_page(
-    folder: DraftFolder,
-    figures: Mapping[str, Figure],
-    data: Path,
-    root: Path | None = None,
-    echo: Echo = print,
+    folder: DraftFolder, figures: Mapping[str, Figure], command: str, echo: Echo = print
 ) -> Path:
     """Write `work_list.html` into a folder of drafts.
 
     Args:
         folder: the drafts.
         figures: by the drafts' names.
-        data, root: the data set, for the command that adopts them.
+        command: adopts them.
         echo: takes the line for the user.
     """
-    where = f" --root {shlex.quote(str(root))}" if root else ""
-    command = (
-        f"crossvox adopt {shlex.quote(str(folder.path))} --data {shlex.quote(str(data))}{where}"
-    )
     rows = [
         [
             str(rank),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import shutil
 from dataclasses import replace
@@ -111,7 +112,10 @@ def test_odd_volumes_and_the_next_command_are_told(study, run, tmp_path, capsys)
     assert main([str(word) for word in words]) == 0
     said = capsys.readouterr().out
     assert said.count("5000 to 6000 mL, as in 2 labelled scans") == 2
-    assert said.splitlines()[-1].startswith("  crossvox adopt ")
+    command = said.splitlines()[-1].strip()
+    assert command.startswith("crossvox adopt ")
+    page = (tmp_path / "out" / "work_list.html").read_text(encoding="utf-8")
+    assert command in html.unescape(page)
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from crossvox.cli.commands.results.predict import add_options, read_options
-from crossvox.cli.next_step import next_step, root_option
+from crossvox.cli.next_step import command_line, next_step, root_option
 from crossvox.cli.parser import add_root, new_parser, parse, require_runs, required
 from crossvox.data.manifest import load_manifest
 
@@ -38,7 +38,7 @@ def draft_command(argv: list[str]) -> int:
         top=values["top"],
         ranking=values["ranking"],
     )
-    write_work_list_page(folder, figures, values["data"], values["root"])
-    data = ["--data", values["data"], *root_option(values["root"])]
-    print(next_step("correct them, then take them in", "adopt", values["out"], *data))
+    words = ["adopt", values["out"], "--data", values["data"], *root_option(values["root"])]
+    write_work_list_page(folder, figures, command_line(*words))
+    print(next_step("correct them, then take them in", *words))
     return 0
