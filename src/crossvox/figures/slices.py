@@ -10,6 +10,9 @@ import numpy as np
 MARGIN_MM = 30.0
 """Margin shown around the foreground."""
 
+SLICES = 3
+"""Slices of a scan that are shown, at most."""
+
 
 @dataclass(frozen=True)
 class SlicePlan:
@@ -64,9 +67,8 @@ def plan_slices(
     spacing: Sequence[float],
     labels: Sequence[np.ndarray],
     orientation: str = "RAS",
-    count: int = 3,
 ) -> SlicePlan:
-    """Choose at most `count` slices of `image` (X, Y, Z) by the foreground of all `labels`.
+    """Choose at most `SLICES` slices of `image` (X, Y, Z) by the foreground of all `labels`.
 
     The slices lie across the axis of coarsest spacing (the last of several). They lie in the middle
     of equal shares of the foreground; every class counts the same, whatever its size.
@@ -85,7 +87,7 @@ def plan_slices(
     edges = (side, opposite[side]) if right in flipped else (opposite[side], side)
     return SlicePlan(
         axis=axis,
-        indices=_indices(labels, image.shape[axis], axis, count),
+        indices=_indices(labels, image.shape[axis], axis),
         down=down,
         right=right,
         crop=foreground_crop(foreground, spacing),
@@ -100,7 +102,7 @@ def _priority(code: str) -> int:
     return next(k for k, pair in enumerate(("SI", "AP", "LR")) if code in pair)
 
 
-def _indices(labels: Sequence[np.ndarray], length: int, axis: int, count: int) -> tuple[int, ...]:
+def _indices(labels: Sequence[np.ndarray], length: int, axis: int) -> tuple[int, ...]:
     amount = np.zeros(length)
     for label in labels:
         for index in np.unique(label[label > 0]):
@@ -109,7 +111,7 @@ def _indices(labels: Sequence[np.ndarray], length: int, axis: int, count: int) -
     if not amount.any():
         amount += 1
     share = np.cumsum(amount) / amount.sum()
-    wanted = (np.arange(count) + 0.5) / count
+    wanted = (np.arange(SLICES) + 0.5) / SLICES
     return tuple(int(index) for index in np.unique(np.searchsorted(share, wanted)))
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from crossvox.figures.overlays import annotate, draw_classes, draw_grey, legend_patch
 from crossvox.figures.slices import SlicePlan, plan_slices
-from crossvox.figures.style import HEAT, literal, new_figure
+from crossvox.figures.style import HEAT, new_figure
 from crossvox.utils.palette import class_colour
 
 COUNT = 3
@@ -24,7 +24,6 @@ def uncertainty_figure(
     label: np.ndarray,
     uncertainty: np.ndarray,
     classes: Sequence[str],
-    title: str = "",
     orientation: str = "RAS",
 ) -> Figure:
     """Draw the slices of a scan in which a label map is least certain: the map, and where.
@@ -32,7 +31,7 @@ def uncertainty_figure(
     Slices are judged by the uncertainty of the map's foreground, if there is any.
 
     Args:
-        image, spacing, classes, title, orientation: as for `crossvox.figures.overlay`.
+        image, spacing, classes, orientation: as for `crossvox.figures.overlay`.
         label: (X, Y, Z) class indices.
         uncertainty: (X, Y, Z) in [0, 1].
     """
@@ -55,8 +54,6 @@ def uncertainty_figure(
     figure.colorbar(ScalarMappable(cmap=HEAT), ax=list(axes.flat), shrink=0.6)
     handles = [legend_patch(name, class_colour(k)) for k, name in enumerate(classes, start=1)]
     figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
-    if title:
-        figure.suptitle(literal(title), fontsize=13)
     return figure
 
 

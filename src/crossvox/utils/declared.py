@@ -33,10 +33,11 @@ def declared_class(target: str) -> type:
     """
     module, _, name = target.partition(":")
     try:
-        found = _Names.of(module, {"crossvox", module.partition(".")[0]})[name]
-    except (AttributeError, LookupError, NameError, OSError, SyntaxError, TypeError) as error:
-        raise NotPlainError(f"{target}: {error}") from error
-    except ValueError as error:  # a module in memory only
+        found = _names(module, frozenset({"crossvox", module.partition(".")[0]}))[name]
+    except (
+        *(AttributeError, LookupError, NameError, OSError, SyntaxError, TypeError),
+        ValueError,  # a module in memory only
+    ) as error:
         raise NotPlainError(f"{target}: {error}") from error
     if not isinstance(found, type):
         raise NotPlainError(f"{target}: no class")
@@ -59,10 +60,6 @@ class _Names(dict[str, Any]):
             else:
                 self.nodes.update(_assigned(node))
 
-    @classmethod
-    def of(cls, module: str, packages: set[str] | frozenset[str]) -> _Names:
-        return _names(module, frozenset(packages))
-
     def __missing__(self, name: str) -> Any:
         node = self.nodes[name]
         if isinstance(node, tuple):
@@ -74,7 +71,7 @@ class _Names(dict[str, Any]):
     def _imported(self, module: str, name: str) -> Any:
         package = module.partition(".")[0]
         if package in self.packages:
-            return self.of(module, self.packages)[name]
+            return _names(module, self.packages)[name]
         if package in sys.stdlib_module_names:
             return getattr(importlib.import_module(module), name)
         raise KeyError(name)

@@ -11,6 +11,9 @@ import numpy as np
 MAX_SHIFT = 0.1
 """Largest distance between corners of equal grids, in parts of the smallest voxel edge."""
 
+SAMPLES = 24
+"""Points along each axis on which `coverage` is counted."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -102,12 +105,12 @@ def same_grid(first: Grid, second: Grid) -> bool:
     return first.shape == second.shape and corner_shift(first, second) <= limit
 
 
-def coverage(grid: Grid, other: Grid, samples: int = 24) -> float:
+def coverage(grid: Grid, other: Grid) -> float:
     """Return the share, from 0 to 1, of `grid`'s field of view that lies in `other`'s.
 
-    It is counted on `samples` points along each axis, so it is exact to about a percent.
+    It is counted on `SAMPLES` points along each axis, so it is exact to about a percent.
     """
-    cells = [(np.arange(samples) + 0.5) / samples * n - 0.5 for n in grid.shape]
+    cells = [(np.arange(SAMPLES) + 0.5) / SAMPLES * n - 0.5 for n in grid.shape]
     points = np.stack(np.meshgrid(*cells, indexing="ij"), -1).reshape(-1, 3)
     matrix = voxel_map(other, grid)
     at = points @ matrix[:3, :3].T + matrix[:3, 3]

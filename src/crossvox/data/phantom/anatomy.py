@@ -15,6 +15,9 @@ import numpy as np
 Points = np.ndarray
 """(3, N) float32, mm."""
 
+WAVES = 10
+"""Plane waves of a `SmoothField`."""
+
 
 class Tissue(IntEnum):
     """Tissue at a point; the last five make up the labelled organs."""
@@ -47,9 +50,9 @@ class SmoothField:
     Values have mean 0 and variance 1. `length` (mm) is the distance over which they change.
     """
 
-    def __init__(self, rng: np.random.Generator, length: float, waves: int = 10) -> None:
-        self.waves = (rng.standard_normal((waves, 3)) / length).astype(np.float32)
-        self.phases = rng.uniform(0, 2 * np.pi, waves).astype(np.float32)
+    def __init__(self, rng: np.random.Generator, length: float) -> None:
+        self.waves = (rng.standard_normal((WAVES, 3)) / length).astype(np.float32)
+        self.phases = rng.uniform(0, 2 * np.pi, WAVES).astype(np.float32)
 
     def __call__(self, points: Points) -> np.ndarray:
         """Return the values (N,) float32 at `points`."""
@@ -101,9 +104,9 @@ def _tube(points: Points, x: float, y: float, rx: float, ry: float) -> np.ndarra
     return np.hypot((points[0] - x) / rx, (points[1] - y) / ry)
 
 
-def _merge(a: np.ndarray, b: np.ndarray, sharpness: float = 8.0) -> np.ndarray:
+def _merge(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return the smooth union of two levels."""
-    return -np.logaddexp(-sharpness * a, -sharpness * b) / sharpness
+    return -np.logaddexp(-8 * a, -8 * b) / 8
 
 
 class Abdomen:

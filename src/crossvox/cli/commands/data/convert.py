@@ -9,7 +9,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from crossvox.cli.commands.data.split import add_amounts, add_overwrite, amounts
+from crossvox.cli.commands.data.split import add_amounts, add_overwrite
 from crossvox.cli.parser import (
     add_flag,
     new_parser,
@@ -26,6 +26,7 @@ from crossvox.data.convert.case_list import read_list
 from crossvox.data.convert.folders import Patterns, find_folders
 from crossvox.data.convert.proposal import propose
 from crossvox.data.convert.raw import RawDataset, require_source
+from crossvox.data.manifest.splitting import Amounts
 from crossvox.errors import UsageError
 from crossvox.utils.files import require_folder
 from crossvox.version import __version__
@@ -132,15 +133,15 @@ def _add_options(parser: ArgumentParser) -> None:
 
 
 def _convert_options(values: dict[str, Any]) -> ConvertOptions:
-    sizes_of_splits = amounts(values)
-    if values["list"] is not None and sizes_of_splits is not None:
+    sized = values["val"] is not None or values["test"] is not None
+    if values["list"] is not None and sized:
         raise UsageError("--list says which case is in which split; give no --val or --test")
     return ConvertOptions(
         labels=parse_names("--labels", values["labels"]),
         modalities=parse_names("--modalities", values["modalities"]),
         listed=read_list(values["list"]) if values["list"] is not None else None,
         paper_sizes=values.get("sizes") == "paper",
-        amounts=sizes_of_splits,
+        amounts=Amounts(values["val"], values["test"]) if sized else None,
         seed=values["seed"],
     )
 

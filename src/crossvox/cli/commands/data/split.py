@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
@@ -51,7 +50,7 @@ def split_command(argv: list[str]) -> int:
         if values["keep"] is not None:
             earlier = load_manifest(values["keep"], values["root"])
             notes += lost_cases(manifest, earlier)
-        asked = amounts(values, values["train"]) or Amounts(train=values["train"])
+        asked = Amounts(values["val"], values["test"], values["train"])
         files = {out: resplit(manifest, asked, values["seed"], earlier)}
         notes += validation_gaps(files[out])
     else:
@@ -90,10 +89,3 @@ def add_amounts(parser: ArgumentParser) -> None:
 def add_overwrite(parser: ArgumentParser) -> None:
     """Add the option that allows to replace files."""
     add_flag(parser, "overwrite", "replace the manifest that --out holds")
-
-
-def amounts(values: dict[str, Any], train: float | None = None) -> Amounts | None:
-    """Return the sizes of the splits that were asked for; None if none were."""
-    if values["val"] is None and values["test"] is None:
-        return None
-    return Amounts(values["val"], values["test"], train)
