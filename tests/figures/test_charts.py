@@ -14,16 +14,15 @@ import pytest
 from crossvox.figures import learning_curves, score_dots
 from crossvox.figures.charts import POINTS, score_figures, training_figures
 from crossvox.figures.style import to_svg
+from crossvox.training.record import METRICS_HEADER, read_metrics
 from fixtures.figures import CLASSES, curve, has_colour, picture, scores
 
 
-def test_learning_curves_from_csv_and_rows_agree(tmp_path: Path) -> None:
+def test_learning_curves_from_csv_and_numbers_agree(tmp_path: Path) -> None:
     rows = curve("train/loss", [2.0, 1.0, 0.1, 0.05]) + curve("val/dice/ct", [0.1, 0.4])
     with open(tmp_path / "metrics.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, ["step", "name", "value"])
-        writer.writeheader()
-        writer.writerows(rows)
-    learning_curves(tmp_path / "a.png", tmp_path / "metrics.csv")
+        csv.writer(file, lineterminator="\n").writerows([METRICS_HEADER, *rows])
+    learning_curves(tmp_path / "a.png", read_metrics(tmp_path / "metrics.csv"))
     learning_curves(tmp_path / "b.png", rows)
     assert np.array_equal(picture(tmp_path / "a.png"), picture(tmp_path / "b.png"))
 
@@ -45,7 +44,7 @@ def test_every_loss_term_has_its_panel(tmp_path: Path) -> None:
         curve("train/loss", [1.0]),
         curve("val/dice", [0.1, 0.2]) + curve("val/dice/ct", [0.1, 0.2]),
         curve("train/loss", [1.0, float("nan"), float("inf"), 0.5]),
-        [*curve("train/loss", [1.0, 0.9]), {"step": "2", "name": "train/lo", "value": None}],
+        [*curve("train/loss", [1.0, 0.9]), ("2", "train/lo", "")],
     ],
     ids=["nothing", "one value", "validation only", "not finite", "cut short"],
 )

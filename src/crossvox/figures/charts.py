@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -20,6 +19,9 @@ from crossvox.utils.palette import COLOURS
 
 Rows = Iterable[Mapping[str, Any]]
 
+Metrics = Iterable[tuple[float | str, str, float | str]]
+"""Step, name and value, as numbers or as text."""
+
 Curve = tuple[np.ndarray, np.ndarray]
 """Steps and values, (N,) each."""
 
@@ -27,18 +29,17 @@ POINTS = 600
 """The most points of a curve: a chart cannot show more."""
 
 
-def learning_curves(path: Path | str, source: Path | str | Rows) -> None:
+def learning_curves(path: Path | str, rows: Metrics) -> None:
     """Draw the validation Dice, where there is any, and each loss term against the step.
 
     Args:
         path: PNG to write.
-        source: a `metrics.csv` with the columns step, name, value, or such rows; see
-            `training_figures`.
+        rows: see `training_figures`.
 
     Example:
-        learning_curves("learning.png", "runs/first/metrics.csv")
+        learning_curves("learning.png", read_metrics(Path("runs/first/metrics.csv")))
     """
-    panels = _training_panels(_rows(source))
+    panels = _training_panels(rows)
     columns = min(3, max(1, len(panels)))
     lines = max(1, math.ceil(len(panels) / columns))
     figure = new_figure(4.4 * columns, 3.1 * lines)
@@ -53,13 +54,13 @@ def learning_curves(path: Path | str, source: Path | str | Rows) -> None:
     save_figure(figure, path)
 
 
-def training_figures(rows: Rows) -> dict[str, Figure]:
+def training_figures(rows: Metrics) -> dict[str, Figure]:
     """Return the charts of `learning_curves` one by one, by title.
 
     Args:
-        rows: mappings with step, name and value. Names like `train/csc` are loss terms, `val/dice`
-            and `val/dice/ct` validation Dice; other names are left out, as are values that are not
-            finite and lines that were cut short.
+        rows: those of a `metrics.csv`. Names like `train/csc` are loss terms, `val/dice` and
+            `val/dice/ct` validation Dice; other names are left out, as are values that are not
+            finite.
     """
     figures = {}
     for title, draw in _training_panels(rows).items():
@@ -110,24 +111,16 @@ def score_figures(rows: Rows) -> dict[str, Figure]:
     return figures
 
 
-def _rows(source: Path | str | Rows) -> Rows:
-    if not isinstance(source, Path | str):
-        return source
-    with open(source, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def _series(rows: Rows) -> dict[str, Curve]:
+def _series(rows: Metrics) -> dict[str, Curve]:
     """Return name → series, names in order of their first appearance."""
     points: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
-        step, value = _number(row.get("step")), _number(row.get("value"))
-        if step is not None and value is not None and row.get("name"):
-            points.setdefault(str(row["name"]), []).append((step, value))
+    for step, name, value in rows:
+        if (found := _number(value)) is not None:
+            points.setdefault(name, []).append((float(step), found))
     return {name: (*np.array(own).T,) for name, own in points.items()}
 
 
-def _training_panels(rows: Rows) -> dict[str, Callable[[Axes], None]]:
+def _training_panels(rows: Metrics) -> dict[str, Callable[[Axes], None]]:
     """Return title → function that draws the panel: validation Dice, the total loss, its terms."""
     series = _series(rows)
     panels: dict[str, Callable[[Axes], None]] = {}

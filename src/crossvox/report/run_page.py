@@ -101,10 +101,7 @@ def data_set(run: Run, manifest: Manifest) -> list[Block]:
 def training(run: Run) -> Section:
     """Return the curves of the validation Dice and of each loss term."""
     path = run.path / "metrics.csv"
-    rows = read_metrics(path) if path.exists() else []
-    figures = training_figures(
-        {"step": step, "name": name, "value": value} for step, name, value in rows
-    )
+    figures = training_figures(read_metrics(path) if path.exists() else [])
     if not figures:
         return Section("Training", [], "Nothing was recorded.")
     text = (

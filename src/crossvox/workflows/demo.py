@@ -21,7 +21,7 @@ from crossvox.evaluation.scores import (
     terminal_table,
 )
 from crossvox.figures import learning_curves, score_dots
-from crossvox.training.record import holds_run
+from crossvox.training.record import holds_run, read_metrics
 from crossvox.utils.files import atomic_write, require_folder
 from crossvox.utils.text_table import to_markdown
 from crossvox.workflows.messages import Echo
@@ -86,7 +86,7 @@ def _run(out: Path, data: Path, method: str, settings: Demo, echo: Echo) -> Summ
         run, data, "test", scores, Options(), outputs=ScoreOutputs(overlays=True), echo=echo
     )
     Console().print(terminal_table(summary))
-    learning_curves(scores / "learning.png", run / "metrics.csv")
+    learning_curves(scores / "learning.png", read_metrics(run / "metrics.csv"))
     score_dots(scores / "dice.png", read_cases(scores / "cases.csv"), title=f"{method}, test split")
     return summary
 
