@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,12 @@ from crossvox.data.convert.raw import RawDataset, is_volume, natural, require_so
 from crossvox.data.manifest import Case
 from crossvox.errors import UsageError
 from crossvox.utils.files import files_below
+
+Files = Mapping[str, Path]
+"""Path below the source → file."""
+
+PIECES = re.compile(r"(\{case\}|\{modality\}|\*\*/|\*)")
+"""Parts of a pattern that stand for something else."""
 
 
 @dataclass(frozen=True)
@@ -46,20 +52,21 @@ def find_folders(source: Path, patterns: Patterns) -> RawDataset:
     20
     """
     source = require_source(source)
+    files = {f.relative_to(source).as_posix(): f for f in natural(files_below(source))}
     labels: dict[tuple[str, str], Path] = {}
     if patterns.labels is not None:
-        labels = _matches(source, patterns.labels, patterns, "--labels-pattern")
+        labels = _matches(files, patterns.labels, patterns, "--labels-pattern")
         if not labels:
             raise UsageError(
                 f"{source}: no .nii or .nii.gz file matches --labels-pattern "
                 f"{patterns.labels!r}; correct it, or leave it out where nothing is labelled"
             )
     # {case}.nii.gz fits a_seg.nii.gz, too, so label maps are left out.
-    images = _matches(source, patterns.images, patterns, "--pattern", set(labels.values()))
+    images = _matches(files, patterns.images, patterns, "--pattern", set(labels.values()))
     if not images:
-        _refuse_other_spelling(source, patterns, set())
-        raise _nothing(source, patterns)
-    _refuse_other_spelling(source, patterns, {modality for _, modality in images})
+        _refuse_other_spelling(files, patterns, set())
+        raise _nothing(source, list(files)[:3], patterns)
+    _refuse_other_spelling(files, patterns, {modality for _, modality in images})
     cases: dict[str, Case] = {}
     for (case, modality), file in images.items():
         label = labels.get((case, modality), labels.get((case, "")))
@@ -91,7 +98,7 @@ def _in_order(case: Case, patterns: Patterns) -> Case:
 
 
 def _matches(
-    source: Path, pattern: str, patterns: Patterns, option: str, without: Container[Path] = ()
+    files: Files, pattern: str, patterns: Patterns, option: str, without: Container[Path] = ()
 ) -> dict[tuple[str, str], Path]:
     """Return (case, modality) → file; modality is empty if a label map serves several."""
     expression = re.compile(_expression(pattern, list(patterns.kinds), option))
@@ -101,8 +108,8 @@ def _matches(
             f"{option} {pattern!r} has no {{modality}}, but there are {', '.join(patterns.kinds)}"
         )
     found: dict[tuple[str, str], Path] = {}
-    for file in natural(files_below(source)):
-        match = expression.fullmatch(file.relative_to(source).as_posix())
+    for path, file in files.items():
+        match = expression.fullmatch(path)
         if match is None or file in without or not is_volume(file):
             continue
         key = (match["case"], match.groupdict().get("modality") or only)
@@ -116,19 +123,24 @@ def _matches(
 
 
 def _expression(pattern: str, modalities: list[str], option: str) -> str:
-    """Return the pattern as a regular expression."""
-    parts = re.split(r"(\{case\}|\{modality\}|\*\*/|\*)", pattern)
+    """Return the user's pattern as a regular expression in which the modalities are known."""
+    parts = PIECES.split(pattern)
     if any(re.search(r"[{}]", part) for part in parts[::2]) or "{case}" not in parts:
         raise UsageError(
             f"{option} {pattern!r}: expected a path with {{case}} and, for several modalities, "
             "{modality}, such as {modality}/images/{case}.nii.gz"
         )
     # Longer names first: t1c must not be read as t1.
-    names = "|".join(re.escape(name) for name in sorted(modalities, key=len, reverse=True))
+    names = sorted(modalities, key=len, reverse=True)
+    return path_expression(pattern, "|".join(map(re.escape, names)))
+
+
+def path_expression(pattern: str, modality: str) -> str:
+    """Return a pattern of paths as a regular expression; `modality` is the one of `{modality}`."""
     pieces = {"**/": "(?:[^/]+/)*", "*": "[^/]*"}
-    groups = {"{case}": ("case", "[^/]+"), "{modality}": ("modality", names)}
+    groups = {"{case}": ("case", "[^/]+"), "{modality}": ("modality", modality)}
     written = ""
-    for part in parts:
+    for part in PIECES.split(pattern):
         if part in groups:
             name, content = groups[part]
             # A name that stands twice, as in {case}/{case}_ct.nii.gz, is the same both times.
@@ -138,11 +150,11 @@ def _expression(pattern: str, modalities: list[str], option: str) -> str:
     return written
 
 
-def _refuse_other_spelling(source: Path, patterns: Patterns, found: Container[str]) -> None:
+def _refuse_other_spelling(files: Files, patterns: Patterns, found: Container[str]) -> None:
     """Raise `UsageError` where files spell a modality without scans in other capitals."""
     expression = re.compile(_expression(patterns.images, list(patterns.kinds), "--pattern"), re.I)
-    for file in natural(files_below(source)):
-        match = expression.fullmatch(file.relative_to(source).as_posix())
+    for path, file in files.items():
+        match = expression.fullmatch(path)
         spelt = match.groupdict().get("modality") if match else None
         if spelt is None or spelt in patterns.kinds:
             continue
@@ -154,8 +166,7 @@ def _refuse_other_spelling(source: Path, patterns: Patterns, found: Container[st
             )
 
 
-def _nothing(source: Path, patterns: Patterns) -> UsageError:
-    examples = [file.relative_to(source).as_posix() for file in natural(files_below(source))[:3]]
+def _nothing(source: Path, examples: Sequence[str], patterns: Patterns) -> UsageError:
     held = f"the first files are {', '.join(examples)}" if examples else "the folder is empty"
     return UsageError(
         f"{source}: no .nii or .nii.gz file matches --pattern {patterns.images!r} with the "

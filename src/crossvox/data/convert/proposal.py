@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from crossvox.data.convert.folders import path_expression
 from crossvox.data.convert.raw import all_volumes, natural
 from crossvox.data.formats.nifti import read_nifti
 from crossvox.errors import DataError
@@ -21,6 +22,8 @@ LABEL_FILE = re.compile(rf"(?i)(?:^|[/_.\-]){LABEL_WORDS}(?=[/_.\-]|$)")
 """Part of a path that tells a label map."""
 KINDS = {"ct": "ct", "pet": "pet", "pt": "pet", "us": "us", "spect": "spect"}
 MR = re.compile(r"(?i)(mri?|t1.*|t2.*|flair|pd|dwi|adc|swi|bssfp|lge|cine|c0|de)")
+WORD = r"[^/_.\-]+"
+"""What names a modality: text without separators."""
 MOST_MODALITIES = 8
 LABELS_READ = 12
 """Label files whose ids are listed; more would keep the user waiting."""
@@ -99,7 +102,7 @@ def _pattern(names: Sequence[str], known: Sequence[str] = ()) -> tuple[str, list
     """
     best: tuple[tuple[float, ...], str, list[str]] = ((0.0,), "", [])
     for pattern in _candidates(names):
-        found = [m for m in map(re.compile(_expression(pattern)).fullmatch, names) if m]
+        found = [m for m in map(re.compile(path_expression(pattern, WORD)).fullmatch, names) if m]
         keys = {(m["case"], m.groupdict().get("modality", "")) for m in found}
         modalities = list(dict.fromkeys(m.groupdict().get("modality", "") for m in found) or [""])
         cases = {case for case, _ in keys}
@@ -145,16 +148,3 @@ def _roles(values: Sequence[str], others: Sequence[str]) -> list[str]:
     if len(set(values)) > 1:
         return list(others)
     return [values[0], "{modality}"] if _kind(values[0]) != "KIND" else [values[0]]
-
-
-def _expression(pattern: str) -> str:
-    """Return a pattern as a regular expression in which a modality is a word without separators."""
-    written = ""
-    for part in re.split(r"(\{case\}|\{modality\}|\*)", pattern):
-        if part == "{case}":
-            written += "(?P=case)" if "(?P<case>" in written else "(?P<case>[^/]+)"
-        elif part == "{modality}":
-            written += r"(?P<modality>[^/_.\-]+)"
-        else:
-            written += "[^/]*" if part == "*" else re.escape(part)
-    return written
