@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 Points = np.ndarray
 """(3, N) float32, mm."""
@@ -64,14 +65,7 @@ class SmoothField:
 
 def rotation(degrees: Sequence[float] | np.ndarray) -> np.ndarray:
     """Return the (3, 3) rotation about x, then y, then z."""
-    matrix = np.eye(3)
-    for axis, angle in enumerate(np.radians(degrees)):
-        i, j = (axis + 1) % 3, (axis + 2) % 3
-        turn = np.eye(3)
-        turn[i, i] = turn[j, j] = np.cos(angle)
-        turn[j, i], turn[i, j] = np.sin(angle), -np.sin(angle)
-        matrix = turn @ matrix
-    return matrix
+    return Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
 
 
 class Organ:
