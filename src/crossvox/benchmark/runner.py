@@ -25,6 +25,7 @@ from crossvox.errors import UsageError, require
 from crossvox.utils.documents import parse_json
 from crossvox.utils.files import atomic_write, naming_errors
 from crossvox.utils.locks import Lock
+from crossvox.utils.machine import MAXRSS, usable_cores
 from crossvox.workflows.messages import Echo
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -79,7 +80,7 @@ class Launcher:
         cost = {
             "wall": time.perf_counter() - began,
             "cpu": usage.ru_utime + usage.ru_stime,
-            "megabytes": usage.ru_maxrss / 1024,
+            "megabytes": usage.ru_maxrss * MAXRSS / 2**20,
         }
         if code := os.waitstatus_to_exitcode(status):
             raise CommandError(code, " ".join(arguments), cost)
@@ -122,7 +123,7 @@ class Share:
         asked = os.environ.get(THREADS[0], "").split(",")[0].strip()
         if asked.isdecimal() and int(asked):
             return int(asked)
-        return max(1, len(os.sched_getaffinity(0)) // self.jobs)
+        return max(1, usable_cores() // self.jobs)
 
     def of(self, cells: Sequence[Cell]) -> list[Cell]:
         """Return every `total`-th cell, beginning with the `index`-th."""

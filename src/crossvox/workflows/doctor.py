@@ -10,6 +10,7 @@ from importlib import metadata
 
 import torch
 
+from crossvox.utils.machine import usable_cores
 from crossvox.version import __version__
 
 _NEEDED_FOR = {
@@ -60,7 +61,7 @@ def diagnose() -> Iterator[str]:
         except metadata.PackageNotFoundError:
             advice = f"pip install 'crossvox[{extra}]'"
             yield f"{package:<17}not installed, only needed for {feature}; {advice}"
-    yield f"cores            {_usable_cores()} usable of {os.cpu_count()}"
+    yield f"cores            {usable_cores()} usable of {os.cpu_count()}"
     yield f"memory           {_memory()}"
     yield f"free disk here   {shutil.disk_usage('.').free / 2**30:.1f} GiB"
     for variable in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
@@ -84,10 +85,6 @@ def _devices(missing: list[str]) -> Iterator[str]:
     if not torch.cuda.is_available():
         reason = "torch is built for CPU only" if torch.version.cuda is None else "no card visible"
         missing.append(f"missing: CUDA ({reason}), needed for all presets but quick and cpu")
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _memory() -> str:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import cProfile
 import dataclasses
-import os
 import pstats
 import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -39,6 +37,7 @@ from crossvox.methods.base import Method
 from crossvox.training.loader import batches
 from crossvox.training.optimizer import build_optimizer
 from crossvox.training.record import read_facts, read_metrics
+from crossvox.utils.machine import MAXRSS, usable_cores
 from crossvox.workflows.arithmetic import arithmetic
 from crossvox.workflows.messages import Echo
 from crossvox.workflows.prediction.memory import require_memory
@@ -135,7 +134,7 @@ def profile_load(config: RunConfig, steps: int) -> Figures:
         made = [crops_in(dataset[step]) for step in range(steps)]
         seconds = time.process_time() - start
     rate = steps / seconds
-    workers, cores = config.compute.workers, len(os.sched_getaffinity(0))
+    workers, cores = config.compute.workers, usable_cores()
     figures = {"batches/s, one core": f"{rate:.2f}"}
     if workers:
         figures[f"batches/s, {workers} workers"] = f"{_worker_rate(dataset, steps, workers):.2f}"
@@ -200,9 +199,8 @@ def profile_predict(path: Path, images: Mapping[str, Path], options: Options) ->
 
 def peak_memory() -> Figures:
     """Return the most memory that this process has held so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
-    figures = {"peak resident memory": f"{peak * unit / 1e9:.2f} GB"}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS
+    figures = {"peak resident memory": f"{peak / 1e9:.2f} GB"}
     if torch.cuda.is_available():
         figures["peak GPU memory"] = f"{torch.cuda.max_memory_allocated() / 1e9:.2f} GB"
     return figures
