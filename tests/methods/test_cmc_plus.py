@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from crossvox.batch import IGNORE, Batch
+from crossvox.batch import IGNORE, Batch, Task
 from crossvox.methods.base import Method
 from crossvox.methods.bcp import paste
 from fixtures.methods import awake, gradients, make_batch, make_method, make_task
@@ -168,9 +168,9 @@ def test_of_two_classes_each_keeps_its_own_largest_part() -> None:
     assert torch.equal(soft.argmax(dim=1), expected)
 
 
-def counted(*labels: Tensor, **options: object) -> Method:
+def counted(*labels: Tensor, task: Task = UNPAIRED, **options: object) -> Method:
     """A method that has seen one batch per label, with this label in all labelled crops."""
-    method, batch = make_method("cmc+", UNPAIRED, **options), make_batch(UNPAIRED)
+    method, batch = make_method("cmc+", task, **options), make_batch(task)
     for label in labels:
         views = {
             m: replace(view, label=label.expand(len(view.label), *label.shape[1:]))
@@ -222,6 +222,12 @@ def test_a_class_larger_than_the_background_is_not_favoured() -> None:
 def test_with_no_prior_all_classes_count_alike() -> None:
     assert counted(cubes((2, 8)), prior=0.0).class_weights() == ()
     assert make_method("cmc", UNPAIRED).class_weights() == ()
+
+
+@pytest.mark.parametrize("registered", [True, False])
+def test_registered_scans_are_left_unweighed(registered: bool) -> None:
+    task = make_task(paired=True, registered=registered)
+    assert bool(counted(cubes((2, 8)), task=task, prior=0.5).class_weights()) is not registered
 
 
 def test_the_labelled_crops_of_all_processes_are_counted(monkeypatch) -> None:

@@ -72,7 +72,8 @@ class CMCPlus(Method):
     labels from augmented copies: with a box of another crop and its labels pasted in, changed
     intensities, and the other modalities left out at random. For classes that are one piece in
     the labelled scans, soft labels keep the largest component, and label maps one component.
-    Label maps also undo part of cross-entropy's preference for small classes.
+    Label maps also undo part of cross-entropy's preference for small classes, but not of registered
+    scans.
 
     Attributes:
         voxels: (2, K + 1), summed over the labelled crops so far: the voxels of each class, and
@@ -87,7 +88,8 @@ class CMCPlus(Method):
         "not published: cmc, whose CAC lasts between scans that lie over each other; without a "
         "start, and unless registered, one network for the first half; in the last quarter soft "
         "labels of a moving average, learnt from copies with boxes pasted in, other intensities "
-        "and partners left out; label maps weigh classes and keep one part of each organ"
+        "and partners left out; label maps weigh classes, unless registered, and keep one part of "
+        "each organ"
     )
 
     voxels: Tensor
@@ -131,7 +133,8 @@ class CMCPlus(Method):
             drop: probability that an augmented crop is segmented without the other modalities.
             clean: for classes that are one piece in the labelled scans (`Task.one_piece`), keep
                 the largest component in soft labels and one component in label maps.
-            prior: fraction of cross-entropy's class balance that label maps undo.
+            prior: fraction of cross-entropy's class balance that label maps undo. Without effect
+                where scans are registered: there too little is found rather than too much.
             cac_lasts: keep CAC's weight between scans of one subject that lie over each other.
         """
         super().__init__(task, backbone)
@@ -161,7 +164,7 @@ class CMCPlus(Method):
         self.together = 0.0 if task.registered else together
         self.relearn, self.weight = relearn, weight
         self.box, self.gamma, self.drop = box, gamma, drop
-        self.keeps_largest, self.prior = clean, prior
+        self.keeps_largest, self.prior = clean, 0.0 if task.registered else prior
         self._began_parted = False  # as `parted`, for which a device would have to be waited for
         self.register_buffer("parted", torch.tensor(False))
         self.register_load_state_dict_post_hook(_read_parted)
