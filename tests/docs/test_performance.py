@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from crossvox.config.registry import build_method
 from fixtures.paths import ROOT
 
 SCRIPT = ROOT / "benchmarks" / "gpu.py"
@@ -178,7 +179,8 @@ def test_a_method_that_asks_for_strangers_gets_them(command, measured):
     preset = carried.read(measured.parent / "carried")[0]["gpu"]
     preset.config["method"] = {"name": "cmc", "fuse_strangers": True}
     task = preset.task
-    batch = steps.RandomCrops(task, steps.needs_of(preset, "cmc"), 1, 1)[0]
+    needs = build_method(task, preset.settings("cmc")).needs
+    batch = steps.RandomCrops(task, needs, 1, 1)[0]
     for m, view in batch.labelled.items():
         other = next(x for x in task.modalities if x != m)
         assert view.strangers == {m: (False,), other: (True,)}
