@@ -91,6 +91,8 @@ def test_options_of_the_command_are_checked_too(paired_files, tmp_path, capsys):
         (["--steps", "a"], "steps 'a'; expected whole numbers from 1"),
         (["--set", "fit.steps"], "NAME=VALUE"),
         (["--set", "fit.stepz=1"], "stepz"),
+        (["--set", "labelled=4"], "--set: holds 'labelled'"),
+        (["--set", "method.balance=0"], "--set: holds 'method'"),
         (["--data", "d.json"], "NAME=VALUE, such as heart=A.json"),
         (["--data", "heart=a.json", "--data", "heart=b.json"], "'heart' stands twice"),
         (["--table", "d"], "no suite"),

@@ -71,9 +71,14 @@ def test_a_dotted_key_leaves_its_method(values):
     assert (method["name"], method["balance"]) == ("sup", 0)
 
 
-@pytest.mark.parametrize("values", [{"method": {"name": {"a": 1}}}, {"backbone": {"name": 3}}])
+@pytest.mark.parametrize(
+    "values",
+    [{"method": {"name": {"a": 1}}}, {"backbone": {"name": 3}}, {"method.name": {"a": 1}}],
+)
 def test_a_name_that_is_no_text_is_refused(values):
-    with pytest.raises(UsageError, match=r"^c\.yaml: '(method|backbone)' is {'name': "):
+    with pytest.raises(
+        UsageError, match=r"^c\.yaml: '(method|backbone)\.name' is .*; expected a name"
+    ):
         file(values)
 
 

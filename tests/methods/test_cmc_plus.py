@@ -225,9 +225,10 @@ def test_with_no_prior_all_classes_count_alike() -> None:
 
 
 @pytest.mark.parametrize("registered", [True, False])
-def test_registered_scans_are_left_unweighed(registered: bool) -> None:
+def test_registered_scans_are_left_unweighed_unless_asked_for(registered: bool) -> None:
     task = make_task(paired=True, registered=registered)
-    assert bool(counted(cubes((2, 8)), task=task, prior=0.5).class_weights()) is not registered
+    assert bool(counted(cubes((2, 8)), task=task).class_weights()) is not registered
+    assert counted(cubes((2, 8)), task=task, prior=0.5).class_weights()
 
 
 def test_the_labelled_crops_of_all_processes_are_counted(monkeypatch) -> None:

@@ -110,8 +110,9 @@ def test_frozen_parameters_are_left_to_their_networks() -> None:
 
 
 @pytest.mark.parametrize("registered", [True, False])
-def test_registered_scans_have_networks_of_their_own_from_the_first_step(registered: bool) -> None:
+def test_registered_scans_have_networks_of_their_own_unless_asked_otherwise(registered) -> None:
     task = make_task(paired=True, registered=registered)
-    method = make_method("cmc+", task, together=0.5, relearn=1.0)
-    train(method, [0.0, 0.1], torch.optim.SGD(method.parameters(), lr=0.1))
-    assert are_equal(method) is not registered
+    for options, alike in (({}, not registered), ({"together": 0.5}, True)):
+        method = make_method("cmc+", task, relearn=1.0, **options)
+        train(method, [0.0, 0.1], torch.optim.SGD(method.parameters(), lr=0.1))
+        assert are_equal(method) is alike

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import inspect
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ from crossvox.benchmark.suite import (
     takes_backbone,
 )
 from crossvox.config.deviations import deviations
-from crossvox.config.registry import build_method, crop_rule, is_aligned, takes_weights
+from crossvox.config.registry import build_method, crop_rule, declared, is_aligned, takes_weights
 from crossvox.config.run_config import RunConfig
 from crossvox.config.settings import Settings, parse_settings
 from crossvox.data.crops.misalign import Misalign
@@ -250,7 +251,7 @@ def _start_config(config: RunConfig, start: Start, task: Task, method: Method) -
     """Return the settings of the run that a row begins from, those of the row but for the method.
 
     It is the one that the row's method asks for, or that method itself if it could take no network
-    of the start's.
+    of the start's; its options are those of the row.
     """
     fit = dataclasses.replace(config.fit, steps=start.steps, validations=0)
     first = dataclasses.replace(config, method={"name": start.method, **start.options}, fit=fit)
@@ -260,11 +261,12 @@ def _start_config(config: RunConfig, start: Start, task: Task, method: Method) -
     except UsageError as error:
         raise UsageError(f"start: {error}") from None
     fits = any(method.roles(m).keys() & made.roles(m).keys() for m in task.modalities)
-    if fits and not method.own_start:
+    if fits and method.own_start in ("", start.method):
         return first
-    itself = method.own_start in ("", method.name)
-    own = config.method if itself else {"name": method.own_start}
-    return dataclasses.replace(first, method=own)
+    name = method.own_start or method.name
+    known = inspect.signature(declared("method", name)).parameters
+    options = {key: value for key, value in config.method.items() if key in known}
+    return dataclasses.replace(first, method={**options, "name": name})
 
 
 def _with_start(cell: Cell, first: RunConfig | None) -> Cell:

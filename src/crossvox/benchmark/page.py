@@ -144,8 +144,8 @@ def run_settings(results: Results) -> list[str]:
     if start := about.get("start"):
         lines.append(
             f"Every row begins from {start['steps']} steps of `{start['method']}` with the same "
-            "data, labels and seed. A row that cannot take its networks, or fuses registered "
-            "scans, begins from as many steps of its own method. Times count both."
+            "data, labels and seed, unless the column *adaptation* names another start. Times "
+            "count both."
         )
     rows = ((label, own) for label, own in about["rows"].items() if len(own) > 1)
     lines += [f"{_escaped(label)}: {_nested(own)}." for label, own in rows]

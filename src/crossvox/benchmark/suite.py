@@ -87,8 +87,8 @@ class Pictures:
 class Start:
     """A short training from whose weights the rows begin.
 
-    A row that cannot take its networks, or that they would mislead (`Method.own_start`), begins
-    from as many steps of its own method.
+    A row that cannot take its networks begins from as many steps of its own method, one that they
+    would mislead from as many of `Method.own_start`.
 
     Attributes:
         method: name of the method.
@@ -219,7 +219,9 @@ def load_suite(path: Path, over: Mapping[str, Any] | None = None) -> Suite:
         raise UsageError(f"{where}: no 'methods'; list those to compare")
     _whole(where, "seed", values.get("seeds", [0]), 0)
     _whole(where, "steps", values.get("steps", []), 1)
-    values["set"] = merge(_settings(where, values.get("set", {})), changed)
+    values["set"] = merge(
+        _settings(f"{where}, 'set'", values.get("set", {})), _settings("--set", changed)
+    )
     values["methods"] = tuple(_row(where, entry) for entry in values["methods"])
     labels = [row.label for row in values["methods"]]
     if values.get("reference", labels[0]) not in labels:
@@ -312,7 +314,7 @@ def _row(where: str, entry: Any) -> MethodRow:
         declared("method", entry["method"])
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None
-    entry["set"] = _settings(f"{where}, row '{label}'", entry.get("set", {}))
+    entry["set"] = _settings(f"{where}, row '{label}', 'set'", entry.get("set", {}))
     if "labelled" in entry:
         entry["labelled"] = _count(f"{where}, row '{label}'", entry["labelled"])
     return MethodRow(**entry)
@@ -389,11 +391,11 @@ def _keys(where: str, values: Mapping[str, Any], kind: type) -> None:
 
 def _settings(where: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a suite or a row, nested by section."""
-    values = dict(Settings(given, f"{where}, 'set'").values)
+    values = dict(Settings(given, where).values)
     for key in values:
         if key in GRID:
             raise UsageError(
-                f"{where}: 'set' holds '{key}', which the suite's own keys decide on; "
+                f"{where}: holds '{key}', which the suite's own keys decide on; "
                 "give it there, or as `options` of a method"
             )
     return values

@@ -115,11 +115,17 @@ def parse_names(option: str, text: str | None) -> tuple[str, ...] | None:
     return found
 
 
-def parse_pair(option: str, parts: Iterable[str], expected: str) -> tuple[str, str]:
-    """Return name and value of a word split at its `=`; raise `UsageError` if a part is empty."""
+def parse_pair(given: str, parts: Iterable[str], expected: str) -> tuple[str, str]:
+    """Return name and value of a word split at its `=`; raise `UsageError` if a part is empty.
+
+    Args:
+        given: option and words, for the message.
+        parts: name, `=` and value.
+        expected: the form of such words.
+    """
     name, equals, value = parts
     if not (name and equals and value):
-        raise UsageError(f"{option} {name}{equals}{value}: expected {expected}")
+        raise UsageError(f"{given}: expected {expected}")
     return name, value
 
 
@@ -135,8 +141,9 @@ def named_once(option: str, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 def parse_pairs(option: str, text: str) -> dict[str, str]:
     """Return name → value of `a=x,b=y`; raise `UsageError` for anything else."""
-    words = (map(str.strip, part.rpartition("=")) for part in text.split(","))
-    return named_once(option, (parse_pair(option, w, "NAME=VALUE[,NAME=VALUE …]") for w in words))
+    words, form = text.split(","), "NAME=VALUE[,NAME=VALUE …]"
+    parts = (map(str.strip, word.rpartition("=")) for word in words)
+    return named_once(option, (parse_pair(f"{option} {text}", p, form) for p in parts))
 
 
 def parse_integers(option: str, text: str) -> dict[str, int]:

@@ -47,7 +47,7 @@ class Settings:
             section = values.get(key, {})
             if key in COMPONENTS and isinstance(section, str):
                 values[key] = {"name": section}
-            elif not isinstance(section, Mapping) or not isinstance(section.get("name", ""), str):
+            elif not isinstance(section, Mapping):
                 raise UsageError(
                     f"{self.place(key)} is {section!r}; expected `key: value` lines below it"
                 )
@@ -57,6 +57,9 @@ class Settings:
             if not isinstance(inside, Mapping):
                 raise UsageError(f"{self.place(section)} is {inside!r} beside {self.place(key)}")
             values[section] = {**inside, name: value}
+        for key in COMPONENTS:
+            if not isinstance(name := values.get(key, {}).get("name", ""), str):
+                raise UsageError(f"{self.place(f'{key}.name')} is {name!r}; expected a name")
         if isinstance(values.get("labelled"), int | float):  # as YAML reads 2 and 0.1
             values["labelled"] = str(values["labelled"])
         object.__setattr__(self, "values", values)

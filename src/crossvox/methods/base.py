@@ -34,7 +34,7 @@ class Method(nn.Module):
         uses_backbone: whether the configured backbone makes its networks; False for a method that
             is an architecture of its own.
         own_start: name of the method from whose weights a benchmark's row begins, since those of
-            another would mislead it; empty if any will do.
+            another would mislead it; empty if it takes the suite's.
         loaded: the parameters that come from published weights; the others may be trained at a
             rate of their own.
         keeps_largest: whether label maps keep a single component of each class in

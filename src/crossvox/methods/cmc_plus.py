@@ -101,7 +101,7 @@ class CMCPlus(Method):
         task: Task,
         backbone: Backbone,
         *,
-        together: float = 0.5,
+        together: float | None = None,
         mia: MIAForm = "gate",
         fusion: FusionForm = "levels",
         fuse_strangers: bool = False,
@@ -113,7 +113,7 @@ class CMCPlus(Method):
         gamma: float = 2.0,
         drop: float = 0.5,
         clean: bool = True,
-        prior: float = 0.5,
+        prior: float | None = None,
         cac_lasts: bool = True,
     ) -> None:
         """Build CMC and its teacher.
@@ -123,7 +123,7 @@ class CMCPlus(Method):
             backbone: makes the encoders and decoders.
             together: fraction of the training in which all modalities learn in one encoder and one
                 decoder; then each goes on with a copy. Without effect after a start from other
-                weights, and where scans are registered.
+                weights. None = 0 where scans are registered, else 0.5.
             mia, fusion, fuse_strangers, balance: as in `CMC`.
             relearn: fraction of the training after which the soft labels are learnt as well.
             weight: weight of the soft labels.
@@ -133,11 +133,13 @@ class CMCPlus(Method):
             drop: probability that an augmented crop is segmented without the other modalities.
             clean: for classes that are one piece in the labelled scans (`Task.one_piece`), keep
                 the largest component in soft labels and one component in label maps.
-            prior: fraction of cross-entropy's class balance that label maps undo. Without effect
-                where scans are registered: there too little is found rather than too much.
+            prior: fraction of cross-entropy's class balance that label maps undo. None = 0 where
+                scans are registered, as too little is found there rather than too much, else 0.5.
             cac_lasts: keep CAC's weight between scans of one subject that lie over each other.
         """
         super().__init__(task, backbone)
+        usual = 0.0 if task.registered else 0.5
+        together, prior = (usual if given is None else given for given in (together, prior))
         fractions = {
             "together": together,
             "relearn": relearn,
@@ -161,10 +163,9 @@ class CMCPlus(Method):
         )
         self.needs, self.own_start = self.student.needs, self.student.own_start
         self.teacher = Teacher(self.student, decay)
-        self.together = 0.0 if task.registered else together
-        self.relearn, self.weight = relearn, weight
+        self.together, self.relearn, self.weight = together, relearn, weight
         self.box, self.gamma, self.drop = box, gamma, drop
-        self.keeps_largest, self.prior = clean, 0.0 if task.registered else prior
+        self.keeps_largest, self.prior = clean, prior
         self._began_parted = False  # as `parted`, for which a device would have to be waited for
         self.register_buffer("parted", torch.tensor(False))
         self.register_load_state_dict_post_hook(_read_parted)

@@ -79,8 +79,11 @@ def test_a_modality_in_all_places_is_convolved_once() -> None:
     expected = torch.autograd.grad(
         sum(z.square().sum() for z in long), [*fusion.parameters(), *one]
     )
+    seen = []
+    for layer in fusion.layers:
+        layer.mix[0].register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
     short = fusion({"t1": one}, {"t1": everywhere})
-    assert same(short, long)
+    assert seen == [4, 8] and same(short, long)
     found = torch.autograd.grad(sum(z.square().sum() for z in short), [*fusion.parameters(), *one])
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-4)

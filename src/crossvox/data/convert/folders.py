@@ -156,7 +156,7 @@ def _refuse_other_spelling(files: Files, patterns: Patterns, found: Container[st
     for path, file in files.items():
         match = expression.fullmatch(path)
         spelt = match.groupdict().get("modality") if match else None
-        if spelt is None or spelt in patterns.kinds:
+        if spelt is None or spelt in patterns.kinds or not is_volume(file):
             continue
         name = next(kind for kind in patterns.kinds if kind.lower() == spelt.lower())
         if name not in found:

@@ -29,7 +29,7 @@ from crossvox.data.prepare.preprocess import Preprocessing
 from crossvox.data.values import measure_values
 from crossvox.errors import DataError
 from crossvox.utils.documents import parse_json
-from crossvox.utils.files import atomic_write, sha256
+from crossvox.utils.files import atomic_write, real_path, sha256
 
 CHUNK = 48
 """Voxels per axis of the blocks that are compressed and read on their own."""
@@ -171,7 +171,7 @@ class Store:
         coding: dict[str, Any],
         read: Callable[[Path], NiftiFile],
     ) -> StoredArray:
-        key = hashlib.sha256(json.dumps([str(source.absolute()), coding]).encode()).hexdigest()[:8]
+        key = hashlib.sha256(json.dumps([str(real_path(source)), coding]).encode()).hexdigest()[:8]
         file = self.path / folder / case / f"{modality}-{key}.b2nd"
         if file in self._open:
             return self._open[file]
@@ -227,7 +227,7 @@ class Store:
 
 def _identity(source: Path) -> dict[str, Any]:
     """Return name, path, size and time of a file; size and time are None if there is none."""
-    identity: dict[str, Any] = {"name": source.name, "path": str(source.absolute())}
+    identity: dict[str, Any] = {"name": source.name, "path": str(real_path(source))}
     try:
         status = source.stat()
     except OSError:

@@ -183,7 +183,7 @@ def _scan_link(target: Target) -> tuple[Path, Path]:
     """Return the file in the folder that leads to a target's scan, and the scan's own."""
     ((name, file),) = target.files.items()
     scan, modality = target.scan(name).path, target.scan_of[name]
-    ending = ".nii.gz" if scan.name.endswith(".gz") else ".nii"
+    ending = ".nii.gz" if scan.name.lower().endswith(".gz") else ".nii"
     return file.with_name(f"{target.case}_{modality}_scan{ending}"), scan
 
 

@@ -147,7 +147,7 @@ def _label_maps(folder: Path) -> dict[str, Path]:
     found = {
         nifti_stem(str(file.relative_to(folder))): file
         for file in files_below(folder)
-        if file.name.endswith((".nii", ".nii.gz"))
+        if file.name.lower().endswith((".nii", ".nii.gz"))
         and not file.name.endswith((PROBABILITIES, UNCERTAINTY))
     }
     if not found:

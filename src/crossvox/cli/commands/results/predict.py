@@ -214,7 +214,7 @@ def read_options(values: dict[str, Any]) -> Options:
 def parse_images(words: list[str]) -> dict[str, Path]:
     """Return modality → file of `MODALITY=FILE` words; raise `UsageError` for other words."""
     form = "MODALITY=FILE, such as ct=scan.nii.gz"
-    pairs = (parse_pair("--image", word.partition("="), form) for word in words)
+    pairs = (parse_pair(f"--image {word}", word.partition("="), form) for word in words)
     return {modality: Path(file) for modality, file in named_once("--image", pairs).items()}
 
 
@@ -228,6 +228,6 @@ def parse_places(words: list[str]) -> dict[str, list[Path]]:
     # A comma may also be part of a folder's name.
     for word in (part for text in words for part in re.split(r",(?=[^,=/]+=)", text)):
         form = "MODALITY=FOLDER, such as ct=scans"
-        modality, place = parse_pair("--images", word.partition("="), form)
+        modality, place = parse_pair(f"--images {word}", word.partition("="), form)
         places.setdefault(modality, []).append(Path(place))
     return places

@@ -38,7 +38,9 @@ def benchmark_command(argv: list[str]) -> int:
     required(values, "suite", "out")
     suite = load_suite(values["suite"], _over(values))
     form = "NAME=VALUE, such as heart=A.json"
-    data = [parse_pair("--data", word.partition("="), form) for word in values["data"] or []]
+    data = [
+        parse_pair(f"--data {word}", word.partition("="), form) for word in values["data"] or []
+    ]
     suite = suite.with_data({n: Path(p).absolute() for n, p in named_once("--data", data).items()})
     shard = _shard(values["shard"])
     from crossvox.benchmark.benchmark import benchmark
@@ -114,8 +116,9 @@ def _over(values: dict[str, Any]) -> dict[str, Any]:
             over[key] = [int(n) if n.isdecimal() else n for n in numbers]
     if (cases := parse_names("--cases", values["cases"])) is not None:
         over["pictures"] = {"cases": list(cases)}
+    form = "NAME=VALUE, such as fit.steps=100"
     for word in values["set"] or []:
-        key, text = parse_pair("--set", word.partition("="), "NAME=VALUE, such as fit.steps=100")
+        key, text = parse_pair(f"--set {word}", word.partition("="), form)
         change = Settings({key: parse_yaml(text, f"--set {key}")}, f"--set {key}")
         over["set"] = merge(over.get("set", {}), change.values)
     return over

@@ -125,10 +125,10 @@ class Search:
 
     def _in_folder(self, modality: str, folder: Path, base: Path) -> Iterator[FoundScan]:
         files = [file for file in files_below(folder) if not self._is_result(file, folder)]
-        niftis = [file for file in files if file.name.endswith(ENDINGS)]
+        niftis = [file for file in files if file.name.lower().endswith(ENDINGS)]
         for file in niftis:
             yield FoundScan(modality, Source(file, _joined(file, base)), (file,))
-        others = [file for file in files if not file.name.endswith(ENDINGS)]
+        others = [file for file in files if not file.name.lower().endswith(ENDINGS)]
         if not others:
             return
         try:
