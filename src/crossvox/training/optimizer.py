@@ -21,8 +21,8 @@ def build_optimizer(
 ) -> Optimizer:
     """Return Adam or AdamW; a parameter group's own "lr" or "weight_decay" wins.
 
-    On a CPU one kernel updates a parameter, three to six times as fast as torch's default. On a
-    card, where it would forbid clipping in half precision, the default stays.
+    On a CPU one kernel updates a parameter, which is faster than torch's default. On a card, where
+    it would forbid clipping in half precision, the default stays.
     """
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
     fused = True if device.type == "cpu" else None

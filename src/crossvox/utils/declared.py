@@ -35,9 +35,8 @@ def declared_class(target: str) -> type:
     try:
         found = _names(module, frozenset({"crossvox", module.partition(".")[0]}))[name]
     except (
-        *(AttributeError, LookupError, NameError, OSError, SyntaxError, TypeError),
-        ValueError,  # a module in memory only
-    ) as error:
+        AttributeError, LookupError, NameError, OSError, SyntaxError, TypeError, ValueError,
+    ) as error:  # fmt: skip
         raise NotPlainError(f"{target}: {error}") from error
     if not isinstance(found, type):
         raise NotPlainError(f"{target}: no class")

@@ -75,6 +75,11 @@ def atomic_write(path: Path | str, data: bytes | str) -> None:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
+def is_nifti(name: str) -> bool:
+    """Return whether a name or a path is that of a NIfTI file, in capitals or not."""
+    return name.lower().endswith((".nii", ".nii.gz"))
+
+
 def nifti_stem(name: str) -> str:
     """Return the name or the path of a NIfTI file without .nii or .nii.gz."""
     return re.sub(r"(?i)(\.nii)?(\.gz)?$", "", name)

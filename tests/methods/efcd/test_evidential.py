@@ -28,6 +28,11 @@ def voxel(*values: float) -> Tensor:
     return torch.tensor(values).view(1, -1, 1, 1, 1)
 
 
+def ignorance(log_contour: Tensor) -> Tensor:
+    """Return m_Ω: a contour is m_k + m_Ω, and Σ m_k + m_Ω = 1."""
+    return (log_contour.exp().sum(1) - 1) / (log_contour.shape[1] - 1)
+
+
 def test_hand_worked_values() -> None:
     # x is on the first prototype and 2 from the second: d = (0, 2), so with α = γ² = 0.5
     # s = (0.5, 0.5/e = 0.18394); b = (1, 0), (1, 2) gives u = (1, 0), (0.2, 0.8).
@@ -36,6 +41,7 @@ def test_hand_worked_values() -> None:
     layer = layer_of([[0.0, 0.0], [2.0, 0.0]], [[1.0, 0.0], [1.0, 2.0]], 0.5, 0.5)
     found = layer(voxel(0.0, 0.0)).exp().flatten().tolist()
     assert found == pytest.approx([0.85285 / 0.92642, 0.48161 / 0.92642], rel=1e-4)
+    assert ignorance(layer(voxel(0.0, 0.0))).item() == pytest.approx(0.40803 / 0.92642, rel=1e-4)
 
 
 def test_closed_form_is_dempsters_rule_one_prototype_after_the_other() -> None:
@@ -53,6 +59,7 @@ def test_closed_form_is_dempsters_rule_one_prototype_after_the_other() -> None:
         total = mass.sum(1, keepdim=True) + omega
         mass, omega = mass / total, omega / total
     torch.testing.assert_close(layer(x).exp(), mass + omega)
+    torch.testing.assert_close(ignorance(layer(x)), omega[:, 0])
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1e3, 1e8])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from crossvox.data.manifest import Case, Manifest
 from crossvox.errors import DataError, UsageError
-from crossvox.utils.files import files_below, logical_path, nifti_stem
+from crossvox.utils.files import files_below, is_nifti, logical_path, nifti_stem
 
 SUFFIXES = (".nii.gz", ".nii")
 
@@ -99,4 +99,4 @@ def nothing_found(folder: Path, expected: str) -> UsageError:
 def is_volume(file: Path) -> bool:
     """Return whether a file is named like a NIfTI file."""
     # macOS leaves files such as ._a.nii.gz beside those it copies.
-    return file.name.lower().endswith(SUFFIXES) and not file.name.startswith(".")
+    return is_nifti(file.name) and not file.name.startswith(".")

@@ -21,7 +21,7 @@ from crossvox.errors import UsageError
 from crossvox.evaluation.metrics import score_case
 from crossvox.evaluation.scores import Summary, require_same_scores, summarise, write_scores
 from crossvox.evaluation.volumes import read_volumes
-from crossvox.utils.files import files_below, nifti_stem, require_folder
+from crossvox.utils.files import files_below, is_nifti, nifti_stem, require_folder
 from crossvox.workflows.messages import Echo
 from crossvox.workflows.prediction.outputs import PROBABILITIES, UNCERTAINTY, VOLUMES
 
@@ -147,8 +147,7 @@ def _label_maps(folder: Path) -> dict[str, Path]:
     found = {
         nifti_stem(str(file.relative_to(folder))): file
         for file in files_below(folder)
-        if file.name.lower().endswith((".nii", ".nii.gz"))
-        and not file.name.endswith((PROBABILITIES, UNCERTAINTY))
+        if is_nifti(file.name) and not file.name.endswith((PROBABILITIES, UNCERTAINTY))
     }
     if not found:
         raise UsageError(f"{folder}: no label map (.nii, .nii.gz) in it; give a folder of them")

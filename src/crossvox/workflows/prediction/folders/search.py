@@ -28,14 +28,13 @@ from crossvox.data.formats.dicom.series import (
 from crossvox.errors import UsageError
 from crossvox.utils.files import (
     files_below,
+    is_nifti,
     logical_path,
     nifti_stem,
     real_path,
     require_there,
 )
 from crossvox.workflows.prediction.scans import Source
-
-ENDINGS = (".nii", ".nii.gz")
 
 
 @dataclass(frozen=True)
@@ -125,10 +124,10 @@ class Search:
 
     def _in_folder(self, modality: str, folder: Path, base: Path) -> Iterator[FoundScan]:
         files = [file for file in files_below(folder) if not self._is_result(file, folder)]
-        niftis = [file for file in files if file.name.lower().endswith(ENDINGS)]
+        niftis = [file for file in files if is_nifti(file.name)]
         for file in niftis:
             yield FoundScan(modality, Source(file, _joined(file, base)), (file,))
-        others = [file for file in files if not file.name.lower().endswith(ENDINGS)]
+        others = [file for file in files if not is_nifti(file.name)]
         if not others:
             return
         try:
