@@ -11,7 +11,9 @@ LABELS = np.array([0, 1, 1, 3, 3, 3]).reshape(1, 2, 3)
 
 def rows(name: str, affine=None):
     affine = np.diag([2.0, -2.0, 5.0, 1.0]) if affine is None else affine
-    return measure_volumes(LABELS, affine, ("a", "b", "c"), file=name, case="p", modality="ct")
+    return measure_volumes(
+        LABELS, affine, ("a", "b", "c"), file=name, case="p", modality="ct", scan="s"
+    )
 
 
 def test_volumes_are_in_millilitres_and_list_what_was_not_found():

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from crossvox.benchmark.suite import MethodRow, Suite, names_backbone, tables_of
 from crossvox.errors import DataError, UsageError
 from crossvox.evaluation.scores import COLUMNS, WHOLE, read_cases, read_table
 from crossvox.training.record import read_facts
+from crossvox.utils.csv_tables import csv_text
 from crossvox.utils.documents import parse_json
 from crossvox.utils.files import atomic_write
 
@@ -232,10 +231,5 @@ def _parsed(line: Mapping[str, str]) -> dict[str, Any]:
 
 def write_table(path: Path, columns: Sequence[str], lines: Iterable[Line]) -> None:
     """Write lines as a CSV file; a value that does not exist is an empty cell."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(columns)
-    for line in lines:
-        values = (line[column] for column in columns)
-        table.writerow("" if v is None or v != v else v for v in values)
-    atomic_write(path, text.getvalue())
+    cells = ([line[column] for column in columns] for line in lines)
+    atomic_write(path, csv_text(columns, *cells))

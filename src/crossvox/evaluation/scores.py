@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import functools
-import io
 import json
 import math
 import operator
@@ -20,6 +19,7 @@ from rich.table import Table
 from crossvox.batch import FUSED
 from crossvox.errors import DataError, UsageError
 from crossvox.evaluation.metrics import POLICY, averaged
+from crossvox.utils.csv_tables import csv_text
 from crossvox.utils.documents import parse_json
 from crossvox.utils.files import atomic_path
 from crossvox.utils.text_table import TextTable
@@ -113,14 +113,12 @@ def require_same_scores(folder: Path, run: Row) -> None:
 
 
 def _table(rows: Iterable[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
+    lines = []
     for row in rows:
-        if missing := [key for key in COLUMNS if key not in row]:
-            raise ValueError(f"a row of scores lacks {', '.join(missing)}")
-        writer.writerow({key: "" if _is_missing(value) else value for key, value in row.items()})
-    return text.getvalue()
+        if wrong := sorted(set(COLUMNS) ^ row.keys()):
+            raise ValueError(f"a row of scores lacks or should not have {', '.join(wrong)}")
+        lines.append([row[key] for key in COLUMNS])
+    return csv_text(COLUMNS, *lines)
 
 
 def read_cases(path: Path | str) -> list[dict[str, Any]]:

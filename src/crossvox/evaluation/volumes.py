@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from crossvox.errors import DataError
+from crossvox.utils.csv_tables import csv_text, read_own_table
 from crossvox.utils.files import atomic_write
 from crossvox.utils.locks import folder_lock
 
@@ -55,18 +53,11 @@ def append_volumes(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     files = {row["file"] for row in new}
     # Several predictions may fill one folder at a time.
     with folder_lock(path.parent):
-        found = read_volumes(path) if path.exists() else []
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([*(row for row in found if row["file"] not in files), *new])
-        atomic_write(path, text.getvalue())
+        kept = [row for row in read_volumes(path) if row["file"] not in files]
+        cells = ([row[column] for column in COLUMNS] for row in (*kept, *new))
+        atomic_write(path, csv_text(COLUMNS, *cells))
 
 
 def read_volumes(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a table of volumes; raise `DataError` for any other file."""
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise DataError(f"{path}: not a table of volumes; move it away or give another --out")
-        return list(reader)
+    """Return the rows of a table of volumes, if it is there; raise `DataError` for another file."""
+    return read_own_table(path, COLUMNS, "volumes")

@@ -7,6 +7,7 @@ on descriptors of the scan and of what was found in it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -49,6 +50,11 @@ class RankedCandidate:
 
     candidate: Candidate
     distance: float
+
+    def numbers(self) -> list[str]:
+        """Return uncertainty and distance with six digits; NaN is empty."""
+        found = (self.candidate.uncertainty, self.distance)
+        return ["" if math.isnan(number) else f"{number:.6g}" for number in found]
 
 
 def uncertainty(probabilities: Tensor) -> float:

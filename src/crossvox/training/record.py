@@ -7,7 +7,6 @@ import csv
 import hashlib
 import importlib.metadata
 import importlib.util
-import io
 import json
 import math
 import platform
@@ -24,6 +23,7 @@ import yaml
 
 from crossvox.errors import DataError, UsageError
 from crossvox.training.progress import timed
+from crossvox.utils.csv_tables import csv_text
 from crossvox.utils.documents import parse_json, read_yaml
 from crossvox.utils.files import atomic_write, naming_errors
 from crossvox.utils.locks import Lock
@@ -153,13 +153,10 @@ class RunRecord:
         """Append numbers to `metrics.csv`, on disk when this returns, and to TensorBoard."""
         if not self._active:
             return
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(
-            (step, name, format(value, ".9g")) for name, value in values.items()
-        )
+        text = csv_text(*((step, name, format(value, ".9g")) for name, value in values.items()))
         path = self.out / "metrics.csv"
         with naming_errors(path), open(path, "a", encoding="utf-8", newline="") as file:
-            file.write(text.getvalue())
+            file.write(text)
         if TENSORBOARD:
             self._log_to_tensorboard(step, values)
 
@@ -171,11 +168,8 @@ class RunRecord:
         rows = read_metrics(path) if path.exists() else []
         if rows:
             self._purge_step = step + 1
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(METRICS_HEADER)
-        table.writerows(row for row in rows if int(row[0]) <= step)
-        atomic_write(path, text.getvalue())
+        kept = (row for row in rows if int(row[0]) <= step)
+        atomic_write(path, csv_text(METRICS_HEADER, *kept))
 
     def close(self) -> None:
         """Finish the TensorBoard file and unlock the directory."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -22,6 +20,7 @@ from crossvox.data.prepare.body import body_mask
 from crossvox.errors import UsageError, require
 from crossvox.figures.uncertainty import uncertainty_figure
 from crossvox.inference.ranking import RankedCandidate
+from crossvox.utils.csv_tables import csv_text
 from crossvox.utils.files import (
     atomic_path,
     atomic_write,
@@ -227,12 +226,8 @@ def _figure(target: Target, manifest: Manifest) -> Figure:
 
 
 def _to_csv(chosen: Sequence[RankedCandidate], drafts: Sequence[Draft]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows = []
     for rank, (entry, made) in enumerate(zip(chosen, drafts, strict=True), start=1):
-        numbers = (entry.candidate.uncertainty, entry.distance)
-        cells = ["" if number != number else f"{number:.6g}" for number in numbers]
         modality = "+".join(made.modalities)
-        writer.writerow([rank, made.case, modality, *cells, made.scan, made.label])
-    return text.getvalue()
+        rows.append([rank, made.case, modality, *entry.numbers(), made.scan, made.label])
+    return csv_text(COLUMNS, *rows)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from crossvox.inference.ranking import (
     rank,
     uncertainty,
 )
+from crossvox.utils.csv_tables import csv_text
 from crossvox.utils.files import atomic_write, require_writable
 from crossvox.workflows.messages import Echo, report_problems
 from crossvox.workflows.prediction.options import Options
@@ -192,12 +192,8 @@ def _measure_scan(model: TrainedModel, case: Case, modality: str) -> Candidate:
 
 
 def _to_csv(ranked: Sequence[RankedCandidate]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows = []
     for place, entry in enumerate(ranked, start=1):
         candidate = entry.candidate
-        numbers = (candidate.uncertainty, entry.distance)
-        cells = ["" if math.isnan(number) else f"{number:.6g}" for number in numbers]
-        writer.writerow([place, candidate.case, candidate.modality, *cells])
-    return text.getvalue()
+        rows.append([place, candidate.case, candidate.modality, *entry.numbers()])
+    return csv_text(COLUMNS, *rows)

@@ -164,7 +164,7 @@ def _shared_ending(names: Sequence[str]) -> str:
 def _modalities(folder: Path) -> dict[str, str]:
     """Return label map → modality, as the table of volumes in a folder of predictions has it."""
     table = folder / VOLUMES
-    return {row["file"]: row["modality"] for row in read_volumes(table)} if table.exists() else {}
+    return {row["file"]: row["modality"] for row in read_volumes(table)}
 
 
 def _ids_of(*folders: Path) -> dict[str, int]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
-import io
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
-from crossvox.errors import DataError
+from crossvox.utils.csv_tables import csv_text, read_own_table
 from crossvox.utils.files import atomic_write, real_path
 from crossvox.utils.locks import folder_lock
 from crossvox.workflows.prediction.job import Outcome
@@ -73,18 +71,11 @@ class Status:
         # Several commands may fill one folder at a time.
         with folder_lock(self.path.parent):
             kept = [row for row in self._read() if (row["source"], row["modality"]) not in new]
-            atomic_write(self.path, _to_csv([*kept, *rows]))
+            cells = ([row[column] for column in COLUMNS] for row in (*kept, *rows))
+            atomic_write(self.path, csv_text(COLUMNS, *cells))
 
     def _read(self) -> list[dict[str, str]]:
-        if not self.path.exists():
-            return []
-        with open(self.path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
-                raise DataError(
-                    f"{self.path}: not a table of scans; move it away or give another --out"
-                )
-            return list(reader)
+        return read_own_table(self.path, COLUMNS, "scans")
 
 
 def signature(files: Iterable[Path]) -> str:
@@ -96,11 +87,3 @@ def signature(files: Iterable[Path]) -> str:
             line = f"{real_path(file)}\n{status.st_size} {status.st_mtime_ns}\n"
             digest.update(os.fsencode(line))
     return digest.hexdigest()
-
-
-def _to_csv(rows: Iterable[Mapping[str, str]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
