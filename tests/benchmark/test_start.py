@@ -68,22 +68,24 @@ def test_every_row_begins_from_one_short_training(paired_files, tmp_path, ran, c
         assert "another start than" in refused(capsys, *arguments(suite, paired_files.path, out))
 
 
-def test_fused_rows_of_registered_sets_begin_from_a_fused_start(paired_files, tmp_path):
+def test_rows_of_registered_sets_begin_from_their_own_method(paired_files, tmp_path):
     manifest = load_manifest(paired_files.path)
     registered = tmp_path / "registered.json"
     replace(manifest, registered=True).save(registered)
     fused = {"label": "no MIA", "method": "cmc", "options": {"mia": "none"}}
-    methods = ["sup", "umml", "cmc", "cmc+", fused, "mmformer"]
+    methods = ["sup", "umml", "self_training", "cmc", "cmc+", fused, "mmformer"]
     keys = {"methods": methods, "start": START, "root": str(paired_files.path.parent)}
     suite = write_suite(tmp_path / "s.yaml", **keys)
-    for data, expected in ((registered, ["cmc"] * 3), (paired_files.path, ["sup_joint"] * 3)):
+    alone = ["sup", "umml", "sup", "cmc", "cmc", "cmc", "mmformer"]
+    common = ["sup_joint"] * 6 + ["mmformer"]
+    for data, expected in ((registered, alone), (paired_files.path, common)):
         cells = cells_of(suite, data, tmp_path / data.stem)
         names = [cell.start.config.method["name"] for cell in cells]
-        assert names == ["sup_joint", "sup_joint", *expected, "mmformer"]
-        own = "own start: 2 steps of cmc" in cells[3].info.adaptation
+        assert names == expected
+        own = "own start: 2 steps of cmc" in cells[4].info.adaptation
         assert own is (data == registered)
-        assert (cells[2].start.name == cells[3].start.name) and (
-            (cells[4].start.config.method.get("mia") == "none") is own
+        assert (cells[3].start.name == cells[4].start.name) and (
+            (cells[5].start.config.method.get("mia") == "none") is own
         )
 
 

@@ -250,8 +250,7 @@ def _planned(
 def _start_config(config: RunConfig, start: Start, task: Task, method: Method) -> RunConfig:
     """Return the settings of the run that a row begins from, those of the row but for the method.
 
-    It is the one that the row's method asks for, or that method itself if it could take no network
-    of the start's; its options are those of the row.
+    A start of the row's own has the row's options; see `Start`.
     """
     fit = dataclasses.replace(config.fit, steps=start.steps, validations=0)
     first = dataclasses.replace(config, method={"name": start.method, **start.options}, fit=fit)
@@ -261,9 +260,9 @@ def _start_config(config: RunConfig, start: Start, task: Task, method: Method) -
     except UsageError as error:
         raise UsageError(f"start: {error}") from None
     fits = any(method.roles(m).keys() & made.roles(m).keys() for m in task.modalities)
-    if fits and method.own_start in ("", start.method):
+    if fits and not method.own_start and not task.registered:
         return first
-    name = method.own_start or method.name
+    name = method.starts_as or method.name
     known = inspect.signature(declared("method", name)).parameters
     options = {key: value for key, value in config.method.items() if key in known}
     return dataclasses.replace(first, method={**options, "name": name})

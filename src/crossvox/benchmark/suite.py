@@ -87,8 +87,9 @@ class Pictures:
 class Start:
     """A short training from whose weights the rows begin.
 
-    A row that cannot take its networks begins from as many steps of its own method, one that they
-    would mislead from as many of `Method.own_start`.
+    A row begins from as many steps of its own method, or of `Method.starts_as`, if it cannot take
+    the networks or they would mislead it (`Method.own_start`), and on registered sets: there
+    encoders that learnt one modality at a time, or all as one, see too much alike for a fusion.
 
     Attributes:
         method: name of the method.

@@ -33,8 +33,8 @@ class Method(nn.Module):
         trained: how the publication trains, for the tables; empty if that is not known.
         uses_backbone: whether the configured backbone makes its networks; False for a method that
             is an architecture of its own.
-        own_start: name of the method from whose weights a benchmark's row begins, since those of
-            another would mislead it; empty if it takes the suite's.
+        own_start: whether the weights of another method would mislead it.
+        starts_as: name of the method that makes a start of its own; empty = itself.
         loaded: the parameters that come from published weights; the others may be trained at a
             rate of their own.
         keeps_largest: whether label maps keep a single component of each class in
@@ -54,7 +54,8 @@ class Method(nn.Module):
     trained: ClassVar[str] = ""
     uses_backbone: ClassVar[bool] = True
     needs: frozenset[str] = frozenset()
-    own_start: str = ""
+    own_start: ClassVar[bool] = False
+    starts_as: ClassVar[str] = ""
     loaded: Collection[nn.Parameter] = frozenset()
     keeps_largest: bool = False
 

@@ -84,6 +84,7 @@ class CMCPlus(Method):
     name = "cmc+"
     summary = "cmc, then also the soft labels of its moving average"
     needs = frozenset({"unlabelled", "companion"})
+    starts_as = "cmc"
     adaptation = (
         "not published: cmc, whose CAC lasts between scans that lie over each other; without a "
         "start, and unless registered, one network for the first half; in the last quarter soft "
@@ -161,7 +162,7 @@ class CMCPlus(Method):
             fuse_strangers=fuse_strangers,
             balance=balance,
         )
-        self.needs, self.own_start = self.student.needs, self.student.own_start
+        self.needs = self.student.needs
         self.teacher = Teacher(self.student, decay)
         self.together, self.relearn, self.weight = together, relearn, weight
         self.box, self.gamma, self.drop = box, gamma, drop

@@ -30,6 +30,7 @@ class SelfTraining(Sup):
     name = "self_training"
     summary = "sup, then also its own label maps of the unlabelled scans"
     needs = frozenset({"unlabelled"})
+    starts_as = "sup"
     adaptation = (
         "a network labels once, from then on at full weight (published: at each update, at a "
         "rising weight); labels each crop when it is drawn, learnt from a copy of other "

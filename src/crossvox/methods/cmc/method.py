@@ -140,8 +140,6 @@ class CMC(Method):
             fusion=fusion,
             reduction=reduction,
         )
-        # Encoders that learnt one modality at a time, or all as one, see too much alike there.
-        self.own_start = "cmc" if task.registered else ""
         self.fuse_strangers = fuse_strangers
         if fuse_strangers and fusion != "none":
             self.needs = self.needs | {"stranger"}

@@ -39,7 +39,7 @@ class EFCD(Method):
         "reliability": 0.5,
     }
     # Prototypes begin where small features are; another method's decoder gives large logits.
-    own_start = "efcd"
+    own_start = True
     trained = "Adam at 1e-4, weight decay 1e-5, cosine, 300 epochs"
 
     def __init__(
