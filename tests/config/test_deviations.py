@@ -44,7 +44,7 @@ def test_every_row_names_what_the_preset_changes() -> None:
     )
     assert f"{training} (published: Adam at 1e-5, from published weights)" in told("cmc")
     assert told("sup").endswith(training)
-    assert "gan_lr 0.005 (published: 0.0002)" in told("umml")
+    assert "translators learn at 0.005 (CycleGAN: 0.0002)" in told("umml")
     assert "embed 128 (published: 512)" in told("mmformer")
     assert "embed" not in told("mmformer", preset="gpu")
     assert "reliability 0.95 (published: 0.5)" in told("efcd")
@@ -121,3 +121,15 @@ def test_partners_that_are_left_out_are_named() -> None:
 
 def test_a_method_of_ours_has_no_publication() -> None:
     assert told("cmc+").startswith("not published") and "(published" not in told("cmc+")
+
+
+def test_cmc_plus_names_what_its_options_make_of_cmc() -> None:
+    paired, registered = told("cmc+"), told("cmc+", make_task(paired=True, registered=True))
+    for words in ("weigh classes", "one network for the first 50%"):
+        assert words in paired and words not in registered
+    assert "CAC lasts" in registered and "CAC lasts" not in told("cmc+", make_task())
+    assert "in the last 25%" in paired
+    assert "in the last 75%" in told("cmc+", relearn=0.25)
+    assert "soft labels" not in told("cmc+", relearn=1.0)
+    assert "one part" not in told("cmc+", clean=False)
+    assert "weigh classes" not in told("cmc+", preset="paper")

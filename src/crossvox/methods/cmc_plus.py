@@ -85,13 +85,7 @@ class CMCPlus(Method):
     summary = "cmc, then also the soft labels of its moving average"
     needs = frozenset({"unlabelled", "companion"})
     starts_as = "cmc"
-    adaptation = (
-        "not published: cmc, whose CAC lasts between scans that lie over each other; without a "
-        "start, and unless registered, one network for the first half; in the last quarter soft "
-        "labels of a moving average, learnt from copies with boxes pasted in, other intensities "
-        "and partners left out; label maps weigh classes, unless registered, and keep one part of "
-        "each organ"
-    )
+    adaptation = "not published: cmc and more"
 
     voxels: Tensor
     parted: Tensor
@@ -189,6 +183,24 @@ class CMCPlus(Method):
     ) -> dict[str, Tensor]:
         """Predict as `CMC.predict`, with the student."""
         return self.student.predict(images, outputs)
+
+    def adapted(self) -> list[str]:
+        """Return all that goes beyond `cmc`, with the given options."""
+        found = [self.adaptation]
+        if self.student.cac_lasts:
+            found.append("CAC lasts between scans that lie over each other")
+        if self.together and len(self.task.modalities) > 1:
+            found.append(f"one network for the first {self.together:.0%}, but after a start")
+        if self.relearn < 1 and self.weight:
+            found.append(
+                f"soft labels of a moving average in the last {1 - self.relearn:.0%}, learnt from "
+                "copies with boxes pasted in, other intensities and partners left out"
+            )
+        if self.prior and self.student.balance:
+            found.append("label maps weigh classes")
+        if self.keeps_largest:
+            found.append("label maps keep one part of each class that is one piece")
+        return found
 
     def class_weights(self) -> tuple[float, ...]:
         """Return the factors that undo `prior` of the class balance; see `Method.class_weights`.

@@ -22,6 +22,9 @@ from crossvox.networks.backbone import Backbone
 FIRST, LAST = 0.2, 0.8
 """Fraction of each class's voxels that pseudo-labels keep at the start and at the end."""
 
+CYCLEGAN_LR = 2e-4
+"""Learning rate of CycleGAN's translators and discriminators."""
+
 
 @dataclass
 class _Crops:
@@ -69,7 +72,7 @@ class UMML(Sup):
         "buffer; consistency, pseudo-labels and weights are ours, as no code was published; "
         "more than two modalities in a ring; the backbone of all rows"
     )
-    published: ClassVar[Mapping[str, Any]] = {"balance": 0.0, "gan_lr": 2e-4, "translated": 1.0}
+    published: ClassVar[Mapping[str, Any]] = {"balance": 0.0, "translated": 1.0}
 
     def __init__(
         self,
@@ -78,7 +81,7 @@ class UMML(Sup):
         *,
         width: int = 8,
         translated: float = 0.5,
-        gan_lr: float = 2e-4,
+        gan_lr: float = CYCLEGAN_LR,
         consistency: float = 0.1,
         cotraining: float = 0.1,
         balance: float = 0.5,
@@ -131,6 +134,13 @@ class UMML(Sup):
         weights |= {name: weight * ramp for name, weight in self.weights.items()}
         loss = self.total_loss([weights[name] * part for name, part in parts.items()])
         return {"loss": loss, **parts, "ramp": loss.new_full((), ramp)}
+
+    def adapted(self) -> list[str]:
+        """Return also the translators' rate, if it is not CycleGAN's."""
+        found = super().adapted()
+        if self.translation is not None and self.gan_lr != CYCLEGAN_LR:
+            found.append(f"translators learn at {self.gan_lr:g} (CycleGAN: {CYCLEGAN_LR:g})")
+        return found
 
     def roles(self, modality: str) -> dict[str, nn.Module]:
         """Return encoder and decoder of the modality's network, and all translators."""
