@@ -129,6 +129,7 @@ def test_merge_keeps_what_is_not_overridden():
         ("cpu", "umml", {"gan_lr": 1e-3}),
         ("gpu", "umml", {"gan_lr": 2e-4}),
         ("paper", "umml", {"gan_lr": 2e-4}),
+        ("cpu", "mmformer", {"embed": 256, "dropout": 0.0}),
         ("gpu", "mmformer", {"embed": 512, "dropout": 0.1}),
         ("paper", "mmformer", {"embed": 512, "dropout": 0.1}),
         ("paper-unet", "mmformer", {"embed": 512, "dropout": 0.1}),
