@@ -1,4 +1,4 @@
-"""SAM-Med3D's prompt encoder and mask decoder, and the mask decoder with a token per class."""
+"""SAM-Med3D's mask decoder, and the mask decoder with a token per class."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from crossvox.networks.pretrained.loading import fill, read_weights
 from crossvox.networks.sam.backbone import SamMed3DBackbone
 from crossvox.networks.sam.mask_decoder import ClassMaskDecoder, MaskDecoder
-from crossvox.networks.sam.prompt_encoder import PromptEncoder
 from fixtures.golden import Golden, golden, rule_input, rule_state
 from fixtures.methods import make_task
+from fixtures.sam_prompts import PromptEncoder
 
 TOLERANCE = 1e-4
 SMALL = {"patch_size": 8, "embed": 12, "depth": 1, "heads": 2, "out_channels": 48,

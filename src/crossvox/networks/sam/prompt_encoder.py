@@ -1,4 +1,4 @@
-"""The prompt encoder of SAM-Med3D: embeddings of points, of a rough mask, or of no prompt."""
+"""The part of SAM-Med3D's prompt encoder that is needed without a prompt."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from crossvox.batch import Triple
 from crossvox.networks.blocks import full_precision
-from crossvox.networks.sam.blocks import LayerNorm3d
 
 
 class PositionEncoding(nn.Module):
@@ -60,47 +59,3 @@ class PromptlessEncoder(nn.Module):
     def no_mask(self) -> Tensor:
         """Return the dense embedding of no mask, (1, C, 1, 1, 1), the same for all cells."""
         return self.no_mask_embed.weight[..., None, None, None]
-
-
-class PromptEncoder(PromptlessEncoder):
-    """Embeddings of points and of a rough mask.
-
-    Source: Wang et al., SAM-Med3D, 2023. Its box prompts are broken in the original and left out.
-
-    Args:
-        channels: C of the embeddings, a multiple of 3.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels)
-        self.point_embeddings = nn.ModuleList(nn.Embedding(1, channels) for _ in range(2))
-        self.not_a_point_embed = nn.Embedding(1, channels)
-        self.mask_downscaling = nn.Sequential(
-            nn.Conv3d(1, 4, 2, stride=2),
-            LayerNorm3d(4),
-            nn.GELU(),
-            nn.Conv3d(4, 16, 2, stride=2),
-            LayerNorm3d(16),
-            nn.GELU(),
-            nn.Conv3d(16, channels, 1),
-        )
-
-    def points(self, points: Tensor, labels: Tensor, image: Triple) -> Tensor:
-        """Return sparse embeddings (B, N + 1, C); as in the original, the last is "no point".
-
-        Args:
-            points: (B, N, 3), voxels of the image.
-            labels: (B, N), 1 inside the object, 0 outside, −1 no point.
-            image: size of the image.
-        """
-        code = self.pe_layer((points + 0.5) / points.new_tensor(image))
-        outside, inside = self.point_embeddings.parameters()
-        nothing = self.not_a_point_embed.weight
-        kind = labels[..., None]
-        code = torch.where(kind < 0, nothing, code)
-        code = code + torch.where(kind == 0, outside, 0.0) + torch.where(kind == 1, inside, 0.0)
-        return torch.cat([code, nothing.expand(len(code), 1, -1)], dim=1)
-
-    def mask(self, logits: Tensor) -> Tensor:
-        """Return the dense embedding (B, C, *G) of a mask's logits (B, 1, *4 G)."""
-        return self.mask_downscaling(logits)
