@@ -190,7 +190,8 @@ class CMCPlus(Method):
         if self.student.cac_lasts:
             found.append("CAC lasts between scans that lie over each other")
         if self.together and len(self.task.modalities) > 1:
-            found.append(f"one network for the first {self.together:.0%}, but after a start")
+            part = f"the first {self.together:.0%}"
+            found.append(f"one network for {part}, unless it begins from other weights")
         if self.relearn < 1 and self.weight:
             found.append(
                 f"soft labels of a moving average in the last {1 - self.relearn:.0%}, learnt from "
