@@ -89,6 +89,23 @@ def test_rows_of_registered_sets_begin_from_their_own_method(paired_files, tmp_p
         )
 
 
+def test_one_modality_of_a_registered_set_begins_as_both_do(paired_files, tmp_path):
+    registered = tmp_path / "registered.json"
+    replace(load_manifest(paired_files.path), registered=True).save(registered)
+    row = {"label": "ct alone", "method": "cmc", "only": "ct"}
+    keys = {"methods": ["cmc", row], "reference": "cmc", "root": str(paired_files.path.parent)}
+    suite = write_suite(tmp_path / "s.yaml", start=START, **keys)
+    cells = cells_of(suite, registered, tmp_path / "out")
+    assert [cell.start.config.method["name"] for cell in cells] == ["cmc", "cmc"]
+
+
+def test_a_row_of_the_starts_method_begins_from_the_start_itself(paired_files, tmp_path):
+    start = {"method": "efcd", "steps": 2, "options": {"reliability": 0.7}}
+    suite = write_suite(tmp_path / "s.yaml", methods=["efcd"], reference="efcd", start=start)
+    (cell,) = cells_of(suite, paired_files.path, tmp_path / "out")
+    assert cell.start.config.method["reliability"] == 0.7
+
+
 def test_evidence_begins_from_a_start_of_its_own(paired_files, tmp_path):
     """Prototypes lie where small features are; those of another method are logits."""
     suite = write_suite(tmp_path / "s.yaml", methods=["efcd"], reference="efcd", start=START)

@@ -132,4 +132,6 @@ def test_cmc_plus_names_what_its_options_make_of_cmc() -> None:
     assert "in the last 75%" in told("cmc+", relearn=0.25)
     assert "soft labels" not in told("cmc+", relearn=1.0)
     assert "one part" not in told("cmc+", clean=False)
+    assert "boxes" in paired and "boxes" not in told("cmc+", box=0.0)
+    assert "partners left out" in paired and "partners left out" not in told("cmc+", make_task())
     assert "weigh classes" not in told("cmc+", preset="paper")

@@ -103,7 +103,7 @@ def test_evaluate_and_predict_use_it(runs, unpaired_files, chosen, root, tmp_pat
     assert scores[0] == scores[1]
     tables = [read_volumes(tmp_path / f"{n} predict/volumes.csv") for n in ("plain", "chosen")]
     volumes = [[(row["file"], row["mL"]) for row in table] for table in tables]
-    assert volumes[0] == volumes[1]
+    assert volumes[0] and volumes[0] == volumes[1]
     maps = [nib.load(tmp_path / f"{n} predict/mr6_mr.nii.gz") for n in ("plain", "chosen")]
     assert np.array_equal(maps[0].dataobj, maps[1].dataobj)
     np.testing.assert_allclose(maps[0].affine, maps[1].affine, atol=1e-3)

@@ -79,7 +79,13 @@ def grid(suite: Suite, out: Path) -> list[Cell]:
             # A row's own manifest lies in `out`; its files lie where the full manifest's do.
             root = suite.root or (path.parent if row.only else None)
             config, info, first = _planned(
-                dataclasses.replace(base, root=root), own, out, where, suite.start, read
+                dataclasses.replace(base, root=root),
+                own,
+                out,
+                where,
+                suite.start,
+                manifest.registered,
+                read,
             )
             draft = Cell(
                 name="",
@@ -214,12 +220,14 @@ def _planned(
     out: Path,
     where: str,
     start: Start | None,
+    registered: bool,
     read: Callable[[Path], Weights],
 ) -> tuple[RunConfig, MethodInfo, RunConfig | None]:
     """Return the settings with data set and shared store, and the method's properties.
 
     The network is built without memory for its values. Weights are read and compared with it, but
-    not loaded. Third come the settings of the run to begin from, if the suite has a start.
+    not loaded. Third come the settings of the run to begin from, if the suite has a start;
+    `registered` tells whether the whole data set is, of which the row may have one modality.
     """
     try:
         weights = read_initial_weights(config, manifest.modalities, read)
@@ -236,7 +244,7 @@ def _planned(
     config = dataclasses.replace(config, store=store_path(config, manifest))
     changed, first = deviations(method, config), None
     if start is not None:
-        first = _start_config(config, start, task, method)
+        first = _start_config(config, start, task, method, registered)
         name = first.method["name"]
         own = "own " if name != start.method else ""
         changed.append(f"{own}start: {start.steps} steps of {name}")
@@ -247,7 +255,9 @@ def _planned(
     )
 
 
-def _start_config(config: RunConfig, start: Start, task: Task, method: Method) -> RunConfig:
+def _start_config(
+    config: RunConfig, start: Start, task: Task, method: Method, registered: bool
+) -> RunConfig:
     """Return the settings of the run that a row begins from, those of the row but for the method.
 
     A start of the row's own has the row's options; see `Start`.
@@ -260,9 +270,9 @@ def _start_config(config: RunConfig, start: Start, task: Task, method: Method) -
     except UsageError as error:
         raise UsageError(f"start: {error}") from None
     fits = any(method.roles(m).keys() & made.roles(m).keys() for m in task.modalities)
-    if fits and not method.own_start and not task.registered:
-        return first
     name = method.starts_as or method.name
+    if name == start.method or (fits and not method.own_start and not registered):
+        return first
     known = inspect.signature(declared("method", name)).parameters
     options = {key: value for key, value in config.method.items() if key in known}
     return dataclasses.replace(first, method={**options, "name": name})

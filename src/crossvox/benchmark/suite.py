@@ -88,8 +88,8 @@ class Start:
     """A short training from whose weights the rows begin.
 
     A row begins from as many steps of its own method, or of `Method.starts_as`, if it cannot take
-    the networks or they would mislead it (`Method.own_start`), and on registered sets: there
-    encoders that learnt one modality at a time, or all as one, see too much alike for a fusion.
+    the networks or they would mislead it (`Method.own_start`), and on registered sets: a fusion
+    needs encoders that learnt with it, and rows shall differ in their method alone.
 
     Attributes:
         method: name of the method.

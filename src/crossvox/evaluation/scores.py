@@ -115,8 +115,8 @@ def require_same_scores(folder: Path, run: Row) -> None:
 def _table(rows: Iterable[Row]) -> str:
     lines = []
     for row in rows:
-        if wrong := sorted(set(COLUMNS) ^ row.keys()):
-            raise ValueError(f"a row of scores lacks or should not have {', '.join(wrong)}")
+        if row.keys() != set(COLUMNS):
+            raise ValueError(f"a row of scores has {list(row)}; expected {list(COLUMNS)}")
         lines.append([row[key] for key in COLUMNS])
     return csv_text(COLUMNS, *lines)
 

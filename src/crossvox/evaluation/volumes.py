@@ -54,7 +54,7 @@ def append_volumes(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     # Several predictions may fill one folder at a time.
     with folder_lock(path.parent):
         kept = [row for row in read_volumes(path) if row["file"] not in files]
-        cells = ([row[column] for column in COLUMNS] for row in (*kept, *new))
+        cells = ([row.get(column) for column in COLUMNS] for row in (*kept, *new))
         atomic_write(path, csv_text(COLUMNS, *cells))
 
 

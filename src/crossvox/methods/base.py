@@ -33,8 +33,9 @@ class Method(nn.Module):
         trained: how the publication trains, for the tables; empty if that is not known.
         uses_backbone: whether the configured backbone makes its networks; False for a method that
             is an architecture of its own.
-        own_start: whether the weights of another method would mislead it.
-        starts_as: name of the method that makes a start of its own; empty = itself.
+        own_start: whether the weights of another method would mislead it, so that its row of a
+            benchmark begins from its own.
+        starts_as: name of the method that trains such weights; empty = the method itself.
         loaded: the parameters that come from published weights; the others may be trained at a
             rate of their own.
         keeps_largest: whether label maps keep a single component of each class in

@@ -85,7 +85,7 @@ class CMCPlus(Method):
     summary = "cmc, then also the soft labels of its moving average"
     needs = frozenset({"unlabelled", "companion"})
     starts_as = "cmc"
-    adaptation = "not published: cmc and more"
+    adaptation = "not published: cmc with what follows"
 
     voxels: Tensor
     parted: Tensor
@@ -193,9 +193,13 @@ class CMCPlus(Method):
             part = f"the first {self.together:.0%}"
             found.append(f"one network for {part}, unless it begins from other weights")
         if self.relearn < 1 and self.weight:
+            copies = ["boxes pasted in"] if self.box else []
+            copies.append("other intensities")
+            copies += ["partners left out"] if self.drop and self.student.fuses else []
+            when = f"in the last {1 - self.relearn:.0%}"
             found.append(
-                f"soft labels of a moving average in the last {1 - self.relearn:.0%}, learnt from "
-                "copies with boxes pasted in, other intensities and partners left out"
+                f"soft labels of a moving average {when}, learnt from copies with "
+                + ", ".join(copies)
             )
         if self.prior and self.student.balance:
             found.append("label maps weigh classes")

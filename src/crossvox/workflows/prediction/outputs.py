@@ -90,8 +90,7 @@ def require_free_names(targets: Iterable[Target], ids: Mapping[str, int]) -> Non
             for beside in (target.beside(name, e) for e in (PROBABILITIES, UNCERTAINTY, DICOM)):
                 if beside.exists() and origin is None:
                     raise UsageError(f"{beside}: is there already, without {file}; {ELSEWHERE}")
-        if target.table.exists():
-            _require_own_rows(target)
+        _require_own_rows(target)
         require_same_tables(target.table.parent, ids)
 
 
