@@ -88,8 +88,8 @@ class Start:
     """A short training from whose weights the rows begin.
 
     A row begins from as many steps of its own method, or of `Method.starts_as`, if it cannot take
-    the networks or they would mislead it (`Method.own_start`), and on registered sets: a fusion
-    needs encoders that learnt with it, and rows shall differ in their method alone.
+    the networks or they would mislead it (`Method.own_start`), and on registered sets: encoders
+    that were one network before see too much alike for a fusion.
 
     Attributes:
         method: name of the method.
