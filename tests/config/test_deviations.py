@@ -9,7 +9,7 @@ import pytest
 
 from crossvox.batch import Task
 from crossvox.config.deviations import deviations
-from crossvox.config.registry import build_method, complete
+from crossvox.config.registry import build_method, complete, trained_task
 from crossvox.config.run_config import RunConfig
 from crossvox.config.settings import Settings, parse_settings
 from crossvox.methods import METHODS
@@ -27,7 +27,7 @@ def told(
     small = replace(config, backbone={"name": "unet", **TINY["unet"]})
     if weights:
         config = replace(config, weights=Path(weights))
-    return "; ".join(deviations(build_method(task, small), config))
+    return "; ".join(deviations(build_method(trained_task(task, config), small), config))
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -4,8 +4,11 @@ import inspect
 
 import pytest
 
-from crossvox.config.registry import CLASSES, NOT_OPTIONS, complete, find_class
+from crossvox.config.registry import CLASSES, NOT_OPTIONS, complete, find_class, trained_task
+from crossvox.config.run_config import RunConfig
+from crossvox.config.settings import Settings, parse_settings
 from crossvox.errors import UsageError
+from fixtures.methods import make_task
 
 ALL = [(part, name) for part, classes in CLASSES.items() for name in classes]
 
@@ -37,3 +40,22 @@ def test_an_unknown_option_is_refused_with_the_choices() -> None:
         complete("backbone", {"name": "unet", "odd": 1})
     with pytest.raises(UsageError, match=r"^method 'sup' has no option 'pretrained'"):
         complete("method", {"name": "sup", "pretrained": True})
+
+
+@pytest.mark.parametrize(
+    ("registered", "misalign", "align", "expected"),
+    [
+        (True, {}, True, (True, False)),
+        (True, {"shift": 5.0}, True, (False, True)),
+        (True, {"rotate": 5.0}, False, (False, False)),
+        (False, {}, True, (False, True)),
+        (False, {}, False, (False, False)),
+    ],
+)
+def test_scans_that_a_run_misaligns_are_not_registered(
+    registered: bool, misalign: dict[str, float], align: bool, expected: tuple[bool, bool]
+) -> None:
+    values = {"method": "cmc", "sampling": {"align": align}, "misalign": misalign}
+    config = RunConfig.from_dict(parse_settings(Settings(values)) | {"data": "d.json", "out": "o"})
+    task = trained_task(make_task(paired=True, registered=registered), config)
+    assert (task.registered, task.aligned) == expected

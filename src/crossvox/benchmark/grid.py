@@ -27,7 +27,13 @@ from crossvox.benchmark.suite import (
     takes_backbone,
 )
 from crossvox.config.deviations import deviations
-from crossvox.config.registry import build_method, crop_rule, declared, is_aligned, takes_weights
+from crossvox.config.registry import (
+    build_method,
+    crop_rule,
+    declared,
+    takes_weights,
+    trained_task,
+)
 from crossvox.config.run_config import RunConfig
 from crossvox.config.settings import Settings, parse_settings
 from crossvox.data.crops.misalign import Misalign
@@ -233,7 +239,7 @@ def _planned(
         weights = read_initial_weights(config, manifest.modalities, read)
         rule = crop_rule(config.backbone)
         plan = make_plan(fingerprint(manifest), manifest, config.budget, rule)
-        task = dataclasses.replace(plan.task, aligned=is_aligned(plan.task, config))
+        task = trained_task(plan.task, config)
         with torch.device("meta"):
             method = build_method(task, config)
         require_initial_fit(method, weights)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from crossvox.config.registry import is_aligned, takes_weights
+from crossvox.config.registry import takes_weights
 from crossvox.config.run_config import RunConfig
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def deviations(method: Method, config: RunConfig) -> list[str]:
     for name, value in method.published.items():
         if (now := config.method[name]) != value and method.has_effect(name):
             found.append(f"{name} {_text(now)} (published: {_text(value)})")
-    if is_aligned(method.task, config):
+    if method.task.aligned:
         found.append("scans of a subject aligned by a shift")
     needs = method.needs
     drops = "companion" in needs and "every companion" not in needs

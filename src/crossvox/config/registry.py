@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from crossvox.batch import CropRule, Task
@@ -158,10 +159,16 @@ def takes_weights(config: RunConfig) -> bool:
     return uses and hasattr(declared("backbone", config.backbone["name"]), "published")
 
 
-def is_aligned(task: Task, config: RunConfig) -> bool:
-    """Return whether a run moves the scans of a subject onto each other before training."""
+def trained_task(task: Task, config: RunConfig) -> Task:
+    """Return a plan's task as a run trains it.
+
+    Scans that the run misaligns are not registered. Those of a subject that are not registered are
+    moved onto each other, if the method compares or fuses them (`sampling.align`).
+    """
+    registered = task.registered and not config.misalign
     needs = declared("method", config.method["name"]).needs
-    return config.sampling.align and bool(needs) and task.paired and not task.registered
+    aligned = config.sampling.align and bool(needs) and task.paired and not registered
+    return replace(task, registered=registered, aligned=aligned)
 
 
 def _options(part: Mapping[str, Any]) -> dict[str, Any]:

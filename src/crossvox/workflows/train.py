@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from lightning_fabric import Fabric
 
-from crossvox.config.registry import build_method, crop_rule, is_aligned, plug_ins
+from crossvox.config.registry import build_method, crop_rule, plug_ins, trained_task
 from crossvox.config.run_config import RunConfig
 from crossvox.data.checks import check
 from crossvox.data.checks.intensities import Intensities
@@ -289,7 +289,7 @@ def plan_run(
     windows = choose_windows(manifest, config.budget, selection.labelled, read)
     plan = make_plan(found, manifest, config.budget, crop_rule(config.backbone), windows)
     plan = plan if earlier is None else continue_plan(plan, earlier, manifest)
-    return found, replace(plan, task=replace(plan.task, aligned=is_aligned(plan.task, config)))
+    return found, replace(plan, task=trained_task(plan.task, config))
 
 
 def _plan_and_check(
