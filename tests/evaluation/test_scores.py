@@ -17,16 +17,13 @@ from rich.console import Console
 from crossvox.errors import DataError, UsageError
 from crossvox.evaluation.scores import (
     COLUMNS,
-    aggregate_runs,
     read_cases,
-    runs_table,
     seen_note,
     signed,
     summarise,
     terminal_table,
     write_scores,
 )
-from crossvox.utils.text_table import to_markdown
 
 NAN = float("nan")
 
@@ -56,11 +53,6 @@ ROWS = [
     row("p3", "ct", "spleen", 0.4, 4.0),
     row("p1", "mr", "liver", 0.0, 300.0, n_false=1),
 ]
-
-
-def run(method: str, seed: int, shift: float = 0.0, **conditions: Any) -> dict:
-    rows = [dict(r, dice=r["dice"] + shift, assd_mm=r["assd_mm"] - shift) for r in ROWS]
-    return summarise(rows, {"method": method, "seed": seed, **conditions})
 
 
 def same(first: list[dict], second: list[dict]) -> bool:
@@ -211,67 +203,6 @@ def test_printed_table_shows_every_class_and_average() -> None:
     assert ["mr", "cava[inf]", "0.500", "1.00", "1", "0", "0", "0"] in lines
     assert ["ct", "average", "0.500", "3.00", "1", "0"] in lines
     assert ["overall", "0.375", "2.00", "1", "1"] in lines and "scans" in text
-
-
-def test_runs_are_averaged_over_seeds() -> None:
-    runs = [run("cmc", 0), run("sup", 0), run("cmc", 1, shift=0.03), run("cmc", 2, shift=0.06)]
-    methods = aggregate_runs(runs)["methods"]
-    assert list(methods) == ["cmc", "sup"]
-    assert methods["cmc"]["seeds"] == [0, 1, 2]
-    liver = methods["cmc"]["modalities"]["ct"]["classes"]["liver"]
-    assert liver["dice"]["mean"] == pytest.approx(0.83)
-    assert liver["dice"]["sd"] == pytest.approx(0.03)
-    assert liver["assd_mm"]["mean"] == pytest.approx(1.97)
-    assert liver["n"] == 3
-    spleen = methods["cmc"]["modalities"]["ct"]["classes"]["spleen"]
-    assert (spleen["n_missed"], spleen["n_both_empty"]) == (3, 3)
-    assert methods["cmc"]["modalities"]["ct"]["average"]["dice"]["mean"] == pytest.approx(0.53)
-    assert methods["cmc"]["overall"]["dice"]["mean"] == pytest.approx(0.28)
-    assert methods["cmc"]["overall"]["dice"]["sd"] == pytest.approx(0.03)
-    assert methods["sup"]["overall"]["dice"] == {"mean": pytest.approx(0.25), "sd": None}
-
-
-def test_aggregate_reads_summaries_from_json() -> None:
-    runs = [run("cmc", 0), run("cmc", 1, shift=0.03)]
-    assert aggregate_runs(json.loads(json.dumps(runs))) == aggregate_runs(runs)
-
-
-def test_only_comparable_runs_are_averaged() -> None:
-    other = summarise(ROWS[:3], {"method": "cmc", "seed": 1})
-    for runs, words in (
-        ([], "no run"),
-        ([run("cmc", 0), run("cmc", 0)], "twice"),
-        ([run("cmc", 0), other], "classes"),
-        ([run("cmc", 0, split="val"), run("sup", 0, split="test")], "conditions"),
-        ([summarise(ROWS, {"method": "cmc"})], "seed"),
-    ):
-        with pytest.raises(UsageError, match=words):
-            aggregate_runs(runs)
-    shared = aggregate_runs([run("cmc", 0, split="val"), run("sup", 0, split="val")])
-    assert shared["conditions"] == {"split": "val"}
-
-
-def test_markdown_has_methods_as_rows() -> None:
-    runs = [run("cmc", 0), run("cmc", 1, shift=0.04), run("sup", 0)]
-    lines = to_markdown(runs_table(aggregate_runs(runs), "dice")).splitlines()
-    assert lines == [
-        "| modality | method | runs | liver | spleen | average | missed | false |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-        "| ct | cmc | 2 | 0.820 ± 0.028 | 0.220 ± 0.028 | 0.520 ± 0.028 | 2 | 0 |",
-        "| ct | sup | 1 | 0.800 | 0.200 | 0.500 | 1 | 0 |",
-        "| mr | cmc | 2 | 0.020 ± 0.028 |  | 0.020 ± 0.028 | 0 | 2 |",
-        "| mr | sup | 1 | 0.000 |  | 0.000 | 0 | 1 |",
-        "| overall | cmc | 2 |  |  | 0.270 ± 0.028 | 2 | 2 |",
-        "| overall | sup | 1 |  |  | 0.250 | 1 | 1 |",
-    ]
-    assert "| ct | sup | 1 | 2.00 | 4.00 | 3.00 | 1 | 0 |" in to_markdown(
-        runs_table(aggregate_runs(runs), "assd_mm")
-    )
-
-
-def test_markdown_escapes_the_column_mark() -> None:
-    text = to_markdown(runs_table(aggregate_runs([run("a|b", 0)])))
-    assert "| ct | a\\|b | 1 |" in text
 
 
 def test_a_difference_that_rounds_to_nothing_is_not_negative() -> None:

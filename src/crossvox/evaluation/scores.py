@@ -1,12 +1,10 @@
-"""Tables of scores: CSV and JSON files, summaries, and means over several runs."""
+"""Tables of scores: CSV and JSON files, and summaries of a run."""
 
 from __future__ import annotations
 
 import csv
-import functools
 import json
 import math
-import operator
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +20,6 @@ from crossvox.evaluation.metrics import POLICY, averaged
 from crossvox.utils.csv_tables import csv_text
 from crossvox.utils.documents import parse_json
 from crossvox.utils.files import atomic_path
-from crossvox.utils.text_table import TextTable
 
 DECIMALS = {"dice": 3, "assd_mm": 2}
 """Averaged metrics → decimals shown."""
@@ -39,7 +36,7 @@ COLUMNS = (
 """Columns of `cases.csv`. `seen` is 1 if the model learnt from a label of that case, else 0."""
 
 AVERAGES = (
-    "sd: sample standard deviation over cases (over runs in a table of runs). "
+    "sd: sample standard deviation over cases. "
     "ASSD: over the organs found, those missed or falsely found are counted. "
     "average: mean of the listed classes' means. overall: mean of the modalities' averages, "
     "without that of the fused label map."
@@ -161,9 +158,7 @@ def summarise(rows: Sequence[Row], run: Row | None = None, include_seen: bool = 
 
     Args:
         rows: see `write_scores`; classes and modalities keep the order of their first row.
-        run: describes what was scored, kept as `summary["run"]`. `aggregate_runs` needs `method`
-            and `seed` in it. All else but `mark`, such as data and split, must be equal in runs
-            that are averaged, so leave out what differs between repetitions.
+        run: describes what was scored, kept as `summary["run"]`.
         include_seen: let cases that the model learnt from enter the means, which they flatter.
 
     Returns:
@@ -249,83 +244,6 @@ def terminal_table(summary: Summary) -> Table:
     return shown
 
 
-def aggregate_runs(summaries: Sequence[Summary]) -> Summary:
-    """Compute mean and standard deviation of each method's summaries over its runs (seeds).
-
-    Args:
-        summaries: of all runs of all methods, from `summarise` or a `summary.json`.
-
-    Returns:
-        `{"conditions": what all runs share, "methods": {name: {"seeds", "modalities",
-        "overall"}}}` with the cells of `summarise`, where n counts runs and n_missed … are sums.
-
-    Raises:
-        UsageError: a run names no method or seed, occurs twice, or differs from the others in its
-            conditions, modalities or classes.
-    """
-    runs: dict[str, dict[Any, Summary]] = {}
-    for summary in summaries:
-        try:
-            method, seed = summary["run"]["method"], summary["run"]["seed"]
-        except KeyError as error:
-            raise UsageError(f"a summary names no {error}; evaluate that run again") from error
-        if seed in runs.setdefault(method, {}):
-            raise UsageError(f"method {method}, seed {seed} is there twice; give each run once")
-        runs[method][seed] = summary
-    if not runs:
-        raise UsageError("no run to make a table of; give at least one")
-    for summary in summaries:
-        _require_equal("conditions", _conditions(summaries[0]), _conditions(summary))
-        _require_equal("classes", _layout(summaries[0]), _layout(summary))
-        _require_equal("cases that were learnt from", summaries[0]["seen"], summary["seen"])
-    return {
-        "conditions": _conditions(summaries[0]),
-        "methods": {name: _over_runs(by_seed) for name, by_seed in runs.items()},
-    }
-
-
-def runs_table(aggregate: Summary, metric: str = "dice") -> TextTable:
-    """Return a table of one metric: a row per modality and method, a column per class.
-
-    Args:
-        aggregate: from `aggregate_runs`.
-        metric: "dice" or "assd_mm".
-
-    Returns:
-        Cells `mean ± sd` over runs. The last columns count the missed and falsely found masks of
-        all runs, since these enter the means of Dice as 0, and those of ASSD not at all.
-    """
-    methods = aggregate["methods"]
-    first = next(iter(methods.values()))["modalities"]
-    classes = _unique(name for part in first.values() for name in part["classes"])
-    rows = []
-    for modality in [*first, "overall"]:
-        for method, result in methods.items():
-            part = result["modalities"].get(modality, {"classes": {}, "average": result["overall"]})
-            cells = [part["classes"].get(name) for name in classes] + [part["average"]]
-            values = [plus_minus(cell[metric], DECIMALS[metric]) if cell else "" for cell in cells]
-            counts = [str(part["average"][key]) for key in ("n_missed", "n_false")]
-            rows.append([modality, method, str(len(result["seeds"])), *values, *counts])
-    head = ["modality", "method", "runs", *classes, "average", "missed", "false"]
-    return TextTable("", head, rows, left=2)
-
-
-def _over_runs(by_seed: Mapping[Any, Summary]) -> Summary:
-    runs = list(by_seed.values())
-
-    def pooled(*path: str) -> Summary:
-        return _cell([_means(functools.reduce(operator.getitem, path, run)) for run in runs])
-
-    modalities = {
-        modality: {
-            "classes": {name: pooled("modalities", modality, "classes", name) for name in classes},
-            "average": pooled("modalities", modality, "average"),
-        }
-        for modality, classes in _layout(runs[0]).items()
-    }
-    return {"seeds": list(by_seed), "modalities": modalities, "overall": pooled("overall")}
-
-
 def _cell(parts: Sequence[Row], spread: bool = True) -> Summary:
     """Return the means (and standard deviations) of the parts' metrics and their summed counts."""
     values = {
@@ -403,19 +321,3 @@ def _is_missing(value: Any) -> bool:
 
 def _unique(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
-
-
-def _conditions(summary: Summary) -> Summary:
-    own = ("method", "seed", "mark")
-    return {key: value for key, value in summary["run"].items() if key not in own}
-
-
-def _layout(summary: Summary) -> dict[str, list[str]]:
-    return {name: list(part["classes"]) for name, part in summary["modalities"].items()}
-
-
-def _require_equal(what: str, first: object, second: object) -> None:
-    if first != second:
-        raise UsageError(
-            f"runs differ in their {what}: {first} and {second}; compare like with like"
-        )

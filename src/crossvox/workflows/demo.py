@@ -13,17 +13,11 @@ from crossvox.config.registry import declared
 from crossvox.config.run_config import RunConfig
 from crossvox.data.phantom import write_phantom
 from crossvox.errors import UsageError
-from crossvox.evaluation.scores import (
-    Summary,
-    aggregate_runs,
-    read_cases,
-    runs_table,
-    terminal_table,
-)
+from crossvox.evaluation.scores import DECIMALS, Summary, plus_minus, read_cases, terminal_table
 from crossvox.figures import learning_curves, score_dots
 from crossvox.training.record import holds_run, read_metrics
 from crossvox.utils.files import atomic_write, require_folder
-from crossvox.utils.text_table import to_markdown
+from crossvox.utils.text_table import TextTable, to_markdown
 from crossvox.workflows.messages import Echo
 from crossvox.workflows.prediction.evaluate import ScoreOutputs, evaluate
 from crossvox.workflows.prediction.options import Options
@@ -67,8 +61,7 @@ def demo(out: Path, settings: Demo = DEMO, echo: Echo = print) -> dict[str, Summ
         shape=settings.shape,
     )
     summaries = {method: _run(out, data, method, settings, echo) for method in settings.methods}
-    text = to_markdown(runs_table(aggregate_runs(list(summaries.values()))))
-    atomic_write(out / "scores.md", text)
+    atomic_write(out / "scores.md", to_markdown(_table(summaries)))
     echo(f"done in {(time.perf_counter() - began) / 60:.1f} minutes; look at")
     for what, where in _places(settings).items():
         echo(f"  {out / where!s:<40}  {what}")
@@ -89,6 +82,23 @@ def _run(out: Path, data: Path, method: str, settings: Demo, echo: Echo) -> Summ
     learning_curves(scores / "learning.png", read_metrics(run / "metrics.csv"))
     score_dots(scores / "dice.png", read_cases(scores / "cases.csv"), title=f"{method}, test split")
     return summary
+
+
+def _table(summaries: dict[str, Summary]) -> TextTable:
+    """Return the Dice of all methods: a row per modality and method, a column per class."""
+    first = next(iter(summaries.values()))["modalities"]
+    classes = list(dict.fromkeys(name for part in first.values() for name in part["classes"]))
+    rows = []
+    for modality in [*first, "overall"]:
+        for method, summary in summaries.items():
+            part = summary["modalities"].get(modality, {"classes": {}})
+            average = part.get("average", summary["overall"])
+            cells = [*(part["classes"].get(name) for name in classes), average]
+            dice = [plus_minus(cell["dice"], DECIMALS["dice"]) if cell else "" for cell in cells]
+            counts = [str(average[key]) for key in ("n_missed", "n_false")]
+            rows.append([modality, method, *dice, *counts])
+    head = ["modality", "method", *classes, "average", "missed", "false"]
+    return TextTable("", head, rows, left=2)
 
 
 def _train(config: RunConfig, echo: Echo) -> None:

@@ -197,7 +197,7 @@ def require_same_problem(run: Run, manifest: Manifest) -> None:
 def evaluation_facts(
     runs: Sequence[Run], manifest: Manifest, split: str, options: Options
 ) -> dict[str, Any]:
-    """Describe what was scored. All but method, seed and mark must agree for runs to be averaged.
+    """Describe what was scored.
 
     Args:
         runs: the run, or the members of an ensemble.
