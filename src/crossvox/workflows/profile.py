@@ -88,7 +88,7 @@ def profile_train(config: RunConfig, steps: int, echo: Echo = print) -> Figures:
     """
     total = WARM_UP + steps + 1
     fit = dataclasses.replace(config.fit, steps=total, validations=0, log_every=1, save_every=total)
-    trained = train(dataclasses.replace(config, fit=fit), echo)
+    run = train(dataclasses.replace(config, fit=fit), echo)
     seconds, waiting = [], []
     for step, name, value in read_metrics(config.out / "metrics.csv"):
         # Each step waits for the one before, only the last one also for itself.
@@ -102,10 +102,10 @@ def profile_train(config: RunConfig, steps: int, echo: Echo = print) -> Figures:
     return {
         "steps/s": f"{rate:.3f}",
         "seconds per step": f"{1 / rate:.3f}",
-        "million voxels/s": f"{rate * _voxels(config, trained.run) / 1e6:.3f}",
+        "million voxels/s": f"{rate * _voxels(config, run) / 1e6:.3f}",
         "waiting for data": f"{100 * waited / sum(seconds):.1f} %",
         **peak_memory(),
-        **_parts(config, trained.run, 1 / rate),
+        **_parts(config, run, 1 / rate),
     }
 
 

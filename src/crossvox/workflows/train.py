@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -87,21 +87,8 @@ from crossvox.workflows.weights import (
 )
 
 
-@dataclass(frozen=True)
-class TrainingResult:
-    """A finished training.
-
-    Attributes:
-        run: description of the run directory.
-        score: best validation score (mean Dice over classes and modalities); None without one.
-    """
-
-    run: Run
-    score: float | None
-
-
-def train(config: RunConfig, echo: Echo = print) -> TrainingResult:
-    """Train a new run.
+def train(config: RunConfig, echo: Echo = print) -> Run:
+    """Train a new run, and return it.
 
     If `torchrun` or SLURM restarted the job after a failure, the run that it had begun goes on.
 
@@ -114,8 +101,8 @@ def train(config: RunConfig, echo: Echo = print) -> TrainingResult:
         DataError: the data set has errors; nothing is written then.
         CrossvoxError: training diverged.
 
-    >>> train(RunConfig(data=Path("dataset.json"), out=Path("runs/first"))).score
-    0.87
+    Example:
+        run = train(RunConfig(data=Path("dataset.json"), out=Path("runs/first")))
     """
     config = config.absolute()
     fabric = launch_fabric(config.compute)
@@ -178,8 +165,8 @@ def train(config: RunConfig, echo: Echo = print) -> TrainingResult:
         return _fit(fabric, run, method, dataset, validation, record, echo)
 
 
-def resume(path: Path, root: Path | None = None, echo: Echo = print) -> TrainingResult:
-    """Go on with an interrupted run; on a CPU bit for bit as if it had never stopped.
+def resume(path: Path, root: Path | None = None, echo: Echo = print) -> Run:
+    """Go on with an interrupted run, on a CPU bit for bit as if it had never stopped; return it.
 
     Args:
         path: the run directory.
@@ -248,7 +235,7 @@ def _load_same(config: RunConfig) -> Run:
     return run
 
 
-def _continue(fabric: Fabric, run: Run, root: Path | None, echo: Echo) -> TrainingResult:
+def _continue(fabric: Fabric, run: Run, root: Path | None, echo: Echo) -> Run:
     manifest = load_manifest(run.config.data, root or run.config.root)
     refuse_changed_inputs(run, {"manifest": sha256(run.config.data)})
     # A run without a checkpoint begins again. Any other needs its own weights only.
@@ -442,7 +429,7 @@ def _fit(
     record: RunRecord,
     echo: Echo,
     resume: bool = False,
-) -> TrainingResult:
+) -> Run:
     score = fit(
         fabric,
         method,
@@ -465,7 +452,7 @@ def _fit(
         else f"best validation Dice {score:.3f}"
     )
     echo(f"trained {run.path}, {chosen}")
-    return TrainingResult(run, score)
+    return run
 
 
 def _require_free(config: RunConfig) -> None:

@@ -44,7 +44,7 @@ def train_command(argv: list[str]) -> int:
             if (interrupted / FOLDS).exists():
                 _show(resume_folds(interrupted, root and Path(root)), interrupted)
                 return 0
-            config = resume(interrupted, root and Path(root)).run.config
+            config = resume(interrupted, root and Path(root)).config
         _say_next(interrupted, config.data, Path(root) if root else config.root)
         return 0
     values = parse_settings(*sources)
