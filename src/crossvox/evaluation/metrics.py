@@ -58,64 +58,11 @@ def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
     Raises:
         ValueError: the shapes differ.
     """
-    prediction, truth = _masks(prediction, truth)
+    prediction, truth = np.asarray(prediction, dtype=bool), np.asarray(truth, dtype=bool)
+    if prediction.shape != truth.shape:
+        raise ValueError(f"prediction is {prediction.shape}, truth is {truth.shape}")
     total = np.count_nonzero(prediction) + np.count_nonzero(truth)
     return 2 * int(np.count_nonzero(prediction & truth)) / int(total) if total else float("nan")
-
-
-def assd(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing) -> float:
-    """Compute the average symmetric surface distance (ASSD) of two masks, in mm.
-
-    A mask's surface is the set of its voxels with a face neighbour outside the mask; the array's
-    surroundings count as outside. Distances are Euclidean, from each surface voxel's centre to
-    the nearest one of the other surface. The mean is taken over the voxels of both surfaces
-    together, (Σ_p d(p, ∂T) + Σ_t d(t, ∂P)) / (|∂P| + |∂T|), as in MONAI's
-    `compute_average_surface_distance(symmetric=True)`. It is not the mean of two directed means.
-
-    >>> prediction, truth = np.zeros((2, 9, 9, 9), bool)
-    >>> prediction[4, 4, 4] = truth[4, 4, 6] = True
-    >>> assd(prediction, truth, spacing=(1, 1, 2.5))
-    5.0
-
-    Args:
-        prediction: mask, (X, Y, Z).
-        truth: mask, (X, Y, Z).
-        spacing: voxel size in mm along each axis.
-
-    Returns:
-        The distance; NaN if both masks are empty, the image's diagonal if one of them is.
-
-    Raises:
-        ValueError: the shapes differ, or the spacing is not one positive length per axis.
-    """
-    prediction, truth = _masks(prediction, truth)
-    _check_spacing(spacing, truth.ndim)
-    return _distance(prediction, truth, spacing, diagonal(truth.shape, spacing))
-
-
-def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing) -> float:
-    """Compute the 95 % Hausdorff distance of two masks, in mm.
-
-    Surfaces and distances are those of `assd`. The result is the larger of the two directed 95th
-    percentiles, interpolated linearly, as in MONAI's `compute_hausdorff_distance(percentile=95)`.
-    It is not the percentile of both directions' distances together.
-
-    Args:
-        prediction: mask, (X, Y, Z).
-        truth: mask, (X, Y, Z).
-        spacing: voxel size in mm along each axis.
-
-    Returns:
-        The distance; NaN if both masks are empty, the image's diagonal if one of them is.
-
-    Raises:
-        ValueError: the shapes differ, or the spacing is not one positive length per axis.
-    """
-    prediction, truth = _masks(prediction, truth)
-    _check_spacing(spacing, truth.ndim)
-    if not prediction.any() or not truth.any():
-        return _empty_distance(prediction, truth, diagonal(truth.shape, spacing))
-    return _measure("compute_hausdorff_distance", prediction, truth, spacing, percentile=95)
 
 
 def averaged(row: Mapping[str, Any], metric: str) -> float:
@@ -163,7 +110,8 @@ def score_case(
         One row per annotated class, in the order of `classes`.
 
     Raises:
-        ValueError: shapes or spacing are unfit (see `assd`), or an annotated class is unknown.
+        ValueError: the shapes differ, the spacing is not one positive length per axis, or an
+            annotated class is unknown.
     """
     if prediction.shape != truth.shape:
         raise ValueError(f"prediction is {prediction.shape}, truth is {truth.shape}")
@@ -212,30 +160,30 @@ def _score(
 
 
 def _distance(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing, penalty: float) -> float:
+    """Return the average symmetric surface distance (ASSD) of two masks, in mm; see `POLICY`.
+
+    A mask's surface is the set of its voxels with a face neighbour outside the mask; the array's
+    surroundings count as outside. Distances are Euclidean, from each surface voxel's centre to
+    the nearest one of the other surface. The mean is taken over the voxels of both surfaces
+    together, (Σ_p d(p, ∂T) + Σ_t d(t, ∂P)) / (|∂P| + |∂T|), not over two directed means.
+    """
     if not prediction.any() or not truth.any():
-        return _empty_distance(prediction, truth, penalty)
-    return _measure("compute_average_surface_distance", prediction, truth, spacing, symmetric=True)
-
-
-def _empty_distance(prediction: np.ndarray, truth: np.ndarray, penalty: float) -> float:
-    """Return the score in place of a distance if a mask is empty (see `POLICY`)."""
-    return penalty if prediction.any() or truth.any() else float("nan")
-
-
-def _measure(
-    name: str, prediction: np.ndarray, truth: np.ndarray, spacing: Spacing, **options: Any
-) -> float:
-    """Return a surface distance of MONAI's of two masks that are not empty."""
+        return penalty if prediction.any() or truth.any() else math.nan
     # Imported here: MONAI takes seconds, and most who read scores measure none.
     import torch
-    from monai import metrics
+    from monai.metrics import compute_average_surface_distance
 
-    masks = (torch.from_numpy(np.ascontiguousarray(m))[None, None] for m in (prediction, truth))
+    one, two = (torch.from_numpy(np.ascontiguousarray(m))[None, None] for m in (prediction, truth))
     with warnings.catch_warnings():
         # MONAI 1.5 and 1.6 warn of a deprecated argument that they pass themselves.
         warnings.simplefilter("ignore", FutureWarning)
-        sizes = [float(size) for size in spacing]
-        distance = getattr(metrics, name)(*masks, include_background=True, spacing=sizes, **options)
+        distance = compute_average_surface_distance(
+            one,
+            two,
+            include_background=True,
+            symmetric=True,
+            spacing=[float(size) for size in spacing],
+        )
     return float(distance)
 
 
@@ -250,13 +198,6 @@ def _union(first: BoundingBox | None, second: BoundingBox | None) -> BoundingBox
         slice(min(a.start, b.start), max(a.stop, b.stop))
         for a, b in zip(first, second, strict=True)
     )
-
-
-def _masks(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    prediction, truth = np.asarray(prediction, dtype=bool), np.asarray(truth, dtype=bool)
-    if prediction.shape != truth.shape:
-        raise ValueError(f"prediction is {prediction.shape}, truth is {truth.shape}")
-    return prediction, truth
 
 
 def _check_spacing(spacing: Spacing, axes: int) -> None:
