@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from crossvox.benchmark.grid import grid
-from crossvox.benchmark.suite import load_suite, row_settings, slug, tables_of
+from crossvox.benchmark.suite import load_suite, row_settings, slug
 from crossvox.cli.main import main
 from crossvox.config.presets import load_preset
 from crossvox.data.manifest import load_manifest
@@ -51,7 +51,7 @@ def command(suite, data, out, *more):
         ({"methods": [{"method": "cmc", "labelled": [1]}]}, ["row 'cmc'", "[1]"]),
         ({"methods": [{"method": "cmc", "set": {"seed": 1}}]}, ["'seed'"]),
         ({"metods": ["cmc"]}, ["unknown key 'metods'", "methods"]),
-        ({"backbones": ["vit"]}, ["'vit'", *BACKBONES]),
+        ({"set": {"backbone": {"name": "vit"}}}, ["'vit'", *BACKBONES]),
         ({"preset": "tpu"}, ["'tpu'", "cpu", "gpu"]),
         ({"set": {"fit": {"stepz": 3}}}, ["stepz", "fit.steps"]),
         ({"set": {"fit": {"steps": 0}}}, ["fit.steps", "at least 1"]),
@@ -118,7 +118,7 @@ def test_a_rows_settings_go_over_the_suites(tmp_path):
     row = {"method": "cmc", "label": "x", "options": {"cac": "none"}, "set": {"fit": {"lr": 1}}}
     file = write_suite(tmp_path / "s.yaml", methods=[row], set={"fit": {"steps": 7}}, preset="gpu")
     suite = load_suite(file, {"labels": ["all"]})
-    assert row_settings(suite, suite.methods[0], None) == {
+    assert row_settings(suite, suite.methods[0]) == {
         "fit": {"steps": 7, "lr": 1}, "method": {"name": "cmc", "cac": "none"}, "preset": "gpu"
     }  # fmt: skip
     assert suite.labels == ("all",)
@@ -195,28 +195,21 @@ def test_modalities_are_left_out_where_subjects_have_several(files, subsets, tmp
     assert len(cell.tests) == 1 + subsets
 
 
-@pytest.mark.parametrize(("backbones", "names"), [([], ["unet"]), (["unet", "sam_med3d"],) * 2])
-def test_a_row_keeps_the_backbone_it_names_and_runs_once(backbones, names, paired_files, tmp_path):
+@pytest.mark.parametrize("name", ["unet", "sam_med3d"])
+def test_a_row_keeps_the_backbone_it_names(name, paired_files, tmp_path):
     own = {"label": "own", "method": "sup", "set": {"backbone": {"name": "universal_unet"}}}
-    file = write_suite(tmp_path / "s.yaml", methods=["sup", "mmformer", own], backbones=backbones)
-    suite = load_suite(file).with_data({"t": paired_files.path})
+    file = write_suite(tmp_path / "s.yaml", methods=["sup", "mmformer", own])
+    suite = load_suite(file, {"set": {"backbone": {"name": name}}})
+    suite = suite.with_data({"t": paired_files.path})
     cells = grid(suite, tmp_path)
     assert [(c.row.label, c.backbone) for c in cells] == [
-        *(("sup", name) for name in names),
+        ("sup", name),
         ("mmformer", "own"),
         ("own", "universal_unet"),
     ]
-    assert [c.config.backbone["name"] for c in cells if c.row.label == "sup"] == names
+    assert [c.config.backbone["name"] for c in cells if c.row.label == "sup"] == [name]
     assert cells[-1].config.backbone["name"] == "universal_unet"
     assert len({cell.name for cell in cells}) == len(cells)
-
-
-def test_a_row_that_is_not_on_every_backbone_stands_in_every_table():
-    both = ["unet", "vnet"]
-    assert tables_of("vnet", False, both) == ["vnet"]
-    for backbone, fixed in (("vnet_ssl", True), ("unet", True), ("own", False)):
-        assert tables_of(backbone, fixed, both) == both
-        assert tables_of(backbone, fixed, ["unet"]) == tables_of(backbone, fixed, []) == [""]
 
 
 def test_later_settings_override_a_suites_dotted_keys(paired_files, tmp_path):
@@ -226,13 +219,12 @@ def test_later_settings_override_a_suites_dotted_keys(paired_files, tmp_path):
     ]
     keys = {
         "methods": rows,
-        "backbones": ["unet", "vnet_ssl"],
-        "set": {"fit.steps": 3, "fit.lr": 0.1},
+        "set": {"fit.steps": 3, "fit.lr": 0.1, "backbone.name": "vnet_ssl"},
     }
     suite = load_suite(write_suite(tmp_path / "s.yaml", **keys), {"set": {"fit": {"steps": 100}}})
     cells = grid(suite.with_data({"t": paired_files.path}), tmp_path)
     found = [(c.config.backbone["name"], c.config.fit.steps, c.config.fit.lr) for c in cells]
-    assert found == [("unet", 100, 0.1), ("vnet_ssl", 100, 0.1), ("vnet", 100, 0.5)]
+    assert found == [("vnet_ssl", 100, 0.1), ("vnet", 100, 0.5)]
 
 
 def test_a_row_with_one_modality_has_the_scans_of_its_own_data_set(paired_files, tmp_path):

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from crossvox.benchmark.results import Results
 from crossvox.benchmark.scores import AVERAGE, OVERALL, Line
 from crossvox.benchmark.suite import slug
-from crossvox.benchmark.tables import count_text, networks_text
+from crossvox.benchmark.tables import CONDITION, count_text, networks_text
 from crossvox.evaluation.scores import DECIMALS, TITLES, group_rows
 from crossvox.figures.style import literal, modality_style, new_figure, save_figure, tidy
 
@@ -34,9 +34,6 @@ AXES = {
 }
 """Varied quantity → its name and unit on an axis."""
 
-CONDITIONS = ("labels", "steps")
-"""Columns of the conditions that a suite may vary."""
-
 STANDS = {"given": "all", "largest": "own"}
 """Quantity that is varied by names → that of the plain test."""
 
@@ -47,7 +44,6 @@ class ScoreChart:
 
     Attributes:
         data: the data set.
-        table: the table of the suite (`crossvox.benchmark.suite.tables_of`).
         networks: the rows' backbones in words.
         axis: a key of `AXES`.
         metric: "dice" or "assd_mm".
@@ -57,7 +53,6 @@ class ScoreChart:
     """
 
     data: str
-    table: str
     networks: str
     axis: str
     metric: str
@@ -68,8 +63,8 @@ class ScoreChart:
     def file(self) -> str:
         """Name of the chart's PNG file."""
         at = (f"{key}-{slug(value)}" for key, value in self.at.items())
-        parts = (self.data, self.table, self.metric.split("_")[0], self.axis, *at)
-        return f"{'-'.join(part for part in parts if part)}.png"
+        parts = (self.data, self.metric.split("_")[0], self.axis, *at)
+        return f"{'-'.join(parts)}.png"
 
     @property
     def title(self) -> str:
@@ -113,26 +108,23 @@ class ScoreChart:
 
 
 def score_charts(results: Results) -> list[ScoreChart]:
-    """Return a chart per data set, table of the suite, varied quantity and metric.
+    """Return a chart per data set, varied quantity and metric.
 
     None is without a panel.
     """
     charts = []
     for data in results.datasets:
-        own = [line for line in results.scores if line["data"] == data]
-        for table in dict.fromkeys(line["table"] for line in own):
-            lines = [line for line in own if line["table"] == table]
-            networks = networks_text(lines, table)
-            axes = [v.split("=")[0] for v in dict.fromkeys(x["variant"] for x in lines) if v]
-            varied = [k for k in CONDITIONS if len({x[k] for x in lines}) > 1]
-            for axis in dict.fromkeys([*varied, *axes]):
-                fixed = [k for k in varied if k != axis]
-                for values, part in group_rows(lines, *fixed).items():
-                    at = dict(zip(fixed, values, strict=True))
-                    for metric in DECIMALS:
-                        if panels := _panels(part, axis, metric):
-                            chart = ScoreChart(data, table, networks, axis, metric, panels, at)
-                            charts.append(chart)
+        lines = [line for line in results.scores if line["data"] == data]
+        networks = networks_text(lines)
+        axes = [v.split("=")[0] for v in dict.fromkeys(x["variant"] for x in lines) if v]
+        varied = [k for k in CONDITION if len({x[k] for x in lines}) > 1]
+        for axis in dict.fromkeys([*varied, *axes]):
+            fixed = [k for k in varied if k != axis]
+            for values, part in group_rows(lines, *fixed).items():
+                at = dict(zip(fixed, values, strict=True))
+                for metric in DECIMALS:
+                    if panels := _panels(part, axis, metric):
+                        charts.append(ScoreChart(data, networks, axis, metric, panels, at))
     return charts
 
 

@@ -8,7 +8,7 @@ import hashlib
 import inspect
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,9 @@ import torch
 from crossvox.batch import Task
 from crossvox.benchmark.cell import OWN_NETWORK, PLAIN, Cell, MethodInfo, Training, Variant
 from crossvox.benchmark.suite import (
-    MethodRow,
     Start,
     Suite,
     Variants,
-    row_backbones,
     row_settings,
     slug,
     takes_backbone,
@@ -75,9 +73,9 @@ def grid(suite: Suite, out: Path) -> list[Cell]:
     for name, path in suite.data.items():
         manifest = load_manifest(path, suite.root)
         _check_data(manifest, suite)
-        for row, backbone, steps in _rows(suite):
+        for row, steps in itertools.product(suite.methods, suite.steps or (None,)):
             where = f"{suite.name}, row '{row.label}'"
-            base = _parse(row_settings(suite, row, backbone, steps), where)
+            base = _parse(row_settings(suite, row, steps), where)
             if "weights" not in row.set and not takes_weights(base):
                 # The suite's weights are for the rows that can take them.
                 base = dataclasses.replace(base, weights=None)
@@ -122,14 +120,6 @@ def grid(suite: Suite, out: Path) -> list[Cell]:
     for run in (*starts.values(), *cells):
         _refuse_changed(run)
     return cells
-
-
-def _rows(suite: Suite) -> Iterator[tuple[MethodRow, Mapping[str, Any] | None, int | None]]:
-    """Yield each row with each of its backbones and numbers of steps; None takes the settings'."""
-    for row in suite.methods:
-        for backbone in row_backbones(suite, row):
-            for steps in suite.steps or (None,):
-                yield row, backbone, steps
 
 
 def _all_steps(config: RunConfig, suite: Suite) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 from crossvox.benchmark.cell import PLAIN, Cell
 from crossvox.benchmark.results import write_table
 from crossvox.benchmark.scores import Line
-from crossvox.benchmark.suite import Suite, names_backbone, slug, tables_of
+from crossvox.benchmark.suite import Suite, slug
 from crossvox.benchmark.tables import condition_text
 from crossvox.data.formats.nifti import read_label
 from crossvox.data.manifest import Case, Manifest, load_manifest
@@ -46,8 +46,8 @@ ATTENTION_COLUMNS = (
 )  # fmt: skip
 """A line per drawn map: which part of its values, and of the slice's area, lies in its target."""
 
-Place = tuple[str, str, str, str]
-"""Data set, table, label count and steps, whose rows stand in one picture."""
+Place = tuple[str, str, str]
+"""Data set, label count and steps, whose rows stand in one picture."""
 
 
 @dataclass(frozen=True)
@@ -110,12 +110,10 @@ def draw_pictures(
     lines: list[Line] = []
     for scan in scans:
         shown = _slice(scan)
-        for place, group in _groups(first, scan, suite):
+        for place, group in _groups(first, scan):
             parts = (*place, scan.case.id, scan.modality)
             stem = "_".join(slug(part) for part in parts if part)
-            _, table, *condition = place
-            title = ", ".join(part for part in (condition_text(*condition), table) if part)
-            title = f"{scan.case.id}, {scan.modality}; {title}"
+            title = f"{scan.case.id}, {scan.modality}; {condition_text(*place[1:])}"
             picture = dataclasses.replace(shown, title=title)
             if suite.pictures.cases:
                 path = out / f"predictions_{stem}.png"
@@ -130,18 +128,13 @@ def draw_pictures(
         echo(str(out / ATTENTION))
 
 
-def _groups(
-    cells: Sequence[Cell], scan: PicturedScan, suite: Suite
-) -> Iterator[tuple[Place, list[Cell]]]:
+def _groups(cells: Sequence[Cell], scan: PicturedScan) -> Iterator[tuple[Place, list[Cell]]]:
     """Yield `Place` and the finished cells that know the scan's modality."""
-    backbones = [backbone["name"] for backbone in suite.backbones]
     groups: dict[Place, list[Cell]] = {}
     for cell in cells:
         modalities = (cell.derived or scan.manifest).modalities
         if cell.dataset == scan.dataset and cell.state == "done" and scan.modality in modalities:
-            for table in tables_of(cell.backbone, names_backbone(cell.row.set), backbones):
-                place = (cell.dataset, table, cell.labels, cell.steps_text)
-                groups.setdefault(place, []).append(cell)
+            groups.setdefault((cell.dataset, cell.labels, cell.steps_text), []).append(cell)
     yield from groups.items()
 
 

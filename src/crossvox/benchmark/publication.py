@@ -13,7 +13,7 @@ from crossvox.evaluation.scores import group_rows
 from crossvox.figures.publication import Difference, box_figure, forest_figure
 from crossvox.figures.style import save_vector
 
-PLACE = ("data", "table", "labels", "steps")
+PLACE = ("data", "labels", "steps")
 
 
 def write_paper_figures(results: Results, folder: Path) -> None:
@@ -24,12 +24,12 @@ def write_paper_figures(results: Results, folder: Path) -> None:
     plain = [line for line in results.scores if not line["variant"]]
     lines = group_rows(plain, *PLACE)
     for place, cases in group_rows([c for c in results.cases if not c["variant"]], *PLACE).items():
-        data, table, labels, steps = place
-        parts = (data, table, f"labels-{labels}", f"steps-{steps}" if steps else "")
+        data, labels, steps = place
+        parts = (data, f"labels-{labels}", f"steps-{steps}" if steps else "")
         stem = folder / "-".join(slug(part) for part in parts if part)
         seeds = len({case["seed"] for case in cases})
         count = "one seed" if seeds == 1 else f"{seeds} seeds"
-        where = f"{data}, {condition_text(labels, steps)}, {networks_text(cases, table)}; {count}."
+        where = f"{data}, {condition_text(labels, steps)}, {networks_text(cases)}; {count}."
         boxes = {
             modality: {row: rows for (row,), rows in group_rows(own, "row").items()}
             for (modality,), own in group_rows(cases, "modality").items()

@@ -12,7 +12,7 @@ def reading(lines: Sequence[Line], reference: str, baseline: str = "sup") -> lis
     """Say who leads in Dice, and which rows lie above and below the reference and the baseline.
 
     Args:
-        lines: those of one data set, table and label count from
+        lines: those of one data set, label count and number of steps from
             `crossvox.benchmark.scores.score_lines`.
         reference: the row that the others are compared with.
         baseline: the row that no other should fall below.

@@ -11,7 +11,7 @@ from typing import Any
 
 from crossvox.benchmark.cell import PLAIN, Cell
 from crossvox.benchmark.scores import CASE_COLUMNS, SCORE_COLUMNS, Line, score_lines
-from crossvox.benchmark.suite import MethodRow, Suite, names_backbone, tables_of
+from crossvox.benchmark.suite import MethodRow, Suite
 from crossvox.errors import DataError, UsageError
 from crossvox.evaluation.scores import COLUMNS, WHOLE, read_cases, read_table
 from crossvox.training.record import read_facts
@@ -40,8 +40,7 @@ class Results:
         about: the suite's name, title, preset, split, checkpoint, seeds, settings and rows.
         scores: mappings with the keys `SCORE_COLUMNS`.
         cells: mappings with the keys `CELL_COLUMNS`.
-        cases: mappings with the keys `CASE_COLUMNS` and `table`, without `seen` ones; once for each
-            table.
+        cases: mappings with the keys `CASE_COLUMNS`, without `seen` ones.
         seen: (data set, case) of each case that some run of the benchmark learnt from.
     """
 
@@ -65,10 +64,6 @@ class Results:
     def datasets(self) -> list[str]:
         """Names of the data sets, in the suite's order."""
         return list(dict.fromkeys(cell["data"] for cell in self.cells))
-
-    def tabled(self, lines: Iterable[Line]) -> list[Line]:
-        """Return lines of `cells` once for each table that their row stands in, with `table`."""
-        return _tabled(lines, self.about)
 
     def bounds(self, labels: str) -> set[str]:
         """Return the rows that were trained on other labels than those of a table for `labels`."""
@@ -97,7 +92,6 @@ def write_results(suite: Suite, cells: Sequence[Cell], out: Path) -> None:
         **{key: getattr(suite, key) for key in keys},
         "seeds": list(suite.seeds),
         "fewer_seeds": {n: own for n, own in suite.fewer_seeds.items() if n in suite.steps},
-        "backbones": [backbone["name"] for backbone in suite.backbones],
         "settings": suite.set,
         "start": suite.start and dataclasses.asdict(suite.start),
         "rows": {row.label: _changed_settings(row) for row in suite.methods},
@@ -130,8 +124,7 @@ def read_results(out: Path) -> Results:
         lines = [_parsed(line) for line in read_table(out / "cases.csv", CASE_COLUMNS)]
         # All rows of a table are compared on the same cases.
         seen = list(dict.fromkeys((line["data"], line["case"]) for line in lines if line["seen"]))
-        unseen = (line for line in lines if (line["data"], line["case"]) not in seen)
-        cases = _tabled(unseen, about)
+        cases = [line for line in lines if (line["data"], line["case"]) not in seen]
         scores = score_lines(cases, about["reference"])
     except (ValueError, KeyError) as error:
         raise DataError(f"{out}: damaged ({error}); run the benchmark again") from error
@@ -205,17 +198,6 @@ def _read_cost(path: Path) -> dict[str, Any]:
 
 def _rounded(value: float | None) -> float | str:
     return "" if value is None else round(value, 1)
-
-
-def _tabled(lines: Iterable[Line], about: Mapping[str, Any]) -> list[Line]:
-    rows, backbones = about["rows"], about.get("backbones", [])
-    return [
-        {**line, "table": table}
-        for line in lines
-        for table in tables_of(
-            line["backbone"], names_backbone(rows.get(line["row"], {})), backbones
-        )
-    ]
 
 
 def _parsed(line: Mapping[str, str]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import Any
 from crossvox.evaluation.comparison import compare
 from crossvox.evaluation.scores import COLUMNS, DECIMALS, group_rows, is_fused, summarise
 
-GROUP = ("data", "labels", "steps", "table", "variant")
-"""Columns whose values all rows of one table share; see `crossvox.benchmark.suite.tables_of`."""
+GROUP = ("data", "labels", "steps", "variant")
+"""Columns whose values all rows of one table share."""
 
 CASE_COLUMNS = (
     "suite", "data", "labels", "steps", "backbone", "variant", "row", "method", "seed", *COLUMNS,
@@ -34,7 +34,7 @@ def score_lines(cases: Sequence[Line], reference: str) -> list[Line]:
     """Return mean and sd over seeds of every row of every table, and the difference to a reference.
 
     Args:
-        cases: mappings with the keys `CASE_COLUMNS` and `table`.
+        cases: mappings with the keys `CASE_COLUMNS`.
         reference: the row that the others' averages are compared with, within a table.
 
     Returns:
@@ -64,8 +64,8 @@ def change_lines(cases: Sequence[Line], metric: str) -> list[Line]:
     """Compare each further test with the plain test of the same runs, case by case.
 
     Args:
-        cases: mappings with the keys `CASE_COLUMNS`, of one data set, label count, number of
-            steps and table.
+        cases: mappings with the keys `CASE_COLUMNS`, of one data set, label count and number of
+            steps.
         metric: "dice" or "assd_mm".
 
     Returns:

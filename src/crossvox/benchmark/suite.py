@@ -104,7 +104,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Suite:
-    """A grid of runs: data sets × label counts × steps × backbones × methods × seeds.
+    """A grid of runs: data sets × label counts × steps × methods × seeds.
 
     Attributes:
         name: name of the suite.
@@ -119,7 +119,6 @@ class Suite:
         seeds: seeds of the runs.
         fewer_seeds: length of a training → those of `seeds` that it has, where it has not all.
         label_draw: "first" takes the first labelled cases, "seed" draws others with each seed.
-        backbones: `{name, options …}` each; empty takes the preset's.
         preset: starting values of every run.
         set: settings of every run; they replace the preset's.
         split: the split to score.
@@ -140,7 +139,6 @@ class Suite:
     seeds: tuple[int, ...] = (0,)
     fewer_seeds: dict[int, list[int]] = field(default_factory=dict)
     label_draw: str = "first"
-    backbones: tuple[dict[str, Any], ...] = ()
     preset: str = "cpu"
     set: dict[str, Any] = field(default_factory=dict)
     split: str = "test"
@@ -157,7 +155,6 @@ class Suite:
             ("label count", list(self.labels)),
             ("number of steps", list(self.steps)),
             ("seed", list(self.seeds)),
-            ("backbone", [backbone["name"] for backbone in self.backbones]),
         )
         for what, names in named:
             if twice := [name for name in names if names.count(name) > 1]:
@@ -201,7 +198,7 @@ def load_suite(path: Path, over: Mapping[str, Any] | None = None) -> Suite:
             `pictures` change what they name.
 
     Raises:
-        UsageError: a key, method, backbone or preset is unknown, or a value has the wrong type.
+        UsageError: a key, method or preset is unknown, or a value has the wrong type.
 
     Example:
         suite = load_suite(Path("benchmarks/quick.yaml")).with_data({"heart": Path("dataset.json")})
@@ -211,7 +208,7 @@ def load_suite(path: Path, over: Mapping[str, Any] | None = None) -> Suite:
     values = merge({"name": path.stem, **own}, over)
     _keys(where, values, Suite)
     _fewer_seeds(where, own)
-    for key in ("labels", "steps", "seeds", "backbones", "methods"):
+    for key in ("labels", "steps", "seeds", "methods"):
         if key in values and not isinstance(values[key], list):
             values[key] = [values[key]]
     _kinds(where, values, dict, "set", "data", "variants", "pictures")
@@ -232,7 +229,6 @@ def load_suite(path: Path, over: Mapping[str, Any] | None = None) -> Suite:
     values["labels"] = tuple(_count(where, label) for label in values.get("labels", ["all"]))
     values["seeds"] = tuple(values.get("seeds", [0]))
     values["steps"] = tuple(values.get("steps", []))
-    values["backbones"] = tuple(_backbone(where, b) for b in values.get("backbones", []))
     values["variants"] = _variants(where, values.get("variants", {}))
     values["pictures"] = _pictures(where, values.get("pictures", {}))
     values["start"] = _start(where, values.get("start"))
@@ -252,51 +248,16 @@ def slug(label: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", label).strip("-")
 
 
-def row_settings(
-    suite: Suite, row: MethodRow, backbone: Mapping[str, Any] | None, steps: int | None = None
-) -> dict[str, Any]:
+def row_settings(suite: Suite, row: MethodRow, steps: int | None = None) -> dict[str, Any]:
     """Return a row's settings for `crossvox train`, without data, label count and seed."""
     given = merge(suite.set, row.set)
     given = given if steps is None else merge(given, {"fit": {"steps": steps}})
-    given = merge(given, {"method": {"name": row.method, **row.options}, "preset": suite.preset})
-    if backbone is None:
-        return given
-    return merge(given, {"backbone": dict(backbone)})
-
-
-def row_backbones(suite: Suite, row: MethodRow) -> Sequence[Mapping[str, Any] | None]:
-    """Return the suite's backbones that a row runs on; None is the row's own, or the preset's."""
-    fixed = names_backbone(row.set) or not takes_backbone(row)
-    return (None,) if fixed or not suite.backbones else suite.backbones
+    return merge(given, {"method": {"name": row.method, **row.options}, "preset": suite.preset})
 
 
 def takes_backbone(row: MethodRow) -> bool:
     """Return whether a backbone makes the networks of a row's method."""
     return declared("method", row.method).uses_backbone
-
-
-def names_backbone(values: Mapping[str, Any]) -> bool:
-    """Return whether the settings of a row name a backbone of its own."""
-    return "name" in values.get("backbone", {})
-
-
-def tables_of(backbone: str, fixed: bool, backbones: Sequence[str]) -> list[str]:
-    """Return the names of the tables that a row stands in.
-
-    A suite with several backbones has a table of each, named after it. A row that does not run on
-    all of them stands in every table.
-
-    Args:
-        backbone: that the row was trained on.
-        fixed: whether the row names a backbone of its own.
-        backbones: of the suite.
-
-    Returns:
-        Names of backbones; one empty name if there is one table.
-    """
-    if len(backbones) < 2:
-        return [""]
-    return [backbone] if backbone in backbones and not fixed else list(backbones)
 
 
 def _row(where: str, entry: Any) -> MethodRow:
@@ -325,17 +286,6 @@ def _count(where: str, value: Any) -> str:
     if not isinstance(value, str | int | float):
         raise UsageError(f"{where}: label count {value!r}; expected 2, all or ct=4,mr=2")
     return str(value)
-
-
-def _backbone(where: str, entry: Any) -> dict[str, Any]:
-    backbone = {"name": entry} if isinstance(entry, str) else entry
-    if not isinstance(backbone, dict) or "name" not in backbone:
-        raise UsageError(f"{where}: backbone {entry!r}; expected a name, or `name:` and options")
-    try:
-        declared("backbone", backbone["name"])
-    except UsageError as error:
-        raise UsageError(f"{where}: {error}") from None
-    return dict(backbone)
 
 
 def _variants(where: str, values: dict[str, Any]) -> Variants:

@@ -18,8 +18,8 @@ from crossvox.utils.text_table import Mark, TextCell, TextTable
 CONVERGED_STEPS, CONVERGED_GAIN = 4, 0.01
 """Times as many steps, and the change of Dice below which a row has converged."""
 
-CONDITION = ("table", "labels", "steps")
-"""Columns whose values all rows of one table of a data set share; see `tables_of`."""
+CONDITION = ("labels", "steps")
+"""Columns whose values all rows of one table of a data set share."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ def table_groups(results: Results) -> Iterator[TableGroup]:
         plain = _where(results.cases, data=data, variant="")
         plain.sort(key=lambda line: place.get(line["row"], len(place)))
         tables = [
-            length_table(cases, f"{data}, {labels_text(labels)}, {networks_text(cases, table)}")
-            for (table, labels), cases in group_rows(plain, "table", "labels").items()
+            length_table(cases, f"{data}, {labels_text(labels)}, {networks_text(cases)}")
+            for (labels,), cases in group_rows(plain, "labels").items()
             if len({line["steps"] for line in cases}) > 1
         ]
         if tables:
@@ -64,26 +64,26 @@ def table_groups(results: Results) -> Iterator[TableGroup]:
 
 def _overviews(results: Results) -> Iterator[TextTable]:
     """Yield an overview per condition, and per rule for label maps."""
-    tabled = group_rows(results.tabled(results.cells), *CONDITION)
+    cells = group_rows(results.cells, *CONDITION)
     for condition, lines in group_rows(results.scores, *CONDITION).items():
-        table, labels, steps = condition
-        caption = f"{condition_text(labels, steps)}, {networks_text(lines, table)}"
+        labels, steps = condition
+        caption = f"{condition_text(labels, steps)}, {networks_text(lines)}"
         bounds = results.bounds(labels)
         for (variant,), own in group_rows(lines, "variant").items():
             if not variant or variant.startswith("largest="):
                 rule = f"; {_title(variant)}" if variant else ""
-                yield overview_table(own, tabled[condition], caption + rule, bounds)
+                yield overview_table(own, cells[condition], caption + rule, bounds)
                 for bound in sorted(bounds & {line["row"] for line in own}):
                     yield share_table(own, bound, caption + rule)
 
 
-def _score_group(results: Results, data: str, table: str, labels: str, steps: str) -> TableGroup:
+def _score_group(results: Results, data: str, labels: str, steps: str) -> TableGroup:
     """Return the tables of one data set and condition."""
-    place = {"data": data, "table": table, "labels": labels, "steps": steps}
+    place = {"data": data, "labels": labels, "steps": steps}
     lines, cases = _where(results.scores, **place), _where(results.cases, **place)
     plain = _where(lines, variant="")
     reference, bounds = results.about["reference"], results.bounds(labels)
-    caption = f"{data}, {condition_text(labels, steps)}, {networks_text(lines, table)}"
+    caption = f"{data}, {condition_text(labels, steps)}, {networks_text(lines)}"
     tables = [score_table(plain, metric, reference, caption, bounds) for metric in DECIMALS]
     tables.append(volume_ratio_table(_where(cases, variant=""), caption))
     if len(plain) < len(lines):
@@ -98,15 +98,10 @@ def _where(lines: Sequence[Line], **values: str) -> list[Line]:
     return [line for line in lines if all(line[key] == value for key, value in values.items())]
 
 
-def networks_text(lines: Sequence[Line], table: str = "") -> str:
-    """Return the backbone of a table's rows, and the rows that have another one.
-
-    Args:
-        lines: mappings with row and backbone.
-        table: the suite's backbone that the table is of; empty takes the most frequent one.
-    """
+def networks_text(lines: Sequence[Line]) -> str:
+    """Return the backbone of most rows of a table, and the rows that have another one."""
     own = {line["row"]: line["backbone"] for line in lines}
-    common = table or next((name for name, _ in Counter(own.values()).most_common(1)), "")
+    common = next((name for name, _ in Counter(own.values()).most_common(1)), "")
     others = {row: name for row, name in own.items() if name != common}
     named = (f"{row}: {'own network' if x == OWN_NETWORK else x}" for row, x in others.items())
     return "; ".join([common, *named])
@@ -267,8 +262,8 @@ def length_table(cases: Sequence[Line], caption: str) -> TextTable:
     """Return every row's mean Dice over classes by training steps, a block of rows per modality.
 
     Args:
-        cases: mappings with the keys `CASE_COLUMNS` and `table`, of the plain test, one data set
-            and label count, and all numbers of steps.
+        cases: mappings with the keys `CASE_COLUMNS`, of the plain test, one data set and label
+            count, and all numbers of steps.
         caption: what the table is of.
 
     Returns:
