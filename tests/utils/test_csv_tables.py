@@ -29,3 +29,9 @@ def test_another_table_is_refused(tmp_path, head):
     (tmp_path / "t.csv").write_text(f"{head}\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"t\.csv: not a table of scores; move it away"):
         read_own_table(tmp_path / "t.csv", COLUMNS, "scores")
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"\xff\xfe\x00broken")
+    with pytest.raises(DataError, match=r"t\.csv: not a readable table of scores"):
+        read_own_table(tmp_path / "t.csv", COLUMNS, "scores")

@@ -13,9 +13,9 @@ from crossvox.benchmark.cell import PLAIN, Cell
 from crossvox.benchmark.scores import CASE_COLUMNS, SCORE_COLUMNS, Line, score_lines
 from crossvox.benchmark.suite import MethodRow, Suite
 from crossvox.errors import DataError, UsageError
-from crossvox.evaluation.scores import COLUMNS, WHOLE, read_cases, read_table
+from crossvox.evaluation.scores import COLUMNS, NAMES, read_cases, read_scores
 from crossvox.training.record import read_facts
-from crossvox.utils.csv_tables import csv_text
+from crossvox.utils.csv_tables import csv_text, read_table
 from crossvox.utils.documents import parse_json
 from crossvox.utils.files import atomic_write
 
@@ -27,8 +27,7 @@ CELL_COLUMNS = (
 """Columns of `cells.csv`, a line per run and label count. `cpu_seconds` are those of all attempts
 whose end the benchmark saw, with scoring. Both times count the run that a cell begins from."""
 
-TEXTS = ("suite", "data", "labels", "steps", "backbone", "variant", "row", "method", "case",
-         "modality", "class")  # fmt: skip
+TEXTS = ("suite", "data", "labels", "steps", "backbone", "variant", "row", "method", *NAMES)
 """The columns of `cases.csv` that hold text."""
 
 
@@ -121,7 +120,7 @@ def read_results(out: Path) -> Results:
     cells = read_table(out / "cells.csv", CELL_COLUMNS)
     try:
         about = parse_json((out / "suite.json").read_text(encoding="utf-8"))
-        lines = [_parsed(line) for line in read_table(out / "cases.csv", CASE_COLUMNS)]
+        lines = read_scores(out / "cases.csv", CASE_COLUMNS, TEXTS)
         # All rows of a table are compared on the same cases.
         seen = list(dict.fromkeys((line["data"], line["case"]) for line in lines if line["seen"]))
         cases = [line for line in lines if (line["data"], line["case"]) not in seen]
@@ -198,17 +197,6 @@ def _read_cost(path: Path) -> dict[str, Any]:
 
 def _rounded(value: float | None) -> float | str:
     return "" if value is None else round(value, 1)
-
-
-def _parsed(line: Mapping[str, str]) -> dict[str, Any]:
-    """Return a line of `cases.csv` with numbers for texts; an empty score becomes NaN."""
-    parsed: dict[str, Any] = {}
-    for key, text in line.items():
-        if key in TEXTS:
-            parsed[key] = text
-        else:
-            parsed[key] = int(text) if key in (*WHOLE, "seed") else float(text or "nan")
-    return parsed
 
 
 def write_table(path: Path, columns: Sequence[str], lines: Iterable[Line]) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from rich.table import Table
 from crossvox.batch import FUSED
 from crossvox.errors import DataError, UsageError
 from crossvox.evaluation.metrics import POLICY, averaged
-from crossvox.utils.csv_tables import csv_text
+from crossvox.utils.csv_tables import csv_text, read_table
 from crossvox.utils.documents import parse_json
 from crossvox.utils.files import atomic_path
 
@@ -28,7 +27,7 @@ TITLES = {"dice": "Dice", "assd_mm": "ASSD (mm)"}
 """Names of the metrics in figures and tables."""
 
 COUNTS = ("n_missed", "n_false", "n_both_empty")
-WHOLE = (*COUNTS, "voxels", "seen")
+WHOLE = (*COUNTS, "voxels", "seen", "seed")
 NAMES = ("case", "modality", "class")
 COLUMNS = (
     *NAMES, *DECIMALS, *COUNTS, "volume_truth_ml", "volume_prediction_ml", "voxels", "seen"
@@ -124,25 +123,32 @@ def read_cases(path: Path | str) -> list[dict[str, Any]]:
     Raises:
         DataError: the file cannot be read, lacks a column or holds text where a number belongs.
     """
-    rows = read_table(path, COLUMNS)
-    return [_parsed(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
+    return read_scores(path, COLUMNS, NAMES)
 
 
-def read_table(path: Path | str, needed: Sequence[str]) -> list[dict[str, Any]]:
-    """Read the rows of a CSV file as text, by column.
+def read_scores(
+    path: Path | str, columns: Sequence[str], texts: Collection[str]
+) -> list[dict[str, Any]]:
+    """Read these columns of a table; those that are no `texts` hold numbers, empty ones NaN.
 
     Raises:
-        DataError: the file cannot be read, or lacks a column of `needed`.
+        DataError: see `read_cases`.
     """
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a readable table of scores ({error})") from error
-    if missing := [key for key in needed if key not in (reader.fieldnames or ())]:
-        raise DataError(f"{path}: no column {', '.join(missing)}; is it the right file?")
-    return rows
+    lines = []
+    for number, row in enumerate(read_table(path, columns), start=1):
+        line: dict[str, Any] = {}
+        for key in columns:
+            text = row[key]
+            try:
+                if key in texts:
+                    line[key] = text
+                else:
+                    line[key] = int(text) if key in WHOLE else float(text or "nan")
+            except (TypeError, ValueError) as error:
+                where = f"{path}, row {number}"
+                raise DataError(f"{where}: {key} is {text!r}, expected a number") from error
+        lines.append(line)
+    return lines
 
 
 def unseen(rows: Iterable[Row], include_seen: bool = False) -> list[Row]:
@@ -303,16 +309,6 @@ def signed(value: float, decimals: int) -> str:
     """
     # + 0.0 turns −0 into 0.
     return f"{round(value, decimals) + 0.0:+.{decimals}f}".replace("-", "−")
-
-
-def _parsed(row: dict[str, str], where: str) -> dict[str, Any]:
-    parsed: dict[str, Any] = {name: row[name] for name in NAMES}
-    for key in COLUMNS[len(NAMES) :]:
-        try:
-            parsed[key] = int(row[key]) if key in WHOLE else float(row[key] or "nan")
-        except (TypeError, ValueError) as error:
-            raise DataError(f"{where}: {key} is {row[key]!r}, expected a number") from error
-    return parsed
 
 
 def _is_missing(value: Any) -> bool:

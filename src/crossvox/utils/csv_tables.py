@@ -35,8 +35,28 @@ def read_own_table(path: Path, columns: Sequence[str], holds: str) -> list[dict[
     """
     if not path.exists():
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if list(reader.fieldnames or ()) != list(columns):
-            raise DataError(f"{path}: not a table of {holds}; move it away or give another --out")
-        return list(reader)
+    head, rows = _read(path, holds)
+    if head != list(columns):
+        raise DataError(f"{path}: not a table of {holds}; move it away or give another --out")
+    return rows
+
+
+def read_table(path: Path | str, needed: Sequence[str]) -> list[dict[str, str]]:
+    """Read the rows of a table of scores as text, by column.
+
+    Raises:
+        DataError: the file cannot be read, or lacks a column of `needed`.
+    """
+    head, rows = _read(path, "scores")
+    if missing := [name for name in needed if name not in head]:
+        raise DataError(f"{path}: no column {', '.join(missing)}; is it the right file?")
+    return rows
+
+
+def _read(path: Path | str, holds: str) -> tuple[list[str], list[dict[str, str]]]:
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            return list(reader.fieldnames or ()), list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not a readable table of {holds} ({error})") from error
