@@ -206,24 +206,13 @@ def score_table(
     """
     own = _where(lines, metric=metric)
     classes = list(dict.fromkeys(line["class"] for line in own if line["class"] != AVERAGE))
-    modalities = list(dict.fromkeys(line["modality"] for line in own))
-    modalities.sort(key=lambda modality: modality == OVERALL)
-    names = list(dict.fromkeys(line["row"] for line in own))
-    found = {(line["modality"], line["row"], line["class"]): line for line in own}
+    totals = {(x["modality"], x["row"]): x for x in own if x["class"] == AVERAGE}
     compared = any(line["difference"] is not None for line in own)
     head = ["modality", "row", "seeds", *classes, f"mean of the {len(classes)}", "missed", "false"]
     head += [f"Δ to {reference} [95 %]", "p"] if compared else []
     rows: list[list[TextCell | str]] = []
-    for modality in modalities:
-        columns = [
-            _marked([found.get((modality, name, column)) for name in names], metric, bounds)
-            for column in (*classes, AVERAGE)
-        ]
-        for number, name in enumerate(names):
-            total = found.get((modality, name, AVERAGE))
-            if total is None:
-                continue
-            scores = [column[number] for column in columns]
+    for modality, name, scores in _marked_rows(own, "class", [*classes, AVERAGE], metric, bounds):
+        if total := totals.get((modality, name)):
             counts = [str(total["missed"]), str(total["false"])]
             difference = _difference(total, metric) if compared else []
             rows.append([modality, name, str(total["seeds"]), *scores, *counts, *difference])
@@ -243,17 +232,8 @@ def variant_table(
     """
     own = _where(lines, metric=metric, **{"class": AVERAGE})
     variants = list(dict.fromkeys(line["variant"] for line in own))
-    modalities = list(dict.fromkeys(line["modality"] for line in own))
-    modalities.sort(key=lambda modality: modality == OVERALL)
-    names = list(dict.fromkeys(line["row"] for line in own))
-    found = {(line["modality"], line["row"], line["variant"]): line for line in own}
-    rows: list[list[TextCell | str]] = []
-    for modality in modalities:
-        columns = [
-            _marked([found.get((modality, n, v)) for n in names], metric, bounds) for v in variants
-        ]
-        for number, name in enumerate(names):
-            rows.append([modality, name, *(column[number] for column in columns)])
+    marked = _marked_rows(own, "variant", variants, metric, bounds)
+    rows: list[list[TextCell | str]] = [[modality, row, *cells] for modality, row, cells in marked]
     head = ["modality", "row", *(_title(variant) for variant in variants)]
     return TextTable(f"{TITLES[metric]} by test: {caption}", head, rows, left=2, block=1)
 
@@ -412,6 +392,20 @@ def _title(variant: str) -> str:
         }.get(amount, ""),
     }
     return words.get(kind, f"{amount.replace('+', ' + ')} only")
+
+
+def _marked_rows(
+    lines: Sequence[Line], key: str, columns: Sequence[str], metric: str, bounds: Collection[str]
+) -> Iterator[tuple[str, str, list[TextCell]]]:
+    """Yield modality, row and a cell per value of the column `key`; `OVERALL` comes last."""
+    modalities, names = (dict.fromkeys(line[k] for line in lines) for k in ("modality", "row"))
+    found = {(line["modality"], line["row"], line[key]): line for line in lines}
+    for modality in sorted(modalities, key=lambda m: m == OVERALL):
+        marked = [
+            _marked([found.get((modality, n, c)) for n in names], metric, bounds) for c in columns
+        ]
+        for number, name in enumerate(names):
+            yield modality, name, [column[number] for column in marked]
 
 
 def _marked(
