@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterator
 from importlib import metadata
@@ -13,55 +14,36 @@ import torch
 from crossvox.utils.machine import usable_cores
 from crossvox.version import __version__
 
-_NEEDED_FOR = {
-    "monai": "sliding windows and scores",
-    "einops": "the universal_swinunetr backbone",
-    "lightning-fabric": "training",
-    "nibabel": "reading scans",
-    "numpy": "everything",
-    "scipy": "resampling and scores",
-    "SimpleITK": "aligning the scans of a subject",
-    "blosc2": "prepared volumes",
-    "safetensors": "checkpoints",
-    "jsonargparse": "the command line",
-    "jsonschema": "reading dataset.json",
-    "rich": "progress and tables",
-    "matplotlib": "figures",
-    "jinja2": "reports",
-    "pyyaml": "configuration",
+_FEATURES = {
+    "dicom": "DICOM",
+    "onnx": "ONNX files",
+    "bundle": "running MONAI bundles",
+    "tensorboard": "training curves in the browser",
+    "notebook": "viewing scans in notebooks",
 }
-"""Package → feature that needs it."""
-
-_OPTIONAL = {
-    "pydicom": ("reading DICOM", "dicom"),
-    "highdicom": ("DICOM SEG", "dicom"),
-    "onnxscript": ("ONNX files", "onnx"),
-    "onnxruntime": ("checking ONNX files", "onnx"),
-    "fire": ("running MONAI bundles", "bundle"),
-    "tensorboard": ("training curves in the browser", "tensorboard"),
-    "ipyniivue": ("viewing scans in notebooks", "notebook"),
-}
-"""Package → feature that needs it, and the extra that installs it."""
+"""Extra → feature that needs its packages. Other extras are for developers."""
 
 
 def diagnose() -> Iterator[str]:
-    """Yield a line per fact, then a line per missing thing with the feature that needs it."""
+    """Yield a line per fact, then a line per missing thing."""
     yield f"crossvox         {__version__}, Python {platform.python_version()}"
     yield f"system           {platform.platform()}"
-    yield f"torch            {torch.__version__}, {torch.get_num_threads()} threads"
     missing = []
-    for package, feature in _NEEDED_FOR.items():
+    for requirement in metadata.requires("crossvox") or ():
+        need, _, marker = requirement.partition("; extra == ")
+        package, extra = re.split(r"[^\w.-]", need)[0], marker.strip("\"'")
+        if extra and extra not in _FEATURES:
+            continue
         try:
             yield f"{package:<17}{metadata.version(package)}"
         except metadata.PackageNotFoundError:
-            missing.append(f"missing: {package}, needed for {feature}; pip install {package}")
-    for package, (feature, extra) in _OPTIONAL.items():
-        try:
-            yield f"{package:<17}{metadata.version(package)}"
-        except metadata.PackageNotFoundError:
-            advice = f"pip install 'crossvox[{extra}]'"
-            yield f"{package:<17}not installed, only needed for {feature}; {advice}"
+            if extra:
+                feature, advice = _FEATURES[extra], f"pip install 'crossvox[{extra}]'"
+                yield f"{package:<17}not installed, only needed for {feature}; {advice}"
+            else:
+                missing.append(f"missing: {package}; pip install '{need}'")
     yield f"cores            {usable_cores()} usable of {os.cpu_count()}"
+    yield f"threads          {torch.get_num_threads()}"
     yield f"memory           {_memory()}"
     yield f"free disk here   {shutil.disk_usage('.').free / 2**30:.1f} GiB"
     for variable in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
