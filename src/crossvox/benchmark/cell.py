@@ -23,9 +23,6 @@ PLAIN = ""
 OWN_NETWORK = "own"
 """In place of a backbone's name: the method has networks of its own."""
 
-TRAINED = "trained"
-"""What a command that trains does."""
-
 
 @dataclass(frozen=True)
 class MethodInfo:
@@ -127,12 +124,11 @@ class Training:
         """Remove the results of an earlier training."""
         self.training_cost.unlink(missing_ok=True)
 
-    def commands(self) -> Iterator[tuple[str, list[str]]]:
-        """Yield what is still to run: (`TRAINED` or a variant, arguments of `crossvox`)."""
-        if not self.is_trained:
-            resumed = ["--resume", str(self.run), *self._root]
-            fresh = ["--config", str(self.folder / "settings.yaml")]
-            yield TRAINED, ["train", *(resumed if self.is_begun else fresh)]
+    def training(self) -> list[str]:
+        """Return the arguments of `crossvox` that begin the training, or go on with it."""
+        resumed = ["--resume", str(self.run), *self._root]
+        fresh = ["--config", str(self.folder / "settings.yaml")]
+        return ["train", *(resumed if self.is_begun else fresh)]
 
     @property
     def _root(self) -> list[str]:
@@ -215,9 +211,8 @@ class Cell(Training):
             return "done"
         return "failed" if self.failure.exists() else "open"
 
-    def commands(self) -> Iterator[tuple[str, list[str]]]:
-        """Yield the training and the tests that are still to run; see `Training.commands`."""
-        yield from super().commands()
+    def missing_tests(self) -> Iterator[tuple[str, list[str]]]:
+        """Yield the tests of the trained run that are still to make: (variant, arguments)."""
         for name, variant in self.tests.items():
             if not self.is_done(name):
                 yield name, [

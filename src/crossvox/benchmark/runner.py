@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from crossvox.benchmark.cell import TRAINED, Cell, Training
+from crossvox.benchmark.cell import Cell, Training
 from crossvox.benchmark.progress import CellCount
 from crossvox.errors import UsageError, require
 from crossvox.utils.documents import parse_json
@@ -226,39 +226,38 @@ class _Work:
             atomic_write(one.folder / "settings.yaml", text)
             if one.derived is not None and not one.config.data.exists():
                 one.derived.save(one.config.data)
-            for what, arguments in one.commands():
-                if message := self._command(one, what, arguments, lock.handle):
-                    return message
+            try:
+                if not one.is_trained:
+                    self._train(one, lock.handle)
+                if isinstance(one, Cell):
+                    self._test(one, lock.handle)
+            except CommandError as error:
+                return _failed(one, error)
         return ""
 
-    def _command(self, one: Training, what: str, arguments: list[str], lock: int) -> str:
-        """Run one command and note its cost, or its failure, which is returned."""
-        if isinstance(one, Cell) and what != TRAINED:
-            one.forget_test(what)
-        earlier = None
-        if what == TRAINED and one.is_begun:
-            earlier = _cost(one.unfinished_cost)
-        elif what == TRAINED:
+    def _train(self, one: Training, lock: int) -> None:
+        """Train, and note the cost of all attempts."""
+        if not one.is_begun:
             one.unfinished_cost.unlink(missing_ok=True)
+        earlier = _cost(one.unfinished_cost)
         try:
-            cost = _sum(self.launch(arguments, one.log, lock), earlier)
+            cost = _sum(self.launch(one.training(), one.log, lock), earlier)
         except CommandError as error:
-            if what == TRAINED:
-                atomic_write(one.unfinished_cost, json.dumps(_sum(error.cost, earlier)))
-            note = {"what": str(error), "code": error.code, "says": _last_line(one.log)}
-            # A stopped run has not failed; it continues next time.
-            if error.code not in (130, -signal.SIGTERM, -signal.SIGINT):
-                atomic_write(one.failure, json.dumps(note, ensure_ascii=False))
-            return f"{one.name}: {note['says']} ({note['what']}); see {one.log}"
-        if what == TRAINED:
-            one.unfinished_cost.unlink(missing_ok=True)
-        place = one.training_cost
-        extra: dict[str, Any] = {"jobs": self.share.jobs, "threads": self.share.threads}
-        if what != TRAINED:
-            assert isinstance(one, Cell)
-            place, extra["files"] = one.test_cost(what), one.hashes()
-        atomic_write(place, json.dumps({**cost, **extra}))
-        return ""
+            atomic_write(one.unfinished_cost, json.dumps(_sum(error.cost, earlier)))
+            raise
+        one.unfinished_cost.unlink(missing_ok=True)
+        self._note(one.training_cost, cost)
+
+    def _test(self, cell: Cell, lock: int) -> None:
+        """Make the missing tests of a trained run, and note the cost of each."""
+        for variant, arguments in cell.missing_tests():
+            cell.forget_test(variant)
+            cost = self.launch(arguments, cell.log, lock)
+            self._note(cell.test_cost(variant), {**cost, "files": cell.hashes()})
+
+    def _note(self, place: Path, cost: Mapping[str, Any]) -> None:
+        text = json.dumps({**cost, "jobs": self.share.jobs, "threads": self.share.threads})
+        atomic_write(place, text)
 
     def _without_start(self, cell: Cell, start: Training) -> str:
         """Return why a cell could not begin, and note it unless its start was only stopped."""
@@ -267,6 +266,15 @@ class _Work:
             note = {"what": "its start failed", "code": 1, "says": says}
             atomic_write(cell.failure, json.dumps(note, ensure_ascii=False))
         return f"{cell.name}: {says}"
+
+
+def _failed(one: Training, error: CommandError) -> str:
+    """Return why a command of a run failed, and note it unless it was only stopped."""
+    note = {"what": str(error), "code": error.code, "says": _last_line(one.log)}
+    # A stopped run continues next time.
+    if error.code not in (130, -signal.SIGTERM, -signal.SIGINT):
+        atomic_write(one.failure, json.dumps(note, ensure_ascii=False))
+    return f"{one.name}: {note['says']} ({note['what']}); see {one.log}"
 
 
 def _cost(file: Path) -> Cost | None:
