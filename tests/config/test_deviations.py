@@ -71,7 +71,9 @@ def test_the_papers_presets_weigh_no_class_in_any_row() -> None:
 def test_options_as_published_are_no_deviation() -> None:
     assert "alpha" not in told("cmc") and "alpha 0.5 (published: 0.1)" in told("cmc", alpha=0.5)
     assert "cac_predictions own (published: fused)" in told("cmc", cac_predictions="own")
-    assert "csc infonce (published: literal)" in told("cmc")
+    assert "csc content (published: literal)" in told("cmc")
+    assert "csc infonce (published: literal)" in told("cmc", make_task())
+    assert "csc none (published: literal)" in told("cmc", csc="none")
     assert "csc" not in told("cmc", csc="literal")
 
 

@@ -30,7 +30,7 @@ class BCP(MeanTeacher):
     adaptation = (
         "per modality; its V-Net replaced by the backbone of all rows; several classes; both "
         "stages in one run, the teacher from the first step; every crop both ways; "
-        "parts touch by faces"
+        "CE + Dice for half of it; parts touch by faces"
     )
     published: ClassVar[Mapping[str, Any]] = {
         "balance": 0.0,

@@ -39,7 +39,8 @@ class CML(MeanTeacher):
         "3-D; CE for BCE, all weights divided by the 8.5 that it has beside Dice, but that of "
         "similarity within soft labels; similarity averaged over classes, of one crop alone 1 "
         "minus it; moving-average teachers; all modalities learn soft labels, beside the labels "
-        "and all terms of the first part; two-sided noise, no dropout; the backbone of all rows"
+        "and all terms of the first part; ramp over the whole training; two-sided noise, no "
+        "dropout; the backbone of all rows"
     )
     published: ClassVar[Mapping[str, Any]] = {
         "balance": 0.0,

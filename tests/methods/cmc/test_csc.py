@@ -44,10 +44,10 @@ def by_the_formula(a: Tensor, b: Tensor, tau: float) -> float:
 def test_equals_the_formula_written_out_and_minds_no_order_of_the_modalities() -> None:
     a, b = noise(3, 5, 4, 3, 2), noise(3, 5, 4, 3, 2, seed=1)
     expected = sum(by_the_formula(x, y, 0.1) for x, y in zip(a, b, strict=True)) / 3
-    assert float(CSCLoss()([a, b])) == pytest.approx(expected, rel=1e-5)
-    assert float(CSCLoss()([b, a])) == pytest.approx(expected, rel=1e-5)
+    assert float(CSCLoss(form="infonce")([a, b])) == pytest.approx(expected, rel=1e-5)
+    assert float(CSCLoss(form="infonce")([b, a])) == pytest.approx(expected, rel=1e-5)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert float(CSCLoss()([a, b], True)) == pytest.approx(expected, rel=1e-5)
+        assert float(CSCLoss(form="infonce")([a, b], True)) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("registered", [False, True])
@@ -64,7 +64,7 @@ def test_hand_worked_values(registered: bool) -> None:
 
 def test_is_the_mean_over_rows_and_over_pairs_of_modalities() -> None:
     a, b, c = features(X, Y), features(Y, X), features(X, -Y)
-    loss = CSCLoss()
+    loss = CSCLoss(form="infonce")
     two = loss([torch.cat([a, a]), torch.cat([b, c])])
     assert float(two) == pytest.approx(float(loss([a, b]) + loss([a, c])) / 2)
     three = loss([a, b, c])
@@ -88,7 +88,7 @@ def test_unregistered_features_are_compared_by_region_not_by_voxel() -> None:
 
 def test_rows_that_are_not_registered_are_pooled_among_those_that_are() -> None:
     a, b = noise(2, 6, 8, 8, 8), noise(2, 6, 8, 8, 8, seed=1)
-    loss = CSCLoss()
+    loss = CSCLoss(form="infonce")
     mixed = loss([a, b], (True, False))
     expected = float(loss([a[:1], b[:1]], True) + loss([a[1:], b[1:]], False)) / 2
     assert float(mixed) == pytest.approx(expected, rel=1e-4)
@@ -101,8 +101,18 @@ def test_refuses_fewer_than_eight_positions(registered: bool) -> None:
         CSCLoss()([a, a], registered)
 
 
+def test_what_all_crops_have_in_common_is_not_compared() -> None:
+    a, b = noise(3, 5, 4, 4, 4), noise(3, 5, 4, 4, 4, seed=1)
+    common = [100 * noise(1, 5, 4, 4, 4, seed=s) for s in (2, 3)]
+    loss, plain = CSCLoss(), CSCLoss(form="infonce")
+    expected = float(plain([a - a.mean(0, keepdim=True), b - b.mean(0, keepdim=True)]))
+    assert float(loss([a, b])) == pytest.approx(expected, rel=1e-5)
+    assert float(loss([a + common[0], b + common[1]])) == pytest.approx(expected, rel=1e-3)
+    assert float(loss([a[:1], b[:1]])) == pytest.approx(float(plain([a[:1], b[:1]])), rel=1e-5)
+
+
 def test_refuses_an_unknown_form() -> None:
-    with pytest.raises(ValueError, match="infonce, literal"):
+    with pytest.raises(ValueError, match="content, infonce, literal"):
         CSCLoss(form="simclr")  # type: ignore[arg-type]
 
 
@@ -179,7 +189,7 @@ def pattern(seed: int, rows: int = 2) -> Tensor:
 
 def test_controls_tell_positions_from_content() -> None:
     """Positions: what all crops show. Content: what two modalities of one crop show."""
-    csc, chance = CSCLoss(), math.log(16)
+    csc, chance = CSCLoss(form="infonce"), math.log(16)
     own, position, content = (pattern(k) for k in (0, 1, 2))
     position = position[:1].expand_as(position)
     found = {}
@@ -190,17 +200,17 @@ def test_controls_tell_positions_from_content() -> None:
         "both": (position, content),
     }.items():
         pair = [3 * (common + shared) + 0.3 * own, 3 * (common + shared) + 0.3 * own.flip(1)]
-        found[name] = {"csc": float(csc(pair))} | {
+        found[name] = {"csc": float(csc(pair)), "loss": float(CSCLoss()(pair))} | {
             k: float(v) for k, v in csc.controls(pair).items()
         }
     low, high = 0.3, 0.9 * chance
     assert all(value > high for value in found["neither"].values())
     positions, content_only, both = found["positions"], found["content"], found["both"]
     assert positions["csc"] < low and positions["csc_shuffled"] < low
-    assert positions["csc_content"] > high
+    assert positions["csc_content"] > high and positions["loss"] > high
     assert content_only["csc"] < low and content_only["csc_content"] < low
-    assert content_only["csc_shuffled"] > high
-    assert both["csc"] < low and both["csc_content"] < low
+    assert content_only["csc_shuffled"] > high and content_only["loss"] < low
+    assert both["csc"] < low and both["csc_content"] < low and both["loss"] < low
     assert low < both["csc_shuffled"] < content_only["csc_shuffled"]
 
 

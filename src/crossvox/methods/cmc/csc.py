@@ -14,7 +14,7 @@ from crossvox.batch import Rows, Triple
 from crossvox.errors import check_choice
 from crossvox.losses.pooling import flatten_space, pooled_size
 
-CSCForm = Literal["infonce", "literal"]
+CSCForm = Literal["content", "infonce", "literal"]
 
 GRID = 4
 """Positions per axis after pooling, where voxels do not correspond."""
@@ -30,15 +30,18 @@ class CSCLoss(nn.Module):
         S = F^a (F^b)ᵀ / τ                             (C × C cosines)
         L_CSC = ½ [CE(S, diagonal) + CE(Sᵀ, diagonal)]
 
-    Channels are centred over space and L2-normalised; CE is averaged over channels and rows, and
-    the loss over pairs of modalities. Unless voxels correspond, features are first pooled to at
-    most 4 positions per axis. As printed, the sum in the denominator of eq. 1 runs over the index
-    of the outer sum; this is read as a contrast between channels (docs/paper.md). Memory per row
-    is O(C · voxels + C²).
+    From each channel the mean over the batch's crops is taken away first: what all crops show, such
+    as a mark of the place in the crop, cannot be matched, only what tells them apart. Then channels
+    are centred over space and L2-normalised; CE is averaged over channels and rows, and the loss
+    over pairs of modalities. A batch of one crop keeps its mean. Unless voxels correspond, features
+    are first pooled to at most 4 positions per axis. As printed, the sum in the denominator of
+    eq. 1 runs over the index of the outer sum; this is read as a contrast between channels
+    (docs/paper.md). Memory per row is O(C · voxels + C²).
 
     Args:
         tau: temperature τ.
-        form: "infonce" as above; "literal" is eq. 1 as printed, Σ_c [log Σ_c' e^{s_c'} − s_c]
+        form: "content" as above; "infonce", the same without taking the mean of the crops away;
+            "literal" is eq. 1 as printed, Σ_c [log Σ_c' e^{s_c'} − s_c]
             with s_c the cosine of the two channels c, which are neither centred nor pooled. It is
             least (C log C) whenever all similarities are equal, high or low.
 
@@ -52,7 +55,7 @@ class CSCLoss(nn.Module):
         True
     """
 
-    def __init__(self, tau: float = 0.1, form: CSCForm = "infonce") -> None:
+    def __init__(self, tau: float = 0.1, form: CSCForm = "content") -> None:
         super().__init__()
         check_choice("csc", form, CSCForm)
         self.tau = tau
@@ -79,11 +82,9 @@ class CSCLoss(nn.Module):
         Returns:
             A scalar.
         """
-        # In half precision, cosines that a temperature of 0.1 sets apart would be equal.
-        with torch.autocast(features[0].device.type, enabled=False):
-            rows = [self._unit_channels(f.float(), registered) for f in features]
-            terms = [self._compare(a, b) for a, b in combinations(rows, 2)]
-            return torch.stack(terms).mean()
+        if self.form == "content" and len(features[0]) > 1:
+            features = [f.float() - f.float().mean(dim=0, keepdim=True) for f in features]
+        return self._contrast(features, registered)
 
     @torch.no_grad()
     def controls(
@@ -91,10 +92,10 @@ class CSCLoss(nn.Module):
     ) -> dict[str, Tensor]:
         """Compute CSC where it should be high, or low for one reason only, to be logged.
 
-        "csc_shuffled" compares each crop with the row before, another place. If it equals the
-        loss, features mark positions in the crop, whatever the crop shows. "csc_content" compares
-        what differs between a row and the one before, F_i − F_{i−1}, in both modalities. A pattern
-        that all crops have in common cancels out; if nothing else matches, about ln C is left.
+        "csc_shuffled" compares each crop as it is with the row before, another place. If it is low,
+        features mark positions in the crop, whatever the crop shows. "csc_content" compares what
+        differs between a row and the one before, F_i − F_{i−1}, in both modalities. A pattern that
+        all crops have in common cancels out; if nothing else matches, about ln C is left.
 
         Args:
             features: as in `forward`.
@@ -109,10 +110,16 @@ class CSCLoss(nn.Module):
             before = (*registered[-1:], *registered[:-1])
             registered = tuple(a and b for a, b in zip(registered, before, strict=True))
         shuffled = [
-            self.forward([a, b.roll(1, 0)], registered) for a, b in combinations(features, 2)
+            self._contrast([a, b.roll(1, 0)], registered) for a, b in combinations(features, 2)
         ]
-        content = self.forward([f - f.roll(1, 0) for f in features], registered)
+        content = self._contrast([f - f.roll(1, 0) for f in features], registered)
         return {"csc_shuffled": torch.stack(shuffled).mean(), "csc_content": content}
+
+    def _contrast(self, features: list[Tensor], registered: Rows | bool) -> Tensor:
+        # In half precision, cosines that a temperature of 0.1 sets apart would be equal.
+        with torch.autocast(features[0].device.type, enabled=False):
+            rows = [self._unit_channels(f.float(), registered) for f in features]
+            return torch.stack([self._compare(a, b) for a, b in combinations(rows, 2)]).mean()
 
     def _compare(self, a: Tensor, b: Tensor) -> Tensor:
         if self.form == "literal":  # eq. 1 to the letter: only equal channels are compared

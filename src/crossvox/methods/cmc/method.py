@@ -49,12 +49,11 @@ class CMC(Method):
     needs = frozenset({"unlabelled", "companion"})
     adaptation = (
         "ours, as nothing is printed: sizes of MIA and fusion, temperatures of CSC and CAC; CSC on "
-        "unlabelled crops alone"
+        "unlabelled crops alone; mean over modalities for the sum"
     )
     published: ClassVar[Mapping[str, Any]] = {
         "balance": 0.0,
         "sup": "literal",
-        "csc": "literal",
         "cac": "literal",
         "mia": "softmax",
         "fusion": "deepest",
@@ -83,7 +82,7 @@ class CMC(Method):
         reduction: int = 4,
         sup: SupForm = "both",
         balance: float = 0.5,
-        csc: CSCForm | Literal["none"] = "infonce",
+        csc: CSCForm | Literal["none"] | None = None,
         tau_csc: float = 0.1,
         cac: CACForm | Literal["none"] = "nt-xent",
         cac_predictions: CACPredictions = "fused",
@@ -111,7 +110,9 @@ class CMC(Method):
                 in the others, as eq. 2 is printed).
             balance: how much cross-entropy favours small classes, from 0 (not at all, as printed)
                 to 1.
-            csc: "infonce", "literal" (eq. 1 as printed) or "none".
+            csc: "content", "infonce", "literal" (eq. 1 as printed) or "none"; see `CSCLoss`. None =
+                "content" if scans of one subject lie over each other, else "infonce": crops of
+                different subjects share little but their place.
             tau_csc: temperature of CSC.
             cac: "nt-xent", "literal" (the sum of eq. 3 as printed) or "none".
             cac_predictions: compare in CAC the predictions from "fused" features, as figure 1 draws
@@ -144,6 +145,7 @@ class CMC(Method):
         if fuse_strangers and fusion != "none":
             self.needs = self.needs | {"stranger"}
         single = len(task.modalities) == 1  # nothing to be consistent with
+        csc = csc or ("content" if task.overlaid else "infonce")
         self.csc = None if csc == "none" or single else CSCLoss(tau_csc, csc)
         self.cac = None if cac == "none" or single else CACLoss(tau_cac, cac)
         if self.csc is not None:
@@ -194,6 +196,9 @@ class CMC(Method):
             found.append("decoders get half of F + Z, Z from the mean")
             if several and not self.task.paired:
                 found.append("predictions never hold another subject")
+        csc = "none" if self.csc is None else self.csc.form
+        if several and csc != "literal":
+            found.append(f"csc {csc} (published: literal)")
         if self.uses_unlabelled and not self.task.registered:
             matched = "" if self.task.paired else "matched by position, "
             found.append(f"unlabelled crops {matched}pooled before they are compared")
