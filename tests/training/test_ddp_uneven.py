@@ -21,10 +21,10 @@ ROWS = ("--fit.steps", "3", "--sampling.labelled", "4", "--sampling.unlabelled",
 
 
 def values(run: Path) -> dict[tuple[str, str], float]:
-    """Return the logged numbers without times and those of a process's own rows."""
+    """Return the logged numbers without times and those that depend on the order of rows."""
     rows = read_metrics(run / "metrics.csv")
-    own = ("time/", "train/csc_shuffled", "train/csc_content")
-    return {(step, name): float(v) for step, name, v in rows if not name.startswith(own)}
+    ordered = ("time/", "train/csc_shuffled", "train/csc_content")
+    return {(step, name): float(v) for step, name, v in rows if not name.startswith(ordered)}
 
 
 @pytest.mark.parametrize("kind", ["unpaired", "paired"])

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from crossvox.batch import Rows, Triple
 from crossvox.errors import check_choice
+from crossvox.losses.distributed import gather_rows
 from crossvox.losses.pooling import flatten_space, pooled_size
 
 CSCForm = Literal["content", "infonce", "literal"]
@@ -80,11 +81,12 @@ class CSCLoss(nn.Module):
                 this may differ between rows.
 
         Returns:
-            A scalar.
+            A scalar, the same on every rank.
         """
-        if self.form == "content" and len(features[0]) > 1:
-            features = [f.float() - f.float().mean(dim=0, keepdim=True) for f in features]
-        return self._contrast(features, registered)
+        rows = self._rows(features, registered)
+        if self.form == "content" and len(rows[0]) > 1:
+            rows = [r - r.mean(dim=0, keepdim=True) for r in rows]
+        return self._contrast(rows)
 
     @torch.no_grad()
     def controls(
@@ -104,22 +106,29 @@ class CSCLoss(nn.Module):
         Returns:
             Name → scalar; nothing for a single row.
         """
-        if len(features[0]) < 2:
+        rows = self._rows(features, registered)
+        if len(rows[0]) < 2:
             return {}
-        if not isinstance(registered, bool):
-            before = (*registered[-1:], *registered[:-1])
-            registered = tuple(a and b for a, b in zip(registered, before, strict=True))
-        shuffled = [
-            self._contrast([a, b.roll(1, 0)], registered) for a, b in combinations(features, 2)
-        ]
-        content = self._contrast([f - f.roll(1, 0) for f in features], registered)
+        shuffled = [self._contrast([a, b.roll(1, 0)]) for a, b in combinations(rows, 2)]
+        content = self._contrast([r - r.roll(1, 0) for r in rows])
         return {"csc_shuffled": torch.stack(shuffled).mean(), "csc_content": content}
 
-    def _contrast(self, features: list[Tensor], registered: Rows | bool) -> Tensor:
+    def _rows(self, features: list[Tensor], registered: Rows | bool) -> list[Tensor]:
+        """Return the features of all ranks, (B, C, positions) of each modality."""
+        x, y, z = features[0].shape[2:]
+        self.check((x, y, z))
+        if self.form == "literal":
+            return [gather_rows(f.float().flatten(2)) for f in features]
+        return [gather_rows(flatten_space(f.float(), GRID, registered)) for f in features]
+
+    def _contrast(self, rows: list[Tensor]) -> Tensor:
+        """Return the mean loss over all pairs of modalities, of channels of unit length."""
+        if self.form != "literal":
+            rows = [r - r.mean(dim=2, keepdim=True) for r in rows]
         # In half precision, cosines that a temperature of 0.1 sets apart would be equal.
-        with torch.autocast(features[0].device.type, enabled=False):
-            rows = [self._unit_channels(f.float(), registered) for f in features]
-            return torch.stack([self._compare(a, b) for a, b in combinations(rows, 2)]).mean()
+        with torch.autocast(rows[0].device.type, enabled=False):
+            unit = [F.normalize(r, dim=2, eps=FLAT) for r in rows]
+            return torch.stack([self._compare(a, b) for a, b in combinations(unit, 2)]).mean()
 
     def _compare(self, a: Tensor, b: Tensor) -> Tensor:
         if self.form == "literal":  # eq. 1 to the letter: only equal channels are compared
@@ -131,12 +140,3 @@ class CSCLoss(nn.Module):
         to_b = similarity.log_softmax(dim=2).diagonal(dim1=1, dim2=2)
         to_a = similarity.log_softmax(dim=1).diagonal(dim1=1, dim2=2)
         return -0.5 * (to_b.mean() + to_a.mean())
-
-    def _unit_channels(self, features: Tensor, registered: Rows | bool) -> Tensor:
-        """Return channels of unit length, (B, C, positions), centred unless as printed."""
-        x, y, z = features.shape[2:]
-        self.check((x, y, z))
-        if self.form == "literal":
-            return F.normalize(features.flatten(2), dim=2, eps=FLAT)
-        rows = flatten_space(features, GRID, registered)
-        return F.normalize(rows - rows.mean(dim=2, keepdim=True), dim=2, eps=FLAT)
