@@ -113,9 +113,9 @@ def test_a_bound_is_shown_and_is_no_rival():
     tested = variant_table(lines, "dice", "d", {"all"})
     assert [row[2].mark for row in tested.cells[:3]] == ["second", "best", ""]
     whole = overview_table(lines, [], "labels: 2", {"all"})
-    assert [row[2].mark for row in whole.cells] == ["second", "best", ""]
-    assert not any(" " in cell.text for row in whole.cells for cell in row[2:])
-    assert any("±" in cell.text for row in whole.cells for cell in row[2:])
+    assert [row[3].mark for row in whole.cells] == ["second", "best", ""]
+    assert not any(" " in cell.text for row in whole.cells for cell in row[3:])
+    assert any("±" in cell.text for row in whole.cells for cell in row[3:])
 
 
 def test_a_row_that_found_nothing_is_never_marked():
@@ -193,23 +193,26 @@ def test_a_change_that_rounds_to_nothing_has_no_minus():
 def test_an_overview_has_a_column_per_data_set_and_modality():
     other = [case(row, 0, "q", "lge", "a", dice, data="heart")
              for row, dice in (("sup", 0.2), ("cmc", 0.7))]  # fmt: skip
-    runs = [{"row": row, "parameters": n} for row, n in
-            (("sup", "690000"), ("cmc", "840000"), ("cmc", "860000"))]  # fmt: skip
+    runs = [{"row": row, "parameters": n, "state": state, "cpu_seconds": cost}
+            for row, n, state, cost in (("sup", "690000", "failed", "60"),
+            ("cmc", "840000", "done", "60"), ("cmc", "860000", "done", "120"))]  # fmt: skip
     lines = score_lines(grid() + grid("shift=10") + other, "cmc")
     table = overview_table(lines, runs, "labels: 2")
     assert table.head == [
         "row",
         "parameters, M",
+        "CPU, min",
         "d: ct",
         "d: mr",
         "d: mean",
         "heart: lge",
         "heart: mean",
     ]
-    texts = [[cell.text for cell in row] for row in table.cells]
-    assert texts == [["sup", "0.69", *["0.585±0.014"] * 3, "0.200", "0.200"],
-                     ["cmc", "0.84–0.86", *["0.685±0.014"] * 3, "0.700", "0.700"]]  # fmt: skip
-    assert [cell.mark for cell in table.cells[1]] == ["", "", *["best"] * 5]
+    assert [[cell.text for cell in row] for row in table.cells] == [
+        ["sup", "0.69", "–", *["0.585±0.014"] * 3, "0.200", "0.200"],
+        ["cmc", "0.84–0.86", "1.5", *["0.685±0.014"] * 3, "0.700", "0.700"],
+    ]
+    assert [cell.mark for cell in table.cells[1]] == ["", "", "", *["best"] * 5]
 
 
 def test_rows_are_told_in_per_cent_of_a_bound():
@@ -223,7 +226,7 @@ def test_rows_are_told_in_per_cent_of_a_bound():
     group, *_ = table_groups(Results(about, score_lines(lines, "sup"), cells, lines))
     scores, shares = group.tables
     assert shares.caption == "Dice in % of that of cmc: labels: 2, unet"
-    assert shares.head == ["row", *scores.head[2:]]
+    assert shares.head == ["row", *scores.head[3:]]
     (sup,) = [[cell.text for cell in row] for row in shares.cells]
     assert dict(zip(shares.head[1:], sup[1:], strict=True)) == {
         "brain: ct": "62", "brain: mr": "62", "brain: mean": "62",
@@ -248,13 +251,13 @@ def test_data_sets_stand_side_by_side_for_each_number_of_steps_and_rule_for_labe
         for table in groups[0].tables
     }
     rule = "; most probable class, one component per one-piece class"
-    assert {place: row[1:3] for place, row in shown.items()} == {
+    assert {place: [row[1], row[3]] for place, row in shown.items()} == {
         "labels: 2, 4 steps, unet": ["4.00", "0.585±0.014"],
         f"labels: 2, 4 steps, unet{rule}": ["4.00", "0.605±0.014"],
         "labels: 2, 8 steps, unet": ["8.00", "0.635±0.014"],
         f"labels: 2, 8 steps, unet{rule}": ["8.00", "0.655±0.014"],
     }
-    assert all(len(row) == 8 for row in shown.values())
+    assert all(len(row) == 9 for row in shown.values())
 
 
 def test_a_test_is_compared_with_the_same_runs_plain_test():

@@ -125,7 +125,7 @@ def count_text(labels: str) -> str:
 def overview_table(
     lines: Sequence[Line], runs: Sequence[Line], caption: str, bounds: Collection[str] = ()
 ) -> TextTable:
-    """Return every row's size and mean Dice over classes, a column per data set and modality.
+    """Return every row's size, mean cost and mean Dice, a column per data set and modality.
 
     Args:
         lines: as of `score_table`, of one condition and test, and of all data sets.
@@ -140,9 +140,16 @@ def overview_table(
         [_closed_up(x) for x in _marked([found.get((*c, name)) for name in names], "dice", bounds)]
         for c in columns
     ]
-    sizes = [_millions([run["parameters"] for run in runs if run["row"] == n]) for n in names]
-    rows = [[n, sizes[i], *(column[i] for column in cells)] for i, n in enumerate(names)]
-    head = ["row", "parameters, M", *map(_overview_title, columns)]
+    rows = []
+    for i, name in enumerate(names):
+        made = _where(runs, row=name)
+        done = _where(made, state="done")
+        size, cost = (
+            _millions([run["parameters"] for run in made]),
+            _mean(done, "cpu_seconds", 60, 1),
+        )
+        rows.append([name, size, cost, *(column[i] for column in cells)])
+    head = ["row", "parameters, M", "CPU, min", *map(_overview_title, columns)]
     return TextTable(f"Dice, mean of the classes: {caption}", head, rows)
 
 
