@@ -40,7 +40,7 @@ def load(name: str, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 @pytest.fixture
 def method(monkeypatch: pytest.MonkeyPatch) -> Method:
     module = load("crossvox.methods.entropy", monkeypatch)
-    monkeypatch.setitem(METHODS, module.Entropy.name, f"{module.__name__}:Entropy")
+    monkeypatch.setitem(METHODS._entries, module.Entropy.name, f"{module.__name__}:Entropy")
     return make_method("entropy", make_task())
 
 
@@ -56,7 +56,7 @@ def test_the_loss_of_the_example_has_the_value_of_its_formula(monkeypatch) -> No
 
 def test_the_backbone_of_the_example_serves_every_kind_of_method(monkeypatch) -> None:
     module = load("crossvox.networks.plain", monkeypatch)
-    monkeypatch.setitem(BACKBONES, "plain", f"{module.__name__}:PlainBackbone")
+    monkeypatch.setitem(BACKBONES._entries, "plain", f"{module.__name__}:PlainBackbone")
     monkeypatch.setitem(TINY, "plain", {"width": 4})
     assert complete("backbone", "plain") == {"name": "plain", "width": 16}
     for name in ("sup_joint", "cmc"):

@@ -100,7 +100,7 @@ def test_the_example_method_learns(monkeypatch: pytest.MonkeyPatch) -> None:
     (source,) = [block.text for block in blocks(README) if block.language == "python"]
     names: dict = {"Method": Method, "nn": nn, "supervised_loss": supervised_loss}
     exec(compile(source, str(README), "exec"), names)
-    monkeypatch.setitem(METHODS, "joint", names["Joint"])
+    monkeypatch.setitem(METHODS._entries, "joint", names["Joint"])
     method = make_method("joint", make_task())
     batch = make_batch(method.task)
     optimizer = torch.optim.Adam(method.parameter_groups(), lr=1e-2)

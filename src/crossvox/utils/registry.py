@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from crossvox.errors import UsageError
 from crossvox.utils.declared import NotPlainError, declared_class
 
 
-class Registry(MutableMapping[str, Any]):
+class Registry(Mapping[str, Any]):
     """Name → class, which is imported when it is asked for.
 
     There are crossvox's own names, those that installed packages offer as entry points, and
@@ -36,12 +36,6 @@ class Registry(MutableMapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         target = self._target(name)
         return self._load(name, target) if isinstance(target, str) else target
-
-    def __setitem__(self, name: str, entry: str | type) -> None:
-        self._entries[name] = entry
-
-    def __delitem__(self, name: str) -> None:
-        del self._entries[name]
 
     def __contains__(self, name: object) -> bool:
         known = isinstance(name, str) and (name in self._entries or ":" in name)
