@@ -116,7 +116,7 @@ def test_a_lost_worker_ends_the_run_with_its_reason(fabric, tmp_path, number, re
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_acts_while_a_batch_is_awaited(fabric, tmp_path, monkeypatch, number) -> None:
-    monkeypatch.setattr(signals.StopRequest.__init__, "__defaults__", (1,))
+    monkeypatch.setattr(signals, "PATIENCE", 1)
     timer = threading.Timer(2, os.kill, (os.getpid(), number))
     timer.start()
     with pytest.raises(StoppedError, match=r"after step 3 of 6; .*--resume"):

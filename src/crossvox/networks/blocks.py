@@ -23,9 +23,10 @@ class InstanceNorm(nn.Module):
         ValueError: the input is a single voxel, whose deviation from its own mean is always 0.
     """
 
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+    eps = 1e-5
+
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.eps = eps
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 

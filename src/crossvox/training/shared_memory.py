@@ -40,13 +40,13 @@ class Workers:
     note: str = ""
 
 
-def free_shared_memory(folder: Path = FOLDER) -> int | None:
+def free_shared_memory() -> int | None:
     """Return the free bytes of shared memory; None where the system does not bound it."""
     if sys.platform != "linux":
         return None
-    if not os.access(folder, os.W_OK | os.X_OK):
+    if not os.access(FOLDER, os.W_OK | os.X_OK):
         return 0
-    status = os.statvfs(folder)
+    status = os.statvfs(FOLDER)
     return status.f_bavail * status.f_frsize
 
 

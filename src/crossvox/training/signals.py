@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 PATIENCE = 5
-"""Seconds that the next batch may take when the run is asked to stop."""
+"""Seconds that the next batch may take after a signal, before `StoppedWaiting`."""
 
 
 class StoppedWaiting(BaseException):
@@ -27,14 +27,10 @@ class StopRequest:
     ...         train_step(batch)
     ...         if stop.requested:
     ...             break
-
-    Args:
-        patience: seconds that the next batch may take after a signal, before `StoppedWaiting`.
     """
 
-    def __init__(self, patience: int = PATIENCE) -> None:
+    def __init__(self) -> None:
         self.requested = False
-        self._patience = patience
         self._waits = False
         self._former: dict[int, Any] = {}
 
@@ -76,13 +72,13 @@ class StopRequest:
         # Launchers may send SIGTERM twice, so only a second SIGINT acts at once.
         signal.signal(signal.SIGINT, self._former[signal.SIGINT])
         if hasattr(signal, "SIGALRM"):
-            signal.alarm(self._patience)
+            signal.alarm(PATIENCE)
         os.write(2, b"\nstopping after this step ...\n")
 
     def _give_up(self, number: int, frame: FrameType | None) -> None:
         if self._waits:
             raise StoppedWaiting
-        signal.alarm(self._patience)  # a step is under way; the next batch may not come
+        signal.alarm(PATIENCE)  # a step is under way; the next batch may not come
 
 
 def ignore_signals() -> None:

@@ -69,7 +69,7 @@ def _flop(method: Method, batch: Batch, progress: float) -> int:
     return counter.get_total_flops()
 
 
-def _convolution_speed(passes: int = 5) -> float:
+def _convolution_speed() -> float:
     """Return the GFLOP/s of a large convolution's forward passes."""
     _, channels, *size = YARDSTICK
     layout = torch.channels_last_3d
@@ -78,9 +78,9 @@ def _convolution_speed(passes: int = 5) -> float:
     with torch.no_grad():
         convolution(images)  # warm-up
         start = time.perf_counter()
-        for _ in range(passes):
+        for _ in range(5):
             convolution(images)
-        seconds = (time.perf_counter() - start) / passes
+        seconds = (time.perf_counter() - start) / 5
     voxels = YARDSTICK[0] * size[0] * size[1] * size[2]
     return 2 * voxels * 27 * channels**2 / seconds / 1e9
 

@@ -78,10 +78,9 @@ class Organ:
         radii: Sequence[float],
         *,
         tilt: Sequence[float] = (0, 0, 0),
-        shift: float = 5.0,
         spread: float = 0.08,
     ) -> None:
-        self.centre = np.asarray(centre) + rng.normal(0, shift, 3)
+        self.centre = np.asarray(centre) + rng.normal(0, 5, 3)
         size = np.exp(rng.normal(0, spread) + rng.normal(0, spread / 2, 3))
         self.radii = np.asarray(radii) * size
         self.axes = rotation(np.asarray(tilt) + rng.normal(0, 5, 3))

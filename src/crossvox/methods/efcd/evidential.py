@@ -92,11 +92,6 @@ class ContextualDiscounting(nn.Module):
         start = math.log(reliability / (1 - reliability)) / GAIN
         self.logits = nn.Parameter(torch.full((sources, classes), start))
 
-    @property
-    def reliability(self) -> Tensor:
-        """β, (H, K)."""
-        return (GAIN * self.logits).sigmoid()
-
     def forward(self, log_contour: Tensor, source: int) -> Tensor:
         """Return log pl' of one source's log pl, both (B, K, X, Y, Z)."""
         logit = GAIN * self.logits[source].view(1, -1, 1, 1, 1)

@@ -63,7 +63,7 @@ class ClassMap:
 
 @torch.no_grad()
 def carry(
-    target: nn.Module, source: nn.Module, classes: ClassMap, larger: nn.Module | None = None
+    target: nn.Module, source: nn.Module, classes: ClassMap, larger: nn.Module
 ) -> dict[str, Fate]:
     """Copy the parameters and buffers of `source` into `target`, where name and shape agree.
 
@@ -72,19 +72,12 @@ def carry(
         source: the earlier network.
         classes: of the two tasks.
         larger: `target` as it would be with one class more, on any device; it shows which tensors
-            count classes. Not needed where the classes are the same.
+            count classes. Where the classes are the same, `target` itself.
 
     Returns:
         Name in `target` → its fate.
-
-    Raises:
-        ValueError: the classes differ, and there is no `larger`.
     """
     own, stored = target.state_dict(), source.state_dict()
-    if classes.same:
-        return {name: _copy(tensor, name, stored) for name, tensor in own.items()}
-    if larger is None:
-        raise ValueError("the classes differ, so a network with one class more is needed")
     grown = {name: tuple(tensor.shape) for name, tensor in larger.state_dict().items()}
     listed = _class_lists(own, grown, len(classes.now) + 1)
     fates = {}

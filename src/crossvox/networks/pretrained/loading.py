@@ -221,9 +221,9 @@ def _published_names(network: nn.Module) -> list[str]:
     return names() if names is not None else []
 
 
-def _some(names: Iterable[str], most: int = 3) -> str:
+def _some(names: Iterable[str]) -> str:
     first = sorted(names)
-    return ", ".join(first[:most]) + (", …" if len(first) > most else "")
+    return ", ".join(first[:3]) + (", …" if len(first) > 3 else "")
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -115,12 +115,11 @@ class TwoWayTransformer(nn.Module):
 
     Args:
         channels: C.
-        depth: number of blocks.
     """
 
-    def __init__(self, channels: int, depth: int = 2) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(TwoWayBlock(channels, first=i == 0) for i in range(depth))
+        self.layers = nn.ModuleList(TwoWayBlock(channels, first=first) for first in (True, False))
         self.final_attn_token_to_image = CrossAttention(channels, channels // 2)
         self.norm_final_attn = nn.LayerNorm(channels)
 

@@ -117,10 +117,10 @@ def in_store(learnt: Iterable[LearntScan], store: Store) -> SameScan:
     return lambda case, modality: store.image(case, modality).meta["voxels"] in voxels
 
 
-def name_some(names: Sequence[str], most: int = 5) -> str:
-    """Return names as text, the first `most` of them."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def name_some(names: Sequence[str]) -> str:
+    """Return names as text, the first five of them."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
 
 
 def unrecorded(runs: Iterable[Run]) -> list[Path]:

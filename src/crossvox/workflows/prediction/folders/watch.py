@@ -14,11 +14,7 @@ from crossvox.workflows.prediction.folders.status import signature
 from crossvox.workflows.prediction.scans import Subject
 
 
-def arrivals(
-    find: Callable[[], Sequence[FoundSubject]],
-    quiet: float,
-    wait: Callable[[float], None] = time.sleep,
-) -> Iterator[list[Subject]]:
+def arrivals(find: Callable[[], Sequence[FoundSubject]], quiet: float) -> Iterator[list[Subject]]:
     """Yield subjects once they are whole, and again if they change; never ends.
 
     A subject is whole when no file of its scans, nor of their studies, has changed for a while.
@@ -26,7 +22,6 @@ def arrivals(
     Args:
         find: returns the subjects that are there now.
         quiet: seconds without a change.
-        wait: waits for so many seconds.
     """
     seen: dict[str, tuple[str, float]] = {}
     taken: dict[str, str] = {}
@@ -45,7 +40,7 @@ def arrivals(
         taken = {place: known for place, known in taken.items() if place in there}
         if ready:
             yield ready
-        wait(max(quiet / 3, 0.02))
+        time.sleep(max(quiet / 3, 0.02))
 
 
 class Stopped(BaseException):
