@@ -141,11 +141,14 @@ class Task:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Task:
         """Invert `to_dict`; lists become tuples again."""
+        return cls(**freeze(values))
 
-        def freeze(value: Any) -> Any:
-            return tuple(freeze(v) for v in value) if isinstance(value, list | tuple) else value
 
-        return cls(**{key: freeze(value) for key, value in values.items()})
+def freeze(value: Any) -> Any:
+    """Return plain values with tuples in place of lists."""
+    if isinstance(value, dict):
+        return {key: freeze(item) for key, item in value.items()}
+    return tuple(freeze(v) for v in value) if isinstance(value, list | tuple) else value
 
 
 def _are_offsets(offsets: Any, n: int) -> bool:

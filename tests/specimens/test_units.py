@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import nibabel as nib
@@ -137,7 +138,7 @@ def test_a_slice_or_two_are_told_with_their_number(shape) -> None:
 
 
 def test_sizes_survive_their_file() -> None:
-    assert Sizes.from_dict(json.loads(json.dumps(SEEN["mr"].to_dict()))) == SEEN["mr"]
+    assert Sizes.from_dict(json.loads(json.dumps(asdict(SEEN["mr"])))) == SEEN["mr"]
 
 
 @pytest.mark.parametrize("thickness", [0.006, 0.06, 0.6, 1.0, 60.0])

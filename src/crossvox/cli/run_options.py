@@ -19,7 +19,7 @@ from jsonargparse import ArgumentParser
 
 from crossvox.cli.parser import add_flag, new_parser, parse
 from crossvox.config.presets import COMPONENTS
-from crossvox.config.run_config import SECTIONS, RunConfig, plain
+from crossvox.config.run_config import SECTIONS, RunConfig
 from crossvox.config.settings import (
     FIELDS,
     Settings,
@@ -29,6 +29,7 @@ from crossvox.config.settings import (
     read_settings,
 )
 from crossvox.errors import UsageError
+from crossvox.utils.documents import plain
 
 NESTED = (*COMPONENTS, *SECTIONS, "weights")
 """Fields with keys of their own: `--fit.steps 3`, `--weights.ct FILE`."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from crossvox.batch import freeze
 from crossvox.config.presets import COMPONENTS
 from crossvox.config.registry import complete, declared
 from crossvox.data.crops.misalign import Misalign
@@ -15,6 +16,7 @@ from crossvox.data.prepare.budget import Budget
 from crossvox.errors import UsageError, require
 from crossvox.inference.settings import Inference
 from crossvox.training.settings import Compute, Fit
+from crossvox.utils.documents import plain
 
 SECTIONS: dict[str, type] = {
     "budget": Budget,
@@ -119,7 +121,7 @@ class RunConfig:
             elif key == "weights":
                 parts[key] = _paths(value)
             elif key in COMPONENTS:
-                parts[key] = _freeze(value)
+                parts[key] = freeze(value)
             else:
                 parts[key] = str(value) if key == "labelled" else value
         return cls(**parts)
@@ -148,16 +150,7 @@ def section(name: str, values: dict[str, Any]) -> Any:
     if not isinstance(values, dict):
         raise UsageError(f"'{name}' is {values!r} in the configuration; expected its options")
     _refuse_unknown(values, {f.name for f in dataclasses.fields(kind)}, f"'{name}'")
-    return kind(**{key: _freeze(value) for key, value in values.items()})
-
-
-def plain(value: Any) -> Any:
-    """Return `value` with tuples as lists and paths as text, as YAML and JSON store them."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+    return kind(**freeze(values))
 
 
 def _refuse_unknown(values: dict[str, Any], known: set[str], where: str) -> None:
@@ -166,9 +159,3 @@ def _refuse_unknown(values: dict[str, Any], known: set[str], where: str) -> None
         raise UsageError(
             f"unknown key '{unknown[0]}' in {where}; choose from {', '.join(sorted(known))}"
         )
-
-
-def _freeze(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _freeze(item) for key, item in value.items()}
-    return tuple(_freeze(v) for v in value) if isinstance(value, list | tuple) else value

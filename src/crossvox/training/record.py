@@ -8,7 +8,6 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
-import math
 import platform
 import statistics
 import subprocess
@@ -24,7 +23,7 @@ import yaml
 from crossvox.errors import DataError, UsageError
 from crossvox.training.progress import timed
 from crossvox.utils.csv_tables import csv_text
-from crossvox.utils.documents import parse_json, read_yaml
+from crossvox.utils.documents import parse_json, plain, read_yaml
 from crossvox.utils.files import atomic_write, naming_errors
 from crossvox.utils.locks import Lock
 from crossvox.version import __version__
@@ -107,7 +106,7 @@ class RunRecord:
         if active and holds_run(self.out):
             raise UsageError(f"{out} holds a run; use --resume {out} or another --out")
         self._lock_directory()
-        self.config = _plain(config or {})
+        self.config = plain(config or {})
         self._facts = {"started": _now(), "command": _command(), **_software(), "timings": {}}
         self.note(**(facts or {}))
         if active:
@@ -135,7 +134,7 @@ class RunRecord:
 
     def note(self, **facts: Any) -> None:
         """Add JSON-able facts to `run.json`."""
-        self._facts.update(_plain(facts))
+        self._facts.update(plain(facts))
         if self._active:
             text = json.dumps(self._facts, indent=2, ensure_ascii=False)
             atomic_write(self.out / "run.json", text + "\n")
@@ -282,16 +281,6 @@ def _git_state() -> dict[str, Any] | None:
         return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
 def _command() -> list[str]:

@@ -1,8 +1,10 @@
-"""Read YAML and JSON of any origin: plain values only, and no more of them than it seems."""
+"""YAML and JSON of any origin: plain values only, and no more of them than it seems."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,17 @@ def parse_json(text: str) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def plain(value: Any) -> Any:
+    """Return `value` as YAML and JSON store it: with lists for tuples and sets, else with text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
 def _expanded_size(value: Any, known: dict[int, int] | None = None) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,13 +58,9 @@ class Sizes:
             (_axes(np.min(spacings, axis=0)), _axes(np.max(spacings, axis=0))),
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Sizes:
-        """Invert `to_dict`."""
+        """Return the sizes in plain values."""
         x, y, z = map(_axes, values["frame"])
         extent, spacing = ((_axes(a), _axes(b)) for a, b in (values["extent"], values["spacing"]))
         return cls((x, y, z), extent, spacing, bool(values["filled"]), values["fill_margin"])

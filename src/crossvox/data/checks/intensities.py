@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,13 +43,9 @@ class Intensities:
         least, most = values.min(axis=0).tolist(), values.max(axis=0).tolist()
         return cls(len(values), tuple(least), tuple(most), floor)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Intensities:
-        """Invert `to_dict`."""
+        """Return the intensities in plain values."""
         least, most = tuple(values["least"]), tuple(values["most"])
         return cls(int(values["scans"]), least, most, values["floor"])
 

@@ -27,11 +27,7 @@ class Seen:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
-        return {
-            "sizes": self.sizes.to_dict(),
-            "intensities": self.intensities and self.intensities.to_dict(),
-            "volumes": {name: asdict(volumes) for name, volumes in self.volumes.items()},
-        }
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Seen:

@@ -9,7 +9,6 @@ from typing import Any
 
 import nibabel as nib
 
-from crossvox.config.run_config import plain
 from crossvox.data.checks import check
 from crossvox.data.crops.misalign import Misalign
 from crossvox.data.formats.nifti import Scan, Volume
@@ -20,6 +19,7 @@ from crossvox.evaluation.scores import Summary, require_same_scores, write_score
 from crossvox.figures import overlay
 from crossvox.inference.ensemble import require_known_modalities
 from crossvox.training.record import read_facts
+from crossvox.utils.documents import plain
 from crossvox.utils.files import require_folder
 from crossvox.workflows.messages import Echo, report_problems
 from crossvox.workflows.prediction.memory import require_memory
