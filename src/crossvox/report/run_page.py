@@ -26,8 +26,9 @@ from crossvox.evaluation.scores import (
 from crossvox.figures.charts import training_figures
 from crossvox.report.page import Block, Charts, Code, FactList, Section
 from crossvox.training.record import late_means, read_facts, read_metrics
+from crossvox.utils.durations import duration_text
 from crossvox.utils.text_table import TextTable
-from crossvox.workflows.messages import CSC_TERMS
+from crossvox.workflows.messages import CSC_TERMS, times_text
 from crossvox.workflows.run import Run
 from crossvox.workflows.start import started_from
 
@@ -44,8 +45,9 @@ def overview(run: Run, rows: Sequence[Mapping[str, Any]], include_seen: bool = F
         "preset": config.preset or "",
         "device": str(facts.get("device", "")),
         "begun (UTC)": str(facts.get("started", ""))[:16].replace("T", " "),
-        "training": _duration(facts.get("timings", {}).get("fit")),
     }
+    if (seconds := facts.get("timings", {}).get("fit")) is not None:
+        found["training"] = duration_text(seconds)
     if weights := facts.get("weights"):
         found["published weights"] = ", ".join(str(w.get("model", "")) for w in weights.values())
     found["started from"] = started_from(run)
@@ -140,7 +142,7 @@ def reproduction(run: Run, command: Sequence[str]) -> list[Block]:
     }
     own = [Path(command[0]).name, *command[1:]] if command else []
     again = [shlex.join(entry["command"]) for entry in facts.get("resumed", [])]
-    times = {name: _duration(seconds) for name, seconds in facts.get("timings", {}).items()}
+    times = {name: duration_text(seconds) for name, seconds in facts.get("timings", {}).items()}
     data = facts.get("data", {})
     config = yaml.safe_dump(run.config.to_dict(), sort_keys=False, allow_unicode=True)
     return [
@@ -182,8 +184,8 @@ def _task(run: Run) -> dict[str, str]:
         "subjects": ("paired, " + ("registered" if task.registered else "not registered"))
         if task.paired
         else "unpaired",
-        "spacing used": f"{_times(task.spacing, 2)} mm",
-        "crop": f"{_times(task.patch, 0)} voxels",
+        "spacing used": f"{times_text(task.spacing)} mm",
+        "crop": f"{times_text(task.patch, 0)} voxels",
     }
 
 
@@ -204,13 +206,3 @@ def _grid_lines(modality: str, grids: Sequence[Grid]) -> list[list[str]]:
         texts = [*(f"{v:.2f}" for v in values), f"{voxels:.0f}", f"{size:.0f}"]
         lines.append([modality, "xyz"[axis], *texts])
     return lines
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
-
-
-def _times(values: Sequence[float], digits: int) -> str:
-    return " × ".join(f"{value:.{digits}f}" for value in values)

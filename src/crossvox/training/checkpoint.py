@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from torch.optim import Optimizer
 from crossvox.errors import DataError
 from crossvox.utils.documents import parse_json
 from crossvox.utils.files import atomic_write
+from crossvox.utils.shapes import shape_text
 
 FORMAT = 1
 
@@ -154,14 +154,14 @@ def load_training(
 
 
 def _load_model(path: Path, model: nn.Module, weights: dict[str, Tensor]) -> None:
-    own = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    stored = {name: tensor.shape for name, tensor in weights.items()}
+    own = {name: shape_text(tensor.shape) for name, tensor in model.state_dict().items()}
+    stored = {name: shape_text(tensor.shape) for name, tensor in weights.items()}
     if own != stored:
         wrong = sorted(name for name in own | stored if own.get(name) != stored.get(name))
-        first, shape, expected = wrong[0], stored.get(wrong[0]), own.get(wrong[0])
+        found, expected = (shapes.get(wrong[0], "nothing") for shapes in (stored, own))
         raise DataError(
             f"{path}: weights of another model; {len(wrong)} of {len(own | stored)} differ, first "
-            f"{first}: found {_size(shape)}, expected {_size(expected)}; use the run's own options"
+            f"{wrong[0]}: found {found}, expected {expected}; use the run's own options"
         )
     _share(model, weights)
     model.load_state_dict(weights)
@@ -185,10 +185,6 @@ def _share(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
             taken.add(id(parameter))
         owner, _, last = name.rpartition(".")
         setattr(model.get_submodule(owner), last, kept[one])
-
-
-def _size(shape: torch.Size | None) -> str:
-    return "nothing" if shape is None else "×".join(map(str, shape)) or "a scalar"
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

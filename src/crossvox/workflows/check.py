@@ -5,14 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import sys
 import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import nibabel as nib
-from rich.progress import track
 
 from crossvox.data.checks import Problem, check_manifest
 from crossvox.data.checks.overlap import Overlap, measure_overlaps, overlap_problems
@@ -24,7 +20,7 @@ from crossvox.errors import UsageError
 from crossvox.figures.overlays import overlay
 from crossvox.figures.style import read_mark, stack_pictures
 from crossvox.utils.files import require_folder
-from crossvox.workflows.messages import Echo
+from crossvox.workflows.messages import Echo, tracked
 
 
 @dataclass(frozen=True)
@@ -104,8 +100,7 @@ def draw_cases(
                 f"{file}: is there already, and not of {manifest.location}; give another folder"
             )
     drawn = list[Path]()
-    quiet = not sys.stdout.isatty()
-    for case in track(manifest.cases, "drawing", disable=quiet, transient=True):
+    for case in tracked(manifest.cases, "drawing"):
         modalities = [m for m in case.images if (case.id, m) not in without]
         if len(modalities) < len(case.images):
             left_out = ", ".join(m for m in case.images if m not in modalities)
@@ -154,6 +149,6 @@ def _draw_case(manifest: Manifest, case: Case, modalities: Sequence[str], path: 
                 None,
                 manifest.classes,
                 title=f"{case.id}, {modality}" + ("" if label else ", unlabelled"),
-                orientation="".join(nib.aff2axcodes(scan.grid.affine)),
+                orientation=scan.grid.orientation,
             )
         stack_pictures(pictures, path, _mark(manifest, case.id))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from rich.markup import escape
-from rich.progress import track
 from rich.table import Table
 
 from crossvox.data.convert.assemble import ConvertOptions, build_manifest
@@ -21,7 +19,7 @@ from crossvox.data.formats.nifti import read_nifti
 from crossvox.data.geometry import Grid
 from crossvox.data.manifest import SPLITS, Case, Manifest
 from crossvox.errors import UsageError
-from crossvox.workflows.messages import Echo
+from crossvox.workflows.messages import Echo, tracked
 
 Grids = Mapping[str, list[Grid]]
 """Modality → the grids of its scans."""
@@ -56,14 +54,14 @@ def convert(
     manifest, notes = build_manifest(raw, options, source)
     notes += [*_paired_note(raw, manifest), *unused_by_conversion(raw, manifest, out)]
     if raw.write is not None:
-        manifest = raw.write(manifest, out, partial(_progress, task="writing"))
+        manifest = raw.write(manifest, out, partial(tracked, doing="writing"))
     grids: dict[str, list[Grid]] = {modality: [] for modality in manifest.modalities}
-    for case in _progress(manifest.cases, "reading headers"):
+    for case in tracked(manifest.cases, "reading headers"):
         for modality, file in case.images.items():
             # Scans of unusable geometry are for `crossvox check` to list, all at once.
             grids[modality].append(read_nifti(file, voxels=False).require_readable().grid)
     if copy and raw.write is None:
-        manifest = copy_files(manifest, out, partial(_progress, task="copying"))
+        manifest = copy_files(manifest, out, partial(tracked, doing="copying"))
     manifest.save(out / "dataset.json")
     for line in [*notes, *root_note(manifest, out)]:
         echo(line)
@@ -133,7 +131,3 @@ def _medians(grids: list[Grid]) -> list[str]:
     spacing = np.median([grid.spacing for grid in grids], axis=0)
     shape = np.median([grid.shape for grid in grids], axis=0)
     return ["×".join(f"{x:.3g}" for x in spacing), "×".join(f"{n:.0f}" for n in shape)]
-
-
-def _progress(cases: Iterable[Case], task: str) -> Iterable[Case]:
-    return track(list(cases), task, disable=not sys.stdout.isatty(), transient=True)

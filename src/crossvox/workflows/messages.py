@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import nibabel as nib
 import numpy as np
+from rich.progress import track
 
 from crossvox.data.checks import Problem, raise_on_errors
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from crossvox.data.prepare.fingerprint import Fingerprint
     from crossvox.data.prepare.plan import Plan
     from crossvox.methods.base import Method
+
+T = TypeVar("T")
 
 Echo = Callable[[str], None]
 """Takes the lines for the user, such as `print`."""
@@ -26,13 +30,22 @@ def report_problems(problems: Sequence[Problem], echo: Echo = print) -> None:
         echo(str(warning))
 
 
+def say_nothing(line: str) -> None:
+    """Take a line for the user, and drop it."""
+
+
+def tracked(items: Iterable[T], doing: str) -> Iterable[T]:
+    """Yield the items, and show on a terminal how far they are."""
+    return track(list(items), doing, disable=not sys.stdout.isatty(), transient=True)
+
+
 def describe_fingerprint(fingerprint: Fingerprint) -> Iterator[str]:
     """Describe the training images: number, spacing and size per modality."""
     for modality, count in fingerprint.counts.items():
         yield (
             f"{modality}: {count} training images, median "
-            f"{_times(fingerprint.spacing[modality])} mm, "
-            f"{_times(fingerprint.extent[modality], 0)} mm in all"
+            f"{times_text(fingerprint.spacing[modality])} mm, "
+            f"{times_text(fingerprint.extent[modality], 0)} mm in all"
         )
 
 
@@ -43,14 +56,14 @@ def describe_plan(plan: Plan) -> Iterator[str]:
     affine[:3, :3] = frame
     tilt = np.degrees(np.arccos(np.clip(np.abs(frame).max(axis=0), 0, 1))).max()
     oblique = f", up to {tilt:.0f}° oblique" if tilt > 0.5 else ""
-    yield f"spacing      {_times(task.spacing)} mm"
+    yield f"spacing      {times_text(task.spacing)} mm"
     yield from describe_ceiling(plan)
     yield f"orientation  {''.join(nib.aff2axcodes(affine))}{oblique}"
     size = np.array(task.patch) * task.spacing
-    yield f"patch        {_times(task.patch, 0)} voxels, {_times(size, 0)} mm"
+    yield f"patch        {times_text(task.patch, 0)} voxels, {times_text(size, 0)} mm"
     if len(task.strides) > 1:
-        yield f"strides      {', '.join(_times(s, 0) for s in task.strides)}"
-        yield f"kernels      {', '.join(_times(k, 0) for k in task.kernels)}"
+        yield f"strides      {', '.join(times_text(s, 0) for s in task.strides)}"
+        yield f"kernels      {', '.join(times_text(k, 0) for k in task.kernels)}"
     for modality, (low, high) in plan.preprocessing.windows.items():
         yield f"window       {modality} {low:g} to {high:g} HU".replace("-", "−")
     yield f"may mirror   {', '.join('xyz'[axis] for axis in task.flips) or 'no axis'}"
@@ -148,5 +161,6 @@ def describe_curve(scores: Sequence[tuple[int, float]], steps: int) -> str:
     return f"curve        {word}: {facts}"
 
 
-def _times(values: Iterable[float], digits: int = 2) -> str:
+def times_text(values: Iterable[float], digits: int = 2) -> str:
+    """Return numbers as text: 1.50 × 1.50 × 3.00."""
     return " × ".join(f"{value:.{digits}f}" for value in values)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-
-from rich.progress import track
 
 from crossvox.batch import CropRule
 from crossvox.data.checks import check
@@ -17,7 +14,13 @@ from crossvox.data.prepare.plan import Budget, make_plan
 from crossvox.data.prepare.store import Store
 from crossvox.data.prepare.window import choose_windows
 from crossvox.utils.files import require_folder
-from crossvox.workflows.messages import Echo, describe_fingerprint, describe_plan, report_problems
+from crossvox.workflows.messages import (
+    Echo,
+    describe_fingerprint,
+    describe_plan,
+    report_problems,
+    tracked,
+)
 
 CaseModality = tuple[Case, str]
 """A case and one of its modalities."""
@@ -76,8 +79,7 @@ def fill_store(
         read_label: reads a label map, such as a `LabelCache`.
     """
     jobs = [(scan, False) for scan in images] + [(scan, True) for scan in labels]
-    quiet = not sys.stdout.isatty()
-    for (case, modality), is_label in track(jobs, "preparing", disable=quiet, transient=True):
+    for (case, modality), is_label in tracked(jobs, "preparing"):
         if is_label:
             store.label(case, modality, manifest.labels, manifest.ignore, read_label)
         else:

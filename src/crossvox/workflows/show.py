@@ -114,7 +114,7 @@ def _picture(scan: Volume, indices: np.ndarray | None, names: list[str], title: 
         {} if indices is None else {"labels": indices},
         names,
         title=title,
-        orientation="".join(nib.aff2axcodes(scan.grid.affine)),
+        orientation=scan.grid.orientation,
     )
     return Picture(figure)
 

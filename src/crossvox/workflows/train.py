@@ -56,6 +56,7 @@ from crossvox.workflows.messages import (
     describe_plan,
     describe_shifts,
     report_problems,
+    say_nothing,
 )
 from crossvox.workflows.prepare import fill_store
 from crossvox.workflows.run import PLAN, Run
@@ -106,7 +107,7 @@ def train(config: RunConfig, echo: Echo = print) -> Run:
     """
     config = config.absolute()
     fabric = launch_fabric(config.compute)
-    echo = echo if fabric.is_global_zero else _print_nothing
+    echo = echo if fabric.is_global_zero else say_nothing
     if _was_begun(fabric, config.out):
         return _continue(fabric, _load_same(config), config.root, echo)
 
@@ -180,7 +181,7 @@ def resume(path: Path, root: Path | None = None, echo: Echo = print) -> Run:
     require_writable(path)
     run = Run.load(path.absolute())
     fabric = launch_fabric(run.config.compute)
-    return _continue(fabric, run, root, echo if fabric.is_global_zero else _print_nothing)
+    return _continue(fabric, run, root, echo if fabric.is_global_zero else say_nothing)
 
 
 def crop_dataset(
@@ -478,7 +479,3 @@ def _describe(found: Fingerprint, run: Run) -> list[str]:
 
 def _is_never_prepared(case: Case, modality: str) -> bool:
     return False
-
-
-def _print_nothing(line: str) -> None:
-    """Take the lines of all processes but the first."""

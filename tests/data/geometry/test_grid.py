@@ -35,6 +35,11 @@ def test_the_voxels_of_a_part_stay_where_they_are():
     np.testing.assert_allclose(part.affine @ [1, 2, 0, 1], grid.affine @ [3, 2, 1, 1])
 
 
+def test_the_orientation_says_where_each_axis_leads():
+    affine = np.array([[0, 0, -3, 9], [-2, 0, 0, 9], [0, 1, 0, 9], [0, 0, 0, 1.0]])
+    assert Grid((4, 4, 4), affine).orientation == "PSL"
+
+
 def test_a_grid_survives_being_written_as_plain_values():
     grid = grid_of(rotation(1, 30))
     again = Grid.from_dict(grid.to_dict())

@@ -11,10 +11,11 @@ import numpy as np
 from crossvox.data.checks.extent import extent_problems
 from crossvox.data.checks.seen import Seen
 from crossvox.data.checks.values import value_problems
-from crossvox.data.formats.nifti.reader import CHUNK, NiftiFile, NiftiHeader, format_shape
+from crossvox.data.formats.nifti.reader import CHUNK, NiftiFile, NiftiHeader
 from crossvox.data.geometry import coverage, orient_grid, same_grid
 from crossvox.data.geometry.grid import MAX_SHIFT, corner_shift
 from crossvox.data.problems import Problem, has_errors
+from crossvox.utils.shapes import shape_text
 
 MAX_ROUNDING = 1e-3
 """A label this close to a whole number is one that a scaled integer file rounded."""
@@ -180,8 +181,8 @@ def placement_problems(label: NiftiHeader, image: NiftiHeader) -> list[Problem]:
         "geometry may mirror or turn it"
     )
     if own.shape != image.grid.shape:
-        found = f"shape {format_shape(label.shape[:3])}"
-        wanted = f"{format_shape(image.shape[:3])}, as the image"
+        found = f"shape {shape_text(label.shape[:3])}"
+        wanted = f"{shape_text(image.shape[:3])}, as the image"
         fix = "resample the label onto the image: nibabel.processing.resample_from_to, order=0"
         return [Problem.error(found, wanted, fix)]
     shift = corner_shift(own, image.grid)
@@ -229,7 +230,7 @@ def registered_placement_problems(
         return [Problem.error(found, "a label of what the image shows", fix)]
     if any(same_grid(label.grid, other.grid) for other in (image, *others)):
         return []
-    found = f"shape {format_shape(label.shape[:3])}, the grid of none of the case's images"
+    found = f"shape {shape_text(label.shape[:3])}, the grid of none of the case's images"
     fix = "nothing if it was drawn in the same space: it is resampled by nearest neighbour"
     return [Problem.warning(found, "the grid of one of them", fix)]
 

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import nibabel as nib
 import numpy as np
 
 MAX_SHIFT = 0.1
@@ -40,6 +41,11 @@ class Grid:
     def directions(self) -> np.ndarray:
         """(3, 3); column k is the unit world vector of array axis k."""
         return self.affine[:3, :3] / self.spacing
+
+    @property
+    def orientation(self) -> str:
+        """Three letters, such as RAS: the side of the body to which each array axis leads."""
+        return "".join(nib.aff2axcodes(self.affine))
 
     @property
     def extent(self) -> np.ndarray:

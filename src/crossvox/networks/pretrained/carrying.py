@@ -13,6 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from crossvox.utils.shapes import shape_text
+
 Outcome = Literal["taken", "in part", "other shape", "new"]
 
 
@@ -159,8 +161,5 @@ def _block(tensor: Tensor, axes: Collection[int], places: Sequence[int]) -> tupl
 
 
 def _misshaped(tensor: Tensor, name: str, before: Tensor) -> Fate:
-    return Fate("other shape", name, f"{_size(before)} before, {_size(tensor)} now")
-
-
-def _size(tensor: Tensor) -> str:
-    return "×".join(map(str, tensor.shape)) or "a scalar"
+    note = f"{shape_text(before.shape)} before, {shape_text(tensor.shape)} now"
+    return Fate("other shape", name, note)

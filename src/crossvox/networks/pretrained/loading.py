@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from crossvox.errors import DataError, UsageError
 from crossvox.networks.pretrained.published import PUBLISHED, PublishedModel, recognise
 from crossvox.networks.pretrained.weight_files import read_tensors
+from crossvox.utils.shapes import shape_text
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,9 @@ def require_fit(networks: Iterable[nn.Module], weights: Weights) -> LoadReport:
     if report.misshaped:
         name, (found, expected) = next(iter(report.misshaped.items()))
         raise DataError(
-            f"{weights.path}: {report}; first {name}: found {_size(found)}, expected "
-            f"{_size(expected)}; use the backbone's default options, which are the publication's"
+            f"{weights.path}: {report}; first {name}: found {shape_text(found)}, expected "
+            f"{shape_text(expected)}; use the backbone's default options, which are the "
+            "publication's"
         )
     if report.needed or not report.matched:
         raise DataError(
@@ -224,7 +226,3 @@ def _published_names(network: nn.Module) -> list[str]:
 def _some(names: Iterable[str]) -> str:
     first = sorted(names)
     return ", ".join(first[:3]) + (", …" if len(first) > 3 else "")
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape)) or "a scalar"

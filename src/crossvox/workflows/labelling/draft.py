@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -221,7 +220,7 @@ def _figure(target: Target, manifest: Manifest) -> Figure:
         label,
         shown,
         manifest.classes,
-        orientation="".join(nib.aff2axcodes(scan.grid.affine)),
+        orientation=scan.grid.orientation,
     )
 
 

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
-
 from crossvox.data.checks import check
 from crossvox.data.crops.misalign import Misalign
 from crossvox.data.formats.nifti import Scan, Volume
@@ -242,7 +240,7 @@ def _draw_overlays(scored: ScoredCase, classes: Sequence[str], folder: Path) -> 
             scored.prediction.labels[scored.map_of(name)],
             classes,
             title=f"{scored.case.id}, {name}",
-            orientation="".join(nib.aff2axcodes(scan.grid.affine)),
+            orientation=scan.grid.orientation,
         )
 
 

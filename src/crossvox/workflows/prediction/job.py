@@ -15,7 +15,7 @@ from crossvox.data.geometry import Grid
 from crossvox.data.problems import Problem, ProblemsError, format_problems
 from crossvox.errors import CrossvoxError, DataError, UsageError, failed_file
 from crossvox.inference.ensemble import Prediction
-from crossvox.workflows.messages import Echo
+from crossvox.workflows.messages import Echo, say_nothing
 from crossvox.workflows.prediction.memory import require_memory
 from crossvox.workflows.prediction.options import LABELS_ONLY, Outputs
 from crossvox.workflows.prediction.outputs import (
@@ -103,14 +103,14 @@ class Job:
             return
         self._check(subjects)
         for subject in subjects:
-            yield self._outcome(subject, self._open(subject, _nothing, checked=True))
+            yield self._outcome(subject, self._open(subject, say_nothing, checked=True))
 
     def attempt(self, subject: Subject) -> Outcome:
         """Predict a subject, whose outcome says why if it cannot be."""
         start, notes = time.perf_counter(), list[str]()
         try:
             target = self._open(subject, notes.append, self.checked)
-            self._require_memory([target], _nothing)
+            self._require_memory([target], say_nothing)
             return self._outcome(subject, target, notes)
         except CrossvoxError as error:
             lines = [p.line for p in _problems_of(error, subject) if p.severity == "error"]
@@ -190,7 +190,3 @@ def _problems_of(error: CrossvoxError, subject: Subject) -> list[Problem]:
     if subject.place not in text:
         text = f"{subject.place}: {text}"
     return [Problem.error(text)]
-
-
-def _nothing(text: str) -> None:
-    """Take a line, and say nothing."""

@@ -33,6 +33,7 @@ from crossvox.data.formats.nifti.geometry import (
 from crossvox.data.geometry import Grid, same_grid
 from crossvox.data.problems import Problem
 from crossvox.errors import DataError
+from crossvox.utils.shapes import shape_text
 
 MAX_VOXELS = 2**30
 """Larger volumes (4 GiB in single precision) are refused before memory is taken for them."""
@@ -216,11 +217,6 @@ def as_nifti(values: np.ndarray, grid: Grid, path: Path) -> NiftiFile:
     return NiftiFile(path, header, values.reshape(-1, order="F"), True, problems)
 
 
-def format_shape(shape: tuple[int, ...]) -> str:
-    """Return a shape as text: 6×5×4."""
-    return "×".join(map(str, shape))
-
-
 class _HashedFile(io.FileIO):
     """A file that is hashed while it is read, each byte once."""
 
@@ -364,7 +360,7 @@ def _read_voxels(file: IO[bytes], header: NiftiHeader) -> np.ndarray:
 def _shape_problem(header: NiftiHeader) -> Problem | None:
     """Return what is wrong with shape or type; after an error the voxels are not to be read."""
     shape, again = header.shape, "export the scan again"
-    found = f"{len(shape)}-D, shape {format_shape(shape)}"
+    found = f"{len(shape)}-D, shape {shape_text(shape)}"
     if min(shape, default=0) < 1:
         return Problem.error(found, "at least one voxel along each axis", again)
     if len(shape) < 3:
@@ -378,7 +374,7 @@ def _shape_problem(header: NiftiHeader) -> Problem | None:
         return Problem.error(found, "a 3-D volume", fix)
     if math.prod(shape) > MAX_VOXELS:
         fix = "crop or resample the scan; if it is smaller than that, its header is damaged"
-        found = f"shape {format_shape(shape)}"
+        found = f"shape {shape_text(shape)}"
         return Problem.error(found, f"at most {MAX_VOXELS} voxels", fix)
     if header.dtype.kind not in "iuf":
         fix = "save one real number per voxel (RGB: convert to grey; complex: take the magnitude)"
