@@ -39,7 +39,7 @@ def main() -> None:
         "scored before": ReportData(data, "test", scores),
     }.items():
         began, worked = time.perf_counter(), time.process_time()
-        file = report(run, out / f"{name.split()[0]}.html", source, options, echo=lambda _: None)
+        file = report(run, out / f"{name.split()[0]}.html", source, options)
         seconds, work = time.perf_counter() - began, time.process_time() - worked
         size = file.stat().st_size / 1e6
         print(f"{2 * half} scans, {name:<14} {seconds:6.1f} s ({work:.1f} s CPU)  {size:6.1f} MB")

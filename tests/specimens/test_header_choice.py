@@ -114,7 +114,7 @@ def test_a_report_of_unlabelled_scans_uses_it(runs, unpaired_files, chosen, root
     for data in (unpaired_files.path, chosen):
         manifest = load_manifest(data, root)
         case, predictor = manifest.case("mr6"), Predictor(runs[0])
-        shown += show_unlabelled(manifest, predictor, [case], 10**6, lambda line: None)
+        shown += show_unlabelled(manifest, predictor, [case], 10**6)
     assert np.array_equal(shown[0].grey, shown[1].grey)
     assert np.array_equal(shown[0].prediction, shown[1].prediction)
 

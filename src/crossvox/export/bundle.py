@@ -21,7 +21,6 @@ from crossvox.training.checkpoint import load_weights, save_weights
 from crossvox.training.record import read_facts
 from crossvox.utils.files import TEMPORARY, atomic_write, require_writable
 from crossvox.version import __version__
-from crossvox.workflows.messages import Echo
 from crossvox.workflows.prediction.options import Checkpoint
 from crossvox.workflows.run import PLAN, Run
 
@@ -69,16 +68,13 @@ holds no names of training cases or files.
 """
 
 
-def export_bundle(
-    path: Path, out: Path, checkpoint: Checkpoint | None = None, echo: Echo = print
-) -> Path:
+def export_bundle(path: Path, out: Path, checkpoint: Checkpoint | None = None) -> Path:
     """Write a run as a MONAI bundle. Running the bundle needs crossvox to be installed.
 
     Args:
         path: the run directory.
         out: folder for the bundle; must be new or empty.
         checkpoint: the weights to export; None = as `crossvox predict` takes them.
-        echo: takes the line for the user.
 
     Returns:
         `out`.
@@ -109,7 +105,7 @@ def export_bundle(
         bundle.rename(out)
     finally:
         shutil.rmtree(bundle, ignore_errors=True)
-    echo(f"{out}: checkpoint {weights.stem}")
+    print(f"{out}: checkpoint {weights.stem}")
     return out
 
 

@@ -23,7 +23,6 @@ from crossvox.methods.base import Method
 from crossvox.networks.blocks import InstanceNorm
 from crossvox.utils.files import atomic_path, require_writable
 from crossvox.version import __version__
-from crossvox.workflows.messages import Echo
 from crossvox.workflows.prediction.options import Checkpoint, Options
 from crossvox.workflows.prediction.predictor import load_model
 from crossvox.workflows.run import Run
@@ -33,9 +32,7 @@ TOLERANCE = 1e-3
 """Largest difference of a probability that counts as rounding."""
 
 
-def export_onnx(
-    path: Path, out: Path, checkpoint: Checkpoint | None = None, echo: Echo = print
-) -> list[Path]:
+def export_onnx(path: Path, out: Path, checkpoint: Checkpoint | None = None) -> list[Path]:
     """Write `<name>_<modality>.onnx` for each modality; a file takes that modality alone.
 
     Input `image` is (1, 1, X, Y, Z) float32, a window of the run's crop size of a preprocessed
@@ -47,7 +44,6 @@ def export_onnx(
         path: the run directory.
         out: common name of the files, with or without `.onnx`.
         checkpoint: the weights to export; None = as `crossvox predict` takes them.
-        echo: takes the lines for the user.
 
     Returns:
         The files written.
@@ -84,7 +80,7 @@ def export_onnx(
                     f"{file}: probabilities differ from torch's by {difference:.1e}, more than "
                     f"{TOLERANCE:.0e}; not written, please report this"
                 )
-        echo(f"{file}: checkpoint {name}, opset {OPSET}, {_verdict(difference)}")
+        print(f"{file}: checkpoint {name}, opset {OPSET}, {_verdict(difference)}")
         written.append(file)
     return written
 

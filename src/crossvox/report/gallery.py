@@ -12,7 +12,7 @@ from crossvox.data.manifest import Case, Manifest
 from crossvox.evaluation.scores import group_rows
 from crossvox.inference.ensemble import Ensemble
 from crossvox.report.shown_scan import ShownScan, to_shown_scan
-from crossvox.workflows.messages import Echo, report_problems
+from crossvox.workflows.messages import report_problems
 from crossvox.workflows.prediction.scoring import labelled_first, mean_defined, score_cases
 from crossvox.workflows.run import Run
 
@@ -65,7 +65,6 @@ def predict_scans(
     ensemble: Ensemble,
     cases: Sequence[Case],
     gallery: Gallery,
-    echo: Echo,
     seen: Container[str] = (),
 ) -> list[dict[str, Any]]:
     """Predict and score labelled cases, and offer their scans to the gallery.
@@ -79,7 +78,7 @@ def predict_scans(
         DataError: scans or labels have errors.
     """
     used = {(case.id, modality) for case in cases for modality in case.labels}
-    report_problems(check(dataclasses.replace(manifest, cases=tuple(cases)), used), echo)
+    report_problems(check(dataclasses.replace(manifest, cases=tuple(cases)), used))
     rows = []
     for scored in score_cases(
         lambda case: ensemble.predict(
@@ -91,7 +90,7 @@ def predict_scans(
         seen=seen,
     ):
         rows += scored.rows
-        echo(str(scored))
+        print(scored)
         for name, truth in scored.truth.items():
             score, made = scored.mean_dice(name), scored.map_of(name)
             if gallery.wants(name, score):

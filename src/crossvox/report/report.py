@@ -38,7 +38,6 @@ from crossvox.report.unlabelled import (
 from crossvox.utils.files import atomic_write, logical_path, require_writable
 from crossvox.utils.palette import ERRORS, class_colour
 from crossvox.version import __version__
-from crossvox.workflows.messages import Echo
 from crossvox.workflows.prediction.evaluate import (
     evaluation_facts,
     require_same_problem,
@@ -86,7 +85,6 @@ def report(
     out: Path,
     source: ReportData,
     options: Options,
-    echo: Echo = print,
 ) -> Path:
     """Write one self-contained HTML file about a run or a benchmark.
 
@@ -95,7 +93,6 @@ def report(
         out: HTML file to write.
         source: the data set of a run's report.
         options: checkpoint, overlap and device for predictions.
-        echo: takes the lines for the user.
 
     Returns:
         `out`.
@@ -124,17 +121,17 @@ def report(
     else:
         run = Run.load(path)
         _require_same_report(out, run.mark, path)
-        page = _run_page(run, source, options, echo)
+        page = _run_page(run, source, options)
     text = render(page)
     atomic_write(out, text)
-    echo(f"{out}: {len(text.encode()) / 1e6:.1f} MB")
+    print(f"{out}: {len(text.encode()) / 1e6:.1f} MB")
     return out
 
 
-def _run_page(run: Run, source: ReportData, options: Options, echo: Echo) -> Page:
+def _run_page(run: Run, source: ReportData, options: Options) -> Page:
     if source.data is None and source.scores:
         raise UsageError("--scores goes with --data, the data set that was scored")
-    found = None if source.data is None else _look_at(run, source.data, source, options, echo)
+    found = None if source.data is None else _look_at(run, source.data, source, options)
     rows = found.rows if found else []
     scans = found.scans if found else []
     data: list[Block] = recorded_data(run)
@@ -195,9 +192,7 @@ class _Found:
     scans: list[ShownScan]
 
 
-def _look_at(
-    run: Run, data: Manifest | Path, source: ReportData, options: Options, echo: Echo
-) -> _Found:
+def _look_at(run: Run, data: Manifest | Path, source: ReportData, options: Options) -> _Found:
     """Score labelled cases and choose scans to show, or predict scans without a label."""
     manifest = as_manifest(data)
     require_same_problem(run, manifest)
@@ -209,7 +204,7 @@ def _look_at(
     gallery = Gallery(source.show, len(run.task.modalities) + run.task.fusible)
     labelled = [case for case in cases if case.labels]
     if labelled:
-        rows = _score(run, manifest, labelled, replace(source, split=split), options, gallery, echo)
+        rows = _score(run, manifest, labelled, replace(source, split=split), options, gallery)
         return _Found(manifest, split, rows, gallery.scans())
     if source.scores is not None:
         raise UsageError(f"--scores: no case of split '{split or 'val'}' has a label; leave it out")
@@ -217,9 +212,9 @@ def _look_at(
     scans: list[ShownScan] = []
     if cases:
         predictor = Predictor(run.path, options=options)
-        tell_checkpoints([run], options, echo)
-        require_memory(predictor, [case.images for case in cases], options.memory_limit, echo)
-        scans = show_unlabelled(manifest, predictor, cases, gallery.voxels, echo)
+        tell_checkpoints([run], options, print)
+        require_memory(predictor, [case.images for case in cases], options.memory_limit, print)
+        scans = show_unlabelled(manifest, predictor, cases, gallery.voxels)
     return _Found(manifest, split, [], scans)
 
 
@@ -230,7 +225,6 @@ def _score(
     source: ReportData,
     options: Options,
     gallery: Gallery,
-    echo: Echo,
 ) -> list[dict[str, Any]]:
     """Return the rows of scores of labelled cases, and offer their scans to the gallery."""
     split, known = str(source.split), None
@@ -246,8 +240,8 @@ def _score(
     rows: list[dict[str, Any]] = []
     if cases:
         predictor = Predictor(run.path, options=scored_maps(run, options))
-        tell_checkpoints([run], options, echo)
-        require_memory(predictor, [case.images for case in cases], options.memory_limit, echo)
-        seen = seen_by([run], cases, echo)
-        rows = predict_scans(run, manifest, predictor, cases, gallery, echo, seen)
+        tell_checkpoints([run], options, print)
+        require_memory(predictor, [case.images for case in cases], options.memory_limit, print)
+        seen = seen_by([run], cases, print)
+        rows = predict_scans(run, manifest, predictor, cases, gallery, seen)
     return rows if known is None else known

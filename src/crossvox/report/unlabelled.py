@@ -12,7 +12,7 @@ from crossvox.data.checks import check
 from crossvox.data.manifest import Case, Manifest
 from crossvox.inference.ensemble import Ensemble
 from crossvox.report.shown_scan import ShownScan, to_shown_scan
-from crossvox.workflows.messages import Echo, report_problems
+from crossvox.workflows.messages import report_problems
 
 TITLE = "Predictions of scans without a label"
 WHY = (
@@ -50,7 +50,7 @@ def first_of_each(cases: Iterable[Case], count: int) -> list[Case]:
 
 
 def show_unlabelled(
-    manifest: Manifest, ensemble: Ensemble, cases: Sequence[Case], voxels: int, echo: Echo
+    manifest: Manifest, ensemble: Ensemble, cases: Sequence[Case], voxels: int
 ) -> list[ShownScan]:
     """Predict cases; no label is opened.
 
@@ -59,18 +59,17 @@ def show_unlabelled(
         ensemble: the run.
         cases: of the data set.
         voxels: most voxels of a shown scan.
-        echo: takes the lines for the user.
 
     Raises:
         DataError: a scan has errors.
     """
-    report_problems(check(replace(manifest, cases=tuple(cases)), ()), echo)
+    report_problems(check(replace(manifest, cases=tuple(cases)), ()))
     shown = []
     for case in cases:
         prediction = ensemble.predict(
             case.images, uncertainty=True, checked=True, forms=case.header
         )
-        echo(f"{case.id}: no label, {prediction.timing}")
+        print(f"{case.id}: no label, {prediction.timing}")
         for name, labels in prediction.labels.items():
             scan = case.read_image(prediction.scans[name])
             entropy = prediction.uncertainty[name]

@@ -12,7 +12,6 @@ from crossvox.report.report import CAUTION, IMAGES, SUBTITLE
 from crossvox.utils.files import atomic_write
 from crossvox.utils.text_table import TextTable
 from crossvox.workflows.labelling.drafts import DraftFolder
-from crossvox.workflows.messages import Echo
 
 PAGE = "work_list.html"
 
@@ -27,16 +26,13 @@ HOW = (
 )
 
 
-def write_work_list_page(
-    folder: DraftFolder, figures: Mapping[str, Figure], command: str, echo: Echo = print
-) -> Path:
+def write_work_list_page(folder: DraftFolder, figures: Mapping[str, Figure], command: str) -> Path:
     """Write `work_list.html` into a folder of drafts.
 
     Args:
         folder: the drafts.
         figures: by the drafts' names.
         command: adopts them.
-        echo: takes the line for the user.
     """
     rows = [
         [
@@ -63,5 +59,5 @@ def write_work_list_page(
     warnings = [IMAGES.format(len(figures)), CAUTION]
     page = Page("Scans to correct", sections, SUBTITLE, warnings)
     atomic_write(folder.path / PAGE, render(page))
-    echo(f"{folder.path / PAGE}: what to correct, and where to look")
+    print(f"{folder.path / PAGE}: what to correct, and where to look")
     return folder.path / PAGE

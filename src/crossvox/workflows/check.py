@@ -20,7 +20,7 @@ from crossvox.errors import UsageError
 from crossvox.figures.overlays import overlay
 from crossvox.figures.style import read_mark, stack_pictures
 from crossvox.utils.files import require_folder
-from crossvox.workflows.messages import Echo, tracked
+from crossvox.workflows.messages import tracked
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,6 @@ def draw_cases(
     manifest: Manifest,
     folder: Path,
     without: Collection[tuple[str, str]] = (),
-    echo: Echo = print,
 ) -> None:
     """Write `<case>.png` for each case: every scan of it, with its label map drawn over it.
 
@@ -87,7 +86,6 @@ def draw_cases(
         manifest: the data set.
         folder: for the pictures.
         without: (case id, modality) of scans to leave out because they have an error.
-        echo: takes the lines for the user, among them the scans left out.
 
     Raises:
         UsageError: a file there that is no picture of this data set would be lost.
@@ -104,11 +102,11 @@ def draw_cases(
         modalities = [m for m in case.images if (case.id, m) not in without]
         if len(modalities) < len(case.images):
             left_out = ", ".join(m for m in case.images if m not in modalities)
-            echo(f"{case.id}: {left_out} not drawn because of errors")
+            print(f"{case.id}: {left_out} not drawn because of errors")
         if modalities:
             drawn.append(folder / f"{case.id}.png")
             _draw_case(manifest, case, modalities, drawn[-1])
-    echo(f"{folder}: {_pictures(len(drawn))}")
+    print(f"{folder}: {_pictures(len(drawn))}")
     stale = [
         file
         for file in sorted(folder.glob("*.png"))
@@ -118,7 +116,7 @@ def draw_cases(
         file.unlink()
     if stale:
         names = ", ".join(file.stem for file in stale)
-        echo(f"{folder}: removed {_pictures(len(stale))} that an earlier check drew: {names}")
+        print(f"{folder}: removed {_pictures(len(stale))} that an earlier check drew: {names}")
 
 
 def _mark(manifest: Manifest, case: str) -> str:

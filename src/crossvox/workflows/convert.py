@@ -19,7 +19,7 @@ from crossvox.data.formats.nifti import read_nifti
 from crossvox.data.geometry import Grid
 from crossvox.data.manifest import SPLITS, Case, Manifest
 from crossvox.errors import UsageError
-from crossvox.workflows.messages import Echo, tracked
+from crossvox.workflows.messages import tracked
 
 Grids = Mapping[str, list[Grid]]
 """Modality → the grids of its scans."""
@@ -32,7 +32,6 @@ def convert(
     source: str,
     *,
     copy: bool = False,
-    echo: Echo = print,
 ) -> tuple[Manifest, Table]:
     """Write `out/dataset.json` for a raw data set; its NIfTI files stay where they are.
 
@@ -42,7 +41,6 @@ def convert(
         out: folder of the manifest.
         source: how the manifest is made, to be noted in it.
         copy: copy the files taken to `out/images` and `out/labels`.
-        echo: takes the lines for the user.
 
     Returns:
         The manifest and a table that summarises it.
@@ -64,7 +62,7 @@ def convert(
         manifest = copy_files(manifest, out, partial(tracked, doing="copying"))
     manifest.save(out / "dataset.json")
     for line in [*notes, *root_note(manifest, out)]:
-        echo(line)
+        print(line)
     return manifest, summary(manifest, grids)
 
 

@@ -15,7 +15,6 @@ from crossvox.data.prepare.store import Store
 from crossvox.data.prepare.window import choose_windows
 from crossvox.utils.files import require_folder
 from crossvox.workflows.messages import (
-    Echo,
     describe_fingerprint,
     describe_plan,
     report_problems,
@@ -31,7 +30,6 @@ def prepare(
     out: Path,
     budget: Budget,
     rule: CropRule | None = None,
-    echo: Echo = print,
 ) -> None:
     """Check a data set, plan for it, and prepare all of its images and labels.
 
@@ -40,26 +38,25 @@ def prepare(
         out: folder of the store; created, or completed where it exists.
         budget: limits of the plan.
         rule: crops that the backbone takes, if it has strides of its own.
-        echo: takes the lines for the user.
 
     Raises:
         DataError: the data set has errors; nothing is written then.
     """
     require_folder(out)
     manifest = as_manifest(data)
-    report_problems(check(manifest), echo)
+    report_problems(check(manifest))
     found = fingerprint(manifest)
     train = manifest.split("train")
     labelled = {m: [c.id for c in train if m in c.labels] for m in manifest.modalities}
     windows = choose_windows(manifest, budget, labelled)
     plan = make_plan(found, manifest, budget, rule, windows)
     for line in [*describe_fingerprint(found), *describe_plan(plan)]:
-        echo(line)
+        print(line)
     store = Store(out, plan.preprocessing)
     images = [(case, m) for case in manifest.cases for m in case.images]
     labels = [(case, m) for case in manifest.cases for m in case.labels]
     fill_store(store, manifest, images, labels)
-    echo(f"prepared {len(images)} images and {len(labels)} labels in {out}")
+    print(f"prepared {len(images)} images and {len(labels)} labels in {out}")
 
 
 def fill_store(

@@ -39,7 +39,6 @@ from crossvox.training.optimizer import build_optimizer
 from crossvox.training.record import read_facts, read_metrics
 from crossvox.utils.machine import MAXRSS, usable_cores
 from crossvox.workflows.arithmetic import arithmetic
-from crossvox.workflows.messages import Echo
 from crossvox.workflows.prediction.memory import require_memory
 from crossvox.workflows.prediction.options import Options
 from crossvox.workflows.prediction.predictor import Predictor
@@ -75,7 +74,7 @@ def temporary_run(settings: Mapping[str, Any]) -> Iterator[RunConfig]:
         yield RunConfig.from_dict({**settings, **places}).absolute()
 
 
-def profile_train(config: RunConfig, steps: int, echo: Echo = print) -> Figures:
+def profile_train(config: RunConfig, steps: int) -> Figures:
     """Measure `steps` training steps after a warm-up, in the loop of `crossvox train`.
 
     >>> with temporary_run(settings) as config:
@@ -84,11 +83,10 @@ def profile_train(config: RunConfig, steps: int, echo: Echo = print) -> Figures:
     Args:
         config: from `temporary_run`.
         steps: number of steps to measure.
-        echo: takes the lines of the training.
     """
     total = WARM_UP + steps + 1
     fit = dataclasses.replace(config.fit, steps=total, validations=0, log_every=1, save_every=total)
-    run = train(dataclasses.replace(config, fit=fit), echo)
+    run = train(dataclasses.replace(config, fit=fit))
     seconds, waiting = [], []
     for step, name, value in read_metrics(config.out / "metrics.csv"):
         # Each step waits for the one before, only the last one also for itself.

@@ -19,7 +19,6 @@ from crossvox.utils.files import atomic_path, atomic_write, require_writable, sh
 from crossvox.utils.going_on import start_from_command
 from crossvox.workflows.labelling.drafts import Draft, DraftFolder
 from crossvox.workflows.labelling.label_paths import label_path
-from crossvox.workflows.messages import Echo
 from crossvox.workflows.prediction.scans import InputScan
 
 Outcome = Literal["adopted", "there already", "left", "refused"]
@@ -56,7 +55,6 @@ def adopt(
     root: Path | None = None,
     unchanged: bool = False,
     ids: Mapping[str, int] | None = None,
-    echo: Echo = print,
 ) -> list[Verdict]:
     """Check the drafts of a folder, and make those that were corrected labels of a data set.
 
@@ -75,7 +73,6 @@ def adopt(
         unchanged: adopt drafts that nobody changed, too.
         ids: class name → id of classes to add to the data set. What was labelled before counts as
             not outlined for them, and so does an adopted label that shows none of it.
-        echo: takes the lines for the user.
 
     Returns:
         What became of each draft.
@@ -94,20 +91,20 @@ def adopt(
         verdicts.append(verdict)
         made = _with_case(made, verdict.case)
         for problem in verdict.problems:
-            echo(str(problem))
-        echo(f"{draft.name}: {verdict.words}")
+            print(problem)
+        print(f"{draft.name}: {verdict.words}")
     if made != before:
-        echo(_write(made, verdicts, folder, out, data))
+        print(_write(made, verdicts, folder, out, data))
     for line in _summary(made, verdicts):
-        echo(line)
+        print(line)
     if any(verdict.outcome in ("adopted", "there already") for verdict in verdicts):
         written = out if out is not None and out.exists() else data
         wide = made.needed_root(written.absolute().parent)
         if folder.run.is_dir():
-            echo(f"next: {start_from_command(folder.run, written, wide)}")
+            print(f"next: {start_from_command(folder.run, written, wide)}")
         else:
-            echo(f"next: {folder.run}, which made the drafts, is not here any more; go on from")
-            echo(f"  another run by {start_from_command(Path('RUN'), written, wide)}")
+            print(f"next: {folder.run}, which made the drafts, is not here any more; go on from")
+            print(f"  another run by {start_from_command(Path('RUN'), written, wide)}")
     return verdicts
 
 

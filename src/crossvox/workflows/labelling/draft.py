@@ -29,7 +29,7 @@ from crossvox.utils.files import (
 )
 from crossvox.workflows.labelling.drafts import AS_DRAFTED, DRAFTS, Draft, DraftFolder
 from crossvox.workflows.labelling.rank import rank_scans, read_ranking
-from crossvox.workflows.messages import Echo, report_problems
+from crossvox.workflows.messages import report_problems
 from crossvox.workflows.prediction.memory import require_memory
 from crossvox.workflows.prediction.options import Options, Outputs
 from crossvox.workflows.prediction.outputs import (
@@ -56,7 +56,6 @@ def draft(
     *,
     top: int = 5,
     ranking: Path | None = None,
-    echo: Echo = print,
 ) -> tuple[DraftFolder, dict[str, Figure]]:
     """Segment the unlabelled train scans that `rank-cases` puts first, for somebody to correct.
 
@@ -72,7 +71,6 @@ def draft(
         options: checkpoint, overlap and device.
         top: number of label maps at most.
         ranking: a table of `rank-cases`; None = rank now.
-        echo: takes the lines for the user.
 
     Returns:
         What is in the folder, and for each draft a figure of where it is least certain, by name.
@@ -90,7 +88,7 @@ def draft(
     manifest, _ = load_split(data, "train")
     ids = _ids(run, manifest)
     if ranking is None:
-        ranked = rank_scans(run, manifest, options, unlabelled=True, echo=echo)
+        ranked = rank_scans(run, manifest, options, unlabelled=True)
     else:
         ranked = read_ranking(ranking, manifest)
     chosen = _choose(ranked, manifest)[:top]
@@ -99,20 +97,20 @@ def draft(
     subjects = [manifest.case(entry.candidate.case) for entry in chosen]
     if ranking is not None:
         shown = replace(manifest, cases=tuple({case.id: case for case in subjects}.values()))
-        report_problems(check(shown, (), ("train",), seen=run.plan.seen), echo)
+        report_problems(check(shown, (), ("train",), seen=run.plan.seen))
     predictor = Predictor(path, options=options)
     targets = [_target(e, case, out, predictor) for e, case in zip(chosen, subjects, strict=True)]
     require_free_names(targets, ids)
     _require_free_links(targets)
-    require_memory(predictor, [case.images for case in subjects], options.memory_limit, echo)
+    require_memory(predictor, [case.images for case in subjects], options.memory_limit, print)
     drafts, figures = [], {}
     for number, (entry, case, target) in enumerate(zip(chosen, subjects, targets, strict=True), 1):
         made, odd = _draft(entry, case, target, predictor, ids)
         figures[made.name] = _figure(target, manifest)
         drafts.append(made)
-        echo(f"{out / made.label}: draft {number} of {len(targets)}, {made.name}")
+        print(f"{out / made.label}: draft {number} of {len(targets)}, {made.name}")
         for warning in odd:
-            echo(warning)
+            print(warning)
     atomic_write(out / WORK_LIST, _to_csv(chosen, drafts))
     folder = DraftFolder(out, path.absolute(), run.task.classes, tuple(drafts))
     folder.save()

@@ -23,7 +23,7 @@ from crossvox.inference.ranking import (
 )
 from crossvox.utils.csv_tables import csv_text
 from crossvox.utils.files import atomic_write, require_writable
-from crossvox.workflows.messages import Echo, report_problems
+from crossvox.workflows.messages import report_problems
 from crossvox.workflows.prediction.options import Options
 from crossvox.workflows.prediction.predict import load_split
 from crossvox.workflows.prediction.predictor import load_model
@@ -41,7 +41,6 @@ def rank_cases(
     *,
     strategy: Strategy = "both",
     seed: int = 0,
-    echo: Echo = print,
 ) -> list[RankedCandidate]:
     """Write a CSV file of the scans of the train split, the one to label first at the top.
 
@@ -55,7 +54,6 @@ def rank_cases(
         options: checkpoint, overlap and device.
         strategy: see `crossvox.inference.ranking.rank`.
         seed: of the strategy `random`.
-        echo: takes the lines for the user.
 
     Returns:
         The candidates, in the order of the file.
@@ -69,10 +67,10 @@ def rank_cases(
     run = Run.load(path)
     manifest, _ = load_split(data, "train")
     _require_same_table(out, manifest)
-    ranked = rank_scans(run, manifest, options, strategy=strategy, seed=seed, echo=echo)
+    ranked = rank_scans(run, manifest, options, strategy=strategy, seed=seed)
     atomic_write(out, _to_csv(ranked))
     first = ranked[0].candidate
-    echo(f"{out}: {len(ranked)} scans, first {first.case} {first.modality}")
+    print(f"{out}: {len(ranked)} scans, first {first.case} {first.modality}")
     return ranked
 
 
@@ -84,14 +82,13 @@ def rank_scans(
     strategy: Strategy = "both",
     seed: int = 0,
     unlabelled: bool = False,
-    echo: Echo = print,
 ) -> list[RankedCandidate]:
     """Order the train scans whose labels a run did not use, the one to label first at the front.
 
     Args:
         run: the run.
         manifest: a data set of the run's modalities.
-        options, strategy, seed, echo: as for `rank_cases`.
+        options, strategy, seed: as for `rank_cases`.
         unlabelled: take only scans that have no label yet.
 
     Raises:
@@ -112,10 +109,10 @@ def rank_scans(
         raise UsageError(f"{manifest.location}: all of its train scans {whose}; add others")
     if strategy == "random":
         return rank([Candidate(case.id, m) for case, m in candidates], {}, strategy, seed)
-    report_problems(check(manifest, (), splits=("train",)), echo)
+    report_problems(check(manifest, (), splits=("train",)))
     model = load_model(run, options)
-    known = _features_by_modality(_measure(model, labelled, "labelled", echo))
-    return rank(_measure(model, candidates, "to rank", echo), known, strategy)
+    known = _features_by_modality(_measure(model, labelled, "labelled"))
+    return rank(_measure(model, candidates, "to rank"), known, strategy)
 
 
 def read_ranking(path: Path, manifest: Manifest) -> list[RankedCandidate]:
@@ -170,15 +167,13 @@ def _features_by_modality(candidates: Sequence[Candidate]) -> dict[str, list[np.
     return found
 
 
-def _measure(
-    model: TrainedModel, scans: Sequence[CaseModality], what: str, echo: Echo
-) -> list[Candidate]:
+def _measure(model: TrainedModel, scans: Sequence[CaseModality], what: str) -> list[Candidate]:
     """Predict scans, and return their uncertainty and features; `what` they are is printed."""
     candidates = []
     for number, (case, modality) in enumerate(scans, start=1):
         candidate = _measure_scan(model, case, modality)
         counted = f"({number} of {len(scans)} {what})"
-        echo(f"{case.id} {modality}: uncertainty {candidate.uncertainty:.4f} {counted}")
+        print(f"{case.id} {modality}: uncertainty {candidate.uncertainty:.4f} {counted}")
         candidates.append(candidate)
     return candidates
 

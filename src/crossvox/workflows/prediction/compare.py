@@ -22,7 +22,6 @@ from crossvox.evaluation.metrics import score_case
 from crossvox.evaluation.scores import Summary, require_same_scores, summarise, write_scores
 from crossvox.evaluation.volumes import read_volumes
 from crossvox.utils.files import files_below, is_nifti, nifti_stem, require_folder
-from crossvox.workflows.messages import Echo
 from crossvox.workflows.prediction.outputs import PROBABILITIES, UNCERTAINTY, VOLUMES
 
 NO_MODALITY = "-"
@@ -52,7 +51,6 @@ def compare(
     ids: Mapping[str, int] | None = None,
     ignore: int | None = None,
     out: Path | None = None,
-    echo: Echo = print,
 ) -> Summary:
     """Score label maps against those of the same names, as `evaluate` scores a run.
 
@@ -64,7 +62,6 @@ def compare(
         ids: class name → id in the files; None = as the folders' tables of labels say.
         ignore: id of voxels in the reference that are not compared.
         out: folder for `cases.csv` and `summary.json`; None = write nothing.
-        echo: takes the lines for the user.
 
     Returns:
         The summary (`crossvox.evaluation.scores.summarise`).
@@ -81,7 +78,7 @@ def compare(
     facts |= {"labels": ids} | ({} if ignore is None else {"ignore": ignore})
     if out is not None:
         require_same_scores(out, facts)
-    pairs = find_pairs(prediction, reference, echo)
+    pairs = find_pairs(prediction, reference)
     raise_on_errors([problem for pair in pairs for problem in _grid_problems(pair)])
     rows: list[dict[str, Any]] = []
     others, named = Counter[int](), 0
@@ -101,11 +98,11 @@ def compare(
         raise UsageError(f"no file holds {asked}; the ids there are {there}; correct --ids")
     if others:
         listed = ", ".join(f"{number} (in {n} files)" for number, n in sorted(others.items()))
-        echo(f"ids without a name, which count as background: {listed}")
+        print(f"ids without a name, which count as background: {listed}")
     return summarise(rows, facts) if out is None else write_scores(out, rows, facts)
 
 
-def find_pairs(prediction: Path, reference: Path, echo: Echo) -> list[Pair]:
+def find_pairs(prediction: Path, reference: Path) -> list[Pair]:
     """Match label maps by name, and list those that have no partner.
 
     If no two names are equal, endings that all names of a folder share are left out.
@@ -123,11 +120,11 @@ def find_pairs(prediction: Path, reference: Path, echo: Echo) -> list[Pair]:
             for side, ending in zip(sides, endings, strict=True)
         ]
         if set(sides[0]) & set(sides[1]):
-            echo(f"matched without {' and '.join(repr(e) for e in endings if e)} in the names")
+            print(f"matched without {' and '.join(repr(e) for e in endings if e)} in the names")
     common = [name for name in sides[0] if name in sides[1]]
     for folder, own in ((prediction, sides[0]), (reference, sides[1])):
         if lonely := [file.name for name, file in own.items() if name not in common]:
-            echo(f"{folder}: {len(lonely)} without a partner: {', '.join(lonely)}")
+            print(f"{folder}: {len(lonely)} without a partner: {', '.join(lonely)}")
     if not common:
         examples = [next(iter(side.values())).name for side in sides]
         raise UsageError(

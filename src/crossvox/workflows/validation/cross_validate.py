@@ -21,7 +21,6 @@ from crossvox.training.record import FOLDS, holds_run
 from crossvox.utils.documents import read_yaml
 from crossvox.utils.files import atomic_write, require_folder
 from crossvox.utils.going_on import resume_command
-from crossvox.workflows.messages import Echo
 from crossvox.workflows.prediction.evaluate import evaluate, evaluation_facts
 from crossvox.workflows.prediction.options import Options
 from crossvox.workflows.run import Run, fold_folders
@@ -35,7 +34,7 @@ SCORES = "held_out"
 """Folder of a fold's run with the scores of the cases that it did not see."""
 
 
-def cross_validate(config: RunConfig, number: int | None = None, echo: Echo = print) -> Summary:
+def cross_validate(config: RunConfig, number: int | None = None) -> Summary:
     """Train a run per fold, and score the labelled cases that the fold left out.
 
     No fold has validation scans: it is scored as it is after its last step. `out` becomes a folder
@@ -45,7 +44,6 @@ def cross_validate(config: RunConfig, number: int | None = None, echo: Echo = pr
     Args:
         config: of all runs; `labelled` chooses the labels that are trained on and left out in turn.
         number: of folds; None leaves out one case after the other, in at most `MOST` folds.
-        echo: takes the lines for the user.
 
     Returns:
         The summary (`crossvox.evaluation.scores.summarise`).
@@ -67,32 +65,31 @@ def cross_validate(config: RunConfig, number: int | None = None, echo: Echo = pr
             "another --out"
         )
     manifest = load_manifest(config.data, config.root)
-    dealt = _deal(config, manifest, number, echo)
+    dealt = _deal(config, manifest, number)
     for k, fold in enumerate(dealt):
         fold.save(config.out / f"fold_{k}.json")
     # Written last: a folder with this file can be gone on with.
     about = {"folds": len(dealt), "config": config.to_dict()}
     atomic_write(config.out / FOLDS, yaml.safe_dump(about, sort_keys=False, allow_unicode=True))
-    return _train_folds(config, echo)
+    return _train_folds(config)
 
 
-def resume_folds(path: Path, root: Path | None = None, echo: Echo = print) -> Summary:
+def resume_folds(path: Path, root: Path | None = None) -> Summary:
     """Go on with an interrupted cross-validation; what is done is not done again.
 
     Args:
         path: its folder.
         root: folder below which the data set's files must lie; None = as when it began.
-        echo: takes the lines for the user.
 
     Returns:
         See `cross_validate`.
     """
     path = path.absolute()
     config = RunConfig.from_dict(read_yaml(path / FOLDS)["config"])
-    return _train_folds(replace(config, out=path, root=root or config.root), echo)
+    return _train_folds(replace(config, out=path, root=root or config.root))
 
 
-def _deal(config: RunConfig, manifest: Manifest, number: int | None, echo: Echo) -> list[Manifest]:
+def _deal(config: RunConfig, manifest: Manifest, number: int | None) -> list[Manifest]:
     """Return a data set per fold: the cases left out are its test split, all else is for training.
 
     The data set's own test cases are in none of them.
@@ -101,7 +98,7 @@ def _deal(config: RunConfig, manifest: Manifest, number: int | None, echo: Echo)
     used = select(replace(manifest, cases=tuple(train)), config.labelled, config.label_draw)
     cases = [_with_labels(case, used.labels) for case in train]
     labelled = [case for case in shuffle(cases, config.seed) if case.labels]
-    held = _needed(labelled) | _drafted(labelled, echo) | _seen_before(config, labelled, echo)
+    held = _needed(labelled) | _drafted(labelled) | _seen_before(config, labelled)
     groups = dict.fromkeys(tuple(case.labels) for case in labelled)
     able = [c for group in groups for c in labelled if tuple(c.labels) == group]
     able = [case for case in able if case.id not in held]
@@ -112,11 +109,11 @@ def _deal(config: RunConfig, manifest: Manifest, number: int | None, echo: Echo)
             "it takes two folds, two labelled cases of a modality, and no more folds than cases"
         )
     if needed := [case.id for case in labelled if case.id in held]:
-        echo(f"not scored   {name_some(needed)}: trained on in every fold")
+        print(f"not scored   {name_some(needed)}: trained on in every fold")
     fold_of = {case.id: position % number for position, case in enumerate(able)}
     sizes = {len(able) // number, -(-len(able) // number)}
     left_out = " or ".join(map(str, sorted(sizes)))
-    echo(f"folds        {number}, each leaves out {left_out} of {len(labelled)} labelled cases")
+    print(f"folds        {number}, each leaves out {left_out} of {len(labelled)} labelled cases")
     made = []
     for k in range(number):
         own = tuple(
@@ -146,25 +143,25 @@ def _needed(labelled: Sequence[Case]) -> set[str]:
     return {ids[0] for ids in owners.values() if len(ids) == 1}
 
 
-def _drafted(labelled: Sequence[Case], echo: Echo) -> set[str]:
+def _drafted(labelled: Sequence[Case]) -> set[str]:
     """Return the cases whose labels began as a run's drafts: no score may rest on them."""
     drafted = [case.id for case in labelled if case.drafted]
     if drafted:
-        echo(f"drafted      {name_some(drafted)}: their labels began as drafts of a run")
+        print(f"drafted      {name_some(drafted)}: their labels began as drafts of a run")
     return set(drafted)
 
 
-def _seen_before(config: RunConfig, labelled: Sequence[Case], echo: Echo) -> set[str]:
+def _seen_before(config: RunConfig, labelled: Sequence[Case]) -> set[str]:
     """Return the cases that the run to start from learnt from: no fold is without them."""
     if config.start_from is None:
         return set()
     seen = seen_cases(labelled, read_learnt(config.start_from))
     if seen:
-        echo(f"seen         {name_some(seen)}: {config.start_from} learnt from their labels")
+        print(f"seen         {name_some(seen)}: {config.start_from} learnt from their labels")
     return set(seen)
 
 
-def _train_folds(config: RunConfig, echo: Echo) -> Summary:
+def _train_folds(config: RunConfig) -> Summary:
     """Train and score the folds that are not yet, and write the scores of all."""
     rows: list[dict[str, Any]] = []
     folders = fold_folders(config.out)
@@ -174,17 +171,17 @@ def _train_folds(config: RunConfig, echo: Echo) -> Summary:
         own = _fold_config(config, k, folder)
         manifest = load_manifest(own.data, own.root)
         left_out = [case.id for case in manifest.split("test")]
-        echo(f"\nfold {k + 1} of {len(folders)}, without {name_some(left_out)}")
+        print(f"\nfold {k + 1} of {len(folders)}, without {name_some(left_out)}")
         own = replace(own, labelled=_amounts(manifest))
         try:
-            _train_fold(own, echo)
+            _train_fold(own)
         except StoppedError:
             raise StoppedError(
                 f"stopped in fold {k + 1} of {len(folders)}; go on with: crossvox train --resume "
                 f"{config.out}"
             ) from None
         if not (folder / SCORES / "summary.json").exists():
-            evaluate(folder, manifest, "test", folder / SCORES, options, echo=echo)
+            evaluate(folder, manifest, "test", folder / SCORES, options)
         rows += read_cases(folder / SCORES / "cases.csv")
     runs = [Run.load(folder) for folder in folders]
     whole = load_manifest(config.data, config.root)
@@ -213,12 +210,12 @@ def _amounts(manifest: Manifest) -> str:
     return ",".join(f"{m}={sum(m in case.labels for case in train)}" for m in manifest.modalities)
 
 
-def _train_fold(config: RunConfig, echo: Echo) -> None:
+def _train_fold(config: RunConfig) -> None:
     """Train a fold's run, or go on with it, or do nothing if it is finished."""
     last = config.out / "checkpoints" / "last.safetensors"
     if last.exists() and read_state(last).get("step") == config.fit.steps:
-        echo(f"trained {config.out} before")
+        print(f"trained {config.out} before")
     elif holds_run(config.out):
-        resume(config.out, config.root, echo)
+        resume(config.out, config.root)
     else:
-        train(config, echo)
+        train(config)
