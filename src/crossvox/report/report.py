@@ -44,9 +44,8 @@ from crossvox.workflows.prediction.evaluate import (
     scored_maps,
     seen_by,
 )
-from crossvox.workflows.prediction.memory import require_memory
 from crossvox.workflows.prediction.options import Options
-from crossvox.workflows.prediction.predict import load_split, tell_checkpoints
+from crossvox.workflows.prediction.predict import load_split
 from crossvox.workflows.prediction.predictor import Predictor
 from crossvox.workflows.run import Run
 
@@ -212,8 +211,8 @@ def _look_at(run: Run, data: Manifest | Path, source: ReportData, options: Optio
     scans: list[ShownScan] = []
     if cases:
         predictor = Predictor(run.path, options=options)
-        tell_checkpoints([run], options, print)
-        require_memory(predictor, [case.images for case in cases], options.memory_limit, print)
+        predictor.tell_checkpoints(print)
+        predictor.require_memory([case.images for case in cases], print)
         scans = show_unlabelled(manifest, predictor, cases, gallery.voxels)
     return _Found(manifest, split, [], scans)
 
@@ -240,8 +239,8 @@ def _score(
     rows: list[dict[str, Any]] = []
     if cases:
         predictor = Predictor(run.path, options=scored_maps(run, options))
-        tell_checkpoints([run], options, print)
-        require_memory(predictor, [case.images for case in cases], options.memory_limit, print)
+        predictor.tell_checkpoints(print)
+        predictor.require_memory([case.images for case in cases], print)
         seen = seen_by([run], cases, print)
         rows = predict_scans(run, manifest, predictor, cases, gallery, seen)
     return rows if known is None else known

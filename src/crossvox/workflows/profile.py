@@ -39,7 +39,6 @@ from crossvox.training.optimizer import build_optimizer
 from crossvox.training.record import read_facts, read_metrics
 from crossvox.utils.machine import MAXRSS, usable_cores
 from crossvox.workflows.arithmetic import arithmetic
-from crossvox.workflows.prediction.memory import require_memory
 from crossvox.workflows.prediction.options import Options
 from crossvox.workflows.prediction.predictor import Predictor
 from crossvox.workflows.run import Run
@@ -182,7 +181,7 @@ def profile_predict(path: Path, images: Mapping[str, Path], options: Options) ->
         options: checkpoint, overlap, mirroring and device.
     """
     predictor = Predictor(path, options=options)
-    require_memory(predictor, [images], options.memory_limit, print)
+    predictor.require_memory([images], print)
     start = time.perf_counter()
     prediction = predictor.predict(images)
     total = time.perf_counter() - start

@@ -30,7 +30,6 @@ from crossvox.utils.files import (
 from crossvox.workflows.labelling.drafts import AS_DRAFTED, DRAFTS, Draft, DraftFolder
 from crossvox.workflows.labelling.rank import rank_scans, read_ranking
 from crossvox.workflows.messages import report_problems
-from crossvox.workflows.prediction.memory import require_memory
 from crossvox.workflows.prediction.options import Options, Outputs
 from crossvox.workflows.prediction.outputs import (
     UNCERTAINTY,
@@ -102,7 +101,7 @@ def draft(
     targets = [_target(e, case, out, predictor) for e, case in zip(chosen, subjects, strict=True)]
     require_free_names(targets, ids)
     _require_free_links(targets)
-    require_memory(predictor, [case.images for case in subjects], options.memory_limit, print)
+    predictor.require_memory([case.images for case in subjects], print)
     drafts, figures = [], {}
     for number, (entry, case, target) in enumerate(zip(chosen, subjects, targets, strict=True), 1):
         made, odd = _draft(entry, case, target, predictor, ids)

@@ -20,9 +20,8 @@ from crossvox.training.record import read_facts
 from crossvox.utils.documents import plain
 from crossvox.utils.files import require_folder
 from crossvox.workflows.messages import Echo, report_problems
-from crossvox.workflows.prediction.memory import require_memory
 from crossvox.workflows.prediction.options import Options
-from crossvox.workflows.prediction.predict import distinct_runs, load_split, tell_checkpoints
+from crossvox.workflows.prediction.predict import distinct_runs, load_split
 from crossvox.workflows.prediction.predictor import Predictor
 from crossvox.workflows.prediction.scoring import (
     ScoredCase,
@@ -146,8 +145,8 @@ def evaluate(
     predictor = Predictor(*paths, options=scored_maps(run, options))
     facts = evaluation_facts(predictor.runs, manifest, split, options) | scenario.facts()
     require_same_scores(out, facts)
-    tell_checkpoints(predictor.runs, options, echo)
-    require_memory(predictor, [case.images for case in cases], options.memory_limit, echo)
+    predictor.tell_checkpoints(echo)
+    predictor.require_memory([case.images for case in cases], echo)
     seen = seen_by(predictor.runs, [whole[case.id] for case in cases], echo)
     rows = []
     for scored in score_cases(

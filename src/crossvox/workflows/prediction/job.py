@@ -16,7 +16,6 @@ from crossvox.data.problems import Problem, ProblemsError, format_problems
 from crossvox.errors import CrossvoxError, DataError, UsageError, failed_file
 from crossvox.inference.ensemble import Prediction
 from crossvox.workflows.messages import Echo, say_nothing
-from crossvox.workflows.prediction.memory import require_memory
 from crossvox.workflows.prediction.options import LABELS_ONLY, Outputs
 from crossvox.workflows.prediction.outputs import (
     ELSEWHERE,
@@ -75,7 +74,6 @@ class Job:
         out: folder for the results.
         outputs: what to write beside the label maps.
         echo: takes the lines for the user.
-        memory_limit: GB that the process may take in all; None = what is available.
         checked: the scans were judged before.
     """
 
@@ -83,7 +81,6 @@ class Job:
     out: Path
     outputs: Outputs = LABELS_ONLY
     echo: Echo = print
-    memory_limit: float | None = None
     checked: bool = False
     _owners: dict[Path, str] = field(default_factory=dict)
 
@@ -98,7 +95,7 @@ class Job:
             return
         if len(subjects) == 1:
             target = self._open(subjects[0], self.echo, self.checked)
-            self._require_memory([target])
+            self.predictor.require_memory([_grids(target)], self.echo)
             yield self._outcome(subjects[0], target)
             return
         self._check(subjects)
@@ -110,7 +107,7 @@ class Job:
         start, notes = time.perf_counter(), list[str]()
         try:
             target = self._open(subject, notes.append, self.checked)
-            self._require_memory([target], say_nothing)
+            self.predictor.require_memory([_grids(target)], say_nothing)
             return self._outcome(subject, target, notes)
         except CrossvoxError as error:
             lines = [p.line for p in _problems_of(error, subject) if p.severity == "error"]
@@ -132,7 +129,7 @@ class Job:
         if errors:
             is_usage = all(isinstance(error, UsageError) for error in errors)
             raise (UsageError if is_usage else DataError)(format_problems(problems))
-        require_memory(self.predictor, grids, self.memory_limit, self.echo)
+        self.predictor.require_memory(grids, self.echo)
 
     def _open(self, subject: Subject, tell: Echo, checked: bool) -> Target:
         """Read and judge a subject, and see that its results can be written."""
@@ -152,10 +149,6 @@ class Job:
                 ids = list(self.predictor.ids)
                 require_dicom_seg(grid.shape, grid.affine, ids, scan.series)
         return target
-
-    def _require_memory(self, targets: Sequence[Target], echo: Echo | None = None) -> None:
-        grids = [_grids(target) for target in targets]
-        require_memory(self.predictor, grids, self.memory_limit, echo or self.echo)
 
     def _outcome(self, subject: Subject, target: Target, notes: Sequence[str] = ()) -> Outcome:
         start = time.perf_counter()

@@ -69,8 +69,8 @@ def predict_images(
     if outputs.dicom_seg and not any(source.series for source in subject.sources.values()):
         raise UsageError("--dicom-seg: no scan is a DICOM series; give --image ct=FOLDER")
     predictor = Predictor(*paths, options=options)
-    tell_checkpoints(predictor.runs, options, echo)
-    job = Job(predictor, out, outputs, echo, options.memory_limit)
+    predictor.tell_checkpoints(echo)
+    job = Job(predictor, out, outputs, echo)
     return _written(job.run([subject]), tell or (lambda outcome: echo(str(outcome))))
 
 
@@ -99,17 +99,10 @@ def predict_split(
         require_known_modalities(run.task, case.images)
     report_problems(check(manifest, (), (split,), seen=run.plan.seen, header=options.header), echo)
     predictor = Predictor(*paths, options=options)
-    tell_checkpoints(predictor.runs, options, echo)
-    job = Job(predictor, out, outputs, echo, options.memory_limit, checked=True)
+    predictor.tell_checkpoints(echo)
+    job = Job(predictor, out, outputs, echo, checked=True)
     subjects = [Subject(case.id, _sources(case)) for case in cases]
     return _written(job.run(subjects), tell or (lambda outcome: echo(str(outcome))))
-
-
-def tell_checkpoints(runs: Sequence[Run], options: Options, echo: Echo) -> None:
-    """Say of each run whose last weights are taken that no validation chose others."""
-    for run in runs if options.checkpoint is None else ():
-        if run.checkpoint().stem == "last":
-            echo(f"{run.path}: checkpoint last, as no validation scan chose another")
 
 
 def distinct_runs(paths: Path | Sequence[Path]) -> tuple[Path, ...]:

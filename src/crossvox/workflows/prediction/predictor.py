@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from crossvox.config.registry import build_method
 from crossvox.data.checks import check_images
 from crossvox.data.formats.nifti import Form, Scan, Volume
+from crossvox.data.geometry import Grid
 from crossvox.errors import UsageError
 from crossvox.inference.ensemble import (
     Ensemble,
@@ -22,7 +23,8 @@ from crossvox.inference.slabs import SlabCallback
 from crossvox.training.checkpoint import load_weights
 from crossvox.training.devices import prediction_device
 from crossvox.utils.files import real_path, require_file_name, require_folder
-from crossvox.workflows.messages import report_problems
+from crossvox.workflows.messages import Echo, report_problems
+from crossvox.workflows.prediction.memory import require_memory
 from crossvox.workflows.prediction.options import DEFAULTS, LABELS_ONLY, Options, Outputs
 from crossvox.workflows.prediction.outputs import Target, predict_to_files, require_free_names
 from crossvox.workflows.prediction.scans import Source, Subject
@@ -63,6 +65,7 @@ class Predictor(Ensemble):
     Attributes:
         runs: the descriptions of the run directories.
         ids: class name → id in label files, those of the first run.
+        options: checkpoint, overlap, mirroring and device.
     """
 
     def __init__(self, *paths: Path | str, options: Options = DEFAULTS) -> None:
@@ -81,6 +84,7 @@ class Predictor(Ensemble):
             raise UsageError("no run; give one run directory at least")
         self.runs = tuple(map(Run.load, run_folders(paths)))
         self.ids = self.runs[0].labels
+        self.options = options
         models = [load_model(run, options) for run in self.runs]
         super().__init__(models, options.maps, options.header, options.insist)
 
@@ -141,9 +145,17 @@ class Predictor(Ensemble):
             warnings.warn(note, ScanWarning, stacklevel=2)
         return prediction
 
-    def open(
-        self, subject: Subject, out: Path, tell: Callable[[str], None], checked: bool = False
-    ) -> Target:
+    def tell_checkpoints(self, echo: Echo) -> None:
+        """Say of each run whose last weights are taken that no validation chose others."""
+        for run in self.runs if self.options.checkpoint is None else ():
+            if run.checkpoint().stem == "last":
+                echo(f"{run.path}: checkpoint last, as no validation scan chose another")
+
+    def require_memory(self, subjects: Sequence[Mapping[str, Path | Grid]], echo: Echo) -> None:
+        """Print what the largest subject will take, or refuse it; see `memory.require_memory`."""
+        require_memory(self, subjects, self.options.memory_limit, echo)
+
+    def open(self, subject: Subject, out: Path, tell: Echo, checked: bool = False) -> Target:
         """Read and judge the scans of a subject, and say where their results go.
 
         Args:

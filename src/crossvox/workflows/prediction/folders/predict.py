@@ -19,7 +19,7 @@ from crossvox.workflows.prediction.folders.status import Status, signature
 from crossvox.workflows.prediction.folders.watch import arrivals, until_stopped
 from crossvox.workflows.prediction.job import Job, Tell
 from crossvox.workflows.prediction.options import DEFAULTS, LABELS_ONLY, Options, Outputs
-from crossvox.workflows.prediction.predict import distinct_runs, tell_checkpoints
+from crossvox.workflows.prediction.predict import distinct_runs
 from crossvox.workflows.prediction.predictor import Predictor
 from crossvox.workflows.prediction.scans import Subject
 from crossvox.workflows.run import Run
@@ -82,9 +82,9 @@ def predict_folders(
     kinds = {m: run.preprocessing.kinds[m] for m in folders.places}
     search = Search(folders.places, {} if options.insist else kinds, folders.rules, out)
     predictor = Predictor(*paths, options=options)
-    tell_checkpoints(predictor.runs, options, echo)
+    predictor.tell_checkpoints(echo)
     status = Status(out, _describe_work(predictor, options, outputs))
-    job = Job(predictor, out, outputs, echo, options.memory_limit)
+    job = Job(predictor, out, outputs, echo)
     tell_line: Tell = tell or (lambda outcome: echo(str(outcome)))
     counts = Counter[str]()
 
