@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from crossvox.utils.boxes import mask_box
+
 MARGIN_MM = 30.0
 """Margin shown around the foreground."""
 
@@ -117,13 +119,8 @@ def _indices(labels: Sequence[np.ndarray], length: int, axis: int) -> tuple[int,
 
 def foreground_crop(foreground: np.ndarray, spacing: Sequence[float]) -> tuple[slice, ...]:
     """Return the index ranges of a mask's foreground and 30 mm around; the whole mask if empty."""
-    ranges = []
-    for axis, size in enumerate(foreground.shape):
-        inside = np.flatnonzero(foreground.any(axis=tuple(a for a in range(3) if a != axis)))
-        margin = round(MARGIN_MM / spacing[axis])
-        first, last = (inside[0], inside[-1]) if len(inside) else (0, size - 1)
-        ranges.append(slice(max(0, int(first) - margin), min(size, int(last) + margin + 1)))
-    return tuple(ranges)
+    box = mask_box(foreground, [round(MARGIN_MM / edge) for edge in spacing])
+    return box or tuple(slice(0, size) for size in foreground.shape)
 
 
 def grey_window(image: np.ndarray, foreground: np.ndarray) -> tuple[float, float]:

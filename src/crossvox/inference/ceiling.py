@@ -20,6 +20,7 @@ from crossvox.data.prepare.plan import Ceiling
 from crossvox.data.prepare.preprocess import Preprocessing
 from crossvox.inference.slabs import native_slabs
 from crossvox.inference.sliding_window import Traversal
+from crossvox.utils.boxes import mask_box
 
 SCANS = 3
 """Labelled scans of each modality that are tried, at most."""
@@ -104,14 +105,6 @@ def _labelled_part(
     label: np.ndarray, native: Grid, preprocessing: Preprocessing
 ) -> tuple[np.ndarray, Grid]:
     """Return the box of a label map that holds its classes, with a margin, and its grid."""
-    shown = label > 0
-    if not shown.any():
-        return label, native
-    spacing = np.linalg.norm(native.affine[:3, :3], axis=0)
-    margin = np.ceil(MARGIN * max(preprocessing.spacing) / spacing).astype(int)
-    box = []
-    for axis in range(3):
-        places = np.flatnonzero(shown.any(axis=tuple(k for k in range(3) if k != axis)))
-        start, stop = places[0] - margin[axis], places[-1] + 1 + margin[axis]
-        box.append(slice(max(0, int(start)), min(label.shape[axis], int(stop))))
-    return label[tuple(box)], native.part(box)
+    margins = np.ceil(MARGIN * max(preprocessing.spacing) / native.spacing).astype(int)
+    box = mask_box(label > 0, margins.tolist())
+    return (label, native) if box is None else (label[box], native.part(box))

@@ -16,6 +16,7 @@ from scipy.ndimage import gaussian_filter1d
 from torch.nn import functional as F
 
 from crossvox.data.geometry.grid import Grid, voxel_map
+from crossvox.utils.boxes import mask_box
 
 Mode = Literal["linear", "nearest"]
 TRUNCATE = 3.0
@@ -89,14 +90,9 @@ def antialias_mask(mask: np.ndarray, factors: Sequence[float]) -> np.ndarray:
         (X, Y, Z) float32.
     """
     out = np.zeros(mask.shape, dtype=np.float32)
-    box = []
-    for axis, factor in enumerate(factors):
-        found = np.flatnonzero(mask.any(axis=tuple(k for k in range(3) if k != axis)))
-        if not len(found):
-            return out
-        reach = int(TRUNCATE * max(factor - 1, 0) / 2 + 0.5)
-        box.append(slice(max(found[0] - reach, 0), found[-1] + reach + 1))
-    out[tuple(box)] = antialias(mask[tuple(box)].astype(np.float32), factors)
+    box = mask_box(mask, [int(TRUNCATE * max(f - 1, 0) / 2 + 0.5) for f in factors])
+    if box is not None:
+        out[box] = antialias(mask[box].astype(np.float32), factors)
     return out
 
 
