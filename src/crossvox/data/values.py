@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -126,64 +127,84 @@ def _measure(voxels: _Voxels) -> Values:
     return _without_isolated(sample, voxels, bad)
 
 
-def _without_isolated(sample: np.ndarray, voxels: _Voxels, bad: int) -> Values:
-    """Take isolated values off both ends of the sorted sample, until none is left."""
-    no_data, fills_top, least, most = list[float](), False, -np.inf, np.inf
-    corners = voxels.corners()
-    while True:
-        if _is_isolated(sample, negative_only=True):
-            no_data.append(float(sample[0]))
-            least, sample = _cut(sample)
-        elif _is_isolated(-sample[::-1]):
-            top = float(sample[-1])
-            if (corners == top).any() or _is_isolated(-sample[::-1], factor=HUGE):
-                no_data.append(top)
-                fills_top = True
-            below, mirrored = _cut(-sample[::-1])
-            most, sample = -below, -mirrored[::-1]
-        elif (edge := _fill_edge(sample, corners)) is not None:
-            no_data.append(_commonest(sample[sample <= edge]))
-            least, sample = edge, sample[sample > edge]
-        elif (edge := _fill_edge(-sample[::-1], -corners, is_top=True)) is not None:
-            no_data.append(_commonest(sample[sample >= -edge]))
-            fills_top, most, sample = True, -edge, sample[sample < -edge]
-        elif np.isfinite([least, most]).any():
-            # Rare values between may not have been drawn.
-            low, high = _ends(voxels, least, most)
-            if low >= sample[0] and high <= sample[-1]:
-                break
-            sample = np.sort(np.concatenate([[low], sample, [high]]))
-        else:
-            break
-    low, high, cut = float(sample[0]), float(sample[-1]), bool(np.isfinite([least, most]).any())
-    if cut:
-        low, high = _ends(voxels, least, most)
-    return Values(low, high, low if fills_top else high, tuple(no_data), cut, bad, sample)
+class _Cut(NamedTuple):
+    """Values that are no intensities: those up to `edge`, seen from an end.
 
-
-def _is_isolated(sample: np.ndarray, factor: float = FAR, negative_only: bool = False) -> bool:
-    """Return whether the first of sorted values lies far below the others.
-
-    The value at the other end does not count, as it may be isolated, too.
-
-    Args:
-        sample: sorted.
-        factor: of the spread, which the distance must exceed.
-        negative_only: a positive value counts only if it is huge, and 0 never: background.
+    `fill` is the value that marks voxels without data; None = spikes.
     """
-    value = sample[0]
-    others = sample[(sample > value) & (sample < sample[-1])]
-    if not others.size or value == sample[-1]:
-        return False
-    gap, spread = others[0] - value, np.quantile(others, 1 - TAIL) - others[0]
-    if spread > 0 and gap > HUGE * spread:
-        return bool(value != 0) and _n_distinct(others) >= MIN_DISTINCT // 4
-    if gap <= factor * spread or (negative_only and value >= 0):
-        return False
-    return spread > 0 and _n_distinct(others) >= MIN_DISTINCT
+
+    end: int
+    edge: float
+    fill: float | None
 
 
-def _fill_edge(sample: np.ndarray, corners: np.ndarray, is_top: bool = False) -> float | None:
+_LOW, _HIGH = 1, -1
+"""The ends of sorted values. From the upper one they are seen mirrored, so as to ascend, too."""
+
+
+def _seen(values: np.ndarray, end: int) -> np.ndarray:
+    """Return values as they are seen from an end; a second time, as they were."""
+    return values if end == _LOW else -values[::-1]
+
+
+def _without_isolated(sample: np.ndarray, voxels: _Voxels, bad: int) -> Values:
+    """Cut isolated and smeared values off both ends of the sorted sample, until none is left."""
+    corners, cuts = voxels.corners(), list[_Cut]()
+    while True:
+        while (cut := _first_cut(sample, corners)) is not None:
+            cuts.append(cut)
+            seen = _seen(sample, cut.end)
+            sample = _seen(seen[seen > cut.edge], cut.end)
+        low, high = float(sample[0]), float(sample[-1])
+        if not cuts:
+            break
+        # Rare values between may not have been drawn.
+        least, most = (
+            max((cut.edge for cut in cuts if cut.end == end), default=-np.inf)
+            for end in (_LOW, _HIGH)
+        )
+        low, high = _ends(voxels, least, -most)
+        if low >= sample[0] and high <= sample[-1]:
+            break
+        sample = np.sort(np.concatenate([[low], sample, [high]]))
+    fills = {cut.fill: cut.end for cut in cuts if cut.fill is not None}
+    top = low if _HIGH in fills.values() else high
+    return Values(low, high, top, tuple(fills), bool(cuts), bad, sample)
+
+
+def _first_cut(sample: np.ndarray, corners: np.ndarray) -> _Cut | None:
+    cuts = (rule(sample, corners, end) for rule in (_isolated, _smeared) for end in (_LOW, _HIGH))
+    return next((cut for cut in cuts if cut is not None), None)
+
+
+def _isolated(sample: np.ndarray, corners: np.ndarray, end: int) -> _Cut | None:
+    """Cut off the value at an end of the sorted sample if it lies far beyond the others.
+
+    The value at the other end does not count, as it may be isolated, too. At the lower end 0 is
+    background, and a positive value counts only if it is huge.
+    """
+    seen = _seen(sample, end)
+    others = seen[(seen > seen[0]) & (seen < seen[-1])]
+    if not others.size:
+        return None
+    value, gap = float(end * seen[0]), others[0] - seen[0]
+    spread = np.quantile(others, 1 - TAIL) - others[0]
+    is_huge = spread > 0 and gap > HUGE * spread
+    may_be = value != 0 if is_huge else gap > FAR * spread > 0 and (end == _HIGH or value < 0)
+    if not may_be or _n_distinct(others) < (MIN_DISTINCT // 4 if is_huge else MIN_DISTINCT):
+        return None
+    is_fill = end == _LOW or is_huge or (corners == value).any()
+    return _Cut(end, float(seen[0] / 2 + others[0] / 2), value if is_fill else None)
+
+
+def _smeared(sample: np.ndarray, corners: np.ndarray, end: int) -> _Cut | None:
+    """Cut off fill at an end of the sorted sample that was smeared, as by resampling."""
+    seen = _seen(sample, end)
+    edge = _fill_edge(seen, _seen(corners, end), is_top=end == _HIGH)
+    return None if edge is None else _Cut(end, edge, _commonest(_seen(seen[seen <= edge], end)))
+
+
+def _fill_edge(sample: np.ndarray, corners: np.ndarray, is_top: bool) -> float | None:
     """Return up to where sorted values are fill that was smeared, as by resampling, else None.
 
     Fill lies at a corner of the scan and far below the bulk of what is nearer to 0 than half of it.
@@ -222,12 +243,6 @@ def _commonest(values: np.ndarray) -> float:
 
 def _n_distinct(values: np.ndarray) -> int:
     return 1 + int(np.count_nonzero(np.diff(values)))
-
-
-def _cut(sample: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return the middle between the first and the next value, and the sample from that one on."""
-    rest = sample[sample > sample[0]]
-    return float(sample[0] / 2 + rest[0] / 2), rest
 
 
 def _ends(voxels: _Voxels, least: float, most: float) -> tuple[float, float]:
