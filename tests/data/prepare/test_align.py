@@ -353,8 +353,10 @@ def test_a_run_says_what_it_moved(registered, tmp_path, capsys):
     run, facts = run_of(manifest, tmp_path / "b", *root, *moved, "--sampling.align", "false")
     assert not run.task.aligned and facts["moved_mm"] == {}
     assert "moved " not in capsys.readouterr().out
-    run, facts = run_of(registered, tmp_path / "c", *root, *moved)
-    assert not run.task.aligned and facts["moved_mm"] == {}
+    run, facts = run_of(registered, tmp_path / "c", *root)
+    assert run.task.registered and not run.task.aligned and facts["moved_mm"] == {}
+    run, facts = run_of(registered, tmp_path / "d", *root, *moved)
+    assert not run.task.registered and run.task.aligned and len(facts["moved_mm"]) == 4
 
 
 def test_where_scans_never_meet_there_is_nothing_to_align(unpaired_files, paired_files, tmp_path):
