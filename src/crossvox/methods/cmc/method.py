@@ -59,7 +59,6 @@ class CMC(Method):
         "fusion": "deepest",
         "fuse_strangers": True,
         "shared_encoder": False,
-        "shared_decoder": False,
         "cac_predictions": "fused",
         "alpha": 0.1,
         "beta": 0.1,
@@ -75,7 +74,6 @@ class CMC(Method):
         backbone: Backbone,
         *,
         shared_encoder: bool = False,
-        shared_decoder: bool = False,
         mia: MIAForm = "gate",
         fusion: FusionForm = "levels",
         fuse_strangers: bool = False,
@@ -97,7 +95,6 @@ class CMC(Method):
             task: what to segment.
             backbone: makes the encoders and decoders.
             shared_encoder: use one encoder for all modalities (ablation of table 2).
-            shared_decoder: use one decoder for all modalities.
             mia: awareness module: "gate" (gated attention), "softmax" (the same with a softmax over
                 channels), "danet" (channel attention) or "none".
             fusion: "levels" fuses F_mia and the skips, "deepest" F_mia alone; "none" decodes each
@@ -136,7 +133,6 @@ class CMC(Method):
             task,
             backbone,
             shared_encoder=shared_encoder,
-            shared_decoder=shared_decoder,
             mia=mia,
             fusion=fusion,
             reduction=reduction,

@@ -40,7 +40,7 @@ class CMCNetworks(nn.Module):
         encoders: E^m, one for each modality, or a single one if shared.
         mias: MIA^m, one for each modality.
         fusion: the fusion layer; None without.
-        decoders: D^m, one for each modality, or a single one if shared.
+        decoders: D^m, one for each modality.
     """
 
     def __init__(
@@ -49,7 +49,6 @@ class CMCNetworks(nn.Module):
         backbone: Backbone,
         *,
         shared_encoder: bool = False,
-        shared_decoder: bool = False,
         mia: MIAForm = "gate",
         fusion: FusionForm = "levels",
         reduction: int = 4,
@@ -71,7 +70,7 @@ class CMCNetworks(nn.Module):
         self.fusion = None
         if fusion != "none":
             self.fusion = Fusion(channels, task.modalities, reduction, skips=fusion == "levels")
-        self.decoders = _copies(backbone.decoder(task.n_classes), 1 if shared_decoder else n)
+        self.decoders = _copies(backbone.decoder(task.n_classes), n)
 
     def forward(
         self,
@@ -153,7 +152,7 @@ class CMCNetworks(nn.Module):
             "encoder": self.encoders[index % len(self.encoders)],
             "awareness": self.mias[index],
             **fusion,
-            "decoder": self.decoders[index % len(self.decoders)],
+            "decoder": self.decoders[index],
         }
 
     def _network(self, networks: nn.ModuleList, modality: str) -> nn.Module:
