@@ -73,7 +73,11 @@ def test_options_as_published_are_no_deviation() -> None:
     assert "cac_predictions own (published: fused)" in told("cmc", cac_predictions="own")
     assert "csc content (published: literal)" in told("cmc")
     assert "csc infonce (published: literal)" in told("cmc", make_task())
-    assert "csc none (published: literal)" in told("cmc", csc="none")
+    none = told("cmc", csc="none")
+    assert "csc none (published: literal)" in none and "CAC of pooled crops" in none
+    assert "CSC" not in none and "temperature of CAC ours" in none
+    assert "; CAC of pooled crops" in told("cmc", csc="literal")
+    assert "csc content" in told("cmc+") and "csc infonce" in told("cmc+", make_task())
     assert "csc" not in told("cmc", csc="literal")
 
 

@@ -187,6 +187,8 @@ class CMCPlus(Method):
     def adapted(self) -> list[str]:
         """Return all that goes beyond `cmc`, with the given options."""
         found = [self.adaptation]
+        if self.student.csc is not None:
+            found.append(f"csc {self.student.csc.form}")
         if self.student.cac_lasts:
             found.append("CAC lasts between scans that lie over each other")
         if self.together and len(self.task.modalities) > 1:

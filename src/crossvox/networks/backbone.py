@@ -31,7 +31,7 @@ class DeepDecoder(Protocol):
     """A decoder whose levels can be supervised: `decoder(f)` is `close(rise(f)[-1])`."""
 
     channels: list[int]
-    """Of the features of all levels, deep to shallow."""
+    """Channels of the features of all levels, deep to shallow."""
 
     def rise(self, features: list[Tensor]) -> list[Tensor]:
         """Return the features of all levels, deep to shallow; the deepest are the encoder's."""

@@ -119,9 +119,9 @@ def _csc_table(late: Mapping[str, float]) -> list[Block]:
     if "train/csc" not in late:
         return []
     note = (
-        "Mean over the last tenth of the steps. If the first two are equal, features mark "
-        "positions in the crop, not content. The third leaves out what all crops have in common; "
-        "it is about ln C or more by chance, with C channels."
+        "Mean over the last tenth of the steps; by chance about ln C or more, with C channels. If "
+        "the second is low, features mark positions in the crop. The third leaves out what all "
+        "crops have in common: if it is low, features match content."
     )
     title = "CSC between crops of two modalities that show"
     return [TextTable(title, ["crops", "CSC"], rows, note=note)]

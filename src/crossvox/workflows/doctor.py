@@ -28,8 +28,12 @@ def diagnose() -> Iterator[str]:
     """Yield a line per fact, then a line per missing thing."""
     yield f"crossvox         {__version__}, Python {platform.python_version()}"
     yield f"system           {platform.platform()}"
-    missing = []
-    for requirement in metadata.requires("crossvox") or ():
+    missing, required = [], []
+    try:
+        required = metadata.requires("crossvox") or []
+    except metadata.PackageNotFoundError:
+        missing.append("missing: crossvox is not installed here; pip install its folder")
+    for requirement in required:
         need, _, marker = requirement.partition("; extra == ")
         package, extra = re.split(r"[^\w.-]", need)[0], marker.strip("\"'")
         if extra and extra not in _FEATURES:

@@ -118,7 +118,7 @@ def describe_shifts(shifts: Mapping[tuple[str, str], np.ndarray]) -> Iterator[st
 
 
 CSC_TERMS = {
-    "train/csc": "the same place",
+    "train/csc": "the same place, as trained",
     "train/csc_shuffled": "different places",
     "train/csc_content": "what differs between places",
 }

@@ -111,6 +111,17 @@ def test_what_all_crops_have_in_common_is_not_compared() -> None:
     assert float(loss([a[:1], b[:1]])) == pytest.approx(float(plain([a[:1], b[:1]])), rel=1e-5)
 
 
+def test_crops_of_other_subjects_keep_what_they_have_in_common() -> None:
+    a, b = noise(3, 5, 4, 4, 4), noise(3, 5, 4, 4, 4, seed=1)
+    loss, plain = CSCLoss(), CSCLoss(form="infonce")
+    two = [x - x[:2].mean(0, keepdim=True) for x in (a, b)]
+    expected = float(plain([torch.cat([x[:2], y[2:]]) for x, y in zip(two, (a, b), strict=True)]))
+    assert float(loss([a, b], one_subject=(True, True, False))) == pytest.approx(expected, rel=1e-5)
+    for rows in ((True, False, False), (False, False, False)):
+        found = float(loss([a, b], one_subject=rows))
+        assert found == pytest.approx(float(plain([a, b])), rel=1e-5)
+
+
 def test_refuses_an_unknown_form() -> None:
     with pytest.raises(ValueError, match="content, infonce, literal"):
         CSCLoss(form="simclr")  # type: ignore[arg-type]

@@ -60,7 +60,7 @@ class Sizes:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Sizes:
-        """Return the sizes in plain values."""
+        """Make sizes of plain values."""
         x, y, z = map(_axes, values["frame"])
         extent, spacing = ((_axes(a), _axes(b)) for a, b in (values["extent"], values["spacing"]))
         return cls((x, y, z), extent, spacing, bool(values["filled"]), values["fill_margin"])

@@ -45,7 +45,7 @@ class Intensities:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Intensities:
-        """Return the intensities in plain values."""
+        """Make intensities of plain values."""
         least, most = tuple(values["least"]), tuple(values["most"])
         return cls(int(values["scans"]), least, most, values["floor"])
 

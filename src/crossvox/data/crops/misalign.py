@@ -17,7 +17,8 @@ class Misalign:
     """A rigid motion of one modality's scans, fixed for each case; the default is none.
 
     It changes the grid of a scan, not its voxels, and the label moves with the scan. The
-    subject's other scans no longer lie over it.
+    subject's other scans no longer lie over it, so a run that trains on them does not count as
+    registered.
 
     Attributes:
         modality: of the scans to move; empty = the data set's last one.

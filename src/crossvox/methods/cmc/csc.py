@@ -14,6 +14,7 @@ from crossvox.batch import Rows, Triple
 from crossvox.errors import check_choice
 from crossvox.losses.distributed import gather_rows
 from crossvox.losses.pooling import flatten_space, pooled_size
+from crossvox.utils.rows import row_mask
 
 CSCForm = Literal["content", "infonce", "literal"]
 
@@ -31,17 +32,18 @@ class CSCLoss(nn.Module):
         S = F^a (F^b)ᵀ / τ                             (C × C cosines)
         L_CSC = ½ [CE(S, diagonal) + CE(Sᵀ, diagonal)]
 
-    From each channel the mean over the batch's crops is taken away first: what all crops show, such
-    as a mark of the place in the crop, cannot be matched, only what tells them apart. Then channels
-    are centred over space and L2-normalised; CE is averaged over channels and rows, and the loss
-    over pairs of modalities. A batch of one crop keeps its mean. Unless voxels correspond, features
-    are first pooled to at most 4 positions per axis. As printed, the sum in the denominator of
-    eq. 1 runs over the index of the outer sum; this is read as a contrast between channels
-    (docs/paper.md). Memory per row is O(C · voxels + C²).
+    From the channels of crops of one subject their mean over the batch is taken away first: what
+    all crops show, such as a mark of the place in the crop, cannot be matched, only what tells them
+    apart. A single such crop keeps it. Then channels are centred over space and L2-normalised; CE
+    is averaged over channels and rows, and the loss over pairs of modalities. Unless voxels
+    correspond, features are first pooled to at most 4 positions per axis. As printed, the sum in
+    the denominator of eq. 1 runs over the index of the outer sum; this is read as a contrast
+    between channels (docs/paper.md). Memory per row is O(C · voxels + C²); with "content" each
+    process has the rows of all.
 
     Args:
         tau: temperature τ.
-        form: "content" as above; "infonce", the same without taking the mean of the crops away;
+        form: "content" as above; "infonce", the same without taking a mean over crops away;
             "literal" is eq. 1 as printed, Σ_c [log Σ_c' e^{s_c'} − s_c]
             with s_c the cosine of the two channels c, which are neither centred nor pooled. It is
             least (C log C) whenever all similarities are equal, high or low.
@@ -72,20 +74,27 @@ class CSCLoss(nn.Module):
                 "take a larger patch or fewer levels, or switch it off (csc: none)"
             )
 
-    def forward(self, features: list[Tensor], registered: Rows | bool = False) -> Tensor:
+    def forward(
+        self,
+        features: list[Tensor],
+        registered: Rows | bool = False,
+        one_subject: Rows | None = None,
+    ) -> Tensor:
         """Compute the mean loss over all pairs of modalities.
 
         Args:
             features: F_ds of each modality, (B, C, x, y, z); row i of all shows the same anatomy.
             registered: whether the voxels of a row correspond across modalities; B values if
                 this may differ between rows.
+            one_subject: the rows whose modalities are of one subject; None = all.
 
         Returns:
-            A scalar, the same on every rank.
+            A scalar; with "content" the same on every rank.
         """
         rows = self._rows(features, registered)
-        if self.form == "content" and len(rows[0]) > 1:
-            rows = [r - r.mean(dim=0, keepdim=True) for r in rows]
+        if self.form == "content":
+            mine = (True,) * len(features[0]) if one_subject is None else one_subject
+            rows = _apart(rows, row_mask(mine, rows[0].device))
         return self._contrast(rows)
 
     @torch.no_grad()
@@ -114,12 +123,12 @@ class CSCLoss(nn.Module):
         return {"csc_shuffled": torch.stack(shuffled).mean(), "csc_content": content}
 
     def _rows(self, features: list[Tensor], registered: Rows | bool) -> list[Tensor]:
-        """Return the features of all ranks, (B, C, positions) of each modality."""
+        """Return the features of each modality, (B, C, positions)."""
         x, y, z = features[0].shape[2:]
         self.check((x, y, z))
         if self.form == "literal":
-            return [gather_rows(f.float().flatten(2)) for f in features]
-        return [gather_rows(flatten_space(f.float(), GRID, registered)) for f in features]
+            return [f.float().flatten(2) for f in features]
+        return [flatten_space(f.float(), GRID, registered) for f in features]
 
     def _contrast(self, rows: list[Tensor]) -> Tensor:
         """Return the mean loss over all pairs of modalities, of channels of unit length."""
@@ -140,3 +149,17 @@ class CSCLoss(nn.Module):
         to_b = similarity.log_softmax(dim=2).diagonal(dim1=1, dim2=2)
         to_a = similarity.log_softmax(dim=1).diagonal(dim1=1, dim2=2)
         return -0.5 * (to_b.mean() + to_a.mean())
+
+
+def _apart(rows: list[Tensor], chosen: Tensor) -> list[Tensor]:
+    """Return the rows of all ranks, the chosen ones without their mean if there are several.
+
+    Args:
+        rows: (B, C, positions) of each modality, of this rank.
+        chosen: (B,) bool.
+    """
+    taken = gather_rows(chosen.float()).view(-1, 1, 1)
+    n = taken.sum()
+    gathered = [gather_rows(r) for r in rows]
+    means = [(taken * r).sum(dim=0, keepdim=True) / n.clamp_min(1) for r in gathered]
+    return [r - taken * (n > 1) * mean for r, mean in zip(gathered, means, strict=True)]

@@ -47,10 +47,7 @@ class CMC(Method):
     name = "cmc"
     summary = "cross-modality collaboration: fused features, channel and anatomy consistency"
     needs = frozenset({"unlabelled", "companion"})
-    adaptation = (
-        "ours, as nothing is printed: sizes of MIA and fusion, temperatures of CSC and CAC; CSC on "
-        "unlabelled crops alone; mean over modalities for the sum"
-    )
+    adaptation = "sizes of MIA and fusion are ours, as none is printed"
     published: ClassVar[Mapping[str, Any]] = {
         "balance": 0.0,
         "sup": "literal",
@@ -187,17 +184,29 @@ class CMC(Method):
         """Return also what depends on how scans lie."""
         found, several = [self.adaptation], len(self.task.modalities) > 1
         if several:
-            found.append("modalities begin as copies")
+            found.append("modalities begin as copies; mean over modalities for the sum")
         if self.networks.fusion is not None:
             found.append("decoders get half of F + Z, Z from the mean")
             if several and not self.task.paired:
                 found.append("predictions never hold another subject")
-        csc = "none" if self.csc is None else self.csc.form
-        if several and csc != "literal":
-            found.append(f"csc {csc} (published: literal)")
-        if self.uses_unlabelled and not self.task.registered:
-            matched = "" if self.task.paired else "matched by position, "
-            found.append(f"unlabelled crops {matched}pooled before they are compared")
+        found += self._adapted_consistency() if several else []
+        return found
+
+    def _adapted_consistency(self) -> list[str]:
+        """Return what `adapted` says of CSC and CAC."""
+        found, form = [], "none" if self.csc is None else self.csc.form
+        if form != "literal":
+            found.append(f"csc {form} (published: literal)")
+        terms = [name for name, loss in (("CSC", self.csc), ("CAC", self.cac)) if loss is not None]
+        if terms:
+            found.append(f"temperature of {' and '.join(terms)} ours, as none is printed")
+        if self.csc is not None:
+            found.append("CSC on unlabelled crops alone")
+        if terms and not self.task.paired:
+            found.append("unlabelled crops matched by position")
+        pooled = [name for name in terms if name == "CAC" or form != "literal"]
+        if pooled and not self.task.registered:
+            found.append(f"{' and '.join(pooled)} of pooled crops")
         return found
 
     def has_effect(self, option: str) -> bool:
@@ -265,7 +274,8 @@ class CMC(Method):
         if self.csc is None:
             return {}
         deepest, registered = [levels[-1] for levels in f_ds.values()], self._registered(view)
-        return {"csc": self.csc(deepest, registered), **self.csc.controls(deepest, registered)}
+        csc = self.csc(deepest, registered, view.one_subject)
+        return {"csc": csc, **self.csc.controls(deepest, registered)}
 
     def _l_cac(self, f_mia: Features, view: View) -> dict[str, Tensor]:
         """Compute L_CAC (eq. 3)."""

@@ -28,6 +28,15 @@ def test_doctor_says_how_to_get_what_is_not_installed(monkeypatch, capsys):
     } <= named and "ruff" not in named
 
 
+def test_doctor_runs_where_crossvox_is_not_installed(monkeypatch, capsys):
+    def requires(package):
+        raise metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(metadata, "requires", requires)
+    assert main(["doctor"]) == 0
+    assert "missing: crossvox is not installed here" in capsys.readouterr().out
+
+
 def test_doctor_names_versions_and_what_is_missing(capsys):
     assert main(["doctor"]) == 0
     text = capsys.readouterr().out
