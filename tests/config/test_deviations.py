@@ -75,7 +75,7 @@ def test_options_as_published_are_no_deviation() -> None:
     assert "csc infonce (published: literal)" in told("cmc", make_task())
     none = told("cmc", csc="none")
     assert "csc none (published: literal)" in none and "CAC of pooled crops" in none
-    assert "CSC" not in none and "temperature of CAC ours" in none
+    assert "CSC" not in none and "temperature in CAC ours" in none
     assert "; CAC of pooled crops" in told("cmc", csc="literal")
     assert "csc content" in told("cmc+") and "csc infonce" in told("cmc+", make_task())
     assert "csc" not in told("cmc", csc="literal")

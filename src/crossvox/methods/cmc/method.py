@@ -199,7 +199,7 @@ class CMC(Method):
             found.append(f"csc {form} (published: literal)")
         terms = [name for name, loss in (("CSC", self.csc), ("CAC", self.cac)) if loss is not None]
         if terms:
-            found.append(f"temperature of {' and '.join(terms)} ours, as none is printed")
+            found.append(f"temperature in {' and '.join(terms)} ours, as none is printed")
         if self.csc is not None:
             found.append("CSC on unlabelled crops alone")
         if terms and not self.task.paired:
