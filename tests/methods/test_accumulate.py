@@ -10,7 +10,7 @@ from crossvox.methods import METHODS
 from crossvox.methods.base import Method
 from fixtures.methods import awake, make_batch, make_method, make_task
 
-EQUAL = {"sup": {}, "sup_joint": {}, "efcd": {}, "cmc": {"cac": "none"}}
+EQUAL = {"sup": {}, "sup_joint": {}, "efcd": {}, "cmc": {"cac": "none", "csc": "infonce"}}
 """Method → options with which the whole step is a mean over its crops (docs/distributed.md)."""
 
 SEPARABLE = {"sup", "own", "csc", "alpha", "beta"}
@@ -65,9 +65,23 @@ def test_only_terms_that_compare_crops_change_in_parts(name, task):
     _, whole = step(method, [batch])
     torch.manual_seed(0)
     _, found = step(method, batch.parts(2))
-    kept = SEPARABLE & whole.keys()
+    compared = {"csc"} if task.overlaid else set()  # its form is `content`
+    kept = SEPARABLE & whole.keys() - compared
     assert kept
     assert {t: found[t] for t in kept} == pytest.approx({t: whole[t] for t in kept}, rel=1e-4)
+
+
+def test_csc_takes_away_what_the_crops_of_its_part_have_in_common():
+    task = make_task(paired=True, registered=True)
+    batch = make_batch(task, labelled=4, unlabelled=4)
+
+    def csc(parts, **options):
+        return step(make_method("cmc", task, **options), batch.parts(parts))[1]["csc"]
+
+    assert csc(2) != pytest.approx(csc(1), rel=1e-4)
+    # A crop alone in its part keeps all.
+    assert csc(4) == pytest.approx(csc(4, csc="infonce"), rel=1e-5)
+    assert csc(4) == pytest.approx(csc(1, csc="infonce"), rel=1e-4)
 
 
 def test_contrast_has_the_negatives_of_its_part_only():
