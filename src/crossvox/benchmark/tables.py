@@ -144,10 +144,8 @@ def overview_table(
     for i, name in enumerate(names):
         made = _where(runs, row=name)
         done = _where(made, state="done")
-        size, cost = (
-            _millions([run["parameters"] for run in made]),
-            _mean(done, "cpu_seconds", 60, 1),
-        )
+        size = _millions([run["parameters"] for run in made])
+        cost = _mean(done, "cpu_seconds", 60, 1)
         rows.append([name, size, cost, *(column[i] for column in cells)])
     head = ["row", "parameters, M", "CPU, min", *map(_overview_title, columns)]
     return TextTable(f"Dice, mean of the classes: {caption}", head, rows)

@@ -70,6 +70,17 @@ def test_total_is_the_weighted_sum(progress: float) -> None:
     assert logged == {"alpha", "beta", "csc_shuffled", "csc_content"}
 
 
+@pytest.mark.parametrize("of_one", [(True, True), (False, True)])
+def test_csc_takes_away_what_crops_of_one_subject_have_in_common(of_one: tuple[bool, bool]) -> None:
+    task = make_task(paired=True, registered=True)
+    batch = make_batch(task)
+    assert batch.unlabelled is not None
+    batch.unlabelled.same_subject["mr"] = of_one
+    own = value(make_method("cmc", task), batch, "csc")
+    plain = value(make_method("cmc", task, csc="infonce"), batch, "csc")
+    assert (own == pytest.approx(plain, rel=1e-5)) is not all(of_one)
+
+
 def test_log_says_when_cac_has_no_negatives() -> None:
     losses = make_method("cmc", PAIRED)(make_batch(PAIRED, unlabelled=1), 0.5)
     assert float(losses["cac_fallback"]) == 1
