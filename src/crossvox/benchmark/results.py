@@ -115,19 +115,31 @@ def read_results(out: Path) -> Results:
         UsageError: `out` holds no benchmark.
         DataError: a file is damaged.
     """
-    if not (out / "cases.csv").exists() or not (out / "suite.json").exists():
-        raise UsageError(f"{out} holds no benchmark (no cases.csv and suite.json)")
+    about = read_about(out)
     cells = read_table(out / "cells.csv", CELL_COLUMNS)
     try:
-        about = parse_json((out / "suite.json").read_text(encoding="utf-8"))
         lines = read_scores(out / "cases.csv", CASE_COLUMNS, TEXTS)
         # All rows of a table are compared on the same cases.
         seen = list(dict.fromkeys((line["data"], line["case"]) for line in lines if line["seen"]))
         cases = [line for line in lines if (line["data"], line["case"]) not in seen]
         scores = score_lines(cases, about["reference"])
     except (ValueError, KeyError) as error:
-        raise DataError(f"{out}: damaged ({error}); run the benchmark again") from error
+        raise _damaged(out, error) from error
     return Results(about, scores, cells, cases, seen)
+
+
+def read_about(out: Path) -> dict[str, Any]:
+    """Read the facts of a benchmark's suite; see `Results.about` and `read_results`."""
+    if not (out / "cases.csv").exists() or not (out / "suite.json").exists():
+        raise UsageError(f"{out} holds no benchmark (no cases.csv and suite.json)")
+    try:
+        return parse_json((out / "suite.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _damaged(out, error) from error
+
+
+def _damaged(out: Path, error: Exception) -> DataError:
+    return DataError(f"{out}: damaged ({error}); run the benchmark again")
 
 
 def _case_lines(suite: Suite, cell: Cell) -> Iterable[Line]:

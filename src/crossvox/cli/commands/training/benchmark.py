@@ -33,8 +33,10 @@ def benchmark_command(argv: list[str]) -> int:
     if values["table"]:
         if values["suite"] is not None:
             raise UsageError("--table makes tables of folders; give it no suite")
-        _tables([Path(folder) for folder in values["table"]], values["page"], notes)
+        _tables(values, notes)
         return 0
+    if values["merge"] is not None:
+        raise UsageError("--merge joins folders of results; name them with --table DIR ...")
     required(values, "suite", "out")
     suite = load_suite(values["suite"], _over(values))
     form = "NAME=VALUE, such as heart=A.json"
@@ -79,16 +81,23 @@ def _parser() -> ArgumentParser:
                         help="a setting of all runs, such as fit.steps=100")  # fmt: skip
     parser.add_argument("--table", type=str, nargs="+", metavar="DIR",
                         help="run nothing; write the tables again from the CSV files")  # fmt: skip
+    parser.add_argument("--merge", type=Path, metavar="DIR",
+                        help="with --table: add its folders' results to those in DIR")  # fmt: skip
     parser.add_argument("--page", type=Path, help="also write the report as this file")
     parser.add_argument("--notes", type=Path, help="Markdown file that the page ends with")
     return parser
 
 
-def _tables(folders: list[Path], page: Path | None, notes: str) -> None:
+def _tables(values: dict[str, Any], notes: str) -> None:
+    folders, page = [Path(folder) for folder in values["table"]], values["page"]
     for folder in folders:
         require_there(folder, "name the folder of a benchmark")
+    from crossvox.benchmark.merging import merge_results
     from crossvox.benchmark.page import write_page, write_tables
 
+    if values["merge"] is not None:
+        merge_results(folders, values["merge"])
+        folders = [values["merge"]]
     for folder in folders:
         write_tables(folder)
         print(folder / "tables.md")
