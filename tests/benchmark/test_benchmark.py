@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import yaml
 
-from crossvox.benchmark import page
-from crossvox.benchmark.runner import CommandError, Launcher, Share
+from crossvox.benchmark.cells.runner import CommandError, Launcher, Share
+from crossvox.benchmark.pages import page
 from crossvox.cli.main import main
 from crossvox.data.manifest import load_manifest
 from crossvox.utils.locks import Lock

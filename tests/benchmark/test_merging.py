@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from crossvox.benchmark.results import CELL_COLUMNS, write_table
-from crossvox.benchmark.scores import CASE_COLUMNS
+from crossvox.benchmark.results.files import CELL_COLUMNS, write_table
+from crossvox.benchmark.results.scores import CASE_COLUMNS
 from crossvox.cli.main import main
 from fixtures.benchmark import read
 from fixtures.run import refused

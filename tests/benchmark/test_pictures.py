@@ -10,9 +10,9 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from crossvox.benchmark import page
-from crossvox.benchmark import pictures as benchmark_pictures
-from crossvox.benchmark.runner import Launcher
+from crossvox.benchmark.cells.runner import Launcher
+from crossvox.benchmark.pages import page
+from crossvox.benchmark.pages import pictures as benchmark_pictures
 from crossvox.cli.main import main
 from crossvox.figures.side_by_side import (
     Heat,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from crossvox.benchmark.reading import reading
+from crossvox.benchmark.pages.reading import reading
 
 
 def line(row: str, mean: float, modality: str = "ct", **more: Any) -> dict[str, Any]:

@@ -7,10 +7,8 @@ import statistics
 
 import pytest
 
-from crossvox.benchmark.charts import score_charts
-from crossvox.benchmark.results import CELL_COLUMNS, Results
-from crossvox.benchmark.scores import CASE_COLUMNS, score_lines
-from crossvox.benchmark.tables import (
+from crossvox.benchmark.pages.charts import score_charts
+from crossvox.benchmark.pages.tables import (
     change_table,
     cost_table,
     labels_text,
@@ -22,6 +20,8 @@ from crossvox.benchmark.tables import (
     variant_table,
     volume_ratio_table,
 )
+from crossvox.benchmark.results.files import CELL_COLUMNS, Results
+from crossvox.benchmark.results.scores import CASE_COLUMNS, score_lines
 from crossvox.utils.text_table import to_markdown
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from crossvox.benchmark import page
-from crossvox.benchmark.grid import grid
-from crossvox.benchmark.runner import CommandError, Launcher, Share, run_cells
+from crossvox.benchmark.cells.grid import grid
+from crossvox.benchmark.cells.runner import CommandError, Launcher, Share, run_cells
+from crossvox.benchmark.pages import page
 from crossvox.benchmark.suite import load_suite
 from crossvox.cli.main import main
 from crossvox.data.manifest import load_manifest

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from crossvox.benchmark.grid import grid
+from crossvox.benchmark.cells.grid import grid
 from crossvox.benchmark.suite import load_suite, row_settings, slug
 from crossvox.cli.main import main
 from crossvox.config.presets import load_preset

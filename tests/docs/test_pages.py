@@ -135,7 +135,9 @@ def test_the_site_builds_without_a_warning_and_asks_for_nothing_else(tmp_path) -
 
 def test_the_results_are_made_of_the_numbers_in_the_repository(tmp_path: Path, monkeypatch) -> None:
     # The page has none of the figures for papers, which take long to draw.
-    monkeypatch.setattr("crossvox.benchmark.page.write_paper_figures", lambda results, folder: None)
+    monkeypatch.setattr(
+        "crossvox.benchmark.pages.page.write_paper_figures", lambda results, folder: None
+    )
     shutil.copytree(ROOT / "benchmarks" / "measured", tmp_path / "measured")
     names = ("headline", "convergence", "robustness", "collaboration", "strangers")
     suites = [str(tmp_path / "measured" / name) for name in names]

@@ -9,9 +9,9 @@ from html import unescape
 import numpy as np
 import pytest
 
-from crossvox.benchmark.page import run_settings
-from crossvox.benchmark.results import CELL_COLUMNS, read_results
-from crossvox.benchmark.scores import CASE_COLUMNS
+from crossvox.benchmark.pages.page import run_settings
+from crossvox.benchmark.results.files import CELL_COLUMNS, read_results
+from crossvox.benchmark.results.scores import CASE_COLUMNS
 from crossvox.cli.main import main
 from crossvox.data.formats.nifti import Volume
 from crossvox.data.geometry import Grid

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from crossvox.benchmark.runner import Launcher
+from crossvox.benchmark.cells.runner import Launcher
 from crossvox.cli.main import main
 from crossvox.data.formats.nifti import read_image
 from crossvox.data.manifest import Manifest

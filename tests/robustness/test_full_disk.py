@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from crossvox.benchmark.runner import Launcher
+from crossvox.benchmark.cells.runner import Launcher
 from crossvox.cli.main import main
 from fixtures.benchmark import InProcess, write_suite
 from fixtures.processes.process import attempt, contents, full_after, run

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from crossvox.benchmark.runner import Launcher
+from crossvox.benchmark.cells.runner import Launcher
 from crossvox.cli.main import main
 from fixtures.benchmark import InProcess, write_suite
 from fixtures.processes.launch import family, torchrun

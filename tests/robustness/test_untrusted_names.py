@@ -87,7 +87,7 @@ class Tags(HTMLParser):
 
 
 def test_a_benchmark_shows_them_as_text(data: Path, tmp_path: Path, monkeypatch) -> None:
-    from crossvox.benchmark.runner import Launcher
+    from crossvox.benchmark.cells.runner import Launcher
 
     launch = InProcess()
     monkeypatch.setattr(Launcher, "__call__", lambda self, *given: launch(*given))

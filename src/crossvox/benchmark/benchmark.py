@@ -7,11 +7,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from crossvox.benchmark.grid import grid
-from crossvox.benchmark.page import write_tables
-from crossvox.benchmark.pictures import draw_pictures, pictured_scans
-from crossvox.benchmark.results import write_results
-from crossvox.benchmark.runner import Launch, Share, run_cells
+from crossvox.benchmark.cells.grid import grid
+from crossvox.benchmark.cells.runner import Launch, Share, run_cells
+from crossvox.benchmark.pages.page import write_tables
+from crossvox.benchmark.pages.pictures import draw_pictures, pictured_scans
+from crossvox.benchmark.results.files import write_results
 from crossvox.benchmark.suite import Suite
 from crossvox.errors import CrossvoxError
 from crossvox.utils.files import require_folder

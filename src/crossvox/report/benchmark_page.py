@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from crossvox.benchmark.charts import score_charts
-from crossvox.benchmark.page import LEGEND, command_line, run_settings
-from crossvox.benchmark.results import CELL_COLUMNS, Results
-from crossvox.benchmark.tables import table_groups
+from crossvox.benchmark.pages.charts import score_charts
+from crossvox.benchmark.pages.page import LEGEND, command_line, run_settings
+from crossvox.benchmark.pages.tables import table_groups
+from crossvox.benchmark.results.files import CELL_COLUMNS, Results
 from crossvox.evaluation.comparison import METHOD
 from crossvox.evaluation.metrics import POLICY
 from crossvox.report.page import Block, Bullets, Charts, Code, Section

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from crossvox.benchmark.results import holds_benchmark, read_results
+from crossvox.benchmark.results.files import holds_benchmark, read_results
 from crossvox.data.manifest import Case, Manifest, as_manifest
 from crossvox.errors import UsageError
 from crossvox.evaluation.scores import seen_note, summarise, unseen

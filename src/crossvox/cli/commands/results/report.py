@@ -30,7 +30,7 @@ def report_command(argv: list[str]) -> int:
     values = parse(parser, argv)
     required(values, "out")
     require_there(values["path"], "name a run directory, or the folder of a benchmark")
-    from crossvox.benchmark.results import holds_benchmark
+    from crossvox.benchmark.results.files import holds_benchmark
     from crossvox.report.report import ReportData, report
 
     # `report` refuses a data set with a benchmark, so it need not be readable.

@@ -46,8 +46,8 @@ def benchmark_command(argv: list[str]) -> int:
     suite = suite.with_data({n: Path(p).absolute() for n, p in named_once("--data", data).items()})
     shard = _shard(values["shard"])
     from crossvox.benchmark.benchmark import benchmark
-    from crossvox.benchmark.page import write_page
-    from crossvox.benchmark.runner import Share
+    from crossvox.benchmark.cells.runner import Share
+    from crossvox.benchmark.pages.page import write_page
 
     share = Share(values["jobs"], *shard)
     try:
@@ -92,8 +92,8 @@ def _tables(values: dict[str, Any], notes: str) -> None:
     folders, page = [Path(folder) for folder in values["table"]], values["page"]
     for folder in folders:
         require_there(folder, "name the folder of a benchmark")
-    from crossvox.benchmark.merging import merge_results
-    from crossvox.benchmark.page import write_page, write_tables
+    from crossvox.benchmark.pages.page import write_page, write_tables
+    from crossvox.benchmark.results.merging import merge_results
 
     if values["merge"] is not None:
         merge_results(folders, values["merge"])

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from crossvox.benchmark.charts import score_charts, write_charts
-from crossvox.benchmark.publication import write_paper_figures
-from crossvox.benchmark.results import Results, read_results, write_scores_table
-from crossvox.benchmark.tables import condition_text, table_groups
+from crossvox.benchmark.pages.charts import score_charts, write_charts
+from crossvox.benchmark.pages.publication import write_paper_figures
+from crossvox.benchmark.pages.tables import condition_text, table_groups
+from crossvox.benchmark.results.files import Results, read_results, write_scores_table
 from crossvox.evaluation.comparison import METHOD
 from crossvox.evaluation.metrics import POLICY
 from crossvox.utils.files import atomic_write

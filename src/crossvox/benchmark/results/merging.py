@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossvox.benchmark.results import CELL_COLUMNS, holds_benchmark, read_about, write_table
-from crossvox.benchmark.scores import CASE_COLUMNS, Line
+from crossvox.benchmark.results.files import CELL_COLUMNS, holds_benchmark, read_about, write_table
+from crossvox.benchmark.results.scores import CASE_COLUMNS, Line
 from crossvox.errors import UsageError
 from crossvox.evaluation.scores import group_rows
 from crossvox.utils.csv_tables import read_table

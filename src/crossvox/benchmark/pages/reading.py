@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from crossvox.benchmark.scores import AVERAGE, OVERALL, Line
+from crossvox.benchmark.results.scores import AVERAGE, OVERALL, Line
 from crossvox.evaluation.scores import signed
 
 
@@ -13,7 +13,7 @@ def reading(lines: Sequence[Line], reference: str, baseline: str = "sup") -> lis
 
     Args:
         lines: those of one data set, label count and number of steps from
-            `crossvox.benchmark.scores.score_lines`.
+            `crossvox.benchmark.results.scores.score_lines`.
         reference: the row that the others are compared with.
         baseline: the row that no other should fall below.
 

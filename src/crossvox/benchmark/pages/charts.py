@@ -11,10 +11,10 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from crossvox.benchmark.results import Results
-from crossvox.benchmark.scores import AVERAGE, OVERALL, Line
+from crossvox.benchmark.pages.tables import CONDITION, count_text, networks_text
+from crossvox.benchmark.results.files import Results
+from crossvox.benchmark.results.scores import AVERAGE, OVERALL, Line
 from crossvox.benchmark.suite import slug
-from crossvox.benchmark.tables import CONDITION, count_text, networks_text
 from crossvox.evaluation.scores import DECIMALS, TITLES, group_rows
 from crossvox.figures.style import literal, modality_style, new_figure, save_figure, tidy
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from crossvox.benchmark.results import Results
-from crossvox.benchmark.scores import AVERAGE, OVERALL, Line
+from crossvox.benchmark.pages.tables import condition_text, networks_text
+from crossvox.benchmark.results.files import Results
+from crossvox.benchmark.results.scores import AVERAGE, OVERALL, Line
 from crossvox.benchmark.suite import slug
-from crossvox.benchmark.tables import condition_text, networks_text
 from crossvox.evaluation.scores import group_rows
 from crossvox.figures.publication import Difference, box_figure, forest_figure
 from crossvox.figures.style import save_vector

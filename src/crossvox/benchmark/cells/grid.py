@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from crossvox.batch import Task
-from crossvox.benchmark.cell import OWN_NETWORK, PLAIN, Cell, MethodInfo, Training, Variant
+from crossvox.benchmark.cells.cell import OWN_NETWORK, PLAIN, Cell, MethodInfo, Training, Variant
 from crossvox.benchmark.suite import (
     Start,
     Suite,

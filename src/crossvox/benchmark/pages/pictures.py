@@ -11,11 +11,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from crossvox.benchmark.cell import PLAIN, Cell
-from crossvox.benchmark.results import write_table
-from crossvox.benchmark.scores import Line
+from crossvox.benchmark.cells.cell import PLAIN, Cell
+from crossvox.benchmark.pages.tables import condition_text
+from crossvox.benchmark.results.files import write_table
+from crossvox.benchmark.results.scores import Line
 from crossvox.benchmark.suite import Suite, slug
-from crossvox.benchmark.tables import condition_text
 from crossvox.data.formats.nifti import read_label
 from crossvox.data.manifest import Case, Manifest, load_manifest
 from crossvox.errors import UsageError

@@ -19,8 +19,8 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from crossvox.benchmark.cell import Cell, Training
-from crossvox.benchmark.progress import CellCount
+from crossvox.benchmark.cells.cell import Cell, Training
+from crossvox.benchmark.cells.progress import CellCount
 from crossvox.errors import UsageError, require
 from crossvox.utils.documents import parse_json
 from crossvox.utils.files import atomic_write, naming_errors

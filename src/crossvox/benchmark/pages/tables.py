@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from crossvox.benchmark.cell import OWN_NETWORK
-from crossvox.benchmark.reading import reading
-from crossvox.benchmark.results import Results
-from crossvox.benchmark.scores import AVERAGE, OVERALL, Line, change_lines, score_lines
+from crossvox.benchmark.cells.cell import OWN_NETWORK
+from crossvox.benchmark.pages.reading import reading
+from crossvox.benchmark.results.files import Results
+from crossvox.benchmark.results.scores import AVERAGE, OVERALL, Line, change_lines, score_lines
 from crossvox.evaluation.scores import DECIMALS, TITLES, group_rows, plus_minus, signed
 from crossvox.utils.text_table import Mark, TextCell, TextTable
 
@@ -199,7 +199,7 @@ def score_table(
     """Return mean ± sd over seeds of one metric, per class and of the classes' mean.
 
     Args:
-        lines: those of one group from `crossvox.benchmark.scores.score_lines`.
+        lines: those of one group from `crossvox.benchmark.results.scores.score_lines`.
         metric: "dice" or "assd_mm".
         reference: the row that the others are compared with.
         caption: what the table is of; the metric is put before it.

@@ -7,7 +7,7 @@ import time
 from rich import progress
 from rich.console import Console
 
-from crossvox.benchmark.cell import PLAIN, Cell, Training
+from crossvox.benchmark.cells.cell import PLAIN, Cell, Training
 from crossvox.utils.documents import parse_json
 from crossvox.utils.durations import duration_text
 from crossvox.workflows.messages import Echo

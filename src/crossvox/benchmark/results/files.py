@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossvox.benchmark.cell import PLAIN, Cell
-from crossvox.benchmark.scores import CASE_COLUMNS, SCORE_COLUMNS, Line, score_lines
+from crossvox.benchmark.cells.cell import PLAIN, Cell
+from crossvox.benchmark.results.scores import CASE_COLUMNS, SCORE_COLUMNS, Line, score_lines
 from crossvox.benchmark.suite import MethodRow, Suite
 from crossvox.errors import DataError, UsageError
 from crossvox.evaluation.scores import COLUMNS, NAMES, read_cases, read_scores

@@ -1,0 +1,1 @@
+"""The runs of a benchmark's grid, and running them."""

@@ -1,0 +1,1 @@
+"""Numbers of a benchmark as tables, sentences, charts and pictures."""
