@@ -15,7 +15,7 @@ from crossvox.evaluation.scores import group_rows
 from crossvox.utils.csv_tables import read_table
 from crossvox.utils.files import atomic_write
 
-SHARED = ("name", "preset", "split", "checkpoint", "reference", "label_draw", "settings", "start")
+SHARED = ("name", "preset", "split", "checkpoint", "label_draw", "settings", "start")
 """Facts in `suite.json` without which numbers do not belong into one table."""
 
 RUN = ("data", "labels", "steps", "backbone", "row", "seed")
