@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import defaultdict
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +30,40 @@ from crossvox.data.geometry import Grid
 from crossvox.data.manifest import SPLITS, Case, Manifest, load_valid_cases
 from crossvox.data.manifest.sides import may_tell_side
 from crossvox.data.problems import Problem, has_errors
+
+
+@dataclass(frozen=True)
+class CheckedImage:
+    """An image as far as it was looked at, without its voxels.
+
+    Attributes:
+        use: its mention in the data set, with its fingerprint if it was read and is sound.
+        header: None if it was not looked at or cannot be read.
+        problems: of this image alone.
+    """
+
+    use: FileUse
+    header: NiftiHeader | None = None
+    problems: Sequence[Problem] = ()
+
+
+@dataclass(frozen=True)
+class CheckedLabel:
+    """A label map that was looked at, without its voxels.
+
+    Attributes:
+        use: its mention in the data set.
+        classes: names of those that it shows; None if its voxels cannot be read.
+        problems: of this label map and its place on the image.
+    """
+
+    use: FileUse
+    classes: frozenset[str] | None
+    problems: Sequence[Problem]
+
+
+CheckedFiles = Sequence[CheckedImage | CheckedLabel]
+Found = Iterator[tuple[FileUse, Problem]]
 
 _read = partial(read_nifti, sha256=False)
 
@@ -60,13 +95,11 @@ def check(
     >>> check(load_manifest("dataset.json"))
     []
     """
-    run = _DatasetCheck(manifest, skip, read_label, seen=seen or {}, header=header)
-    run.check_cases(labels, splits)
-    run.check_duplicates()
-    run.check_extents()
-    run.check_absent_classes()
-    run.check_sides()
-    return run.problems
+    files = list(_check_files(manifest, labels, splits, skip, read_label, seen, header))
+    # With a run, each scan was compared with those it was trained on, and its classes are settled.
+    odd, sides = ((), ()) if seen else (_odd_extents(files), _doubtful_sides(manifest))
+    found = [*_own_problems(files), *_repeated(files), *odd]
+    return [*_named(found, manifest.path), *_absent_classes(manifest, files), *sides]
 
 
 def check_manifest(path: Path, root: Path | None = None) -> tuple[Manifest | None, list[Problem]]:
@@ -89,12 +122,9 @@ def check_manifest(path: Path, root: Path | None = None) -> tuple[Manifest | Non
     if not broken_rules:
         return manifest, check(manifest)
     # Cases that were left out may show a class that seems absent, so absence is not checked.
-    run = _DatasetCheck(manifest)
-    run.check_cases()
-    run.check_duplicates()
-    run.check_extents()
-    run.check_sides()
-    return manifest, problems + run.problems
+    files = list(_check_files(manifest))
+    found = [*_own_problems(files), *_repeated(files), *_odd_extents(files)]
+    return manifest, [*problems, *_named(found, manifest.path), *_doubtful_sides(manifest)]
 
 
 def check_images(
@@ -115,13 +145,13 @@ def check_images(
         header: as in `check`.
         insist: whether a scan that says it is of another kind is a warning only.
     """
-    run = _DatasetCheck(None, volumes=volumes or {}, kinds=kinds or {}, seen=seen or {})
-    run.header, run.insist = header, insist
-    case = Case("", "test", images)
+    volumes, kinds, seen = volumes or {}, kinds or {}, seen or {}
+    files = []
     for modality, path in images.items():
-        run.check_image(case, modality, Path(path))
-    run.check_duplicates()
-    return run.problems
+        use = FileUse("", "test", modality, Path(path), header)
+        kind, volume = kinds.get(modality, ""), volumes.get(modality)
+        files.append(check_image(use, kind, seen.get(modality), volume, insist))
+    return _named([*_own_problems(files), *_repeated(files)])
 
 
 def check_labels(manifest: Manifest, labels: Container[tuple[str, str]]) -> list[Problem]:
@@ -133,189 +163,170 @@ def check_labels(manifest: Manifest, labels: Container[tuple[str, str]]) -> list
         manifest: the data set.
         labels: (case id, modality) of the label maps.
     """
-    run = _DatasetCheck(manifest)
+    files = []
     for case in manifest.cases:
-        for modality, path in case.labels.items():
+        for modality in case.labels:
             if (case.id, modality) in labels:
                 image = read_nifti(case.images[modality], voxels=False, form=case.form(modality))
-                run.check_label(case, modality, path, image.header)
-    return run.problems
+                files.append(check_label(manifest, case, modality, image.header, _read))
+    return _named(_own_problems(files), manifest.path)
 
 
-@dataclass
-class _DatasetCheck:
-    """Collects the problems of a data set, and what is needed to compare its files.
-
-    Attributes:
-        manifest: the data set; None if there are scans alone.
-        skip: true for images that need not be read again.
-        read_label: reads a label map.
-        volumes: modality → scan that was read already.
-        kinds: modality → kind, where there is no manifest.
-        seen: modality → what the training scans of the run that is to predict were like.
-        header: the part of the images' headers that places the voxels.
-        insist: the user insists on the scans' kinds.
-        problems: those found so far.
-        images: the images named so far.
-        labels: the label maps named so far.
-        grids: the sound images read so far, and where they lie.
-        present: modality → classes that its train labels show.
-        all_counted: every train label could be read.
-    """
-
-    manifest: Manifest | None
-    skip: Callable[[Case, str], bool] = lambda case, modality: False
-    read_label: Callable[[Path], NiftiFile] = _read
-    volumes: Mapping[str, Volume] = field(default_factory=dict)
-    kinds: Mapping[str, str] = field(default_factory=dict)
-    seen: Mapping[str, Seen] = field(default_factory=dict)
-    header: Form = "auto"
-    insist: bool = False
-    problems: list[Problem] = field(default_factory=list)
-    images: list[FileUse] = field(default_factory=list)
-    labels: list[FileUse] = field(default_factory=list)
-    grids: list[tuple[FileUse, Grid]] = field(default_factory=list)
-    present: dict[str, set[str]] = field(default_factory=dict)
-    all_counted: bool = True
-
-    def check_cases(
-        self, labels: Container[tuple[str, str]] | None = None, splits: Sequence[str] = SPLITS
-    ) -> None:
-        """Check all images and labels, see `check`."""
-        assert self.manifest is not None
-        for case in self.manifest.cases:
-            for modality, path in case.images.items():
-                if case.split not in splits:
-                    # Not read, but none of the other images may be this file.
-                    self.images.append(FileUse(case.id, case.split, modality, path))
-                    continue
-                wanted = labels is None or (case.id, modality) in labels
-                label = case.labels.get(modality) if wanted else None
-                header = self.check_image(case, modality, path, label is not None)
-                if label is not None:
-                    self.check_label(case, modality, label, header)
-
-    def check_image(
-        self, case: Case, modality: str, path: Path, has_label: bool = False
-    ) -> NiftiHeader | None:
-        """Check an image; of a skipped one only the header, and only for its label's sake."""
-        form = case.form(modality) if self.header == "auto" else self.header
-        use = FileUse(case.id, case.split, modality, path, form)
-        header = None
-        if not self.skip(case, modality):
-            volume = self.volumes.get(modality)
-            file = (
-                _read(path, form=form)
-                if volume is None
-                else as_nifti(volume.data, volume.grid, path)
-            )
-            header = file.header
-            kinds = self.manifest.modalities if self.manifest else self.kinds
-            kind = kinds.get(modality, "")
-            problems = [] if volume is None else kind_problems(volume.kind, kind, self.insist)
-            problems += scan_problems(file, kind, self.seen.get(modality))
-            if file.header is not None and not has_errors(problems):
-                use = replace(use, fingerprint=fingerprint(file))
-                self.grids.append((use, file.header.grid))
-            self._add(use, problems)
-        elif has_label:
-            file = read_nifti(path, voxels=False, form=form)
-            header = file.header
-            self._add(use, file.problems)
-        self.images.append(use)
-        return header
-
-    def check_label(self, case: Case, modality: str, path: Path, image: NiftiHeader | None) -> None:
-        """Check a label map, and that it lies where its image does if that could be read."""
-        assert self.manifest is not None
-        use = FileUse(case.id, case.split, modality, path)
-        self.labels.append(use)
-        file = self.read_label(path)
-        header, problems = file.header, file.problems
-        if header is not None and image is not None:
-            problems = problems + self._placement_problems(case, modality, header, image)
-        if header is not None and file.stored is not None:
-            counts = count_labels(file.stored, header)
-            ids = self.manifest.labels
-            problems = problems + label_problems(
-                counts, ids, self.manifest.ignore, case.annotated, self.manifest.background
-            )
-            if case.split == "train":
-                names = {name for name, number in ids.items() if counts.voxels[number]}
-                self.present.setdefault(modality, set()).update(names)
-        elif case.split == "train":
-            self.all_counted = False
-        self._add(use, problems)
-
-    def check_duplicates(self) -> None:
-        """Add files and scans that occur twice."""
-        for use, problem in repeated_paths(self.images, self.labels):
-            self._add(use, [problem])
-        for use, problem in [*repeated_scans(self.images), *changed_scans(self.images)]:
-            self._add(use, [problem])
-
-    def check_extents(self) -> None:
-        """Add scans whose size is far from that of the others, unless a run's scans are known."""
-        for modality in {use.modality: None for use, _ in self.grids if not self.seen}:
-            own = [(use, grid) for use, grid in self.grids if use.modality == modality]
-            problems = compare_extents([grid for _, grid in own])
-            for (use, _), problem in zip(own, problems, strict=True):
-                self._add(use, [] if problem is None else [problem])
-
-    def check_absent_classes(self) -> None:
-        """Add classes that training could not learn from the labels it uses."""
-        if self.manifest is None or not self.present or not self.all_counted:
-            return
-        everywhere = set().union(*self.present.values())
-        fix = "label a case that shows it, use more labels, or take it out of the manifest's labels"
-        for name in self.manifest.classes:
-            absent = Problem.error(
-                f"class {name} in none of the train labels in use",
-                f"some voxels of {name}",
-                fix,
-                self.manifest.location,
-            )
-            if name not in everywhere:
-                self.problems.append(absent)
+def _check_files(
+    manifest: Manifest,
+    labels: Container[tuple[str, str]] | None = None,
+    splits: Sequence[str] = SPLITS,
+    skip: Callable[[Case, str], bool] = lambda case, modality: False,
+    read_label: Callable[[Path], NiftiFile] = _read,
+    seen: Mapping[str, Seen] | None = None,
+    header: Form = "auto",
+) -> Iterator[CheckedImage | CheckedLabel]:
+    """Check each image and each label map by itself, see `check`."""
+    for case in manifest.cases:
+        for modality, path in case.images.items():
+            form = case.form(modality) if header == "auto" else header
+            image = CheckedImage(FileUse(case.id, case.split, modality, path, form))
+            if case.split not in splits:
+                # Not read, but none of the other images may be this file.
+                yield image
                 continue
-            for modality, names in self.present.items():
-                if name not in names:
-                    found = f"class {name} in none of the {modality} train labels in use"
-                    self.problems.append(
-                        replace(absent, severity="warning", modality=modality, found=found)
-                    )
+            is_in_use = labels is None or (case.id, modality) in labels
+            has_label = is_in_use and modality in case.labels
+            if not skip(case, modality):
+                kind = manifest.modalities[modality]
+                image = check_image(image.use, kind, (seen or {}).get(modality))
+            elif has_label:
+                file = read_nifti(path, voxels=False, form=form)
+                image = CheckedImage(image.use, file.header, file.problems)
+            yield image
+            if has_label:
+                yield check_label(manifest, case, modality, image.header, read_label)
 
-    def check_sides(self) -> None:
-        """Add class names that may tell a side, unless a run has been trained with them."""
-        if self.manifest is None or self.manifest.mirror is not None or self.seen:
-            return
-        if names := may_tell_side(self.manifest.classes):
-            fix = 'leave it so if they do, else say "mirror": true in the manifest'
-            found = f"classes {', '.join(names)}, which may tell a side: left-right is not mirrored"
-            expected = '"mirror": true or false in the manifest'
-            self.problems.append(Problem.warning(found, expected, fix, self.manifest.location))
 
-    def _placement_problems(
-        self, case: Case, modality: str, label: NiftiHeader, image: NiftiHeader
-    ) -> list[Problem]:
-        """Compare a label with its image, or with any of the case's if these are registered."""
-        assert self.manifest is not None
-        problems = placement_problems(label, image)
-        if not problems or not self.manifest.registered:
-            return problems
-        others = [
-            read_nifti(path, voxels=False, form=case.form(m)).header
-            for m, path in case.images.items()
-            if m != modality
-        ]
-        return registered_placement_problems(label, image, [h for h in others if h is not None])
+def check_image(
+    use: FileUse,
+    kind: str,
+    seen: Seen | None = None,
+    volume: Volume | None = None,
+    insist: bool = False,
+) -> CheckedImage:
+    """Read and judge an image of a kind; a volume was read already, see `check_images`."""
+    if volume is None:
+        file, problems = read_nifti(use.path, sha256=False, form=use.form), []
+    else:
+        file = as_nifti(volume.data, volume.grid, use.path)
+        problems = kind_problems(volume.kind, kind, insist)
+    problems += scan_problems(file, kind, seen)
+    if file.header is not None and not has_errors(problems):
+        use = replace(use, fingerprint=fingerprint(file))
+    return CheckedImage(use, file.header, problems)
 
-    def _add(self, use: FileUse, problems: Sequence[Problem]) -> None:
-        """Add problems of a file, named relative to the manifest where it lies below it."""
-        root = self.manifest.path.parent if self.manifest and self.manifest.path else None
-        inside = root is not None and use.path.is_relative_to(root)
-        file = str(use.path.relative_to(root)) if inside and root else str(use.path)
-        self.problems += [
-            replace(problem, case=use.case, modality=use.modality, file=file)
-            for problem in problems
-        ]
+
+def check_label(
+    manifest: Manifest,
+    case: Case,
+    modality: str,
+    image: NiftiHeader | None,
+    read: Callable[[Path], NiftiFile],
+) -> CheckedLabel:
+    """Read and judge a label map, and its place if its image's header could be read."""
+    path = case.labels[modality]
+    file = read(path)
+    problems, classes = list(file.problems), None
+    if file.header is not None and image is not None:
+        problems += _placement_problems(manifest, case, modality, file.header, image)
+    if file.header is not None and file.stored is not None:
+        counts, ids = count_labels(file.stored, file.header), manifest.labels
+        problems += label_problems(
+            counts, ids, manifest.ignore, case.annotated, manifest.background
+        )
+        classes = frozenset(name for name, number in ids.items() if counts.voxels[number])
+    return CheckedLabel(FileUse(case.id, case.split, modality, path), classes, problems)
+
+
+def _placement_problems(
+    manifest: Manifest, case: Case, modality: str, label: NiftiHeader, image: NiftiHeader
+) -> list[Problem]:
+    """Compare a label with its image, or with any of the case's if these are registered."""
+    problems = placement_problems(label, image)
+    if not problems or not manifest.registered:
+        return problems
+    others = [
+        read_nifti(path, voxels=False, form=case.form(m)).header
+        for m, path in case.images.items()
+        if m != modality
+    ]
+    return registered_placement_problems(label, image, [h for h in others if h is not None])
+
+
+def _own_problems(files: CheckedFiles) -> Found:
+    """Yield the problems that the files have by themselves."""
+    for file in files:
+        for problem in file.problems:
+            yield file.use, problem
+
+
+def _repeated(files: CheckedFiles) -> Found:
+    """Yield files and scans that occur twice."""
+    images = [file.use for file in files if isinstance(file, CheckedImage)]
+    labels = [file.use for file in files if isinstance(file, CheckedLabel)]
+    yield from repeated_paths(images, labels)
+    yield from repeated_scans(images)
+    yield from changed_scans(images)
+
+
+def _odd_extents(files: CheckedFiles) -> Found:
+    """Yield sound images whose size is far from that of the others of their modality."""
+    sound: dict[str, list[tuple[FileUse, Grid]]] = defaultdict(list)
+    for file in files:
+        if isinstance(file, CheckedImage) and file.use.fingerprint and file.header:
+            sound[file.use.modality].append((file.use, file.header.grid))
+    for own in sound.values():
+        problems = compare_extents([grid for _, grid in own])
+        for (use, _), problem in zip(own, problems, strict=True):
+            if problem is not None:
+                yield use, problem
+
+
+def _absent_classes(manifest: Manifest, files: CheckedFiles) -> Iterator[Problem]:
+    """Yield classes that training could not learn from the labels it uses, if all could be read."""
+    shown: dict[str, set[str]] = defaultdict(set)  # by modality
+    for file in files:
+        if isinstance(file, CheckedLabel) and file.use.split == "train":
+            if file.classes is None:
+                return
+            shown[file.use.modality].update(file.classes)
+    if not shown:
+        return
+    fix = "label a case that shows it, use more labels, or take it out of the manifest's labels"
+    for name in manifest.classes:
+        found = f"class {name} in none of the train labels in use"
+        absent = Problem.error(found, f"some voxels of {name}", fix, manifest.location)
+        lacking = [modality for modality, names in shown.items() if name not in names]
+        if len(lacking) == len(shown):
+            yield absent
+            continue
+        for modality in lacking:
+            found = f"class {name} in none of the {modality} train labels in use"
+            yield replace(absent, severity="warning", modality=modality, found=found)
+
+
+def _doubtful_sides(manifest: Manifest) -> Iterator[Problem]:
+    """Yield a warning if class names may tell a side, unless the manifest says whether they do."""
+    names = may_tell_side(manifest.classes)
+    if names and manifest.mirror is None:
+        fix = 'leave it so if they do, else say "mirror": true in the manifest'
+        found = f"classes {', '.join(names)}, which may tell a side: left-right is not mirrored"
+        expected = '"mirror": true or false in the manifest'
+        yield Problem.warning(found, expected, fix, manifest.location)
+
+
+def _named(found: Iterable[tuple[FileUse, Problem]], manifest: Path | None = None) -> list[Problem]:
+    """Add case, modality and file to problems; files below a manifest are named relative to it."""
+    problems = []
+    for use, problem in found:
+        file = use.path
+        if manifest is not None and file.is_relative_to(manifest.parent):
+            file = file.relative_to(manifest.parent)
+        problems.append(replace(problem, case=use.case, modality=use.modality, file=str(file)))
+    return problems
