@@ -18,7 +18,7 @@ from crossvox.data.phantom import write_phantom
 from crossvox.report.report import ReportData, report
 from crossvox.workflows.prediction.evaluate import evaluate
 from crossvox.workflows.prediction.options import Options
-from crossvox.workflows.train import train
+from crossvox.workflows.training.train import train
 
 SHAPE = (256, 256, 100)
 

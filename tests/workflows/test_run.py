@@ -11,7 +11,7 @@ from crossvox.errors import UsageError
 from crossvox.version import __version__
 from crossvox.workflows.prediction.predictor import Predictor
 from crossvox.workflows.run import Run
-from crossvox.workflows.train import resume
+from crossvox.workflows.training.train import resume
 from fixtures.memory import untrained
 
 MAJOR, MINOR, _ = __version__.split(".")

@@ -22,7 +22,7 @@ from crossvox.data.manifest import load_manifest
 from crossvox.evaluation.scores import read_cases
 from crossvox.training.record import read_metrics
 from crossvox.workflows.run import Run
-from crossvox.workflows.train import train
+from crossvox.workflows.training.train import train
 from fixtures.run import SMALL, refused, same, train_arguments, trained, weights
 
 LABELLED = ("s0", "s1")

@@ -111,7 +111,7 @@ def _with_start(sources: list[Settings]) -> list[Settings]:
     if not any("start_from" in source.values for source in sources):
         return sources
     # Imported only now: it needs torch, which --help does not.
-    from crossvox.workflows.start import with_start_settings
+    from crossvox.workflows.training.start import with_start_settings
 
     return with_start_settings(sources)
 

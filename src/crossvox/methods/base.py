@@ -118,9 +118,9 @@ class Method(nn.Module):
 
         Encoders and decoders of the backbone are "encoder" and "decoder"; other parts have names
         of the method's own. Networks that modalities share appear for each of them. A run that
-        starts from an earlier one takes the weights of equal roles (`workflows.start`). Together
-        the roles hold every trained parameter. By default the whole method is one role of its
-        own, which only the same method has.
+        starts from an earlier one takes the weights of equal roles (`workflows.training.start`).
+        Together the roles hold every trained parameter. By default the whole method is one role of
+        its own, which only the same method has.
         """
         return {self.name: self}
 

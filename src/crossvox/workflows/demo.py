@@ -23,7 +23,7 @@ from crossvox.workflows.prediction.evaluate import ScoreOutputs, evaluate
 from crossvox.workflows.prediction.options import Options
 from crossvox.workflows.prediction.predict import predict_split
 from crossvox.workflows.run import Run
-from crossvox.workflows.train import resume, train
+from crossvox.workflows.training.train import resume, train
 
 
 def demo(out: Path, settings: Demo = DEMO, echo: Echo = print) -> dict[str, Summary]:

@@ -49,8 +49,8 @@ from crossvox.workflows.prediction.evaluate import Scenario
 from crossvox.workflows.prediction.predict import load_split
 from crossvox.workflows.prediction.scoring import require_labelled
 from crossvox.workflows.run import require_version
-from crossvox.workflows.train import store_path
-from crossvox.workflows.weights import read_initial_weights, require_initial_fit
+from crossvox.workflows.training.train import store_path
+from crossvox.workflows.training.weights import read_initial_weights, require_initial_fit
 
 
 def grid(suite: Suite, out: Path) -> list[Cell]:

@@ -30,7 +30,7 @@ from crossvox.workflows.prediction.scoring import (
     score_cases,
 )
 from crossvox.workflows.run import Run
-from crossvox.workflows.start import started_from
+from crossvox.workflows.training.start import started_from
 from crossvox.workflows.validation.learnt import read_learnt, seen_cases, unrecorded
 
 

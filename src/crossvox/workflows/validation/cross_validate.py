@@ -24,7 +24,7 @@ from crossvox.utils.going_on import resume_command
 from crossvox.workflows.prediction.evaluate import evaluate, evaluation_facts
 from crossvox.workflows.prediction.options import Options
 from crossvox.workflows.run import Run, fold_folders
-from crossvox.workflows.train import resume, train
+from crossvox.workflows.training.train import resume, train
 from crossvox.workflows.validation.learnt import name_some, read_learnt, seen_cases
 
 MOST = 5

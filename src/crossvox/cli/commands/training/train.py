@@ -37,7 +37,7 @@ def train_command(argv: list[str]) -> int:
             raise UsageError("--resume takes the folds from the run; leave --cross-validate out")
         require_runs([interrupted])
         from crossvox.training.distributed import explain_lost_processes
-        from crossvox.workflows.train import resume
+        from crossvox.workflows.training.train import resume
         from crossvox.workflows.validation.cross_validate import resume_folds
 
         with explain_lost_processes(interrupted):
@@ -52,7 +52,7 @@ def train_command(argv: list[str]) -> int:
     config = RunConfig.from_dict(values)
     load_manifest(config.data, config.root)
     from crossvox.training.distributed import explain_lost_processes
-    from crossvox.workflows.train import train
+    from crossvox.workflows.training.train import train
     from crossvox.workflows.validation.cross_validate import cross_validate
 
     with explain_lost_processes(config.out):

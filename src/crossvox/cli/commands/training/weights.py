@@ -24,7 +24,7 @@ def weights_command(argv: list[str]) -> int:
     if action == "convert":
         required(values, "out")
     require_there(values["file"])
-    from crossvox.workflows.weights import convert_weights, inspect_weights
+    from crossvox.workflows.training.weights import convert_weights, inspect_weights
 
     if action == "inspect":
         for line in inspect_weights(values["file"]):

@@ -39,14 +39,6 @@ from crossvox.training.random_state import seed_all
 from crossvox.training.record import RunRecord, holds_run, late_means, read_facts, read_metrics
 from crossvox.utils.files import require_folder, require_writable, sha256
 from crossvox.utils.going_on import further, resume_command
-from crossvox.workflows.inputs import (
-    hash_inputs,
-    images_in_use,
-    labels_in_use,
-    refuse_changed_inputs,
-    refuse_changed_start,
-    refuse_changed_weights,
-)
 from crossvox.workflows.messages import (
     Echo,
     describe_csc,
@@ -60,7 +52,15 @@ from crossvox.workflows.messages import (
 )
 from crossvox.workflows.prepare import fill_store
 from crossvox.workflows.run import PLAN, Run
-from crossvox.workflows.start import (
+from crossvox.workflows.training.inputs import (
+    hash_inputs,
+    images_in_use,
+    labels_in_use,
+    refuse_changed_inputs,
+    refuse_changed_start,
+    refuse_changed_weights,
+)
+from crossvox.workflows.training.start import (
     START,
     Start,
     StartReport,
@@ -69,7 +69,14 @@ from crossvox.workflows.start import (
     read_start,
     summarise_start,
 )
-from crossvox.workflows.step_memory import check_step_memory
+from crossvox.workflows.training.step_memory import check_step_memory
+from crossvox.workflows.training.weights import (
+    InitialWeights,
+    describe_weights,
+    load_initial_weights,
+    loaded_parameters,
+    read_initial_weights,
+)
 from crossvox.workflows.validation.learnt import (
     LEARNT,
     LearntScan,
@@ -79,13 +86,6 @@ from crossvox.workflows.validation.learnt import (
     seen_cases,
 )
 from crossvox.workflows.validation.validate import Validation
-from crossvox.workflows.weights import (
-    InitialWeights,
-    describe_weights,
-    load_initial_weights,
-    loaded_parameters,
-    read_initial_weights,
-)
 
 
 def train(config: RunConfig, echo: Echo = print) -> Run:

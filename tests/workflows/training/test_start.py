@@ -30,7 +30,7 @@ from crossvox.workflows.prediction.evaluate import evaluation_facts
 from crossvox.workflows.prediction.options import Options
 from crossvox.workflows.profile import planned_run, temporary_run
 from crossvox.workflows.run import Run
-from crossvox.workflows.start import (
+from crossvox.workflows.training.start import (
     Start,
     StartReport,
     load_start,

@@ -12,7 +12,7 @@ from crossvox.cli.main import main
 from crossvox.data.checks import Problem
 from crossvox.data.formats.nifti import reader
 from crossvox.errors import DataError
-from crossvox.workflows import inputs, train
+from crossvox.workflows.training import inputs, train
 from fixtures.run import train_arguments
 
 

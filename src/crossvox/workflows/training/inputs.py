@@ -15,8 +15,8 @@ from crossvox.utils.files import sha256
 from crossvox.utils.going_on import further
 from crossvox.workflows.prepare import CaseModality
 from crossvox.workflows.run import Run
-from crossvox.workflows.start import Start
-from crossvox.workflows.weights import InitialWeights
+from crossvox.workflows.training.start import Start
+from crossvox.workflows.training.weights import InitialWeights
 
 
 def images_in_use(manifest: Manifest) -> list[CaseModality]:

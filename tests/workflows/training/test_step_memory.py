@@ -16,8 +16,8 @@ from crossvox.config.run_config import RunConfig
 from crossvox.data.crops.settings import Sampling
 from crossvox.errors import UsageError
 from crossvox.training.loop import Fit
-from crossvox.workflows import train as training
-from crossvox.workflows.step_memory import check_step_memory, savings, step_memory
+from crossvox.workflows.training import train as training
+from crossvox.workflows.training.step_memory import check_step_memory, savings, step_memory
 from fixtures.methods import make_task
 
 TASK = make_task(patch=(32, 32, 16))
