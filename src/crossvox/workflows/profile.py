@@ -42,8 +42,10 @@ from crossvox.workflows.arithmetic import arithmetic
 from crossvox.workflows.prediction.options import Options
 from crossvox.workflows.prediction.predictor import Predictor
 from crossvox.workflows.run import Run
+from crossvox.workflows.training.batches import crop_dataset, store_path
+from crossvox.workflows.training.planning import plan_run
 from crossvox.workflows.training.step_memory import savings, step_memory
-from crossvox.workflows.training.train import crop_dataset, plan_run, store_path, train
+from crossvox.workflows.training.train import train
 
 WARM_UP = 3
 """Steps that are not counted, since the first ones also allocate memory and tune kernels."""

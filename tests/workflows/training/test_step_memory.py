@@ -16,7 +16,7 @@ from crossvox.config.run_config import RunConfig
 from crossvox.data.crops.settings import Sampling
 from crossvox.errors import UsageError
 from crossvox.training.loop import Fit
-from crossvox.workflows.training import train as training
+from crossvox.workflows.training import method as method_module
 from crossvox.workflows.training.step_memory import check_step_memory, savings, step_memory
 from fixtures.methods import make_task
 
@@ -114,13 +114,13 @@ def test_training_says_it_for_its_card_and_precision(method, monkeypatch, precis
         asked.append((arguments, options))
         return "memory"
 
-    monkeypatch.setattr(training, "check_step_memory", check)
+    monkeypatch.setattr(method_module, "check_step_memory", check)
     run, said = SimpleNamespace(config=config()), []
-    training._check_memory(fabric, run, method, said.append)
+    method_module._check_memory(fabric, run, method, said.append)
     assert said == ["memory"]
     assert asked == [((run.config, method, 24 * 10**9), {"half": half, "world": 2})]
     fabric.device = torch.device("cpu")
-    training._check_memory(fabric, run, method, said.append)
+    method_module._check_memory(fabric, run, method, said.append)
     assert len(said) == 1
 
 

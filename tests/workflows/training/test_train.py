@@ -12,7 +12,7 @@ from crossvox.cli.main import main
 from crossvox.data.checks import Problem
 from crossvox.data.formats.nifti import reader
 from crossvox.errors import DataError
-from crossvox.workflows.training import inputs, train
+from crossvox.workflows.training import inputs, planning, train
 from fixtures.run import train_arguments
 
 
@@ -41,8 +41,8 @@ def test_a_cold_training_reads_each_label_once_and_plans_once(
     unpaired_files, tmp_path, monkeypatch, reads
 ):
     plans = []
-    make_plan = train.make_plan
-    monkeypatch.setattr(train, "make_plan", lambda *a: plans.append(a) or make_plan(*a))
+    make_plan = planning.make_plan
+    monkeypatch.setattr(planning, "make_plan", lambda *a: plans.append(a) or make_plan(*a))
     arguments = train_arguments(unpaired_files.path, tmp_path / "run", "--method", "sup")
     more = ["--fit.steps", "1", "--fit.validations", "0"]
     assert main([*arguments, *more, "--store", str(tmp_path / "store")]) == 0
@@ -60,7 +60,7 @@ def test_a_cold_training_reads_each_label_once_and_plans_once(
 
 def test_nothing_is_written_where_the_data_have_errors(unpaired_files, tmp_path, monkeypatch):
     out = tmp_path / "runs" / "run"
-    monkeypatch.setattr(train, "check", lambda *a, **k: [train_problem()])
+    monkeypatch.setattr(planning, "check", lambda *a, **k: [train_problem()])
     assert main(train_arguments(unpaired_files.path, out, "--method", "sup")) == 1
     assert not list(tmp_path.rglob("*.b2nd")) and not (tmp_path / "runs" / "prepared").exists()
 
@@ -75,10 +75,10 @@ def test_the_checks_words_come_before_those_of_a_plan_that_fails(
     def fail(*args):
         raise DataError("no plan")
 
-    monkeypatch.setattr(train, "make_plan", fail)
+    monkeypatch.setattr(planning, "make_plan", fail)
     arguments = train_arguments(unpaired_files.path, tmp_path / "run", "--method", "sup")
     assert main(arguments) == 1
     assert "no plan" in capsys.readouterr().err
-    monkeypatch.setattr(train, "check", lambda *a, **k: [train_problem()])
+    monkeypatch.setattr(planning, "check", lambda *a, **k: [train_problem()])
     assert main(arguments) == 1
     assert "a broken scan" in capsys.readouterr().err

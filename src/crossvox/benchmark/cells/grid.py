@@ -49,7 +49,7 @@ from crossvox.workflows.prediction.evaluate import Scenario
 from crossvox.workflows.prediction.predict import load_split
 from crossvox.workflows.prediction.scoring import require_labelled
 from crossvox.workflows.run import require_version
-from crossvox.workflows.training.train import store_path
+from crossvox.workflows.training.batches import store_path
 from crossvox.workflows.training.weights import read_initial_weights, require_initial_fit
 
 
