@@ -45,8 +45,8 @@ def prepare(
     from crossvox.config.settings import Settings, parse_settings
     from crossvox.data.manifest import load_manifest
     from crossvox.data.prepare.store import Store
-    from crossvox.workflows.profile import planned_run
     from crossvox.workflows.training.inputs import images_in_use, labels_in_use
+    from crossvox.workflows.training.planning import planned_run
 
     def plan(preset: str, path: Path) -> Any:
         given = {"preset": preset, "data": path, "out": out / "run", "labelled": "2", **changes}

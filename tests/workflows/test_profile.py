@@ -9,7 +9,8 @@ import pytest
 from crossvox.config.registry import build_method
 from crossvox.config.run_config import RunConfig
 from crossvox.config.settings import Settings, parse_settings
-from crossvox.workflows.profile import planned_run, profile_load, temporary_run
+from crossvox.workflows.profile import profile_load, temporary_run
+from crossvox.workflows.training.planning import planned_run
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,6 @@ from crossvox.data.crops.intensities import IntensityAugmentation
 from crossvox.data.formats.nifti import read_header
 from crossvox.data.geometry.resampling import sample
 from crossvox.data.manifest import load_manifest
-from crossvox.data.manifest.selection import select
 from crossvox.data.phantom import write_phantom
 from crossvox.data.prepare.store import Store, StoredArray
 from crossvox.errors import CrossvoxError
@@ -43,7 +42,7 @@ from crossvox.workflows.prediction.options import Options
 from crossvox.workflows.prediction.predictor import Predictor
 from crossvox.workflows.run import Run
 from crossvox.workflows.training.batches import crop_dataset, store_path
-from crossvox.workflows.training.planning import plan_run
+from crossvox.workflows.training.planning import planned_run
 from crossvox.workflows.training.step_memory import savings, step_memory
 from crossvox.workflows.training.train import train
 
@@ -254,17 +253,6 @@ def _load_shares(dataset: CropDataset, steps: int) -> Figures:
         shares[stage] = cumulative / total
     shares["other"] = 1 - sum(shares.values())
     return {f"of it {stage}": f"{100 * share:.1f} %" for stage, share in shares.items()}
-
-
-def planned_run(config: RunConfig) -> Run:
-    """Return the run that a configuration would begin."""
-    manifest = load_manifest(config.data, config.root)
-    selection = select(manifest, config.labelled, config.label_draw)
-    earlier = None
-    if config.start_from is not None and not config.replan:
-        earlier = Run.load(config.start_from).plan
-    _, plan = plan_run(config, manifest, selection, earlier=earlier)
-    return Run(config.out, config, plan, selection, manifest.labels)
 
 
 def _parts(config: RunConfig, run: Run, step: float) -> Figures:

@@ -28,8 +28,9 @@ from crossvox.methods.base import Method
 from crossvox.report.run_page import overview
 from crossvox.workflows.prediction.evaluate import evaluation_facts
 from crossvox.workflows.prediction.options import Options
-from crossvox.workflows.profile import planned_run, temporary_run
+from crossvox.workflows.profile import temporary_run
 from crossvox.workflows.run import Run
+from crossvox.workflows.training.planning import planned_run
 from crossvox.workflows.training.start import (
     Start,
     StartReport,

@@ -15,8 +15,8 @@ from crossvox.data.checks import check
 from crossvox.data.checks.intensities import Intensities
 from crossvox.data.checks.seen import Seen
 from crossvox.data.formats.nifti import NiftiFile, read_nifti
-from crossvox.data.manifest import Case, Manifest
-from crossvox.data.manifest.selection import Selection
+from crossvox.data.manifest import Case, Manifest, load_manifest
+from crossvox.data.manifest.selection import Selection, select
 from crossvox.data.prepare.fingerprint import Fingerprint, fingerprint
 from crossvox.data.prepare.label_cache import LabelCache
 from crossvox.data.prepare.label_layout import LabelLayout, find_label_layout
@@ -33,27 +33,12 @@ from crossvox.workflows.training.batches import store_path
 from crossvox.workflows.training.inputs import images_in_use, labels_in_use
 
 
-def plan_run(
-    config: RunConfig,
-    manifest: Manifest,
-    selection: Selection,
-    read: Callable[[Path], NiftiFile] = read_nifti,
-    earlier: Plan | None = None,
-) -> tuple[Fingerprint, Plan]:
-    """Return what the images' headers tell, and the plan of a run.
-
-    Args:
-        config: of the run.
-        manifest: its data set.
-        selection: its labelled cases, from which windows are chosen.
-        read: reads a label map, such as a `LabelCache`.
-        earlier: plan of a run to begin from; the new one has its grid and its crop.
-    """
-    found = fingerprint(manifest)
-    windows = choose_windows(manifest, config.budget, selection.labelled, read)
-    plan = make_plan(found, manifest, config.budget, crop_rule(config.backbone), windows)
-    plan = plan if earlier is None else continue_plan(plan, earlier, manifest)
-    return found, replace(plan, task=trained_task(plan.task, config))
+def planned_run(config: RunConfig) -> Run:
+    """Return the run that a configuration would begin; its files are not checked."""
+    manifest = load_manifest(config.data, config.root)
+    selection = select(manifest, config.labelled, config.label_draw)
+    _, plan = _plan(config, manifest, selection, read_nifti)
+    return Run(config.out, config, plan, selection, manifest.labels)
 
 
 def plan_and_check(
@@ -62,10 +47,9 @@ def plan_and_check(
     manifest: Manifest,
     selection: Selection,
     labels: LabelCache,
-    earlier: Plan | None,
     echo: Echo,
-) -> tuple[Fingerprint, Plan]:
-    """Plan, and refuse data with errors; labels that the run does not use are not opened.
+) -> Run:
+    """Plan a run, and refuse data with errors; labels that it does not use are not opened.
 
     Images that the store holds are not read again. If the plan fails, the check comes first all the
     same, because it names every problem.
@@ -73,7 +57,7 @@ def plan_and_check(
     failure: CrossvoxError | None = None
     is_prepared: Callable[[Case, str], bool] = _is_never_prepared
     try:
-        found, plan = plan_run(config, manifest, selection, labels, earlier)
+        found, plan = _plan(config, manifest, selection, labels)
         is_prepared = Store(store_path(config, manifest), plan.preprocessing).has
     except CrossvoxError as error:
         failure = error
@@ -84,25 +68,11 @@ def plan_and_check(
             report_problems(problems, echo)
     if failure is not None:
         raise failure
-    return found, plan
-
-
-def with_label_layout(
-    fabric: Fabric, plan: Plan, manifest: Manifest, selection: Selection, labels: LabelCache
-) -> Plan:
-    """Add to the plan what the labelled scans tell.
-
-    Of the layout, the task takes what networks or label maps depend on.
-    """
-    told: tuple[LabelLayout, dict[str, Ceiling]] | None = None
-    with first_process(fabric) as first:
-        if first:
-            layout = find_label_layout(manifest, selection, labels)
-            told = layout, measure_ceiling(manifest, selection, plan.preprocessing, labels)
-    layout, ceiling = cast(tuple[LabelLayout, dict[str, Ceiling]], fabric.broadcast(told))
-    task = replace(plan.task, one_piece=layout.one_piece, offsets=layout.offsets)
-    seen = {m: replace(own, volumes=layout.volumes[m]) for m, own in plan.seen.items()}
-    return replace(plan, task=task, seen=seen, ceiling=ceiling)
+    plan = _with_label_layout(fabric, plan, manifest, selection, labels)
+    run = Run(config.out, config, plan, selection, manifest.labels)
+    for line in _describe(found, run):
+        echo(line)
+    return run
 
 
 def with_seen(run: Run, manifest: Manifest, store: Store) -> Run:
@@ -129,8 +99,44 @@ def with_seen(run: Run, manifest: Manifest, store: Store) -> Run:
     return replace(run, plan=replace(run.plan, seen=seen))
 
 
-def describe_run(found: Fingerprint, run: Run) -> list[str]:
-    """Describe the training images, the plan made from them, and the scans a run may use."""
+def _plan(
+    config: RunConfig,
+    manifest: Manifest,
+    selection: Selection,
+    read: Callable[[Path], NiftiFile],
+) -> tuple[Fingerprint, Plan]:
+    """Return what the images' headers tell, and the plan; `read` reads a label map.
+
+    Windows are chosen by the labelled cases. A run that starts from an earlier one has its grid and
+    its crop.
+    """
+    found = fingerprint(manifest)
+    windows = choose_windows(manifest, config.budget, selection.labelled, read)
+    plan = make_plan(found, manifest, config.budget, crop_rule(config.backbone), windows)
+    if config.start_from is not None and not config.replan:
+        plan = continue_plan(plan, Run.load(config.start_from).plan, manifest)
+    return found, replace(plan, task=trained_task(plan.task, config))
+
+
+def _with_label_layout(
+    fabric: Fabric, plan: Plan, manifest: Manifest, selection: Selection, labels: LabelCache
+) -> Plan:
+    """Add to the plan what the labelled scans tell.
+
+    Of the layout, the task takes what networks or label maps depend on.
+    """
+    told: tuple[LabelLayout, dict[str, Ceiling]] | None = None
+    with first_process(fabric) as first:
+        if first:
+            layout = find_label_layout(manifest, selection, labels)
+            told = layout, measure_ceiling(manifest, selection, plan.preprocessing, labels)
+    layout, ceiling = cast(tuple[LabelLayout, dict[str, Ceiling]], fabric.broadcast(told))
+    task = replace(plan.task, one_piece=layout.one_piece, offsets=layout.offsets)
+    seen = {m: replace(own, volumes=layout.volumes[m]) for m, own in plan.seen.items()}
+    return replace(plan, task=task, seen=seen, ceiling=ceiling)
+
+
+def _describe(found: Fingerprint, run: Run) -> list[str]:
     selection = run.selection
     counts = [
         f"{m}: {len(selection.labelled.get(m, ()))} labelled, "

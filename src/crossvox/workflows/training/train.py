@@ -31,12 +31,7 @@ from crossvox.workflows.training.inputs import (
     refuse_changed_weights,
 )
 from crossvox.workflows.training.method import new_method
-from crossvox.workflows.training.planning import (
-    describe_run,
-    plan_and_check,
-    with_label_layout,
-    with_seen,
-)
+from crossvox.workflows.training.planning import plan_and_check, with_seen
 from crossvox.workflows.training.start import START, describe_start, read_start
 from crossvox.workflows.training.weights import (
     describe_weights,
@@ -82,12 +77,7 @@ def train(config: RunConfig, echo: Echo = print) -> Run:
     timings: dict[str, float] = {}
     labels = LabelCache()
     with timed(timings, "check"):
-        earlier = start.run.plan if start is not None and not config.replan else None
-        found, plan = plan_and_check(fabric, config, manifest, selection, labels, earlier, echo)
-        plan = with_label_layout(fabric, plan, manifest, selection, labels)
-    run = Run(config.out, config, plan, selection, manifest.labels)
-    for line in describe_run(found, run):
-        echo(line)
+        run = plan_and_check(fabric, config, manifest, selection, labels, echo)
 
     # 3. The method with its first weights, and prepared volumes.
     with timed(timings, "prepare"):
