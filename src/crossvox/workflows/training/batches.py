@@ -48,12 +48,7 @@ def prepare_batches(
 
 
 def crop_dataset(
-    run: Run,
-    manifest: Manifest,
-    store: Store,
-    needs: frozenset[str],
-    rank: int = 0,
-    world: int = 1,
+    run: Run, manifest: Manifest, store: Store, needs: frozenset[str], rank: int = 0, world: int = 1
 ) -> CropDataset:
     """Return the batches that a run trains on, or one process's share of them.
 

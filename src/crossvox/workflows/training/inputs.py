@@ -1,4 +1,4 @@
-"""Files that a run uses, their hashes, and the refusal to resume with changed ones."""
+"""Files of the data set that a run uses, their hashes, and the refusal of changed ones."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from crossvox.utils.files import sha256
 from crossvox.utils.going_on import further
 from crossvox.workflows.prepare import CaseModality
 from crossvox.workflows.run import Run
-from crossvox.workflows.training.start import Start
-from crossvox.workflows.training.weights import InitialWeights
 
 
 def images_in_use(manifest: Manifest) -> list[CaseModality]:
@@ -62,25 +60,4 @@ def refuse_changed_inputs(run: Run, now: dict[str, Any]) -> None:
         raise DataError(
             f"{run.config.data}: {changed} is not what {run.path} began with; restore it to finish "
             f"that run; {further(run.path, run.config.data, run.config.root)}"
-        )
-
-
-def refuse_changed_weights(run: Run, weights: InitialWeights) -> None:
-    """Raise `DataError` if a file of weights is not the one that the run began with."""
-    began = read_facts(run.path).get("weights", {})
-    for place, file in weights.items():
-        if sha256(file.path) != began.get(place, {}).get("sha256"):
-            raise DataError(
-                f"{file.path}: not the weights that {run.path} began with; restore them, or "
-                "train anew with another --out"
-            )
-
-
-def refuse_changed_start(run: Run, start: Start | None) -> None:
-    """Raise `DataError` if the run to start from has other weights than when `run` began."""
-    began = read_facts(run.path).get("start") or {}
-    if start is not None and start.digest != began.get("sha256"):
-        raise DataError(
-            f"{start.file}: not the weights that {run.path} began with; restore them, or train "
-            "anew with another --out"
         )

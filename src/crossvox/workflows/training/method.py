@@ -12,23 +12,22 @@ from crossvox.training.compilation import compile_networks
 from crossvox.training.random_state import seed_all
 from crossvox.workflows.messages import Echo, describe_method
 from crossvox.workflows.run import Run
-from crossvox.workflows.training.start import Start, StartReport, load_start, summarise_start
+from crossvox.workflows.training.first_weights import FirstWeights
 from crossvox.workflows.training.step_memory import check_step_memory
-from crossvox.workflows.training.weights import InitialWeights, load_initial_weights
 
 
 def new_method(
-    fabric: Fabric, run: Run, weights: InitialWeights | None, start: Start | None, echo: Echo
-) -> tuple[Method, StartReport | None]:
-    """Build the method with its first weights: random, published, or of an earlier run."""
-    config, report = run.config, None
+    fabric: Fabric, run: Run, weights: FirstWeights, echo: Echo
+) -> tuple[Method, dict[str, str]]:
+    """Build the method with its first weights.
+
+    Returns:
+        The method, and the files of the run that tell how it was filled, name → text.
+    """
+    config = run.config
     seed_all(config.seed)
     method = build_method(run.task, config)
-    load_initial_weights(method, weights, echo)
-    if start is not None:
-        report = load_start(method, start, run)
-        for line in summarise_start(start, report):
-            echo(line)
+    files = weights.load(method, run, echo)
     share_frozen(published_networks(method))
     echo(describe_method(method, config.backbone["name"], str(fabric.device)))
     _check_memory(fabric, run, method, echo)
@@ -39,7 +38,7 @@ def new_method(
             if found
             else f"compile      nothing: {method.name} has networks of its own"
         )
-    return method, report
+    return method, files
 
 
 def _check_memory(fabric: Fabric, run: Run, method: Method, echo: Echo) -> None:

@@ -15,7 +15,7 @@ from crossvox.data.checks import check
 from crossvox.data.checks.intensities import Intensities
 from crossvox.data.checks.seen import Seen
 from crossvox.data.formats.nifti import NiftiFile, read_nifti
-from crossvox.data.manifest import Case, Manifest, load_manifest
+from crossvox.data.manifest import Manifest, load_manifest
 from crossvox.data.manifest.selection import Selection, select
 from crossvox.data.prepare.fingerprint import Fingerprint, fingerprint
 from crossvox.data.prepare.label_cache import LabelCache
@@ -55,17 +55,17 @@ def plan_and_check(
     same, because it names every problem.
     """
     failure: CrossvoxError | None = None
-    is_prepared: Callable[[Case, str], bool] = _is_never_prepared
+    store: Store | None = None
     try:
         found, plan = _plan(config, manifest, selection, labels)
-        is_prepared = Store(store_path(config, manifest), plan.preprocessing).has
+        store = Store(store_path(config, manifest), plan.preprocessing)
     except CrossvoxError as error:
         failure = error
     with first_process(fabric) as first:
         if first:
             used = labels_in_use(manifest, selection)
-            problems = check(manifest, used, ("train", "val"), is_prepared, labels)
-            report_problems(problems, echo)
+            skip = store.has if store is not None else lambda case, modality: False
+            report_problems(check(manifest, used, ("train", "val"), skip, labels), echo)
     if failure is not None:
         raise failure
     plan = _with_label_layout(fabric, plan, manifest, selection, labels)
@@ -100,10 +100,7 @@ def with_seen(run: Run, manifest: Manifest, store: Store) -> Run:
 
 
 def _plan(
-    config: RunConfig,
-    manifest: Manifest,
-    selection: Selection,
-    read: Callable[[Path], NiftiFile],
+    config: RunConfig, manifest: Manifest, selection: Selection, read: Callable[[Path], NiftiFile]
 ) -> tuple[Fingerprint, Plan]:
     """Return what the images' headers tell, and the plan; `read` reads a label map.
 
@@ -146,7 +143,3 @@ def _describe(found: Fingerprint, run: Run) -> list[str]:
     connected = ", ".join(run.task.one_piece) or "no class"
     one_piece = f"one piece    {connected}, in the labelled scans"
     return [*describe_fingerprint(found), *describe_plan(run.plan), one_piece, *counts]
-
-
-def _is_never_prepared(case: Case, modality: str) -> bool:
-    return False

@@ -17,27 +17,17 @@ from crossvox.errors import UsageError
 from crossvox.training.compute import launch_fabric
 from crossvox.training.distributed import first_process, was_restarted
 from crossvox.training.progress import timed
-from crossvox.training.record import RunRecord, holds_run, read_facts
+from crossvox.training.record import RunRecord, holds_run
 from crossvox.utils.files import require_folder, require_writable, sha256
 from crossvox.utils.going_on import further, resume_command
 from crossvox.workflows.messages import Echo, say_nothing
 from crossvox.workflows.run import PLAN, Run
 from crossvox.workflows.training.batches import prepare_batches
+from crossvox.workflows.training.first_weights import FirstWeights
 from crossvox.workflows.training.fitting import fit_run, unseen_validation
-from crossvox.workflows.training.inputs import (
-    hash_inputs,
-    refuse_changed_inputs,
-    refuse_changed_start,
-    refuse_changed_weights,
-)
+from crossvox.workflows.training.inputs import hash_inputs, refuse_changed_inputs
 from crossvox.workflows.training.method import new_method
 from crossvox.workflows.training.planning import plan_and_check, with_seen
-from crossvox.workflows.training.start import START, describe_start, read_start
-from crossvox.workflows.training.weights import (
-    describe_weights,
-    loaded_parameters,
-    read_initial_weights,
-)
 from crossvox.workflows.validation.learnt import LEARNT, learnt_facts, read_learnt
 
 
@@ -64,14 +54,13 @@ def train(config: RunConfig, echo: Echo = print) -> Run:
     if _was_begun(fabric, config.out):
         return _continue(fabric, _load_same(config), config.root, echo)
 
-    # 1. What is asked for. Nothing is written before all of it is known to work.
+    # 1. Read what is asked for. Nothing is written before all of it is known to work.
     with first_process(fabric) as first:
         if first:
             _require_free(config)
     manifest = load_manifest(config.data, config.root)
     selection = select(manifest, config.labelled, config.label_draw)
-    weights = read_initial_weights(config, manifest.modalities)
-    start = read_start(config)
+    weights = FirstWeights.read(config, manifest.modalities)
 
     # 2. Plan from the images' headers, and check all files. Each label map is read once.
     timings: dict[str, float] = {}
@@ -79,16 +68,16 @@ def train(config: RunConfig, echo: Echo = print) -> Run:
     with timed(timings, "check"):
         run = plan_and_check(fabric, config, manifest, selection, labels, echo)
 
-    # 3. The method with its first weights, and prepared volumes.
+    # 3. Build the method with its first weights, and prepare the volumes.
     with timed(timings, "prepare"):
-        method, report = new_method(fabric, run, weights, start, echo)
+        method, files = new_method(fabric, run, weights, echo)
         store, dataset = prepare_batches(fabric, run, manifest, method.needs, labels, echo)
         run = with_seen(run, manifest, store)
-    files = {PLAN: run.document()}
-    if start is not None and report is not None:
-        files[START] = report.document(start)
+
+    # 4. Note what the run is made of, and forget what only this needed.
+    files = {PLAN: run.document(), **files}
+    learnt = weights.learnt
     facts: dict[str, Any] = {}
-    before = () if start is None else start.learnt
     with first_process(fabric) as first:
         if first:
             facts = {
@@ -98,19 +87,18 @@ def train(config: RunConfig, echo: Echo = print) -> Run:
                 "threads": torch.get_num_threads(),
                 "data": hash_inputs(run, manifest, store, labels.sha256),
                 "plug_ins": plug_ins(config),
-                "weights": describe_weights(weights, method),
-                "start": None if start is None else describe_start(start),
-                LEARNT: learnt_facts(run, manifest, store, before),
+                **weights.facts(method),
+                LEARNT: learnt_facts(run, manifest, store, learnt),
                 "parameters": method.parameters_by_part(),
                 "moved_mm": {"/".join(k): s.round(1).tolist() for k, s in dataset.shifts.items()},
                 "timings": timings,
             }
-    del weights, start, labels  # the training can use their memory
+    del weights, labels  # the training can use their memory
 
-    # 4. Train. The first process writes the run directory.
+    # 5. Train. The first process writes the run directory.
     active = fabric.is_global_zero
     with RunRecord(config.out, config.to_dict(), facts, files=files, active=active) as record:
-        validation = unseen_validation(run, manifest, store, before, echo)
+        validation = unseen_validation(run, manifest, store, learnt, echo)
         return fit_run(fabric, run, method, dataset, validation, record, echo)
 
 
@@ -133,21 +121,21 @@ def resume(path: Path, root: Path | None = None, echo: Echo = print) -> Run:
 
 
 def _continue(fabric: Fabric, run: Run, root: Path | None, echo: Echo) -> Run:
+    # 1. Read what the run began with; it must be what it was. A run without a checkpoint begins
+    # again. Any other needs its own weights only.
     manifest = load_manifest(run.config.data, root or run.config.root)
     refuse_changed_inputs(run, {"manifest": sha256(run.config.data)})
-    # A run without a checkpoint begins again. Any other needs its own weights only.
     begun = (run.path / "checkpoints" / "last.safetensors").exists()
-    weights = None if begun else read_initial_weights(run.config, manifest.modalities)
-    start = None if begun else read_start(run.config)
-    refuse_changed_weights(run, weights or {})
-    refuse_changed_start(run, start)
-    method, _ = new_method(fabric, run, weights, start, echo)
-    if begun:
-        files = read_facts(run.path).get("weights", {})
-        missing = {modality: facts.get("missing", ()) for modality, facts in files.items()}
-        method.loaded = loaded_parameters(method, missing)
+    weights = FirstWeights() if begun else FirstWeights.read(run.config, manifest.modalities)
+    weights.refuse_changed(run)
+
+    # 2. Build the method, and prepare the volumes that the store lacks.
+    method, _ = new_method(fabric, run, weights, echo)
+    del weights  # the training can use their memory
     store, dataset = prepare_batches(fabric, run, manifest, method.needs, LabelCache(), echo)
     refuse_changed_inputs(run, hash_inputs(run, manifest, store))
+
+    # 3. Go on from the checkpoint.
     validation = unseen_validation(run, manifest, store, read_learnt(run.path), echo)
     with RunRecord(run.path, resume=True, active=fabric.is_global_zero) as record:
         return fit_run(fabric, run, method, dataset, validation, record, echo, resume=True)

@@ -158,14 +158,12 @@ def require_initial_fit(method: Method, initial: InitialWeights) -> None:
         require_fit(networks, weights)
 
 
-def load_initial_weights(
-    method: Method, initial: InitialWeights | None, echo: Echo = print
-) -> None:
+def load_initial_weights(method: Method, initial: InitialWeights, echo: Echo = print) -> None:
     """Fill the networks of a new method.
 
     Args:
         method: with random weights.
-        initial: the weights; None if a checkpoint is to be loaded afterwards.
+        initial: the weights; empty if all of them stay random.
         echo: takes the lines for the user.
 
     Raises:
@@ -173,14 +171,14 @@ def load_initial_weights(
         DataError: too little of a file matches.
     """
     reports = {}
-    for modality, weights, networks in _started(method, initial or {}):
+    for modality, weights, networks in _started(method, initial):
         report = reports[modality] = fill(networks, weights)
         whose = "" if modality == ALL_MODALITIES else f" for {modality}"
         echo(f"weights      {weights.model.title}{whose}: {report}")
         echo(f"             saw {weights.model.saw}")
     if initial:
         method.after_start()
-    if initial == {} and any(published_networks(method)):
+    elif any(published_networks(method)):
         echo("weights      none given: all networks start from random numbers")
     missing = {modality: report.missing for modality, report in reports.items()}
     method.loaded = loaded_parameters(method, missing)
