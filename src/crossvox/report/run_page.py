@@ -29,8 +29,7 @@ from crossvox.training.record import late_means, read_facts, read_metrics
 from crossvox.utils.durations import duration_text
 from crossvox.utils.text_table import TextTable
 from crossvox.workflows.messages import CSC_TERMS, times_text
-from crossvox.workflows.run import Run
-from crossvox.workflows.training.start import started_from
+from crossvox.workflows.run import Run, started_from
 
 
 def overview(run: Run, rows: Sequence[Mapping[str, Any]], include_seen: bool = False) -> FactList:

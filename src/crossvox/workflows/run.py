@@ -154,6 +154,12 @@ class Run:
             raise DataError(f"{path / PLAN}: damaged ({error}); train the run again") from error
 
 
+def started_from(run: Run) -> str:
+    """Return what a run began from, in a few words that name no folder; "" without a start."""
+    facts = read_facts(run.path).get("start")
+    return f"{facts['method']} after {facts['step']} steps" if facts else ""
+
+
 def fold_folders(path: Path) -> list[Path]:
     """Return the run directories of a cross-validation, trained or not."""
     number = read_yaml(path / FOLDS).get("folds")

@@ -29,8 +29,7 @@ from crossvox.workflows.prediction.scoring import (
     require_labelled,
     score_cases,
 )
-from crossvox.workflows.run import Run
-from crossvox.workflows.training.start import started_from
+from crossvox.workflows.run import Run, started_from
 from crossvox.workflows.validation.learnt import read_learnt, seen_cases, unrecorded
 
 

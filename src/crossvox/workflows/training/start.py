@@ -19,7 +19,6 @@ from crossvox.errors import UsageError
 from crossvox.methods.base import Method
 from crossvox.networks.pretrained.carrying import ClassMap, Fate, carry
 from crossvox.training.checkpoint import load_weights
-from crossvox.training.record import read_facts
 from crossvox.utils.files import sha256
 from crossvox.workflows.run import Run
 from crossvox.workflows.validation.learnt import LearntScan, read_learnt, unrecorded
@@ -225,12 +224,6 @@ def describe_start(start: Start) -> dict[str, Any]:
         "step": start.step,
         "method": start.method.name,
     }
-
-
-def started_from(run: Run) -> str:
-    """Return what a run began from, in a few words that name no folder; "" without a start."""
-    facts = read_facts(run.path).get("start")
-    return f"{facts['method']} after {facts['step']} steps" if facts else ""
 
 
 def summarise_start(start: Start, report: StartReport) -> Iterator[str]:
