@@ -74,7 +74,7 @@ def train(config: RunConfig, echo: Echo = print) -> Run:
         store, dataset = prepare_batches(fabric, run, manifest, method.needs, labels, echo)
         run = with_seen(run, manifest, store)
 
-    # 4. Note what the run is made of, and forget what only this needed.
+    # 4. Note what the run is made of, and drop what the training does not need.
     files = {PLAN: run.document(), **files}
     learnt = weights.learnt
     facts: dict[str, Any] = {}
@@ -121,8 +121,8 @@ def resume(path: Path, root: Path | None = None, echo: Echo = print) -> Run:
 
 
 def _continue(fabric: Fabric, run: Run, root: Path | None, echo: Echo) -> Run:
-    # 1. Read what the run began with; it must be what it was. A run without a checkpoint begins
-    # again. Any other needs its own weights only.
+    # 1. Read what the run began with, and refuse what was changed since. A run without a checkpoint
+    # begins again. Any other needs its own weights only.
     manifest = load_manifest(run.config.data, root or run.config.root)
     refuse_changed_inputs(run, {"manifest": sha256(run.config.data)})
     begun = (run.path / "checkpoints" / "last.safetensors").exists()
