@@ -43,7 +43,7 @@ from reliability.measure import processor
 
 from crossvox.config.registry import build_method
 from crossvox.methods import METHODS
-from crossvox.training.memory import Rows, estimate_step
+from crossvox.training.compute.memory import Rows, estimate_step
 
 LARGE = 64e6
 """Bytes above which a folder may be too large to be carried."""

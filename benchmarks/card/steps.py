@@ -22,9 +22,9 @@ from crossvox.batch import Batch, LabelledView, Task, View
 from crossvox.config.registry import build_method
 from crossvox.methods.base import Method
 from crossvox.networks.universal.unet import UniversalUNetBackbone
+from crossvox.training.compute.memory import Rows, estimate_step
 from crossvox.training.late import LateValues
 from crossvox.training.loader import batches, on_device
-from crossvox.training.memory import Rows, estimate_step
 from crossvox.training.optimizer import build_optimizer
 
 WARM_UP = 3

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from crossvox.methods.deep_supervision import DeepHeads, deep_loss
 from crossvox.methods.sup import Sup
 from crossvox.networks.unet import UNetBackbone
-from crossvox.training.compilation import compile_networks
+from crossvox.training.compute.compilation import compile_networks
 from fixtures.methods import crops, make_batch, make_task
 
 TASK = dataclasses.replace(

@@ -19,11 +19,11 @@ from crossvox.batch import Batch
 from crossvox.cli.main import COMMANDS, main
 from crossvox.errors import CrossvoxError
 from crossvox.training import checkpoint, loader, signals
-from crossvox.training.compute import Compute, launch_fabric
+from crossvox.training.compute.fabric import Compute, launch_fabric
+from crossvox.training.compute.shared_memory import FOLDER, LOCKS, Workers, choose_workers
 from crossvox.training.loader import batches
 from crossvox.training.loop import Fit, StoppedError, fit
 from crossvox.training.record import RunRecord
-from crossvox.training.shared_memory import FOLDER, LOCKS, Workers, choose_workers
 from fixtures.processes.training import ToyData, ToyMethod, numbers
 
 pytestmark = pytest.mark.specimen("machine")

@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 
 from crossvox.errors import CrossvoxError, DataError, UsageError
 from crossvox.training import checkpoint, reports
-from crossvox.training.compute import Compute, launch_fabric
+from crossvox.training.compute.fabric import Compute, launch_fabric
 from crossvox.training.late import LateValues
 from crossvox.training.loop import Fit, StoppedError, fit
 from crossvox.training.random_state import seed_all

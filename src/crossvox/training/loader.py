@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from crossvox.batch import Batch
 from crossvox.errors import CrossvoxError
-from crossvox.training.shared_memory import PREFETCHED, choose_workers, free_shared_memory
+from crossvox.training.compute.shared_memory import PREFETCHED, choose_workers, free_shared_memory
 from crossvox.training.signals import ignore_signals
 
 REASONS = {

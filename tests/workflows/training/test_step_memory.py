@@ -74,8 +74,8 @@ def test_a_step_that_cannot_fit_is_refused_with_the_mildest_option_that_helps(
     method, monkeypatch, least
 ):
     """The card of a size at which the options before this one do not help."""
-    monkeypatch.setattr("crossvox.training.memory.LIBRARIES", 0.0)
-    monkeypatch.setattr("crossvox.training.memory.SLACK", 0.0)
+    monkeypatch.setattr("crossvox.training.compute.memory.LIBRARIES", 0.0)
+    monkeypatch.setattr("crossvox.training.compute.memory.SLACK", 0.0)
     made = config()
     ways = dict(savings(made, method, half=False))
     assert list(ways) == [

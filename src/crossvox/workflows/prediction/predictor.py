@@ -21,7 +21,7 @@ from crossvox.inference.ensemble import (
 from crossvox.inference.model import TrainedModel
 from crossvox.inference.slabs import SlabCallback
 from crossvox.training.checkpoint import load_weights
-from crossvox.training.devices import prediction_device
+from crossvox.training.compute.devices import prediction_device
 from crossvox.utils.files import real_path, require_file_name, require_folder
 from crossvox.workflows.messages import Echo, report_problems
 from crossvox.workflows.prediction.memory import require_memory

@@ -11,7 +11,7 @@ from crossvox.data.crops.dataset import CropDataset, CropSettings
 from crossvox.data.manifest import Manifest
 from crossvox.data.prepare.label_cache import LabelCache
 from crossvox.data.prepare.store import Store
-from crossvox.training.distributed import first_process
+from crossvox.training.compute.distributed import first_process
 from crossvox.workflows.messages import Echo, describe_shifts
 from crossvox.workflows.prepare import fill_store
 from crossvox.workflows.run import Run

@@ -8,7 +8,7 @@ from lightning_fabric import Fabric
 from crossvox.config.registry import build_method
 from crossvox.methods.base import Method
 from crossvox.networks.pretrained.loading import published_networks, share_frozen
-from crossvox.training.compilation import compile_networks
+from crossvox.training.compute.compilation import compile_networks
 from crossvox.training.random_state import seed_all
 from crossvox.workflows.messages import Echo, describe_method
 from crossvox.workflows.run import Run

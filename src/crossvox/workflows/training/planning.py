@@ -26,7 +26,7 @@ from crossvox.data.prepare.store import Store, StoredArray
 from crossvox.data.prepare.window import choose_windows
 from crossvox.errors import CrossvoxError
 from crossvox.inference.ceiling import measure_ceiling
-from crossvox.training.distributed import first_process
+from crossvox.training.compute.distributed import first_process
 from crossvox.workflows.messages import Echo, describe_fingerprint, describe_plan, report_problems
 from crossvox.workflows.run import Run
 from crossvox.workflows.training.batches import store_path

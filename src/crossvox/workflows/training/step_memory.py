@@ -8,7 +8,7 @@ from dataclasses import replace
 from crossvox.config.run_config import RunConfig
 from crossvox.errors import UsageError
 from crossvox.methods.base import Method
-from crossvox.training.memory import Rows, StepMemory, estimate_step
+from crossvox.training.compute.memory import Rows, StepMemory, estimate_step
 
 GB = 1e9
 

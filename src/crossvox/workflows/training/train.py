@@ -14,8 +14,8 @@ from crossvox.data.manifest import load_manifest
 from crossvox.data.manifest.selection import select
 from crossvox.data.prepare.label_cache import LabelCache
 from crossvox.errors import UsageError
-from crossvox.training.compute import launch_fabric
-from crossvox.training.distributed import first_process, was_restarted
+from crossvox.training.compute.distributed import first_process, was_restarted
+from crossvox.training.compute.fabric import launch_fabric
 from crossvox.training.progress import timed
 from crossvox.training.record import RunRecord, holds_run
 from crossvox.utils.files import require_folder, require_writable, sha256

@@ -36,7 +36,7 @@ def train_command(argv: list[str]) -> int:
         if options["cross_validate"] is not None:
             raise UsageError("--resume takes the folds from the run; leave --cross-validate out")
         require_runs([interrupted])
-        from crossvox.training.distributed import explain_lost_processes
+        from crossvox.training.compute.distributed import explain_lost_processes
         from crossvox.workflows.training.train import resume
         from crossvox.workflows.validation.cross_validate import resume_folds
 
@@ -51,7 +51,7 @@ def train_command(argv: list[str]) -> int:
     required(values, "data", "out")
     config = RunConfig.from_dict(values)
     load_manifest(config.data, config.root)
-    from crossvox.training.distributed import explain_lost_processes
+    from crossvox.training.compute.distributed import explain_lost_processes
     from crossvox.workflows.training.train import train
     from crossvox.workflows.validation.cross_validate import cross_validate
 
@@ -65,7 +65,7 @@ def train_command(argv: list[str]) -> int:
 
 
 def _say_next(run: Path, data: Path, root: Path | None) -> None:
-    from crossvox.training.distributed import is_first_process
+    from crossvox.training.compute.distributed import is_first_process
 
     if is_first_process():
         print(after_training(run, data, load_manifest(data, root), root))

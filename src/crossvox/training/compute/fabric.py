@@ -17,8 +17,8 @@ from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElastic
 from torch import distributed as dist
 
 from crossvox.errors import UsageError
-from crossvox.training.devices import choose_accelerator, set_up_torch
-from crossvox.training.distributed import use_own_port
+from crossvox.training.compute.devices import choose_accelerator, set_up_torch
+from crossvox.training.compute.distributed import use_own_port
 from crossvox.training.settings import Compute, Precision
 
 

@@ -15,7 +15,7 @@ from crossvox.errors import UsageError
 from crossvox.methods import METHODS
 from crossvox.methods.base import Method
 from crossvox.networks import BACKBONES
-from crossvox.training.compilation import compile_networks
+from crossvox.training.compute.compilation import compile_networks
 from fixtures.methods import (
     CROPS,
     CUBE,

@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 from crossvox.methods import METHODS
 from crossvox.methods.base import Method
 from crossvox.networks import BACKBONES
-from crossvox.training.memory import Rows, estimate_step
+from crossvox.training.compute.memory import Rows, estimate_step
 from crossvox.training.random_state import rng_state
 from fixtures.methods import TINY, make_batch, make_task
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from crossvox.errors import UsageError
-from crossvox.training.compute import Compute, launch_fabric
+from crossvox.training.compute.fabric import Compute, launch_fabric
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "1", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4"}
 SLURM = {
@@ -58,7 +58,7 @@ def test_several_devices_start_their_own_processes(tmp_path):
     script = tmp_path / "ranks.py"
     script.write_text(
         "import sys, pathlib\n"
-        "from crossvox.training.compute import Compute, launch_fabric\n"
+        "from crossvox.training.compute.fabric import Compute, launch_fabric\n"
         "made = launch_fabric(Compute(accelerator='cpu', devices=2, threads=1))\n"
         "pathlib.Path(sys.argv[1], str(made.global_rank)).touch()\n"
         "made.barrier()\n"

@@ -15,8 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from crossvox.cli.main import main
 from crossvox.errors import CrossvoxError
-from crossvox.training import distributed
-from crossvox.training.distributed import (
+from crossvox.training.compute import distributed
+from crossvox.training.compute.distributed import (
     agree_on_port,
     explain_lost_processes,
     use_own_port,

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from crossvox.training.compute import Compute, launch_fabric
+from crossvox.training.compute.fabric import Compute, launch_fabric
 from crossvox.training.loop import Fit, fit
 from crossvox.training.record import RunRecord, read_metrics
 from fixtures.paths import ROOT

@@ -1,0 +1,1 @@
+"""The machine that a run trains on: devices, processes, memory and compilation."""
