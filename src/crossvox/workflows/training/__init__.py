@@ -1,1 +1,1 @@
-"""From a configuration to a trained run: what it begins with, its plan, its batches, its steps."""
+"""From a configuration to a trained run, or one for each fold: weights, plan, batches, steps."""

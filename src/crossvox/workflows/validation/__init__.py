@@ -1,1 +1,1 @@
-"""Scores of a run: during training, and by folds; and which scans may give them."""
+"""Scores of a run during training, splits, and which scans may give scores."""

@@ -37,8 +37,8 @@ def train_command(argv: list[str]) -> int:
             raise UsageError("--resume takes the folds from the run; leave --cross-validate out")
         require_runs([interrupted])
         from crossvox.training.compute.distributed import explain_lost_processes
+        from crossvox.workflows.training.cross_validate import resume_folds
         from crossvox.workflows.training.train import resume
-        from crossvox.workflows.validation.cross_validate import resume_folds
 
         with explain_lost_processes(interrupted):
             if (interrupted / FOLDS).exists():
@@ -52,8 +52,8 @@ def train_command(argv: list[str]) -> int:
     config = RunConfig.from_dict(values)
     load_manifest(config.data, config.root)
     from crossvox.training.compute.distributed import explain_lost_processes
+    from crossvox.workflows.training.cross_validate import cross_validate
     from crossvox.workflows.training.train import train
-    from crossvox.workflows.validation.cross_validate import cross_validate
 
     with explain_lost_processes(config.out):
         if options["cross_validate"] is not None:
