@@ -104,3 +104,11 @@ def test_merging_needs_folders_of_results(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     told = refused(capsys, "benchmark", "--merge", tmp_path / "into", "--table", tmp_path / "empty")
     assert "empty holds no benchmark" in told and not (tmp_path / "into").exists()
+
+
+def test_a_damaged_suite_is_named(tmp_path, capsys):
+    folder = put(tmp_path / "a", {("heart", "400", "sup", 0): 0.5})
+    (folder / "suite.json").write_text('{"name": "s"}', encoding="utf-8")
+    into = tmp_path / "into"
+    assert main(["benchmark", "--merge", str(into), "--table", str(folder)]) == 1
+    assert "a: damaged" in capsys.readouterr().err and not into.exists()

@@ -168,6 +168,7 @@ def _benchmark(folder, drop: str = ""):
     columns = [c for c in CASE_COLUMNS if c != drop]
     about = {"name": "s", "title": "T", "preset": "cpu", "split": "val", "checkpoint": "last"}
     about |= {"seeds": [0, 1], "settings": {}, "label_draw": "first", "reference": "sup"}
+    about |= {"fewer_seeds": {}, "start": None}
     about |= {"rows": {"sup": {"method": "sup"}, hostile: {"method": "cmc"}}}
     (folder / "suite.json").write_text(json.dumps(about))
     with open(folder / "cases.csv", "w", encoding="utf-8", newline="") as file:

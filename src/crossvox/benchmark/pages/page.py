@@ -129,7 +129,7 @@ def run_settings(results: Results) -> list[str]:
     """Return preset, seeds, settings, cost and versions, a line of Markdown each."""
     about = results.about
     seeds = _listed(about["seeds"])
-    for steps, fewer in about.get("fewer_seeds", {}).items():
+    for steps, fewer in about["fewer_seeds"].items():
         seeds += f" ({steps} steps: {_listed(fewer)})"
     drawn = " (which also draw the labelled cases)" if about["label_draw"] == "seed" else ""
     lines = [
@@ -141,7 +141,7 @@ def run_settings(results: Results) -> list[str]:
     if results.seen:
         names = ", ".join(_escaped(f"{case} ({data})") for data, case in results.seen)
         lines.append(f"Left out of all means, because a run learnt from their labels: {names}.")
-    if start := about.get("start"):
+    if start := about["start"]:
         lines.append(
             f"Every row begins from {start['steps']} steps of `{start['method']}` with the same "
             "data, labels and seed, unless the column *adaptation* names another start. Times "

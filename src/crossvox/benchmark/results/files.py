@@ -27,6 +27,12 @@ CELL_COLUMNS = (
 """Columns of `cells.csv`, a line per run and label count. `cpu_seconds` are those of all attempts
 whose end the benchmark saw, with scoring. Both times count the run that a cell begins from."""
 
+FACTS = (
+    "name", "title", "preset", "split", "checkpoint", "reference", "label_draw", "seeds",
+    "fewer_seeds", "settings", "start", "rows",
+)  # fmt: skip
+"""Keys of `suite.json`."""
+
 TEXTS = ("suite", "data", "labels", "steps", "backbone", "variant", "row", "method", *NAMES)
 """The columns of `cases.csv` that hold text."""
 
@@ -36,7 +42,7 @@ class Results:
     """The measurements of a benchmark.
 
     Attributes:
-        about: the suite's name, title, preset, split, checkpoint, seeds, settings and rows.
+        about: the suite, by the keys `FACTS`.
         scores: mappings with the keys `SCORE_COLUMNS`.
         cells: mappings with the keys `CELL_COLUMNS`.
         cases: mappings with the keys `CASE_COLUMNS`, without `seen` ones.
@@ -133,8 +139,9 @@ def read_about(out: Path) -> dict[str, Any]:
     if not (out / "cases.csv").exists() or not (out / "suite.json").exists():
         raise UsageError(f"{out} holds no benchmark (no cases.csv and suite.json)")
     try:
-        return parse_json((out / "suite.json").read_text(encoding="utf-8"))
-    except ValueError as error:
+        about = parse_json((out / "suite.json").read_text(encoding="utf-8"))
+        return {key: about[key] for key in FACTS}
+    except (ValueError, KeyError) as error:
         raise _damaged(out, error) from error
 
 
