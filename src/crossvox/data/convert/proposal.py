@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from crossvox.data.convert.candidates import WORD, candidates, kind_of
 from crossvox.data.convert.folders import path_expression
 from crossvox.data.convert.raw import all_volumes, natural
 from crossvox.data.formats.nifti import read_nifti
@@ -20,10 +20,6 @@ from crossvox.utils.files import nifti_stem
 LABEL_WORDS = r"(labels?|labelstr|segs?|segmentations?|masks?|gt|manual|annotations?|rois?)"
 LABEL_FILE = re.compile(rf"(?i)(?:^|[/_.\-]){LABEL_WORDS}(?=[/_.\-]|$)")
 """Part of a path that tells a label map."""
-KINDS = {"ct": "ct", "pet": "pet", "pt": "pet", "us": "us", "spect": "spect"}
-MR = re.compile(r"(?i)(mri?|t1.*|t2.*|flair|pd|dwi|adc|swi|bssfp|lge|cine|c0|de)")
-WORD = r"[^/_.\-]+"
-"""What names a modality: text without separators."""
 MOST_MODALITIES = 8
 LABELS_READ = 12
 """Label files whose ids are listed; more would keep the user waiting."""
@@ -72,13 +68,9 @@ def propose(source: Path) -> Proposal:
     else:
         found.append("no label map by its name; give --labels-pattern if there are some")
         options["--ids"] = "NAME=1"
-    known = {name: _kind(name) for name in modalities or ("MODALITY",)}
+    known = {name: kind_of(name) or "KIND" for name in modalities or ("MODALITY",)}
     options["--kind"] = ",".join(f"{name}={kind}" for name, kind in known.items())
     return Proposal(options, tuple(found))
-
-
-def _kind(modality: str) -> str:
-    return KINDS.get(modality.lower(), "mr" if MR.fullmatch(modality) else "KIND")
 
 
 def _ids(files: Sequence[Path]) -> list[int]:
@@ -101,7 +93,7 @@ def _pattern(names: Sequence[str], known: Sequence[str] = ()) -> tuple[str, list
         known: modalities, if they are known already; others are then none.
     """
     best: tuple[tuple[float, ...], str, list[str]] = ((0.0,), "", [])
-    for pattern in _candidates(names):
+    for pattern in candidates(names):
         found = [m for m in map(re.compile(path_expression(pattern, WORD)).fullmatch, names) if m]
         keys = {(m["case"], m.groupdict().get("modality", "")) for m in found}
         modalities = list(dict.fromkeys(m.groupdict().get("modality", "") for m in found) or [""])
@@ -111,40 +103,9 @@ def _pattern(names: Sequence[str], known: Sequence[str] = ()) -> tuple[str, list
             continue
         if known and set(named) - set(known):
             continue
-        sure = sum(_kind(m) != "KIND" for m in named) / max(1, len(named))
+        sure = sum(kind_of(m) is not None for m in named) / max(1, len(named))
         wide = pattern.count("*")
         score = (len(found) / len(names), sure, -len(modalities) if not sure else 0, -wide)
         if score > best[0]:
             best = (score, pattern, named)
     return best[1], best[2]
-
-
-def _candidates(names: Sequence[str]) -> Iterator[str]:
-    """Yield patterns: each folder and each part of the name fixed, the case, or the modality."""
-    suffix = ".nii.gz" if all(name.endswith(".gz") for name in names) else ".nii*"
-    depth = max(name.count("/") for name in names)
-    rows = [nifti_stem(name).split("/") for name in names if name.count("/") == depth]
-    levels = [_roles([row[i] for row in rows], ("{case}", "{modality}", "*")) for i in range(depth)]
-    stems = [row[-1] for row in rows]
-    endings = _roles(stems, ())
-    for sep in "_-.":
-        head, tail = [s.partition(sep)[0] for s in stems], [s.rpartition(sep)[2] for s in stems]
-        if all(sep in s for s in stems):
-            endings += [f"{{case}}{sep}{end}" for end in _roles(tail, ("{modality}", "*"))]
-            endings += [f"{start}{sep}{{case}}" for start in _roles(head, ("{modality}",))]
-            middle = [s.rpartition(sep)[0].rpartition(sep) for s in stems]
-            if all(part[1] for part in middle) and len(set(tail)) == 1:
-                ends = _roles([part[2] for part in middle], ("{modality}",))
-                endings += [f"{{case}}{sep}{end}{sep}{tail[0]}" for end in ends]
-    endings += ["{case}", "{modality}", "*"]
-    for parts in itertools.product(*levels, endings):
-        pattern = "/".join(parts)
-        if pattern.count("{case}") in (1, 2) and pattern.count("{modality}") <= 1:
-            yield pattern + suffix
-
-
-def _roles(values: Sequence[str], others: Sequence[str]) -> list[str]:
-    """Return what a part of a path may be: `others`, or its text if that is always the same."""
-    if len(set(values)) > 1:
-        return list(others)
-    return [values[0], "{modality}"] if _kind(values[0]) != "KIND" else [values[0]]
