@@ -70,6 +70,12 @@ def test_only_what_is_missing_is_proposed(tmp_path: Path) -> None:
     assert propose(tmp_path / "none").options == {}
 
 
+def test_a_few_files_elsewhere_do_not_decide(tmp_path: Path) -> None:
+    for name in ("a/1.nii.gz", "a/2.nii.gz", "b/c/odd.nii.gz"):
+        image(tmp_path / name)
+    assert propose(tmp_path).options["--pattern"] == "a/{case}.nii.gz"
+
+
 def test_a_modality_in_other_capitals_is_named(tmp_path: Path, capsys) -> None:
     for case in ("a", "b"):
         image(tmp_path / f"{case}_bSSFP.nii.gz")
