@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from crossvox.data.convert.candidates import WORD, candidates, kind_of
+from crossvox.data.convert.candidates import SEPARATOR, WORD, candidates, kind_of
 from crossvox.data.convert.folders import path_expression
-from crossvox.data.convert.raw import all_volumes, natural
+from crossvox.data.convert.raw import all_volumes
 from crossvox.data.formats.nifti import read_nifti
 from crossvox.errors import DataError
 from crossvox.utils.files import nifti_stem
 
 LABEL_WORDS = r"(labels?|labelstr|segs?|segmentations?|masks?|gt|manual|annotations?|rois?)"
-LABEL_FILE = re.compile(rf"(?i)(?:^|[/_.\-]){LABEL_WORDS}(?=[/_.\-]|$)")
+LABEL = re.compile(rf"(?i)(?:^|[/_.\-]){LABEL_WORDS}(?=[/_.\-]|$)")
 """Part of a path that tells a label map."""
 MOST_MODALITIES = 8
 LABELS_READ = 12
 """Label files whose ids are listed; more would keep the user waiting."""
+
+Key = tuple[str, str]
+"""Case and modality; the modality is empty if a pattern names none."""
 
 
 @dataclass(frozen=True)
@@ -45,32 +50,90 @@ class Proposal:
         return shlex.join(["crossvox", "convert", "folders", *words, *more])
 
 
+@dataclass(frozen=True)
+class Reading:
+    """A pattern and what it reads from the paths that it fits.
+
+    Attributes:
+        pattern: as `folders` takes it.
+        keys: of these paths, in their order.
+    """
+
+    pattern: str = ""
+    keys: tuple[Key, ...] = ()
+
+    @cached_property
+    def cases(self) -> frozenset[str]:
+        """The names of the cases."""
+        return frozenset(case for case, _ in self.keys)
+
+    @cached_property
+    def modalities(self) -> tuple[str, ...]:
+        """The names of the modalities, in the order of the paths."""
+        return tuple(dict.fromkeys(modality for _, modality in self.keys if modality))
+
+    @cached_property
+    def label_keys(self) -> frozenset[Key]:
+        """The keys of label maps that go with these scans: of one scan, or of a whole case."""
+        return frozenset(self.keys) | {(case, "") for case in self.cases}
+
+    @cached_property
+    def alike(self) -> bool:
+        """Whether all cases end in the same word, which the pattern could hold instead."""
+        return len({SEPARATOR.split(case)[-1] for case in self.cases}) == 1 < len(self.cases)
+
+
+NOTHING = Reading()
+
+
+@dataclass(frozen=True, order=True)
+class Misfit:
+    """What speaks against a pattern of scans with one of label maps; the first difference decides.
+
+    Attributes:
+        unpaired: label maps that go with no scan.
+        surplus: modalities of unknown kind beyond the number of cases; they are rather cases.
+        unread: scans that the pattern does not fit.
+        unknown_share: share of the modalities that is of unknown kind.
+        unknown: modalities of unknown kind.
+        cases: how many are told apart; scans of one subject belong together.
+        wildcards: `*` in both patterns.
+        alike: see `Reading`.
+    """
+
+    unpaired: int
+    surplus: int
+    unread: int
+    unknown_share: float
+    unknown: int
+    cases: int
+    wildcards: int
+    alike: bool
+
+
 def propose(source: Path) -> Proposal:
     """Read the names of the volumes below a folder, and the ids in its first label maps."""
-    names = [file.relative_to(source).as_posix() for file in natural(all_volumes(source))]
-    labels = [name for name in names if LABEL_FILE.search(nifti_stem(name))]
-    images = [name for name in names if name not in labels]
+    names = [file.relative_to(source).as_posix() for file in all_volumes(source)]
+    labels = [name for name in names if LABEL.search(nifti_stem(name))]
+    images = [name for name in names if not LABEL.search(nifti_stem(name))]
     if not images:
         return Proposal({}, (f"{source}: no NIfTI file that looks like a scan",))
     found = [f"{len(images)} scans, such as {images[0]}"]
-    options: dict[str, str] = {}
-    pattern, modalities = _pattern(images)
-    if pattern:
-        options["--pattern"] = pattern
+    scans, masks = _best_readings(images, labels)
+    options = {"--pattern": scans.pattern, "--labels-pattern": masks.pattern}
     if labels:
-        label_pattern, _ = _pattern(labels, modalities)
-        if label_pattern:
-            options["--labels-pattern"] = label_pattern
         ids = _ids([source / name for name in labels[:LABELS_READ]])
         held = ", ".join(map(str, ids)) or "none"
         found.append(f"{len(labels)} label maps, such as {labels[0]}; ids in them: {held}")
         options["--ids"] = ",".join(f"NAME{i}={i}" for i in ids) or "NAME=1"
+        if not masks.pattern:
+            found.append("no pattern brings label maps and scans together; give --labels-pattern")
     else:
         found.append("no label map by its name; give --labels-pattern if there are some")
         options["--ids"] = "NAME=1"
-    known = {name: kind_of(name) or "KIND" for name in modalities or ("MODALITY",)}
-    options["--kind"] = ",".join(f"{name}={kind}" for name, kind in known.items())
-    return Proposal(options, tuple(found))
+    modalities = scans.modalities or ("MODALITY",)
+    options["--kind"] = ",".join(f"{name}={kind_of(name) or 'KIND'}" for name in modalities)
+    return Proposal({name: value for name, value in options.items() if value}, tuple(found))
 
 
 def _ids(files: Sequence[Path]) -> list[int]:
@@ -85,27 +148,51 @@ def _ids(files: Sequence[Path]) -> list[int]:
     return sorted(found)
 
 
-def _pattern(names: Sequence[str], known: Sequence[str] = ()) -> tuple[str, list[str]]:
-    """Return the pattern that fits most names, and the modalities that it finds.
+def _best_readings(images: Sequence[str], labels: Sequence[str]) -> tuple[Reading, Reading]:
+    """Return how to read the scans and the label maps; `NOTHING` where no pattern fits."""
+
+    def misfit(pair: tuple[Reading, Reading]) -> Misfit:
+        scans, masks = pair
+        modalities = scans.modalities or ("",)  # one without a name is of unknown kind
+        unknown = sum(kind_of(modality) is None for modality in modalities)
+        return Misfit(
+            unpaired=len(labels) - len(scans.label_keys.intersection(masks.keys)),
+            surplus=max(0, unknown - len(scans.cases)),
+            unread=len(images) - len(scans.keys),
+            unknown_share=0 if _are_channels(modalities) else unknown / len(modalities),
+            unknown=unknown,
+            cases=len(scans.cases),
+            wildcards=(scans.pattern + masks.pattern).count("*"),
+            alike=scans.alike,
+        )
+
+    # A label pattern that fits a scan, too, would make a label map of it.
+    pairs = itertools.product(_readings(images), [NOTHING, *_readings(labels, without=images)])
+    return min(pairs, key=misfit, default=(NOTHING, NOTHING))
+
+
+def _are_channels(modalities: Sequence[str]) -> bool:
+    """Return whether modalities are numbered as nnU-Net does: 0000, 0001."""
+    return sorted(modalities) == [f"{i:04}" for i in range(len(modalities))]
+
+
+def _readings(names: Sequence[str], without: Sequence[str] = ()) -> list[Reading]:
+    """Return the ways to tell paths apart, each by its plainest pattern.
 
     Args:
         names: paths below the source.
-        known: modalities, if they are known already; others are then none.
+        without: paths that no pattern may fit.
     """
-    best: tuple[tuple[float, ...], str, list[str]] = ((0.0,), "", [])
-    for pattern in candidates(names):
-        found = [m for m in map(re.compile(path_expression(pattern, WORD)).fullmatch, names) if m]
-        keys = {(m["case"], m.groupdict().get("modality", "")) for m in found}
-        modalities = list(dict.fromkeys(m.groupdict().get("modality", "") for m in found) or [""])
-        cases = {case for case, _ in keys}
-        named = [m for m in modalities if m]
-        if len(keys) < len(found) or len(modalities) > min(MOST_MODALITIES, max(1, len(cases))):
-            continue
-        if known and set(named) - set(known):
-            continue
-        sure = sum(kind_of(m) is not None for m in named) / max(1, len(named))
-        wide = pattern.count("*")
-        score = (len(found) / len(names), sure, -len(modalities) if not sure else 0, -wide)
-        if score > best[0]:
-            best = (score, pattern, named)
-    return best[1], best[2]
+    plainest: dict[tuple[Key, ...], Reading] = {}
+    # Of patterns that read the same the first is kept. One with {modality} fits later scans, too.
+    for pattern in sorted(candidates(names), key=lambda p: (p.count("*"), "{modality}" not in p)):
+        fit = re.compile(path_expression(pattern, WORD)).fullmatch
+        named = "{modality}" in pattern
+        found = filter(None, map(fit, names))
+        keys = tuple((match["case"], match["modality"] if named else "") for match in found)
+        reading = Reading(pattern, keys)
+        unique = len(set(keys)) == len(keys) > 0
+        few = len(reading.modalities) <= MOST_MODALITIES
+        if unique and few and not any(map(fit, without)):
+            plainest.setdefault(keys, reading)
+    return list(plainest.values())
