@@ -45,6 +45,11 @@ LAYOUTS = {
         ("T1w", "T2w"),
         ["{case}/anat/{case}_{modality}", "derivatives/{case}/anat/{case}_label-lesion_mask"],
     ),
+    "BIDS with a session": (
+        ["sub-{c}/ses-1/anat/sub-{c}_ses-1_{m}", "sub-{c}/ses-1/anat/sub-{c}_ses-1_dseg"],
+        ("T1w", "FLAIR"),
+        ["{case}/ses-1/anat/{case}_ses-1_{modality}", "{case}/ses-1/anat/{case}_ses-1_dseg"],
+    ),
     "nnU-Net, one channel": (
         ["imagesTr/case_{c}_{m}", "labelsTr/case_{c}"],
         ("0000",),
@@ -62,10 +67,20 @@ LAYOUTS = {
         ("0000", "0001"),
         ["imagesTr/{case}_{modality}", "labelsTr/{case}_{modality}"],
     ),
+    "AMOS": (
+        ["imagesTr/amos_{c}", "labelsTr/amos_{c}", "imagesVa/amos_4{c}", "labelsVa/amos_4{c}"],
+        ("",),
+        ["*/{case}", "labels*/{case}"],
+    ),
     "BraTS": (
         ["BraTS_{c}/BraTS_{c}_{m}", "BraTS_{c}/BraTS_{c}_seg"],
         ("flair", "t1", "t1ce", "t2"),
         ["{case}/{case}_{modality}", "{case}/{case}_seg"],
+    ),
+    "BraTS 2023": (
+        ["BraTS-{c}-000/BraTS-{c}-000-{m}", "BraTS-{c}-000/BraTS-{c}-000-seg"],
+        ("t1n", "t2f"),
+        ["{case}/{case}-{modality}", "{case}/{case}-seg"],
     ),
     "more modalities than cases": (
         ["p{c}/{m}", "p{c}/seg"],
@@ -121,6 +136,16 @@ LAYOUTS = {
         ["p{c}/2020{c}_{m}", "p{c}/2020{c}_seg"],
         ("t1", "t2"),
         ["{case}/*_{modality}", "{case}/*_seg"],
+    ),
+    "ground truth": (
+        ["Train/{m}/{c}/image", "Train/{m}/{c}/Ground"],
+        ("CT", "MR"),
+        ["Train/{modality}/{case}/image", "Train/{modality}/{case}/Ground"],
+    ),
+    "spaces": (
+        ["patient {c} {m}", "patient {c} {m} seg"],
+        ("ct", "mr"),
+        ["{case} {modality}", "{case} {modality} seg"],
     ),
 }
 
@@ -193,6 +218,11 @@ def test_one_subject_is_enough(tmp_path: Path, names, expected) -> None:
     options = propose(tmp_path).options
     assert proposed(options) == [f"{pattern}.nii.gz" for pattern in expected]
     assert found(tmp_path, options) == made
+
+
+def test_numbers_of_cases_are_no_channels(tmp_path: Path) -> None:
+    files(tmp_path, "case_0000.nii.gz", "case_0001.nii.gz", "case_0002.nii.gz")
+    assert propose(tmp_path).options["--pattern"] == "{case}.nii.gz"
 
 
 def test_the_endings_of_the_files_are_kept(tmp_path: Path) -> None:

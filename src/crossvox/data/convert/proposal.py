@@ -19,8 +19,11 @@ from crossvox.data.formats.nifti import read_nifti
 from crossvox.errors import DataError
 from crossvox.utils.files import nifti_stem
 
-LABEL_WORDS = r"(labels?|labelstr|segs?|segmentations?|masks?|gt|manual|annotations?|rois?)"
-LABEL = re.compile(rf"(?i)(?:^|[/_.\-]){LABEL_WORDS}(?=[/_.\-]|$)")
+LABEL_WORDS = (
+    r"(labels?(tr|va|ts)?|d?segs?|segmentations?|masks?|msk|gt|ground([_ ]?truth)?|manual"
+    r"|annotations?|rois?)"
+)
+LABEL = re.compile(rf"(?i)(?:^|[/_.\- ]){LABEL_WORDS}(?=[/_.\- ]|$)")
 """Part of a path that tells a label map."""
 MOST_MODALITIES = 8
 LABELS_READ = 12
