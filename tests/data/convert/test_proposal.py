@@ -245,6 +245,14 @@ def test_a_label_map_of_each_organ_is_told_to_fit_no_pattern(tmp_path: Path) -> 
     assert "no pattern brings label maps and scans together" in proposal.found[-1]
 
 
+def test_label_maps_of_several_raters_are_kept_from_the_scans(tmp_path: Path) -> None:
+    scans = files(tmp_path, "p1.nii.gz", "p2.nii.gz")
+    files(tmp_path, *(f"p{n}_rater{rater}_seg.nii.gz" for n in "12" for rater in "ab"))
+    proposal = propose(tmp_path)
+    assert "no pattern brings label maps and scans together" in proposal.found[-1]
+    assert found(tmp_path, proposal.options) == scans
+
+
 def test_only_what_is_missing_is_proposed(tmp_path: Path) -> None:
     for case in ("a", "b"):
         image(tmp_path / f"{case}_ct.nii.gz")

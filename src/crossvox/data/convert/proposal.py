@@ -77,7 +77,7 @@ class Reading:
 
     @cached_property
     def label_keys(self) -> frozenset[Key]:
-        """The keys of label maps that go with these scans: of one scan, or of a whole case."""
+        """The keys that label maps of these scans can have: of one scan, or of a whole case."""
         return frozenset(self.keys) | {(case, "") for case in self.cases}
 
     @cached_property
@@ -96,7 +96,7 @@ class Misfit:
     Attributes:
         unpaired: label maps that go with no scan.
         surplus: modalities of unknown kind beyond the number of cases; they are rather cases.
-        unread: scans that the pattern does not fit.
+        unread: scans and label maps that their pattern does not fit.
         unknown_share: share of the modalities that is of unknown kind.
         unknown: modalities of unknown kind.
         cases: how many are told apart; scans of one subject belong together.
@@ -129,8 +129,8 @@ def propose(source: Path) -> Proposal:
         held = ", ".join(map(str, ids)) or "none"
         found.append(f"{len(labels)} label maps, such as {labels[0]}; ids in them: {held}")
         options["--ids"] = ",".join(f"NAME{i}={i}" for i in ids) or "NAME=1"
-        if not masks.pattern:
-            found.append("no pattern brings label maps and scans together; give --labels-pattern")
+        if not _paired(scans, masks):
+            found.append("no pattern brings label maps and scans together; write --labels-pattern")
     else:
         found.append("no label map by its name; give --labels-pattern if there are some")
         options["--ids"] = "NAME=1"
@@ -159,9 +159,9 @@ def _best_readings(images: Sequence[str], labels: Sequence[str]) -> tuple[Readin
         modalities = scans.modalities or ("",)  # one without a name is of unknown kind
         unknown = sum(kind_of(modality) is None for modality in modalities)
         return Misfit(
-            unpaired=len(labels) - len(scans.label_keys.intersection(masks.keys)),
+            unpaired=len(labels) - _paired(scans, masks),
             surplus=max(0, unknown - len(scans.cases)),
-            unread=len(images) - len(scans.keys),
+            unread=len(images) - len(scans.keys) + len(labels) - len(masks.keys),
             unknown_share=0 if _are_channels(modalities) else unknown / len(modalities),
             unknown=unknown,
             cases=len(scans.cases),
@@ -171,7 +171,13 @@ def _best_readings(images: Sequence[str], labels: Sequence[str]) -> tuple[Readin
 
     # A label pattern that fits a scan, too, would make a label map of it.
     pairs = itertools.product(_readings(images), [NOTHING, *_readings(labels, without=images)])
-    return min(pairs, key=misfit, default=(NOTHING, NOTHING))
+    agreeing = (pair for pair in pairs if set(pair[1].modalities) <= set(pair[0].modalities))
+    return min(agreeing, key=misfit, default=(NOTHING, NOTHING))
+
+
+def _paired(scans: Reading, masks: Reading) -> int:
+    """Return the number of label maps that go with a scan, or with all scans of a case."""
+    return len(scans.label_keys.intersection(masks.keys))
 
 
 def _are_channels(modalities: Sequence[str]) -> bool:
