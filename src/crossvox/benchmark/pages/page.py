@@ -13,6 +13,7 @@ from crossvox.benchmark.pages.tables import condition_text, table_groups
 from crossvox.benchmark.results.files import Results, read_results, write_scores_table
 from crossvox.evaluation.comparison import METHOD
 from crossvox.evaluation.metrics import POLICY
+from crossvox.evaluation.scores import group_rows
 from crossvox.utils.files import atomic_write
 from crossvox.utils.text_table import to_latex, to_markdown
 
@@ -30,6 +31,9 @@ WRITTEN = (
     "`crossvox benchmark --table` wrote all tables, charts and the sentences below tables; no "
     "number in them is by hand."
 )
+ROW = ("data", "labels", "steps", "backbone", "row")
+"""Columns of `cells.csv` that tell a row of a table from all others."""
+
 NOTED = " The text after [how to read them](#how-to-read-the-tables) was written by hand."
 
 
@@ -107,8 +111,11 @@ def _warnings(results: Results) -> str:
     done = sum(cell["state"] == "done" for cell in results.runs)
     if done < len(results.runs):
         parts.append(f"{done} of {len(results.runs)} runs are done.")
-    if len(results.about["seeds"]) == 1:
+    seeds = [len(own) for own in group_rows(results.runs, *ROW).values()]
+    if set(seeds) == {1}:
         parts.append("With one seed this is an observation, not a comparison.")
+    elif 1 in seeds:
+        parts.append("Rows without ± have one seed: observations, not comparisons.")
     text = " ".join(parts)
     if results.failed:
         text += "\n\nFailed, and in no mean:\n\n" + "\n".join(

@@ -121,7 +121,7 @@ def read_results(out: Path) -> Results:
         UsageError: `out` holds no benchmark.
         DataError: a file is damaged.
     """
-    about = read_about(out)
+    about = _read_about(out)
     cells = read_table(out / "cells.csv", CELL_COLUMNS)
     try:
         lines = read_scores(out / "cases.csv", CASE_COLUMNS, TEXTS)
@@ -130,22 +130,24 @@ def read_results(out: Path) -> Results:
         cases = [line for line in lines if (line["data"], line["case"]) not in seen]
         scores = score_lines(cases, about["reference"])
     except (ValueError, KeyError) as error:
-        raise _damaged(out, error) from error
+        raise damaged(out, error) from error
     return Results(about, scores, cells, cases, seen)
 
 
-def read_about(out: Path) -> dict[str, Any]:
+def _read_about(out: Path) -> dict[str, Any]:
     """Read the facts of a benchmark's suite; see `Results.about` and `read_results`."""
     if not (out / "cases.csv").exists() or not (out / "suite.json").exists():
         raise UsageError(f"{out} holds no benchmark (no cases.csv and suite.json)")
     try:
         about = parse_json((out / "suite.json").read_text(encoding="utf-8"))
-        return {key: about[key] for key in FACTS}
-    except (ValueError, KeyError) as error:
-        raise _damaged(out, error) from error
+        facts = {key: about[key] for key in FACTS}
+        return {**facts, "rows": dict(facts["rows"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(out, error) from error
 
 
-def _damaged(out: Path, error: Exception) -> DataError:
+def damaged(out: Path, error: object) -> DataError:
+    """Return the error of a folder whose files cannot be those of a benchmark."""
     return DataError(f"{out}: damaged ({error}); run the benchmark again")
 
 

@@ -10,7 +10,7 @@ from crossvox.utils.files import nifti_stem
 
 SEPARATOR = re.compile(r"([_.\- ]+)")
 WORD = r"[^/_.\- ]+"
-"""What names a modality: text without separators."""
+"""Name of a modality: text without separators."""
 KINDS = {"ct": "ct", "pet": "pet", "pt": "pet", "us": "us", "spect": "spect"}
 MR = re.compile(r"(?i)(mri?|t1.*|t2.*|flair|pd|dwi|adc|swi|bssfp|lge|cine|c0|de)")
 

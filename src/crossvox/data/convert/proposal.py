@@ -91,7 +91,7 @@ NOTHING = Reading()
 
 @dataclass(frozen=True, order=True)
 class Misfit:
-    """What speaks against a pattern of scans with one of label maps; the first difference decides.
+    """Reasons against a pattern of scans with one of label maps; the first difference decides.
 
     Attributes:
         unpaired: label maps that go with no scan.
