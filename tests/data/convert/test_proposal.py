@@ -249,8 +249,15 @@ def test_label_maps_of_several_raters_are_kept_from_the_scans(tmp_path: Path) ->
     scans = files(tmp_path, "p1.nii.gz", "p2.nii.gz")
     files(tmp_path, *(f"p{n}_rater{rater}_seg.nii.gz" for n in "12" for rater in "ab"))
     proposal = propose(tmp_path)
-    assert "no pattern brings label maps and scans together" in proposal.found[-1]
+    assert "mend --labels-pattern, which only keeps them apart" in proposal.found[-1]
     assert found(tmp_path, proposal.options) == scans
+
+
+def test_label_maps_without_a_scan_are_counted(tmp_path: Path) -> None:
+    files(tmp_path, "p1.nii.gz", "p2.nii.gz", *(f"p{n}_seg.nii.gz" for n in "123"))
+    proposal = propose(tmp_path)
+    assert proposed(proposal.options) == ["{case}.nii.gz", "{case}_seg.nii.gz"]
+    assert proposal.found[-1] == "2 of 3 label maps go with a scan by these patterns"
 
 
 def test_only_what_is_missing_is_proposed(tmp_path: Path) -> None:

@@ -129,8 +129,14 @@ def propose(source: Path) -> Proposal:
         held = ", ".join(map(str, ids)) or "none"
         found.append(f"{len(labels)} label maps, such as {labels[0]}; ids in them: {held}")
         options["--ids"] = ",".join(f"NAME{i}={i}" for i in ids) or "NAME=1"
-        if not _paired(scans, masks):
+        paired = _paired(scans, masks)
+        if not paired and masks.pattern:
+            found.append("no pattern brings label maps and scans together; mend --labels-pattern, "
+                         "which only keeps them apart from the scans")  # fmt: skip
+        elif not paired:
             found.append("no pattern brings label maps and scans together; write --labels-pattern")
+        elif paired < len(labels):
+            found.append(f"{paired} of {len(labels)} label maps go with a scan by these patterns")
     else:
         found.append("no label map by its name; give --labels-pattern if there are some")
         options["--ids"] = "NAME=1"
