@@ -172,3 +172,11 @@ def test_damaged_results_are_named_and_change_nothing(tmp_path, capsys, name, ol
     said = capsys.readouterr().err
     assert "other" in said and said.startswith("crossvox: error: ") and said.count("\n") == 1
     assert [(into / file).read_bytes() for file in FILES] == before
+
+
+def test_a_failed_run_is_no_seed(tmp_path):
+    runs = {("heart", "400", row, seed): 0.5 for row in ROWS for seed in (0, 1)}
+    folder = put(tmp_path / "a", runs | {("heart", "400", "cmc", 1): "failed"})
+    merged(tmp_path / "all", folder)
+    page = (tmp_path / "all" / "tables.md").read_text(encoding="utf-8")
+    assert "Rows without ± have one seed" in page

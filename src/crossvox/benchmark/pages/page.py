@@ -10,7 +10,7 @@ from typing import Any
 from crossvox.benchmark.pages.charts import score_charts, write_charts
 from crossvox.benchmark.pages.publication import write_paper_figures
 from crossvox.benchmark.pages.tables import condition_text, table_groups
-from crossvox.benchmark.results.files import Results, read_results, write_scores_table
+from crossvox.benchmark.results.files import ROW, Results, read_results, write_scores_table
 from crossvox.evaluation.comparison import METHOD
 from crossvox.evaluation.metrics import POLICY
 from crossvox.evaluation.scores import group_rows
@@ -31,9 +31,6 @@ WRITTEN = (
     "`crossvox benchmark --table` wrote all tables, charts and the sentences below tables; no "
     "number in them is by hand."
 )
-ROW = ("data", "labels", "steps", "backbone", "row")
-"""Columns of `cells.csv` that tell a row of a table from all others."""
-
 NOTED = " The text after [how to read them](#how-to-read-the-tables) was written by hand."
 
 
@@ -108,10 +105,10 @@ def _escaped(name: str) -> str:
 def _warnings(results: Results) -> str:
     """Say what is missing from the tables."""
     parts = []
-    done = sum(cell["state"] == "done" for cell in results.runs)
-    if done < len(results.runs):
-        parts.append(f"{done} of {len(results.runs)} runs are done.")
-    seeds = [len(own) for own in group_rows(results.runs, *ROW).values()]
+    done = [cell for cell in results.runs if cell["state"] == "done"]
+    if len(done) < len(results.runs):
+        parts.append(f"{len(done)} of {len(results.runs)} runs are done.")
+    seeds = [len(own) for own in group_rows(done, *ROW).values()]
     if set(seeds) == {1}:
         parts.append("With one seed this is an observation, not a comparison.")
     elif 1 in seeds:

@@ -27,6 +27,10 @@ CELL_COLUMNS = (
 """Columns of `cells.csv`, a line per run and label count. `cpu_seconds` are those of all attempts
 whose end the benchmark saw, with scoring. Both times count the run that a cell begins from."""
 
+ROW = ("data", "labels", "steps", "backbone", "row")
+RUN = (*ROW, "seed")
+"""Columns that tell a row of a table, and a run, from all others."""
+
 FACTS = (
     "name", "title", "preset", "split", "checkpoint", "reference", "label_draw", "seeds",
     "fewer_seeds", "settings", "start", "rows",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossvox.benchmark.results.files import CELL_COLUMNS, damaged, read_results, write_table
+from crossvox.benchmark.results.files import CELL_COLUMNS, RUN, damaged, read_results, write_table
 from crossvox.benchmark.results.scores import CASE_COLUMNS, Line
 from crossvox.errors import UsageError
 from crossvox.evaluation.scores import group_rows
@@ -19,9 +19,6 @@ FILES = ("suite.json", "cases.csv", "cells.csv")
 
 SHARED = ("name", "preset", "split", "checkpoint", "label_draw", "settings", "start")
 """Facts in `suite.json` without which numbers do not belong into one table."""
-
-RUN = ("data", "labels", "steps", "backbone", "row", "seed")
-"""Columns that tell a run from all others."""
 
 STATES = ("open", "failed", "done")
 """States of a run; a later one says more."""

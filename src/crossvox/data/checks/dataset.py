@@ -32,6 +32,7 @@ def check(
     read_label: Callable[[Path], NiftiFile] = _read,
     seen: Mapping[str, Seen] | None = None,
     header: Form = "auto",
+    whole: bool = True,
 ) -> list[Problem]:
     """Read the scans of a data set once, one at a time, and list what is wrong with them.
 
@@ -44,6 +45,8 @@ def check(
         read_label: reads a label map, such as a `LabelCache` that also keeps it.
         seen: modality → what the training scans of the run that is to predict were like.
         header: the part of all images' headers that places the voxels; auto = as the cases say.
+        whole: whether the manifest has all cases; else no class is called absent, as those that
+            were left out may show it.
 
     Returns:
         The problems, in the manifest's order; none if the data can be used.
@@ -51,11 +54,12 @@ def check(
     >>> check(load_manifest("dataset.json"))
     []
     """
-    files = list(_check_files(manifest, labels, splits, skip, read_label, seen, header))
+    files = list(_check_files(manifest, labels, splits, skip, read_label, seen or {}, header))
     # With a run, each scan was compared with those it was trained on, and its classes are settled.
     odd, sides = ((), ()) if seen else (_odd_extents(files), _doubtful_sides(manifest))
     found = [*_own_problems(files), *_repeated(files), *odd]
-    return [*_named(found, manifest.path), *_absent_classes(manifest, files), *sides]
+    absent = _absent_classes(manifest, files) if whole else ()
+    return [*_named(found, manifest.path), *absent, *sides]
 
 
 def check_manifest(path: Path, root: Path | None = None) -> tuple[Manifest | None, list[Problem]]:
@@ -75,12 +79,7 @@ def check_manifest(path: Path, root: Path | None = None) -> tuple[Manifest | Non
     problems = [Problem.error(line, file=str(path)) for line in broken_rules]
     if manifest is None:
         return None, problems
-    if not broken_rules:
-        return manifest, check(manifest)
-    # Cases that were left out may show a class that seems absent, so absence is not checked.
-    files = list(_check_files(manifest))
-    found = [*_own_problems(files), *_repeated(files), *_odd_extents(files)]
-    return manifest, [*problems, *_named(found, manifest.path), *_doubtful_sides(manifest)]
+    return manifest, problems + check(manifest, whole=not broken_rules)
 
 
 def check_images(
@@ -130,12 +129,12 @@ def check_labels(manifest: Manifest, labels: Container[tuple[str, str]]) -> list
 
 def _check_files(
     manifest: Manifest,
-    labels: Container[tuple[str, str]] | None = None,
-    splits: Sequence[str] = SPLITS,
-    skip: Callable[[Case, str], bool] = lambda case, modality: False,
-    read_label: Callable[[Path], NiftiFile] = _read,
-    seen: Mapping[str, Seen] | None = None,
-    header: Form = "auto",
+    labels: Container[tuple[str, str]] | None,
+    splits: Sequence[str],
+    skip: Callable[[Case, str], bool],
+    read_label: Callable[[Path], NiftiFile],
+    seen: Mapping[str, Seen],
+    header: Form,
 ) -> Iterator[CheckedImage | CheckedLabel]:
     """Check each image and each label map by itself, see `check`."""
     for case in manifest.cases:
@@ -150,7 +149,7 @@ def _check_files(
             has_label = is_in_use and modality in case.labels
             if not skip(case, modality):
                 kind = manifest.modalities[modality]
-                image = check_image(image.use, kind, (seen or {}).get(modality))
+                image = check_image(image.use, kind, seen.get(modality))
             elif has_label:
                 file = read_nifti(path, voxels=False, form=form)
                 image = CheckedImage(image.use, file.header, file.problems)
