@@ -1,4 +1,4 @@
-# crossvox in a container; docs/docker.md has the commands.
+# crossvox in a container; docs/guides/docker.md has the commands.
 #   docker build --tag crossvox .
 #   docker build --build-arg DEVICE=cu128 --tag crossvox:cuda .
 ARG PYTHON=3.11

@@ -53,9 +53,9 @@ audit: venv ## list known vulnerabilities of the pinned versions (needs the netw
 	@test -x build/audit/bin/pip-audit || { $(PYTHON) -m venv build/audit && build/audit/bin/pip install --quiet pip-audit; }
 	build/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
-reliability: venv ## measure what docs/reliability.md shows; takes hours, can be resumed
+reliability: venv ## measure what docs/explanation/reliability.md shows; takes hours, can be resumed
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,mutation]'
-	$(BIN)/python benchmarks/reliability --page docs/reliability.md
+	$(BIN)/python benchmarks/reliability --page docs/explanation/reliability.md
 
 format: venv ## format the code
 	$(BIN)/ruff check --fix .

@@ -2,7 +2,7 @@
 
     python benchmarks/gpu.py prepare --data heart=A.json --data abdomen=B.json --out carried
     python benchmarks/gpu.py measure carried --out performance.json --limit 8
-    python benchmarks/gpu.py page performance.json --out docs/performance.md
+    python benchmarks/gpu.py page performance.json --out docs/explanation/performance.md
 
 `prepare` runs where crossvox is installed and the scans are. `measure` runs where the card is:
 steps of each preset and method, the networks alone, other networks, the estimated memory, and

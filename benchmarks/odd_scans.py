@@ -2,9 +2,9 @@
 
     python benchmarks/odd_scans.py --data heart=heart.json --data abdomen=abdomen.json
 
-It prints the numbers behind docs/dataset.md (scans in each other's place) and docs/convert.md
-(scans of one case). Each scan is compared with all others of its set and modality, as if they were
-a run's training scans.
+It prints the numbers behind docs/reference/dataset.md (scans in each other's place) and
+docs/guides/convert.md (scans of one case). Each scan is compared with all others of its set and
+modality, as if they were a run's training scans.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ def on_files(files: Any, config: Any) -> Any:
     """Add the generated pages, and expand `folder/*.md` in the navigation."""
     from mkdocs.structure.files import File
 
-    for name, text in {"commands.md": commands_page(), "api.md": api_page()}.items():
+    generated = {"reference/commands.md": commands_page(), "reference/api.md": api_page()}
+    for name, text in generated.items():
         files.append(File.generated(config, name, content=text))
     pages = sorted(file.src_uri for file in files.documentation_pages())
     config.nav = expand(config.nav, pages)
@@ -77,7 +78,7 @@ def api_page() -> str:
     lines = [
         "# Python",
         "",
-        "The public names of `import crossvox`. [library.md](library.md) has examples.",
+        "The public names of `import crossvox`. [The guide](../guides/library.md) has examples.",
         "",
     ]
     return "\n".join([*lines, *(f"::: crossvox.{name}\n" for name in names)])

@@ -28,7 +28,7 @@ SPECIMENS = {
     "machine": "machines that lack something",
     "padding": "fill without anatomy",
 }
-"""Kind of `@pytest.mark.specimen(kind)` → its name on docs/reliability.md."""
+"""Kind of `@pytest.mark.specimen(kind)` → its name on docs/explanation/reliability.md."""
 
 
 def pytest_collection_modifyitems(items):

@@ -1,8 +1,8 @@
-"""Measure the promises of docs/reliability.md, and write that page from the measurements.
+"""Measure the promises of docs/explanation/reliability.md, and write that page from it.
 
-    python benchmarks/reliability --page docs/reliability.md
+    python benchmarks/reliability --page docs/explanation/reliability.md
     python benchmarks/reliability --only mutation --sample 40
-    python benchmarks/reliability --only scans --again --page docs/reliability.md
+    python benchmarks/reliability --only scans --again --page docs/explanation/reliability.md
     python benchmarks/reliability --only versions --environment oldest=.venv-oldest/bin/python
 
 All sections together take hours. Each section of sections.yaml becomes a JSON file in --out as

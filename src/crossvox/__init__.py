@@ -1,7 +1,7 @@
 """Semi-supervised, multi-modality 3-D medical image segmentation.
 
 The public names are imported on first use, so that `import crossvox` does not load torch. See
-docs/library.md.
+docs/guides/library.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""docs/architecture.md names every layer that .importlinter checks, from top to bottom."""
+"""docs/explanation/architecture.md names every layer of .importlinter, from top to bottom."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from crossvox.batch import Batch, LabelledView, View
 from fixtures.paths import ROOT
 
-PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
 
 
 def contract(name: str) -> list[set[str]]:

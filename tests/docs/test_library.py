@@ -1,4 +1,4 @@
-"""The examples of docs/library.md run as they stand there."""
+"""The examples of docs/guides/library.md run as they stand there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from crossvox.workflows.show import Picture
 from fixtures.paths import ROOT
 from fixtures.run import trained
 
-GUIDE = ROOT / "docs" / "library.md"
+GUIDE = ROOT / "docs" / "guides" / "library.md"
 
 
 @pytest.fixture(scope="module")

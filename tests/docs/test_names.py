@@ -16,7 +16,7 @@ from crossvox.methods import METHODS
 from crossvox.networks import BACKBONES
 from fixtures.docs import PAGES, ROOT, blocks, name, prose
 
-MEASURED = {"docs/reliability.md"}
+MEASURED = {"docs/explanation/reliability.md"}
 """Pages of measurements: their names are those of the commit that was measured."""
 PAGES_OF_TODAY = [page for page in PAGES if name(page) not in MEASURED]
 METHOD_PAGES = sorted((ROOT / "docs" / "methods").glob("*.md"))

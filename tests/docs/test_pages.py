@@ -22,7 +22,7 @@ SUBCOMMANDS = ("convert", "weights", "profile")
 CHOSEN = ("--method", "--backbone", "--preset")
 """Options whose value decides which other options there are."""
 
-WRITTEN_BY_THE_SITE = {"commands.md", "api.md"}
+WRITTEN_BY_THE_SITE = {"reference/commands.md", "reference/api.md"}
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_the_site_builds_without_a_warning_and_asks_for_nothing_else(tmp_path) -
 
     config = load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path), strict=True)
     build(config)
-    reference = (tmp_path / "api.html").read_text(encoding="utf-8")
+    reference = (tmp_path / "reference" / "api.html").read_text(encoding="utf-8")
     assert 'id="crossvox.CSCLoss"' in reference and "temperature" in reference
     for page in tmp_path.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
@@ -145,9 +145,9 @@ def test_the_results_are_made_of_the_numbers_in_the_repository(tmp_path: Path, m
     notes = ["--notes", str(ROOT / "benchmarks" / "results-notes.md")]
     assert main(["benchmark", "--table", *suites, "--page", str(page), *notes]) == 0
     made = page.read_text(encoding="utf-8")
-    assert made == (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert made == (ROOT / "docs" / "explanation" / "results.md").read_text(encoding="utf-8")
     figures = {path.name for path in (tmp_path / "results").iterdir()}
-    assert figures == {path.name for path in (ROOT / "docs" / "results").iterdir()}
+    assert figures == {path.name for path in (ROOT / "docs" / "explanation" / "results").iterdir()}
 
 
 def test_the_results_need_little_reading() -> None:

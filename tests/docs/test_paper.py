@@ -9,7 +9,7 @@ import pytest
 from fixtures.code_lines import REFRESH, line_of, places, refreshed, stale
 from fixtures.paths import ROOT
 
-PAGE = ROOT / "docs" / "paper.md"
+PAGE = ROOT / "docs" / "explanation" / "paper.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 
 

@@ -190,5 +190,5 @@ def test_a_method_that_asks_for_strangers_gets_them(command, measured):
 def test_the_page_in_the_documents_is_that_of_its_measurements(command, tmp_path):
     out = tmp_path / "page.md"
     command("page", ROOT / "benchmarks" / "measured" / "performance.json", "--out", out)
-    page = ROOT / "docs" / "performance.md"
+    page = ROOT / "docs" / "explanation" / "performance.md"
     assert out.read_text(encoding="utf-8") == page.read_text(encoding="utf-8")

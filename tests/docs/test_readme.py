@@ -117,5 +117,5 @@ def test_the_example_method_learns(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_its_results_are_those_of_the_results_page() -> None:
     """The table is copied whole from the page that the benchmark writes, where it is the first."""
     (table,) = [p.strip() for p in section("Results").split("\n\n") if p.startswith("|")]
-    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "explanation" / "results.md").read_text(encoding="utf-8")
     assert next(p for p in page.split("\n\n") if p.startswith("|")).strip() == table

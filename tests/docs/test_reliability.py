@@ -90,7 +90,7 @@ def test_the_page_has_the_words_of_today(program) -> None:
     """Title and promise of every section, whichever commit its figures were measured at."""
     from page import HEAD
 
-    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "explanation" / "reliability.md").read_text(encoding="utf-8")
     assert text.startswith(HEAD)
     for section in program.load_sections().values():
         assert f"\n## {section['title']}\n\n{section['promise']}\n\n" in text
@@ -170,7 +170,7 @@ def test_a_section_that_is_not_measured_keeps_its_figures(program) -> None:
     first = page(sections(), {"kills": record(), "memory": record(figures={"bytes": 7})})
     again = page(sections(), {"memory": record(figures={"bytes": 8})}, first)
     assert again == first.replace("| bytes | 7 |", "| bytes | 8 |")
-    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "explanation" / "reliability.md").read_text(encoding="utf-8")
     assert page(program.load_sections(), {}, text) == text
 
 

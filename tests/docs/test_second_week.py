@@ -1,4 +1,4 @@
-"""One round of docs/second-week.md, as it stands there but for the size of scans and training."""
+"""One round of docs/tutorials/second-week.md, but for the size of scans and training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crossvox.workflows.run import Run
 from fixtures.docs import ROOT, blocks, command_lines
 from fixtures.run import SMALL
 
-PAGE = ROOT / "docs" / "second-week.md"
+PAGE = ROOT / "docs" / "tutorials" / "second-week.md"
 
 
 def test_a_week_from_two_labels_to_more(tmp_path, monkeypatch, capsys) -> None:

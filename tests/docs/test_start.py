@@ -1,4 +1,4 @@
-"""The first day of docs/start.md, as it stands there but for the size of the training."""
+"""The first day of docs/tutorials/start.md, as it stands there but for the size of the training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from crossvox.cli.main import main
 from fixtures.docs import ROOT, blocks, command_lines
 from fixtures.run import SMALL
 
-PAGE = ROOT / "docs" / "start.md"
+PAGE = ROOT / "docs" / "tutorials" / "start.md"
 
 
 def test_the_first_day_from_bare_folders_to_a_report(tmp_path, monkeypatch) -> None:

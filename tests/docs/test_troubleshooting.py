@@ -9,7 +9,7 @@ import pytest
 
 from fixtures.paths import ROOT
 
-PAGE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "guides" / "troubleshooting.md").read_text(encoding="utf-8")
 MESSAGES = re.findall(r"^\| `([^`]+)` \|", PAGE, re.M)
 
 
@@ -49,8 +49,8 @@ def table_after(text: str, title: str) -> list[dict[str, str]]:
 
 
 def test_copied_numbers_are_those_of_the_measured_pages() -> None:
-    page = (ROOT / "docs" / "choose.md").read_text(encoding="utf-8")
-    results = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "guides" / "choose.md").read_text(encoding="utf-8")
+    results = (ROOT / "docs" / "explanation" / "results.md").read_text(encoding="utf-8")
     overview = {row["row"]: row for row in table_after(results, "### All data sets")}
     sets = ("brain", "heart", "abdomen")
     copied = table_after(page, "Mean Dice of the classes on test scans")
@@ -66,7 +66,7 @@ def test_copied_numbers_are_those_of_the_measured_pages() -> None:
             own = found[row["method"]]
             assert row[f"{data}, min"] == own["train, min"], row["method"]
             assert row[f"{data}, MB"] == own["peak memory, MB"], row["method"]
-    performance = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    performance = (ROOT / "docs" / "explanation" / "performance.md").read_text(encoding="utf-8")
     for row in re.findall(r"^\| `\S+` \| \d+ × .*$", page, re.M):
         preset, *rest = [cell.strip(" `") for cell in row.strip("|").split("|")]
         assert f"| {preset} | cmc | {' | '.join(rest)} |" in performance

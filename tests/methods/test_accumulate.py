@@ -11,7 +11,7 @@ from crossvox.methods.base import Method
 from fixtures.methods import awake, make_batch, make_method, make_task
 
 EQUAL = {"sup": {}, "sup_joint": {}, "efcd": {}, "cmc": {"cac": "none", "csc": "infonce"}}
-"""Method → options with which the whole step is a mean over its crops (docs/distributed.md)."""
+"""Method → options with which a step is a mean over its crops (docs/guides/distributed.md)."""
 
 SEPARABLE = {"sup", "own", "csc", "alpha", "beta"}
 """Terms that are a mean over crops in every method that does not mix crops or draw at random."""

@@ -120,7 +120,8 @@ def test_the_help_names_each_key_and_no_other():
 
 
 def test_the_page_about_reports_has_the_help_of_the_viewer():
-    lines = (ROOT / "docs" / "report.md").read_text(encoding="utf-8").replace("\\", "").splitlines()
+    page = (ROOT / "docs" / "guides" / "report.md").read_text(encoding="utf-8")
+    lines = page.replace("\\", "").splitlines()
     assert ["| " + " | ".join(row) + " |" for row in VIEWER_HELP] == [
         line for line in lines if len(line.split(" | ")) == 4 and line[2:4] != "to"
     ]

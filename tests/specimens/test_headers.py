@@ -155,10 +155,10 @@ def test_a_form_that_places_no_voxels_cannot_be_chosen(tmp_path) -> None:
 
 
 def test_the_page_writes_one_form_into_both(tmp_path, monkeypatch) -> None:
-    """What the warning and docs/dataset.md propose."""
+    """What the warning and docs/reference/dataset.md propose."""
     path = scan(tmp_path, **srow(MIRRORED))
-    assert "docs/dataset.md" in told(path)
-    (code,) = [b.text for b in blocks(ROOT / "docs/dataset.md") if "set_qform" in b.text]
+    assert "docs/reference/dataset.md" in told(path)
+    (code,) = [b.text for b in blocks(ROOT / "docs/reference/dataset.md") if "set_qform" in b.text]
     monkeypatch.chdir(tmp_path)
     exec(code)
     assert told(tmp_path / "corrected.nii") == ""

@@ -116,8 +116,8 @@ def _show_what_can_be_shown() -> None:
 def _shorten_waiting() -> None:
     """Let OpenMP's threads spin for microseconds before they sleep, unless the user chose.
 
-    By default they spin for milliseconds, on cores that other work needs (docs/troubleshooting.md).
-    GNU's OpenMP reads this when torch is imported.
+    By default they spin for milliseconds, on cores that other work needs
+    (docs/guides/troubleshooting.md). GNU's OpenMP reads this when torch is imported.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")

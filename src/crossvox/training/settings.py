@@ -29,7 +29,7 @@ class Fit:
         clip: largest norm of the gradient; 0 switches clipping off.
         accumulate: parts into which a step's crops are split, one after the other, so that fewer
             are in memory at a time; the gradient is the mean over the parts. Terms that compare
-            crops see those of a part only (docs/distributed.md).
+            crops see those of a part only (docs/guides/distributed.md).
         validations: number of validations, evenly spaced; the last one after the last step.
         log_every: steps between two entries of the log.
         save_every: steps between two checkpoints; each validation saves one too.

@@ -65,7 +65,7 @@ def hosts(tmp_path) -> Iterator[list[Host]]:
 
 
 def test_two_hosts_train_as_one(unpaired_files, straight, tmp_path, hosts, record_property):
-    """The commands of docs/distributed.md, on two network namespaces and one shared folder.
+    """The commands of docs/guides/distributed.md, on two network namespaces and one shared folder.
 
     A process of the second host is killed, and both launchers restart theirs.
     """

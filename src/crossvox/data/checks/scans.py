@@ -207,7 +207,8 @@ def _reordered(image: NiftiHeader) -> Problem:
     found = f"axes in another order than the image's, and a {whose} whose header contradicts itself"
     fix = (
         "look at both (check --overlay): the label map is re-ordered to the image's axes. If it "
-        f"is mirrored or turned there, write the other form into the {whose} (docs/dataset.md)"
+        f"is mirrored or turned there, write the other form into the {whose} "
+        "(docs/reference/dataset.md)"
     )
     return Problem.warning(found, "axes in the order of the image's", fix)
 

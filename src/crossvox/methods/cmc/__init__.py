@@ -11,7 +11,7 @@
 | α and β (§ 2.2) | `schedules.py` |
 | adapter of the ViT blocks (figure 1 b) | `crossvox/networks/sam/adapter.py` |
 
-docs/paper.md lists what the paper leaves open and what is done here.
+docs/explanation/paper.md lists what the paper leaves open and what is done here.
 """
 
 from crossvox.methods.cmc.cac import CACLoss

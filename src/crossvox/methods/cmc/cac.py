@@ -34,7 +34,8 @@ class CACLoss(nn.Module):
     probabilities, which are first pooled to at most 8 positions per axis unless voxels
     correspond. With U = 1 there are no negatives, and the loss is 1 − Sim_Dice. Under data
     parallelism U counts the crops of all ranks. The form is that of the paper's reference 13; as
-    printed, the denominator of eq. 3 runs over the index of the outer sum (docs/paper.md).
+    printed, the denominator of eq. 3 runs over the index of the outer sum
+    (docs/explanation/paper.md).
 
     Args:
         tau: temperature τ.

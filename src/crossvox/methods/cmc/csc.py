@@ -38,8 +38,8 @@ class CSCLoss(nn.Module):
     is averaged over channels and rows, and the loss over pairs of modalities. Unless voxels
     correspond, features are first pooled to at most 4 positions per axis. As printed, the sum in
     the denominator of eq. 1 runs over the index of the outer sum; this is read as a contrast
-    between channels (docs/paper.md). Memory per row is O(C · voxels + C²); with "content" each
-    process has the rows of all.
+    between channels (docs/explanation/paper.md). Memory per row is O(C · voxels + C²); with
+    "content" each process has the rows of all.
 
     Args:
         tau: temperature τ.

@@ -144,7 +144,8 @@ class _Header:
             return Geometry(self.sform, self.scode, [*lost_qform, *told])
         found = f"voxel size {numbers(self.sizes)} mm in pixdim, {numbers(sizes)} mm in the sform"
         affine, whose = self.sform, "the scan's"
-        fix = "nothing if the sform is right: its size is used; else correct it (docs/dataset.md)"
+        fix = "nothing if the sform is right: its size is used; else correct it "
+        fix += "(docs/reference/dataset.md)"
         if self.scode in TEMPLATES:
             found += f", which leads into a template (code {self.scode})"
             if (self.sizes == self.scale).all():
@@ -255,6 +256,6 @@ def _contradiction(
 def _choose(form: Form | str) -> str:
     """Return what to do so that a part of the header is used, in every command."""
     return (
-        f"write the {form} into both (docs/dataset.md), or choose it: header {form} in the "
-        f"manifest's case, --header {form} with predict --image"
+        f"write the {form} into both (docs/reference/dataset.md), or choose it: header {form} in "
+        f"the manifest's case, --header {form} with predict --image"
     )
