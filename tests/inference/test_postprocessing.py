@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import tracemalloc
 
@@ -10,6 +11,7 @@ import pytest
 from scipy import ndimage
 
 from crossvox.inference.postprocessing import (
+    CANDIDATES,
     DECAY_MM,
     MIN_KEPT,
     Postprocessing,
@@ -184,15 +186,14 @@ def test_the_mean_over_the_other_classes_counts():
     assert kept(row, along_x((None,) * 3, (None,) * 3, (None, 50, None))) == right
 
 
-def test_a_class_that_was_treated_counts_by_its_kept_component():
-    """By class 3 the small part of class 1 stays; by that part, no more by the large one, the
-    right part of class 2. A class whose turn is still to come counts by its largest part."""
-    row = "111..2......11..2..3"
-    offsets = along_x((None, None, -65), (35, None, None), (None,) * 3)
-    assert kept(row, offsets) == "............11..2..3"
-    assert kept(row, offsets, classes=(2, 3)) == row.replace("..2..3", ".....3")
-    offsets = along_x((None, -35, None), (None, None, -140), (None,) * 3)
-    assert kept(row, offsets) == "111..2.............3"
+def test_two_wrong_components_do_not_confirm_each_other():
+    """The larger parts of classes 2 and 3 lie well beside each other, but 55 and 65 mm from where
+    class 1 expects them. Seen from either of them, the other's small part is the wrong one."""
+    row = "1....2.3..22.33"
+    offsets = along_x((None, -50, -70), (50, None, -20), (70, 20, None))
+    assert kept(row, offsets) == "1....2.3......."
+    silent = along_x((None,) * 3, (None, None, -20), (None, 20, None))
+    assert kept(row, silent) == "1.........22.33"
 
 
 def test_classes_that_are_not_treated_count_by_the_centre_of_all_components():
@@ -236,22 +237,24 @@ def test_on_an_oblique_grid_a_plain_implementation_keeps_the_same_component(seed
 
 
 def _plain_implementation(label, affine, offsets):
+    """Try all combinations of components."""
+
     def world(mask):
         return affine[:3, :3] @ ndimage.center_of_mass(mask) + affine[:3, 3]
 
-    def score(mask, k):
+    def score(own, k):
         known = [(o, offsets[k - 1][o - 1]) for o in (1, 2, 3) if offsets[k - 1][o - 1]]
-        far = [math.dist(world(mask), where[o] + np.array(offset)) for o, offset in known]
-        return math.log(mask.sum()) - np.mean(far) / DECAY_MM
+        far = [math.dist(own[k][1], own[o][1] + np.array(offset)) for o, offset in known]
+        return math.log(own[k][0].sum()) - np.mean(far) / DECAY_MM
 
     parts = {}
     for k in (1, 2, 3):
         numbers, n = ndimage.label(label == k)
-        parts[k] = [numbers == i for i in range(1, n + 1)]
-    where = {k: world(max(parts[k], key=np.sum)) for k in parts}
+        masks = sorted((numbers == i for i in range(1, n + 1)), key=np.sum, reverse=True)
+        parts[k] = [(mask, world(mask)) for mask in masks[:CANDIDATES]]
+    tried = [dict(zip(parts, own, strict=True)) for own in itertools.product(*parts.values())]
+    best = max(tried, key=lambda own: sum(score(own, k) for k in own))
     result = np.zeros_like(label)
-    for k in parts:
-        best = max(parts[k], key=lambda mask: score(mask, k))
-        where[k] = world(best)
-        result[best] = k
+    for k, (mask, _) in best.items():
+        result[mask] = k
     return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,9 @@ MIN_KEPT = 0.7
 
 DECAY_MM = 60.0
 """A component this much farther from its expected place counts as e times smaller."""
+
+CANDIDATES = 10
+"""So many components of a class, the largest ones, may be the one that is kept."""
 
 
 @dataclass(frozen=True)
@@ -116,31 +119,71 @@ def keep_one_component(
 ) -> None:
     """Set all but one connected component of each class to 0, in place.
 
-    The component with the largest n · exp(−d / `DECAY_MM`) is kept, where n is its number of
-    voxels and d is the mean distance of its centre from where the other classes in the label map
-    expect it, by `offsets`. If no other class says, the largest component is kept. Classes are
-    treated in turn; one whose turn is still to come counts by its largest component.
+    Those components are kept that are large and lie together as in the labelled scans: for which
+    the product of n · exp(−d / `DECAY_MM`) over the classes is largest. There n is the number of a
+    component's voxels, and d the mean distance of its centre from where the other classes' ones
+    expect it, by `offsets`. If no other class says, the largest component is kept. The `CANDIDATES`
+    largest components of a class take part.
 
     Args:
         label: (X, Y, Z) class indices, 0 background; changed in place.
         affine: (4, 4), voxel index → world position in mm (RAS+).
-        classes: indices of the classes to treat; others stay as they are.
+        classes: indices of the classes to treat; others stay as they are, and count by the centre
+            of all their voxels.
         offsets: `Task.offsets`.
     """
     if not offsets:
         keep_largest_components(label, classes)
         return
     boxes = dict(class_boxes(label, classes))
-    found = {k: _sizes_and_centres(find_components(label, k, box)) for k, box in boxes.items()}
-    centres = class_centres(label, set(range(1, len(offsets) + 1)) - set(classes))
-    centres |= {k: own[sizes.argmax()] for k, (sizes, own) in found.items()}
-    for index, (sizes, own) in found.items():
-        distance = _distance_to_expected(own, offsets[index - 1], centres, affine)
-        kept = int((np.log(sizes) - distance / DECAY_MM).argmax())
-        centres[index] = own[kept]
-        if len(sizes) > 1:
+    parts = [(k, *_candidates(find_components(label, k, box))) for k, box in boxes.items()]
+    others = class_centres(label, set(range(1, len(offsets) + 1)) - set(classes))
+    parts += [(k, np.zeros(1, int), np.ones(1, int), centre[None]) for k, centre in others.items()]
+    if not parts:
+        return
+    owners, numbers, sizes, centres = (
+        np.concatenate(values)
+        for values in zip(*((np.full(len(n), k), n, *rest) for k, n, *rest in parts), strict=True)
+    )
+    misfit = _misfit(owners, centres @ affine[:3, :3].T, offsets)
+    for own in best_together(owners, np.log(sizes), misfit / DECAY_MM):
+        if box := boxes.get(int(owners[own])):
             # Searched once more: the components of all classes at once take too much memory.
-            find_components(label, index, boxes[index]).keep_only(kept)
+            find_components(label, int(owners[own]), box).keep_only(int(numbers[own]))
+
+
+def best_together(owners: np.ndarray, gains: np.ndarray, costs: np.ndarray) -> list[int]:
+    """Choose one candidate of each class, so that the sum of gains minus pairwise costs is largest.
+
+    Starts from what fits each candidate in turn, and exchanges one choice after the other for as
+    long as the sum grows.
+
+    Args:
+        owners: (n,) the class of each candidate, each class's side by side.
+        gains: (n,) of each candidate.
+        costs: (n, n) of each pair, symmetric; zero between candidates of one class.
+
+    Returns:
+        The candidates, in the order of the classes in `owners`.
+    """
+    groups = [np.flatnonzero(owners == k) for k in dict.fromkeys(owners.tolist())]
+    best: list[int] = []
+    most = -np.inf
+    for start in range(len(owners)):
+        seen = gains - costs[start]
+        chosen = [int(start if start in own else own[seen[own].argmax()]) for own in groups]
+        growing = True
+        while growing:
+            growing = False
+            for place, own in enumerate(groups):
+                value = gains[own] - costs[own][:, chosen].sum(axis=1)
+                better = int(own[value.argmax()])
+                if value.max() > value[own == chosen[place]]:
+                    chosen[place], growing = better, True
+        total = gains[chosen].sum() - costs[chosen][:, chosen].sum() / 2
+        if total > most:
+            best, most = chosen, total
+    return best
 
 
 def _restore_lost(weighted: np.ndarray, plain: np.ndarray) -> np.ndarray:
@@ -169,21 +212,27 @@ def _mean_offsets(models: Sequence[Offsets]) -> Offsets:
     )
 
 
-def _sizes_and_centres(components: Components) -> tuple[np.ndarray, np.ndarray]:
+def _candidates(components: Components) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return number, size and centre of the largest components, in voxels."""
     # A function, so that these components are freed before the next class's are found.
-    return components.sizes, components.centres()
+    largest = np.argsort(-components.sizes, kind="stable")[:CANDIDATES]
+    return largest, components.sizes[largest], components.centres()[largest]
 
 
-def _distance_to_expected(
-    own: np.ndarray,
-    offsets: Sequence[Offset | None],
-    centres: Mapping[int, np.ndarray],
-    affine: np.ndarray,
-) -> np.ndarray:
-    """Return (n,) mean distances in mm of (n, 3) centres from where other classes expect them."""
-    distances = [
-        np.linalg.norm((own - centres[other]) @ affine[:3, :3].T - offset, axis=1)
-        for other, offset in enumerate(offsets, start=1)
-        if offset is not None and other in centres
-    ]
-    return np.mean(distances, axis=0) if distances else np.zeros(len(own))
+def _misfit(owners: np.ndarray, places: np.ndarray, offsets: Offsets) -> np.ndarray:
+    """Return (n, n) for each pair how many mm it adds to d of `keep_one_component`, symmetric.
+
+    Args:
+        owners: (n,) the class of each candidate.
+        places: (n, 3) their centres in mm.
+        offsets: `Task.offsets`.
+    """
+    misfit = np.zeros((len(owners), len(owners)))
+    present = np.unique(owners)
+    for a in present:
+        known = [b for b in present if offsets[a - 1][b - 1] is not None]
+        for b in known:
+            pair = np.ix_(owners == a, owners == b)
+            apart = places[owners == a][:, None] - places[owners == b]
+            misfit[pair] = np.linalg.norm(apart - offsets[a - 1][b - 1], axis=-1) / len(known)
+    return misfit + misfit.T
