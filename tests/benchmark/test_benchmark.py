@@ -90,7 +90,7 @@ def test_tables_and_figures_are_written_and_made_anew_from_the_csv_files(finishe
     text = before["tables.md"]
     assert text.startswith("# Tiny ü") and "benchmarks/s.yaml" in text and "ct only" in text
     assert "Dice: tiny, labels: 2, unet" in text and "Δ to cmc" in text and "METHOD" not in text
-    assert before["tables.tex"].count(r"\begin{table}") == 7
+    assert before["tables.tex"].count(r"\begin{table}") == 8
     figures = sorted(path.name for path in (out / "figures").iterdir())
     papers = [f"tiny-labels-2-{k}.{f}" for k in ("boxes", "differences") for f in ("pdf", "svg")]
     charts = [f"tiny-{m}-{x}.png" for m in ("assd", "dice") for x in ("given", "shift")]
@@ -108,7 +108,7 @@ def test_a_page_of_several_benchmarks_shows_figures_that_exist(finished, tmp_pat
     text = page.read_text(encoding="utf-8")
     assert "no number in them is by hand" in text and "## Tiny ü" in text
     links = [line.split("](")[1].rstrip(")") for line in text.splitlines() if line[:2] == "!["]
-    assert len(links) == 4 and all((page.parent / link).exists() for link in links)
+    assert len(links) == 2 and all((page.parent / link).exists() for link in links)
 
 
 def test_done_cells_are_passed_over_and_new_seeds_are_added(
@@ -441,14 +441,20 @@ def test_sigterm_ends_the_benchmark_and_fails_no_cell(paired_files, tmp_path, mo
     assert signal.getsignal(signal.SIGTERM) == former
 
 
-def test_a_page_reads_the_tables_out_below_them_and_ends_with_the_notes(finished, tmp_path, capsys):
+def test_a_page_shows_overviews_leads_to_all_tables_and_ends_with_the_notes(
+    finished, tmp_path, capsys
+):
     notes, page = tmp_path / "notes.md", tmp_path / "page.md"
     notes.write_text("What was looked into.", encoding="utf-8")
     assert main(["benchmark", "--table", str(finished[1]), "--page", str(page),
                  "--notes", str(notes)]) == 0  # fmt: skip
     text = page.read_text(encoding="utf-8")
-    places = [text.index(s) for s in ("## Tiny ü", "Dice: tiny", " is first with", "How to read")]
+    places = [text.index(s) for s in ("## Tiny ü", "tiny: ct", "(page/s.md)", "How to read")]
     assert places == sorted(places) and text.endswith("What was looked into.")
+    assert "Dice: tiny" not in text
+    tables = (tmp_path / "page" / "s.md").read_text(encoding="utf-8")
+    places = [tables.index(s) for s in ("# Tiny ü", "Dice: tiny", " is first with", "How to read")]
+    assert places == sorted(places) and "What was looked into." not in tables
     missing = refused(capsys, "benchmark", "--table", finished[1], "--notes", tmp_path / "no.md")
     assert "no.md: cannot be read" in missing
 

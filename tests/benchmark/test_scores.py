@@ -245,7 +245,7 @@ def test_data_sets_stand_side_by_side_for_each_number_of_steps_and_rule_for_labe
              for d in ("brain", "heart") for n in ("4", "8") for row in ("sup", "cmc")]  # fmt: skip
     about = {"rows": {}, "reference": "cmc"}
     groups = list(table_groups(Results(about, score_lines(lines, "cmc"), cells, lines)))
-    assert groups[0].heading == "All data sets"
+    assert groups[0].heading == "Overview"
     shown = {
         table.caption.split(": ", 1)[1]: [cell.text for cell in table.cells[0]]
         for table in groups[0].tables
@@ -342,7 +342,9 @@ def test_rows_keep_the_suites_order_when_some_lack_a_length():
     lines = [x for x in lines if (x["row"], x["steps"]) != ("sup", "400")]
     lines += [x | {"row": "first", "steps": "400"} for x in grid() if x["row"] == "sup"]
     about = {"rows": {"first": {}, "sup": {}, "cmc": {}}, "reference": "cmc"}
-    groups = table_groups(Results(about, score_lines(lines, "cmc"), [{"data": "d"}], lines))
+    run = dict.fromkeys(CELL_COLUMNS, "1") | {"data": "d", "labels": "2"}
+    runs = [run | {"steps": n} for n in ("400", "1600")]
+    groups = table_groups(Results(about, score_lines(lines, "cmc"), runs, lines))
     (lengths,) = next(group.tables for group in groups if "training steps" in group.heading)
     assert [row[1] for row in lengths.rows] == ["first", "sup", "cmc"] * 3
 
@@ -386,11 +388,12 @@ def test_a_chart_has_one_value_of_each_condition_but_its_own():
 
 
 def test_costs_are_told_for_each_number_of_steps():
-    cell = dict.fromkeys(CELL_COLUMNS, "1") | {"data": "d", "state": "done", "row": "sup"}
+    facts = {"data": "d", "labels": "2", "state": "done", "row": "sup"}
+    cell = dict.fromkeys(CELL_COLUMNS, "1") | facts
     cells = [cell | {"steps": n, "log": n, "train_seconds": 60 * int(n)} for n in ("4", "8")]
-    scores = score_lines(grid(), "cmc")
+    lines = [x | {"steps": n} for n in ("4", "8") for x in grid()]
     about = {"rows": {}, "reference": "cmc"}
-    groups = list(table_groups(Results(about, scores, cells, grid())))
+    groups = list(table_groups(Results(about, score_lines(lines, "cmc"), cells, lines)))
     tables = groups[-1].tables
     assert [t.caption.split(";")[0] for t in tables] == ["Costs: d, 4 steps", "Costs: d, 8 steps"]
     assert ["4.0" in [getattr(c, "text", c) for c in t.rows[0]] for t in tables] == [True, False]

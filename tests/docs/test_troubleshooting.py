@@ -50,8 +50,9 @@ def table_after(text: str, title: str) -> list[dict[str, str]]:
 
 def test_copied_numbers_are_those_of_the_measured_pages() -> None:
     page = (ROOT / "docs" / "guides" / "choose.md").read_text(encoding="utf-8")
-    results = (ROOT / "docs" / "explanation" / "results.md").read_text(encoding="utf-8")
-    overview = {row["row"]: row for row in table_after(results, "### All data sets")}
+    headline = ROOT / "docs" / "explanation" / "results" / "headline.md"
+    results = headline.read_text(encoding="utf-8")
+    overview = {row["row"]: row for row in table_after(results, "## Overview")}
     sets = ("brain", "heart", "abdomen")
     copied = table_after(page, "Mean Dice of the classes on test scans")
     assert len(copied) == 8

@@ -95,7 +95,7 @@ def test_a_benchmark_shows_them_as_text(data: Path, tmp_path: Path, monkeypatch)
     out = tmp_path / "out"
     words = ["benchmark", str(suite), "--data", f"tiny={data}", "--out", str(out)]
     assert main([*words, "--page", str(tmp_path / "page.md")]) == 0
-    for file in (out / "tables.md", tmp_path / "page.md"):
+    for file in (out / "tables.md", tmp_path / "page.md", tmp_path / "page" / "s.md"):
         assert Tags(file.read_text(encoding="utf-8")).found <= {"u"}, file
     assert main(["report", str(out), "--out", str(tmp_path / "b.html")]) == 0
     harmless((tmp_path / "b.html").read_text(encoding="utf-8"))

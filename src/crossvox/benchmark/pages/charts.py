@@ -128,13 +128,13 @@ def score_charts(results: Results) -> list[ScoreChart]:
     return charts
 
 
-def write_charts(results: Results, folder: Path, prefix: str = "") -> None:
+def write_charts(results: Results, folder: Path) -> None:
     """Write the charts as PNG files."""
     for chart in score_charts(results):
         figure = chart.figure()
         title = f"{chart.data}, {chart.networks}; mean of the classes, ± sd over seeds"
         figure.suptitle(literal(title), fontsize=12, x=0.02, ha="left")
-        save_figure(figure, folder / f"{prefix}{chart.file}")
+        save_figure(figure, folder / chart.file)
 
 
 def _panels(lines: Sequence[Line], axis: str, metric: str) -> dict[str, Panel]:

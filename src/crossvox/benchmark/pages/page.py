@@ -1,4 +1,4 @@
-"""The Markdown page of a benchmark: tables, what they say, charts, and how they were made."""
+"""The Markdown pages of benchmarks: tables, what they say, charts, and how they were made."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from crossvox.benchmark.pages.charts import score_charts, write_charts
 from crossvox.benchmark.pages.publication import write_paper_figures
-from crossvox.benchmark.pages.tables import condition_text, table_groups
+from crossvox.benchmark.pages.tables import condition_text, overview_group, table_groups
 from crossvox.benchmark.results.files import ROW, Results, read_results, write_scores_table
 from crossvox.evaluation.comparison import METHOD
 from crossvox.evaluation.metrics import POLICY
@@ -26,11 +26,13 @@ LEGEND = (
     "nothing is clear of one seed, whose interval knows the scatter of the patients alone. A last "
     "gain is of the seeds that have both lengths."
 )
+EXPLAINED = f"## How to read the tables\n\n{LEGEND}\n\n{POLICY}\n\n{METHOD}"
 
 WRITTEN = (
     "`crossvox benchmark --table` wrote all tables, charts and the sentences below tables; no "
     "number in them is by hand."
 )
+IN_DETAIL = "each class, distances, volumes, costs, adaptations, and how the runs were made"
 NOTED = " The text after [how to read them](#how-to-read-the-tables) was written by hand."
 
 
@@ -45,17 +47,17 @@ def write_tables(out: Path) -> None:
     write_scores_table(results, out)
     write_charts(results, out / "figures")
     write_paper_figures(results, out / "figures")
-    page = to_page(results, "figures/")
-    atomic_write(out / "tables.md", f"{page}\n{_explanation(2)}")
+    atomic_write(out / "tables.md", to_page(results, "figures/"))
     tables = [to_latex(table) for group in table_groups(results) for table in group.tables]
     atomic_write(out / "tables.tex", "% \\usepackage{booktabs}\n\n" + "\n".join(tables))
 
 
 def write_page(page: Path, folders: Sequence[Path], notes: str = "") -> None:
-    """Write one Markdown page about several benchmarks, with their charts in a folder beside it.
+    """Write a Markdown page with the overviews of several benchmarks, and a page about each.
 
     Args:
-        page: the file; its charts are written to the folder of the same name.
+        page: the file. The folder of its name gets `SUITE.md`, the page about a benchmark, and
+            `SUITE/` with its charts.
         folders: of the benchmarks, in the page's order.
         notes: Markdown to end the page with, such as what a closer look at the numbers showed.
 
@@ -66,35 +68,49 @@ def write_page(page: Path, folders: Sequence[Path], notes: str = "") -> None:
     parts = [f"# Results\n\n{WRITTEN}{NOTED if notes else ''}\n"]
     for folder in folders:
         results = read_results(folder)
-        prefix = f"{results.about['name']}-"
-        write_charts(results, page.parent / page.stem, prefix)
-        parts.append(to_page(results, f"{page.stem}/{prefix}", level=2))
-    parts.append(_explanation(2))
+        name = results.about["name"]
+        own = page.parent / page.stem / name
+        write_charts(results, own)
+        atomic_write(own.with_name(f"{name}.md"), to_page(results, f"{name}/"))
+        parts.append(_summary(results, f"{page.stem}/{name}"))
+    parts.append(f"{EXPLAINED}\n")
     atomic_write(page, "\n".join([*parts, *([notes] if notes else [])]))
 
 
-def to_page(results: Results, charts: str, level: int = 1) -> str:
-    """Return the part of the page that is about one benchmark.
+def to_page(results: Results, charts: str) -> str:
+    """Return the page about one benchmark.
 
     Args:
         results: the benchmark's.
-        charts: what the charts' file names begin with, seen from the page.
-        level: of the first heading.
+        charts: the charts' folder, seen from the page, with a slash at its end.
     """
-    about, mark = results.about, "#" * level
-    parts = [f"{mark} {_escaped(about['title'] or about['name'])}", _warnings(results)]
+    parts = [f"# {_title(results)}", _warnings(results)]
     for group in table_groups(results):
-        parts.append(f"{mark}# {_escaped(group.heading)}")
+        parts.append(f"## {_escaped(group.heading)}")
         parts += [to_markdown(table) for table in group.tables]
         parts.append("\n".join(f"* {_escaped(text)}" for text in group.sentences))
     parts += [f"![{chart.title}]({charts}{chart.file})" for chart in score_charts(results)]
     settings = "\n".join(f"* {line}" for line in run_settings(results))
-    parts += [f"{mark}# How these runs were made", f"    {command_line(results)}", settings]
+    parts += ["## How these runs were made", f"    {command_line(results)}", settings, EXPLAINED]
+    return _joined(parts)
+
+
+def _summary(results: Results, place: str) -> str:
+    """Return the overview of one benchmark, whose page and charts are at `place`."""
+    parts = [f"## {_title(results)}", _warnings(results)]
+    parts += [to_markdown(table) for table in overview_group(results).tables]
+    charts = (chart for chart in score_charts(results) if chart.metric == "dice")
+    parts += [f"![{chart.title}]({place}/{chart.file})" for chart in charts]
+    parts.append(f"[All tables]({place}.md): {IN_DETAIL}.")
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[str]) -> str:
     return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
 
 
-def _explanation(level: int) -> str:
-    return f"{'#' * level} How to read the tables\n\n{LEGEND}\n\n{POLICY}\n\n{METHOD}\n"
+def _title(results: Results) -> str:
+    return _escaped(results.about["title"] or results.about["name"])
 
 
 def _escaped(name: str) -> str:

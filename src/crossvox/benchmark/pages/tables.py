@@ -18,6 +18,9 @@ from crossvox.utils.text_table import Mark, TextCell, TextTable
 CONVERGED_STEPS, CONVERGED_GAIN = 4, 0.01
 """Times as many steps, and the change of Dice below which a row has converged."""
 
+ONE_RULE = "largest=always"
+"""Test in which all rows make label maps by one rule."""
+
 CONDITION = ("labels", "steps")
 """Columns whose values all rows of one table of a data set share."""
 
@@ -34,11 +37,10 @@ class TableGroup:
 def table_groups(results: Results) -> Iterator[TableGroup]:
     """Yield all tables of a benchmark.
 
-    First comes the overview of all data sets, if there are several. Then follow, for each data set,
-    the Dice by training steps if the suite varies them, a group per `CONDITION`, and the costs.
+    First comes the overview. Then follow, for each data set, the Dice by training steps if the
+    suite varies them, a group per `CONDITION`, and the costs.
     """
-    if len(results.datasets) > 1:
-        yield TableGroup("All data sets", list(_overviews(results)))
+    yield overview_group(results)
     for data in results.datasets:
         own = _where(results.scores, data=data)
         place = {row: number for number, row in enumerate(results.about["rows"])}
@@ -62,15 +64,20 @@ def table_groups(results: Results) -> Iterator[TableGroup]:
         yield TableGroup(f"{data}: costs", costs)
 
 
+def overview_group(results: Results) -> TableGroup:
+    """Return the mean Dice of every row, by each row's own rule for label maps and by one rule."""
+    return TableGroup("Overview", list(_overviews(results)))
+
+
 def _overviews(results: Results) -> Iterator[TextTable]:
-    """Yield an overview per condition, and per rule for label maps."""
+    """Yield an overview per condition and rule, and its shares of each bound."""
     cells = group_rows(results.cells, *CONDITION)
     for condition, lines in group_rows(results.scores, *CONDITION).items():
         labels, steps = condition
         caption = f"{condition_text(labels, steps)}, {networks_text(lines)}"
         bounds = results.bounds(labels)
         for (variant,), own in group_rows(lines, "variant").items():
-            if not variant or variant.startswith("largest="):
+            if variant in ("", ONE_RULE):
                 rule = f"; {_title(variant)}" if variant else ""
                 yield overview_table(own, cells[condition], caption + rule, bounds)
                 for bound in sorted(bounds & {line["row"] for line in own}):

@@ -83,7 +83,8 @@ def _parser() -> ArgumentParser:
                         help="run nothing; write the tables again from the CSV files")  # fmt: skip
     parser.add_argument("--merge", type=Path, metavar="DIR",
                         help="with --table: add its folders' results to those in DIR")  # fmt: skip
-    parser.add_argument("--page", type=Path, help="also write the report as this file")
+    parser.add_argument("--page", type=Path, metavar="FILE",
+                        help="also write overviews there, and all tables beside it")  # fmt: skip
     parser.add_argument("--notes", type=Path, help="Markdown file that the page ends with")
     return parser
 
