@@ -15,6 +15,7 @@ from crossvox.inference.postprocessing import (
     DECAY_MM,
     MIN_KEPT,
     Postprocessing,
+    best_together,
     keep_one_component,
 )
 from crossvox.inference.slabs import Slab, mean_slabs
@@ -194,6 +195,22 @@ def test_two_wrong_components_do_not_confirm_each_other():
     assert kept(row, offsets) == "1....2.3......."
     silent = along_x((None,) * 3, (None, None, -20), (None, 20, None))
     assert kept(row, silent) == "1.........22.33"
+
+
+def test_choices_that_differ_by_rounding_alone_are_not_exchanged_for_ever():
+    """By rounding, each of four choices is better than the one before it."""
+    a, other_a, b, other_b, x, y = range(6)
+    pairs = {
+        (a, b): 3.1, (other_a, b): 3.4000000000000004, (a, other_b): 2.3000000000000003,
+        (other_a, other_b): 2.6, (a, x): 3.7, (a, y): 0.2, (other_a, x): 0.30000000000000004,
+        (other_a, y): 3.3000000000000003, (b, x): 2.7, (b, y): 0.6000000000000001,
+        (other_b, x): 2.9000000000000004, (other_b, y): 1.2000000000000002,
+    }  # fmt: skip
+    costs = np.zeros((6, 6))
+    for pair, cost in pairs.items():
+        costs[pair] = costs[pair[::-1]] = cost
+    chosen = best_together(np.array([1, 1, 2, 2, 3, 4]), np.zeros(6), costs)
+    assert chosen[2:] == [x, y] and chosen[0] in (a, other_a) and chosen[1] in (b, other_b)
 
 
 def test_classes_that_are_not_treated_count_by_the_centre_of_all_components():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from crossvox.batch import Offset, Offsets
 from crossvox.data.content import Content
 from crossvox.inference.slabs import Slab
 from crossvox.utils.connected_components import (
-    Components,
+    Box,
     class_boxes,
     class_centres,
     find_components,
@@ -22,7 +23,10 @@ MIN_KEPT = 0.7
 """A class that the weights would leave with a smaller share of its voxels keeps all of them."""
 
 DECAY_MM = 60.0
-"""A component this much farther from its expected place counts as e times smaller."""
+"""Mean distance from the expected places at which a component counts as e times smaller."""
+
+ROUNDING = 1e-9
+"""Smaller gains are none, or equal choices could be exchanged for ever."""
 
 CANDIDATES = 10
 """So many components of a class, the largest ones, may be the one that is kept."""
@@ -114,16 +118,26 @@ class LabelMap:
         return labels
 
 
+class _Part(NamedTuple):
+    """A component: its class, its number among the class's, its voxels, its mean voxel."""
+
+    owner: int
+    number: int
+    size: int
+    centre: np.ndarray
+
+
 def keep_one_component(
     label: np.ndarray, affine: np.ndarray, classes: Collection[int], offsets: Offsets
 ) -> None:
     """Set all but one connected component of each class to 0, in place.
 
     Those components are kept that are large and lie together as in the labelled scans: for which
-    the product of n · exp(−d / `DECAY_MM`) over the classes is largest. There n is the number of a
-    component's voxels, and d the mean distance of its centre from where the other classes' ones
-    expect it, by `offsets`. If no other class says, the largest component is kept. The `CANDIDATES`
-    largest components of a class take part.
+    the product of n · exp(−d / `DECAY_MM`) over the classes is largest, as far as `best_together`
+    finds them. There n is the number of a component's voxels, and d the mean distance of its centre
+    from where the other classes' ones expect it, by `offsets`. The distance of a pair is part of
+    the d of both. If no other class says, the largest component is kept. The `CANDIDATES` largest
+    components of a class take part.
 
     Args:
         label: (X, Y, Z) class indices, 0 background; changed in place.
@@ -136,27 +150,26 @@ def keep_one_component(
         keep_largest_components(label, classes)
         return
     boxes = dict(class_boxes(label, classes))
-    parts = [(k, *_candidates(find_components(label, k, box))) for k, box in boxes.items()]
+    parts = [part for k, box in boxes.items() for part in _candidates(label, k, box)]
     others = class_centres(label, set(range(1, len(offsets) + 1)) - set(classes))
-    parts += [(k, np.zeros(1, int), np.ones(1, int), centre[None]) for k, centre in others.items()]
+    parts += [_Part(k, 0, 1, centre) for k, centre in others.items()]
     if not parts:
         return
-    owners, numbers, sizes, centres = (
-        np.concatenate(values)
-        for values in zip(*((np.full(len(n), k), n, *rest) for k, n, *rest in parts), strict=True)
-    )
-    misfit = _misfit(owners, centres @ affine[:3, :3].T, offsets)
-    for own in best_together(owners, np.log(sizes), misfit / DECAY_MM):
-        if box := boxes.get(int(owners[own])):
+    owners = np.array([part.owner for part in parts])
+    places = np.array([part.centre for part in parts]) @ affine[:3, :3].T
+    misfit = _misfit(owners, places, offsets)
+    for own in best_together(owners, np.log([part.size for part in parts]), misfit / DECAY_MM):
+        part = parts[own]
+        if part.owner in boxes and np.count_nonzero(owners == part.owner) > 1:
             # Searched once more: the components of all classes at once take too much memory.
-            find_components(label, int(owners[own]), box).keep_only(int(numbers[own]))
+            find_components(label, part.owner, boxes[part.owner]).keep_only(part.number)
 
 
 def best_together(owners: np.ndarray, gains: np.ndarray, costs: np.ndarray) -> list[int]:
-    """Choose one candidate of each class, so that the sum of gains minus pairwise costs is largest.
+    """Choose one candidate of each class, for a large sum of gains minus pairwise costs.
 
     Starts from what fits each candidate in turn, and exchanges one choice after the other for as
-    long as the sum grows.
+    long as the sum grows. This nearly always finds the largest sum.
 
     Args:
         owners: (n,) the class of each candidate, each class's side by side.
@@ -178,7 +191,7 @@ def best_together(owners: np.ndarray, gains: np.ndarray, costs: np.ndarray) -> l
             for place, own in enumerate(groups):
                 value = gains[own] - costs[own][:, chosen].sum(axis=1)
                 better = int(own[value.argmax()])
-                if value.max() > value[own == chosen[place]]:
+                if value.max() > value[own == chosen[place]] + ROUNDING:
                     chosen[place], growing = better, True
         total = gains[chosen].sum() - costs[chosen][:, chosen].sum() / 2
         if total > most:
@@ -212,11 +225,12 @@ def _mean_offsets(models: Sequence[Offsets]) -> Offsets:
     )
 
 
-def _candidates(components: Components) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return number, size and centre of the largest components, in voxels."""
-    # A function, so that these components are freed before the next class's are found.
-    largest = np.argsort(-components.sizes, kind="stable")[:CANDIDATES]
-    return largest, components.sizes[largest], components.centres()[largest]
+def _candidates(label: np.ndarray, index: int, box: Box) -> list[_Part]:
+    """Return the largest components of a class."""
+    components = find_components(label, index, box)
+    sizes, centres = components.sizes, components.centres()
+    largest = np.argsort(-sizes, kind="stable")[:CANDIDATES]
+    return [_Part(index, int(i), int(sizes[i]), centres[i]) for i in largest]
 
 
 def _misfit(owners: np.ndarray, places: np.ndarray, offsets: Offsets) -> np.ndarray:
