@@ -144,8 +144,10 @@ class _Header:
             return Geometry(self.sform, self.scode, [*lost_qform, *told])
         found = f"voxel size {numbers(self.sizes)} mm in pixdim, {numbers(sizes)} mm in the sform"
         affine, whose = self.sform, "the scan's"
-        fix = "nothing if the sform is right: its size is used; else correct it "
-        fix += "(docs/reference/dataset.md)"
+        fix = (
+            "nothing if the sform is right: its size is used; else correct it "
+            "(docs/reference/dataset.md)"
+        )
         if self.scode in TEMPLATES:
             found += f", which leads into a template (code {self.scode})"
             if (self.sizes == self.scale).all():
