@@ -455,6 +455,12 @@ def test_a_page_shows_overviews_leads_to_all_tables_and_ends_with_the_notes(
     tables = (tmp_path / "page" / "s.md").read_text(encoding="utf-8")
     places = [tables.index(s) for s in ("# Tiny ü", "Dice: tiny", " is first with", "How to read")]
     assert places == sorted(places) and "What was looked into." not in tables
+    twice = [str(finished[1])] * 2
+    assert main(["benchmark", "--table", *twice, "--page", str(tmp_path / "two.md")]) == 0
+    text = (tmp_path / "two.md").read_text(encoding="utf-8")
+    assert "(two/s.md)" in text and "(two/s-2.md)" in text
+    written = {path.name for path in (tmp_path / "two").iterdir()}
+    assert written == {"s", "s.md", "s-2", "s-2.md"}
     missing = refused(capsys, "benchmark", "--table", finished[1], "--notes", tmp_path / "no.md")
     assert "no.md: cannot be read" in missing
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def write_page(page: Path, folders: Sequence[Path], notes: str = "") -> None:
 
     Args:
         page: the file. The folder of its name gets `SUITE.md`, the page about a benchmark, and
-            `SUITE/` with its charts.
+            `SUITE/` with its charts; of a suite's second benchmark `SUITE-2.md` and so on.
         folders: of the benchmarks, in the page's order.
         notes: Markdown to end the page with, such as what a closer look at the numbers showed.
 
@@ -66,9 +67,13 @@ def write_page(page: Path, folders: Sequence[Path], notes: str = "") -> None:
         DataError: a file is damaged.
     """
     parts = [f"# Results\n\n{WRITTEN}{NOTED if notes else ''}\n"]
+    times: Counter[str] = Counter()
     for folder in folders:
         results = read_results(folder)
         name = results.about["name"]
+        times[name] += 1
+        if times[name] > 1:
+            name = f"{name}-{times[name]}"
         own = page.parent / page.stem / name
         write_charts(results, own)
         atomic_write(own.with_name(f"{name}.md"), to_page(results, f"{name}/"))
